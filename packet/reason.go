@@ -1,0 +1,160 @@
+package packet
+
+// A Reason says why a frame went the way it went. There is one enum for the
+// whole data path: it names the counters of `show drops`, the lines of
+// `trace`, and what tests expect.
+type Reason uint8
+
+// The order is the order of the path: parse, guard, look up, admit, gateway,
+// emit. The names and sentences are in the table below.
+const (
+	OK Reason = iota // not decided yet; no frame keeps it
+
+	// 1 parse: malformed frames.
+	Truncated
+	BadVNet
+	TooManyTags
+	BadARP
+	BadIPv4
+	BadIPv6
+	BadFragment
+	BadTransport
+
+	// 2 guard: sources a port may not use.
+	BadSourceMAC
+	SpoofedMAC
+	SpoofedAddress
+	SpoofedGateway
+	LoopbackAddress
+
+	// 3 look up: why it goes where it goes.
+	KnownMAC
+	UnknownMAC
+	ToGroup
+	HubMode
+	SamePort
+	ReservedGroup
+
+	// 4 admit.
+	Isolated
+	FloodLimit
+	Oversize
+
+	// 5 gateway.
+	ForGateway
+	NotUnderstood
+	NoUplink
+
+	// 6 emit: why a copy did not reach its egress.
+	EgressDown
+	EgressGone
+	EgressFull
+	EgressRefused
+
+	NumReasons = iota
+)
+
+// A reasonText names a reason and explains it to a person.
+type reasonText struct {
+	name string // in counters, JSON and trace lines
+	why  string // a sentence that explains it
+	try  string // a sentence that says what to try; empty when all is well
+}
+
+var reasons = [NumReasons]reasonText{
+	OK: {"ok", "The frame has not been decided on.", ""},
+
+	Truncated: {"truncated", "The frame ends before the headers it announces.",
+		"Look at the sender: it wrote a cut-off frame."},
+	BadVNet: {"bad-vnet-header", "The virtio-net header contradicts the frame behind it.",
+		"Look at the program that writes to this link; a kernel never does that."},
+	TooManyTags: {"too-many-tags", "The frame carries more than two VLAN tags.",
+		"Remove a level of 802.1Q nesting in the container."},
+	BadARP: {"bad-arp", "The ARP packet is not Ethernet and IPv4 (RFC 826), or is too short.",
+		"Look at the sender with `tcpdump -e arp`."},
+	BadIPv4: {"bad-ipv4", "The IPv4 header lies about its version, its length or the datagram's.",
+		"Look at the sender: RFC 791 wants IHL >= 5 and a total length that fits the frame."},
+	BadIPv6: {"bad-ipv6", "The IPv6 header or one of its extension headers lies about its length.",
+		"Look at the sender: RFC 8200 wants a payload length that fits the frame and at most eight extension headers."},
+	BadFragment: {"bad-fragment", "The fragment reaches beyond 65,535 bytes, is empty, or breaks the rule of eight bytes.",
+		"Look at the sender: this is how a ping of death looks."},
+	BadTransport: {"bad-transport", "The TCP, UDP or ICMP header is cut off or lies about its length.",
+		"Look at the sender: scanners send such packets, kernels do not."},
+
+	BadSourceMAC: {"bad-source-mac", "The source MAC is zero or a group address, which no station can have (IEEE 802.3).",
+		"Give the interface a MAC whose first byte is even."},
+	SpoofedMAC: {"spoofed-mac", "The source MAC is not the one this port was given.",
+		"Start the container with `--mac`, or the network with `--opt guard=off`."},
+	SpoofedAddress: {"spoofed-address", "The source address (or the ARP sender address) is not the one this port was given.",
+		"Start the container with `--ip`, or the network with `--opt guard=off`."},
+	SpoofedGateway: {"spoofed-gateway", "A container uses the gateway's MAC or address as its own.",
+		"Take the gateway's address off the interface in that container; this is refused with any guard."},
+	LoopbackAddress: {"loopback-address", "A frame carries an address of 127.0.0.0/8 or ::1, which must not leave a host (RFC 1122, 4291).",
+		"Bind the service to the container's own address instead."},
+
+	KnownMAC:   {"known-mac", "The MAC table says which port the destination is behind.", ""},
+	UnknownMAC: {"unknown-mac", "The MAC table does not know the destination, so every port gets a copy.", ""},
+	ToGroup:    {"to-group", "The destination is a broadcast or multicast address, so every port gets a copy.", ""},
+	HubMode:    {"hub-mode", "The switch plays a hub: every port gets a copy of everything.", ""},
+	SamePort: {"same-port", "The destination is behind the port the frame came from.",
+		"Nothing: the stations can hear one another without the switch."},
+	ReservedGroup: {"reserved-group", "The destination is one of 01:80:c2:00:00:00-0f, which a bridge must not forward (IEEE 802.1D).",
+		"Nothing: spanning tree, pause and LLDP frames end at the first bridge."},
+
+	Isolated: {"isolated", "Both ports are isolated, and isolated ports do not hear one another.",
+		"Take the isolation off one of the two containers."},
+	FloodLimit: {"flood-limit", "The port floods more frames per second than it may.",
+		"Raise the limit with `--opt flood-limit=N`, or find out what the container broadcasts."},
+	Oversize: {"oversize", "The packet is larger than the MTU of the network.",
+		"Set the interface's MTU back, or give the network a larger one with `--opt mtu=N`."},
+
+	ForGateway: {"for-gateway", "The frame is addressed to the gateway itself.", ""},
+	NotUnderstood: {"not-understood", "The gateway got a frame it has no use for.",
+		"Nothing: the gateway answers ARP and ping, and routes IPv4."},
+	NoUplink: {"no-uplink", "The destination is outside and the network has no way out.",
+		"Nothing yet: this network connects containers with one another only."},
+
+	EgressDown: {"egress-down", "The interface at the other end is down.",
+		"Set it up in the container: `ip link set eth0 up`."},
+	EgressGone: {"egress-gone", "The interface at the other end was just removed.",
+		"Nothing: its port goes within a second."},
+	EgressFull: {"egress-full", "The link took no further frame at that moment.",
+		"Look at what the receiving container does with its time."},
+	EgressRefused: {"egress-refused", "The kernel refused the frame.",
+		"Report it: the frame was checked before, so this is a fault of the switch."},
+}
+
+// String is the name of the reason in counters, JSON and trace lines.
+func (r Reason) String() string {
+	if int(r) >= len(reasons) {
+		return "?"
+	}
+	return reasons[r].name
+}
+
+// Why is one sentence that explains the reason.
+func (r Reason) Why() string {
+	if int(r) >= len(reasons) {
+		return ""
+	}
+	return reasons[r].why
+}
+
+// Try is one sentence that says what a user can do about it, empty when there
+// is nothing to mend.
+func (r Reason) Try() string {
+	if int(r) >= len(reasons) {
+		return ""
+	}
+	return reasons[r].try
+}
+
+// ReasonByName finds a reason by its name.
+func ReasonByName(s string) (Reason, bool) {
+	for r := range reasons {
+		if reasons[r].name == s {
+			return Reason(r), true
+		}
+	}
+	return OK, false
+}

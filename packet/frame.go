@@ -113,6 +113,16 @@ func (f *Frame) Segments() int {
 	return (payload + size - 1) / size
 }
 
+// PacketLen is the length of the largest network packet the frame stands for:
+// what an MTU is compared with. For a segmentation-offload frame that is one
+// segment, not the frame.
+func (f *Frame) PacketLen() int {
+	if f.Flags.Has(GSO) {
+		return f.headersLen() + int(f.VNet().GSOSize()) - int(f.L3)
+	}
+	return f.Len() - int(f.L3)
+}
+
 // headersLen is the length from the Ethernet header to the transport payload.
 // Valid for parsed TCP and UDP frames.
 func (f *Frame) headersLen() int {

@@ -1,0 +1,43 @@
+package packet
+
+import "encoding/binary"
+
+// IPv6Len is the length of the IPv6 header without extension headers.
+const IPv6Len = 40
+
+// An IPv6 is a view of an IPv6 packet (RFC 8200).
+//
+//	0                     4                6             7           8     24    40
+//	| version class flow  | payload length | next header | hop limit | src | dst | extension headers |
+type IPv6 []byte
+
+// Valid reports whether the header is all there and the payload fits the view.
+// Bytes behind the packet are legal: Ethernet pads short frames.
+func (ip IPv6) Valid() bool {
+	return len(ip) >= IPv6Len && ip[0]>>4 == 6 && IPv6Len+ip.PayloadLen() <= len(ip)
+}
+
+func (ip IPv6) TrafficClass() uint8 { return ip[0]<<4 | ip[1]>>4 }
+func (ip IPv6) FlowLabel() uint32   { return binary.BigEndian.Uint32(ip) & 0xfffff }
+
+// PayloadLen counts from behind the fixed header, extension headers included.
+func (ip IPv6) PayloadLen() int { return int(binary.BigEndian.Uint16(ip[4:])) }
+
+// NextHeader is the first extension header or the transport protocol.
+func (ip IPv6) NextHeader() Proto { return Proto(ip[6]) }
+func (ip IPv6) HopLimit() uint8   { return ip[7] }
+func (ip IPv6) Src() Addr         { return Addr(ip[8:24]) }
+func (ip IPv6) Dst() Addr         { return Addr(ip[24:40]) }
+
+// Payload is what follows the fixed header, without padding. Borrowed.
+func (ip IPv6) Payload() []byte { return ip[IPv6Len : IPv6Len+ip.PayloadLen()] }
+
+// SetVersion writes version 6, traffic class and flow label.
+func (ip IPv6) SetVersion(class uint8, flow uint32) {
+	binary.BigEndian.PutUint32(ip, 6<<28|uint32(class)<<20|flow&0xfffff)
+}
+func (ip IPv6) SetPayloadLen(n int)   { binary.BigEndian.PutUint16(ip[4:], uint16(n)) }
+func (ip IPv6) SetNextHeader(p Proto) { ip[6] = byte(p) }
+func (ip IPv6) SetHopLimit(x uint8)   { ip[7] = x }
+func (ip IPv6) SetSrc(a Addr)         { copy(ip[8:24], a[:]) }
+func (ip IPv6) SetDst(a Addr)         { copy(ip[24:40], a[:]) }

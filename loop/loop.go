@@ -1,0 +1,131 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// ErrClosed is returned for sources added to a loop that was closed.
+var ErrClosed = errors.New("loop: closed")
+
+// epoch is where the clock of all workers starts.
+var epoch = time.Now()
+
+// Clock is the clock the workers read once per turn, for goroutines that are
+// none: monotonic nanoseconds since the start of the process.
+func Clock() int64 { return int64(time.Since(epoch)) }
+
+// A Loop is a fixed set of workers. All its methods may be called from any
+// goroutine that is not a worker; Grace also from a worker.
+type Loop struct {
+	workers []*Worker
+
+	once sync.Once // Close
+	err  error     // of Close
+
+	mu     sync.Mutex // guards closed, and with it graces.Add against Wait
+	closed bool
+	graces sync.WaitGroup
+}
+
+// New starts a loop with n workers.
+func New(n int) (*Loop, error) {
+	if n < 1 {
+		return nil, fmt.Errorf("loop: %d workers: need at least one", n)
+	}
+	l := &Loop{}
+	for id := range n {
+		w, err := newWorker(l, id)
+		if err != nil {
+			for _, w := range l.workers {
+				w.closeDescriptors()
+			}
+			return nil, fmt.Errorf("loop: start worker %d: %w", id, err)
+		}
+		l.workers = append(l.workers, w)
+	}
+	for _, w := range l.workers {
+		go w.run()
+	}
+	return l, nil
+}
+
+// Worker returns worker i of NumWorkers.
+func (l *Loop) Worker(i int) *Worker { return l.workers[i] }
+
+// NumWorkers is the number of workers, fixed when the loop was made.
+func (l *Loop) NumWorkers() int { return len(l.workers) }
+
+// Grace calls fn on a goroutine of its own once nothing a worker was doing when
+// Grace was called is still going on. Whoever takes a thing out of the tables
+// frees it in fn: its descriptor, its memory.
+//
+// How it works: a call that does nothing is posted to every worker, and fn runs
+// after all of them ran. A worker runs posted calls between two handlers and
+// takes them in order. So when the call has run, every handler, timer and
+// posted call that was running or posted on that worker when Grace was called
+// has returned, and whatever runs later began after Grace and finds the tables
+// as the caller left them. A sleeping worker has nothing going on, but calls may
+// have been posted to it that it has not seen; it is woken like for any other
+// call, and the argument stays the same. A worker that was stopped has left its
+// last turn and starts no other.
+//
+// Close waits for fn. After Close there is no worker, and fn is called at once.
+func (l *Loop) Grace(fn func()) {
+	passed := make([]<-chan struct{}, len(l.workers))
+	for i, w := range l.workers {
+		passed[i] = w.postDone(func() {})
+	}
+	l.mu.Lock()
+	open := !l.closed
+	if open {
+		l.graces.Add(1)
+	}
+	l.mu.Unlock()
+	go func() {
+		if open {
+			defer l.graces.Done()
+		}
+		for i, w := range l.workers {
+			w.await(passed[i])
+		}
+		fn()
+	}()
+}
+
+// Close stops the workers after the turn they are in, waits until they and the
+// functions given to Grace have returned, and closes the descriptors of the
+// loop; those of the sources belong to whoever added them. No handler, timer
+// or posted call runs once Close returns.
+func (l *Loop) Close() error {
+	l.mustNotBeWorker("Close")
+	l.once.Do(func() {
+		l.mu.Lock()
+		l.closed = true
+		l.mu.Unlock()
+		for _, w := range l.workers {
+			w.stop()
+		}
+		for _, w := range l.workers {
+			<-w.stopped
+		}
+		l.graces.Wait()
+		for _, w := range l.workers {
+			l.err = errors.Join(l.err, w.closeDescriptors())
+		}
+	})
+	return l.err
+}
+
+// mustNotBeWorker panics when called on a worker, for calls that wait for one:
+// they would wait for ever.
+func (l *Loop) mustNotBeWorker(call string) {
+	tid := gettid()
+	for _, w := range l.workers {
+		if w.tid.Load() == tid {
+			panic("loop: " + call + " called on a worker waits for itself")
+		}
+	}
+}

@@ -81,6 +81,14 @@ func (m ICMP) Seq() uint16 { return binary.BigEndian.Uint16(m[6:]) }
 // are zero) and of ICMPv6PacketTooBig (thirty-two bits).
 func (m ICMP) MTU() uint32 { return binary.BigEndian.Uint32(m[4:]) }
 
+// isEcho reports whether ID and Seq mean something; p tells the family.
+func (m ICMP) isEcho(p Proto) bool {
+	if p == ProtoICMPv6 {
+		return m.Type() == ICMPv6Echo || m.Type() == ICMPv6EchoReply
+	}
+	return m.Type() == ICMPEcho || m.Type() == ICMPEchoReply
+}
+
 // Data is echo data, or the packet an error is about. Borrowed.
 func (m ICMP) Data() []byte { return m[ICMPLen:] }
 

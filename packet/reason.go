@@ -132,6 +132,10 @@ func (r Reason) String() string {
 	return reasons[r].name
 }
 
+// Error makes a Reason an error, so that a queue can say in one word why it
+// did not take a frame, without an allocation.
+func (r Reason) Error() string { return r.String() + ": " + r.Why() }
+
 // Why is one sentence that explains the reason.
 func (r Reason) Why() string {
 	if int(r) >= len(reasons) {

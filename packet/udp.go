@@ -30,8 +30,9 @@ func (u UDP) DstPort() uint16 { return binary.BigEndian.Uint16(u[2:]) }
 func (u UDP) Len() int         { return int(binary.BigEndian.Uint16(u[4:])) }
 func (u UDP) Checksum() uint16 { return binary.BigEndian.Uint16(u[6:]) }
 
-// Payload is what the datagram carries. Borrowed.
-func (u UDP) Payload() []byte { return u[UDPLen:u.Len()] }
+// Payload is what the datagram carries, of a first fragment what is there.
+// Borrowed.
+func (u UDP) Payload() []byte { return u[UDPLen:min(u.Len(), len(u))] }
 
 func (u UDP) SetSrcPort(p uint16)  { binary.BigEndian.PutUint16(u[0:], p) }
 func (u UDP) SetDstPort(p uint16)  { binary.BigEndian.PutUint16(u[2:], p) }

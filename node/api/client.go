@@ -1,0 +1,193 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+)
+
+// ErrNoNode says that no node runs in the directory.
+var ErrNoNode = errors.New("no node is running; start one with `fairlead up` or `fairlead run`")
+
+// A Client talks to the node in one directory.
+type Client struct {
+	dir  string
+	http *http.Client
+}
+
+// NewClient returns a client of the node in dir. It connects when used.
+func NewClient(dir string) *Client {
+	c := &Client{dir: dir}
+	c.http = &http.Client{Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		DisableKeepAlives: true, // a node that is told to end must not wait for us
+	}}
+	return c
+}
+
+// Dir is the node directory.
+func (c *Client) Dir() string { return c.dir }
+
+// dial connects to the control socket. A directory that is not ours is refused
+// before anything is said to whoever listens there.
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	if err := CheckDir(c.dir); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, ErrNoNode
+		}
+		return nil, err
+	}
+	d := net.Dialer{Timeout: 5 * time.Second}
+	conn, err := d.DialContext(ctx, "unix", Socket(c.dir))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, ErrNoNode
+	}
+	return conn, err
+}
+
+// Get fetches path and decodes the answer into out.
+func (c *Client) Get(ctx context.Context, path string, out any) error {
+	return c.call(ctx, http.MethodGet, path, nil, out)
+}
+
+// Post sends in to path and decodes the answer into out, which may be nil.
+func (c *Client) Post(ctx context.Context, path string, in, out any) error {
+	return c.call(ctx, http.MethodPost, path, in, out)
+}
+
+// Delete deletes path and decodes the answer into out, which may be nil.
+func (c *Client) Delete(ctx context.Context, path string, out any) error {
+	return c.call(ctx, http.MethodDelete, path, nil, out)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	body, err := c.open(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if out == nil {
+		_, err = io.Copy(io.Discard, body)
+		return err
+	}
+	if err := json.NewDecoder(body).Decode(out); err != nil {
+		return fmt.Errorf("read the node's answer to %s %s: %w", method, path, err)
+	}
+	return nil
+}
+
+// Stream fetches path and returns the body as it comes; the caller closes it.
+func (c *Client) Stream(ctx context.Context, path string) (io.ReadCloser, error) {
+	return c.open(ctx, http.MethodGet, path, nil)
+}
+
+func (c *Client) open(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
+	req, err := request(ctx, method, path, in)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, plain(err)
+	}
+	if resp.StatusCode/100 != 2 {
+		defer resp.Body.Close()
+		return nil, failure(resp)
+	}
+	return resp.Body, nil
+}
+
+func request(ctx context.Context, method, path string, in any) (*http.Request, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(b)
+	}
+	return http.NewRequestWithContext(ctx, method, "http://node"+path, body)
+}
+
+// plain takes off what net/http wraps around an error of dial: the method and
+// a URL that exists for nobody.
+func plain(err error) error {
+	if errors.Is(err, ErrNoNode) {
+		return ErrNoNode
+	}
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+		if _, ok := err.(*net.OpError); ok { //nolint:errorlint // walks the chain itself
+			break
+		}
+	}
+	return err
+}
+
+// failure reads the error an answer carries.
+func failure(resp *http.Response) error {
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	e := new(Error)
+	if json.Unmarshal(b, e) == nil && e.Message != "" {
+		return e
+	}
+	return fmt.Errorf("the node answered %s: %s", resp.Status, bytes.TrimSpace(b))
+}
+
+// Hand hands descriptors to the node: it upgrades path, sends msg with fds in
+// one piece and reads the node's answer into done. fds stay the caller's.
+func (c *Client) Hand(ctx context.Context, path string, msg any, fds []int) error {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := c.upgrade(ctx, conn, path); err != nil {
+		return err
+	}
+	unix := conn.(*net.UnixConn)
+	if err := SendMessage(unix, msg, fds); err != nil {
+		return fmt.Errorf("hand over descriptors at %s: %w", path, err)
+	}
+	var done Done
+	if _, err := ReceiveMessage(unix, &done); err != nil {
+		return fmt.Errorf("the node's answer at %s: %w", path, err)
+	}
+	if done.Error != "" {
+		return &Error{done.Error}
+	}
+	return nil
+}
+
+// upgrade asks for the protocol that carries descriptors.
+func (c *Client) upgrade(ctx context.Context, conn net.Conn, path string) error {
+	req, err := request(ctx, http.MethodPost, path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", Protocol)
+	if err := req.Write(conn); err != nil {
+		return fmt.Errorf("ask for %s: %w", Protocol, err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+	if err != nil {
+		return fmt.Errorf("ask for %s: %w", Protocol, err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		defer resp.Body.Close()
+		return failure(resp)
+	}
+	return nil // the node says nothing before our message, so nothing is buffered
+}

@@ -1,0 +1,109 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// Protocol is the name of what an upgraded connection speaks: messages of one
+// line of JSON, each in one sendmsg with the descriptors that belong to it.
+const Protocol = "fairlead-fd"
+
+// Bounds of one message. Eight descriptors are more than any message needs.
+const (
+	maxMessage     = 256 << 10
+	maxDescriptors = 8
+)
+
+// SendMessage sends msg as one line of JSON, and fds with its first byte. fds
+// stay the caller's.
+func SendMessage(conn *net.UnixConn, msg any, fds []int) error {
+	b, err := json.Marshal(msg)
+	if err != nil {
+		return err
+	}
+	b = append(b, '\n')
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	n, _, err := conn.WriteMsgUnix(b, rights, nil)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write(b[n:])
+	return err
+}
+
+// ReceiveMessage reads one line of JSON into msg and returns the descriptors
+// that came along, close-on-exec and the caller's. After an error there are
+// none. They are plain numbers: an os.File would put a non-blocking one into
+// the runtime's poller, and workers have an epoll of their own.
+func ReceiveMessage(conn *net.UnixConn, msg any) (fds []int, err error) {
+	defer func() {
+		if err != nil {
+			CloseAll(fds)
+			fds = nil
+		}
+	}()
+	var line []byte
+	chunk := make([]byte, 4096)
+	oob := make([]byte, unix.CmsgSpace(4*maxDescriptors))
+	for !bytes.HasSuffix(line, []byte{'\n'}) {
+		n, oobn, flags, _, err := conn.ReadMsgUnix(chunk, oob)
+		more, perr := parseRights(oob[:oobn])
+		fds = append(fds, more...)
+		switch {
+		case err != nil && !(errors.Is(err, io.EOF) && n > 0):
+			return fds, err
+		case perr != nil:
+			return fds, perr
+		case flags&unix.MSG_CTRUNC != 0 || len(fds) > maxDescriptors:
+			return fds, fmt.Errorf("more than %d descriptors in one message", maxDescriptors)
+		case n == 0:
+			return fds, io.ErrUnexpectedEOF
+		}
+		if line = append(line, chunk[:n]...); len(line) > maxMessage {
+			return fds, fmt.Errorf("a message is longer than %d bytes", maxMessage)
+		}
+	}
+	return fds, Decode(bytes.NewReader(line), msg)
+}
+
+// Decode reads JSON strictly: a field nobody knows is refused by its name
+// rather than silently without effect.
+func Decode(r io.Reader, v any) error {
+	d := json.NewDecoder(io.LimitReader(r, maxMessage))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("malformed JSON: %w", err)
+	}
+	return nil
+}
+
+// parseRights takes the descriptors out of control messages.
+func parseRights(oob []byte) (fds []int, err error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, fmt.Errorf("control message: %w", err)
+	}
+	for i := range msgs {
+		if more, err := unix.ParseUnixRights(&msgs[i]); err == nil { // else not descriptors
+			fds = append(fds, more...)
+		}
+	}
+	return fds, nil
+}
+
+// CloseAll closes descriptors.
+func CloseAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}

@@ -1,0 +1,65 @@
+package api
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// Dir is the node directory: $FAIRLEAD_DIR, or fairlead below
+// $XDG_RUNTIME_DIR, or /run/fairlead for root, or a directory of the user's
+// below /tmp. One node runs for each directory.
+func Dir() string {
+	if d := os.Getenv("FAIRLEAD_DIR"); d != "" {
+		return d
+	}
+	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
+		return filepath.Join(d, "fairlead")
+	}
+	if os.Getuid() == 0 {
+		return "/run/fairlead"
+	}
+	return filepath.Join(os.TempDir(), "fairlead-"+strconv.Itoa(os.Getuid()))
+}
+
+// Socket is the control socket of the node in dir.
+func Socket(dir string) string { return filepath.Join(dir, "control.sock") }
+
+// MakeDir makes the node directory, or checks that the one that is there is
+// ours alone: in /tmp anybody may have made it first.
+func MakeDir(dir string) error {
+	if !filepath.IsAbs(dir) {
+		return fmt.Errorf("node directory %q is not an absolute path; set FAIRLEAD_DIR to one", dir)
+	}
+	// sun_path of a unix socket holds 108 bytes with the final zero (unix(7)).
+	if n := len(Socket(dir)); n > 107 {
+		return fmt.Errorf("node directory %s is too long for a socket path by %d bytes; set FAIRLEAD_DIR to a shorter one", dir, n-107)
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fmt.Errorf("make node directory %s: %w; set FAIRLEAD_DIR to a directory of yours", dir, err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+		return fmt.Errorf("make node directory %s: %w; set FAIRLEAD_DIR to a directory of yours", dir, err)
+	}
+	return CheckDir(dir)
+}
+
+// CheckDir refuses a node directory that somebody else owns or may enter.
+func CheckDir(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("node directory: %w", err)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.IsDir():
+		return fmt.Errorf("node directory %s is not a directory; remove it or set FAIRLEAD_DIR", dir)
+	case !ok || int(stat.Uid) != os.Getuid():
+		return fmt.Errorf("node directory %s belongs to uid %d, not to you (%d); set FAIRLEAD_DIR to a directory of yours", dir, stat.Uid, os.Getuid())
+	case info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("node directory %s may be entered by others (mode %04o); chmod 700 %s", dir, info.Mode().Perm(), dir)
+	}
+	return nil
+}

@@ -1,0 +1,320 @@
+package api
+
+import "time"
+
+// Version is the version of this interface, as in its paths (/v1/…).
+const Version = 1
+
+// Error is the body of every answer that is not 2xx.
+type Error struct {
+	Message string `json:"error"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// VersionInfo answers GET /v1/version.
+type VersionInfo struct {
+	Version    string    `json:"version"`
+	API        int       `json:"api"`
+	Go         string    `json:"go"`
+	Kernel     string    `json:"kernel"`
+	Pid        int       `json:"pid"`
+	Dir        string    `json:"dir"`
+	Stays      bool      `json:"stays"` // started by `up`: outlives its last container
+	Started    time.Time `json:"started"`
+	Containers int       `json:"containers"`
+}
+
+// CreateRequest is the body of POST /v1/containers: what the caller wants. The
+// node reserves a name and an address; the container exists once its links
+// arrive at /v1/containers/ID/attach.
+type CreateRequest struct {
+	Name     string   `json:"name,omitempty"`     // empty: the node makes one up
+	Hostname string   `json:"hostname,omitempty"` // empty: the id's first 12 digits
+	Network  string   `json:"network,omitempty"`  // default, none, host, container:NAME
+	IP       string   `json:"ip,omitempty"`
+	MAC      string   `json:"mac,omitempty"`
+	Command  []string `json:"command"`
+	Env      []string `json:"env,omitempty"`
+	Workdir  string   `json:"workdir,omitempty"`
+	Rootfs   string   `json:"rootfs,omitempty"`
+	TTY      bool     `json:"tty,omitempty"`
+	Detached bool     `json:"detached,omitempty"`
+
+	// Foreign names a namespace somebody else made (netns:PATH, pid:N): the
+	// container has no init of ours, and ends when the namespace does.
+	Foreign string `json:"foreign,omitempty"`
+
+	// Options of the link: offload=off, isolated=on.
+	Options map[string]string `json:"options,omitempty"`
+}
+
+// Created answers POST /v1/containers: all the client needs to make the
+// namespaces.
+type Created struct {
+	ID       string     `json:"id"`
+	Name     string     `json:"name"`
+	Hostname string     `json:"hostname"`
+	Mode     string     `json:"mode"` // bridge, none, host, shared, foreign
+	Link     *Interface `json:"link,omitempty"`
+	SharePid int        `json:"share_pid,omitempty"` // mode shared: the init to join
+
+	// Files to put over those of /etc, and the log of a detached container.
+	Hosts      string `json:"hosts,omitempty"`
+	ResolvConf string `json:"resolv_conf,omitempty"`
+	HostnameAt string `json:"hostname_at,omitempty"`
+	Log        string `json:"log,omitempty"`
+	LogBytes   int64  `json:"log_bytes,omitempty"`
+}
+
+// Interface is how a container's link has to look from inside.
+type Interface struct {
+	Name     string `json:"name"`
+	MAC      string `json:"mac"`
+	Address  string `json:"address"` // with the prefix length: 172.17.0.2/16
+	Gateway  string `json:"gateway"`
+	MTU      int    `json:"mtu"`
+	Textbook bool   `json:"textbook,omitempty"` // plain frames, no offloads
+}
+
+// Attach is the first message on an upgraded /v1/containers/ID/attach. With it
+// travel the descriptors it names, in the order of Descriptors.
+type Attach struct {
+	// Descriptors says what each descriptor is: tap, init (a pidfd) and channel.
+	Descriptors []string `json:"descriptors"`
+	Pid         int      `json:"pid,omitempty"`
+	// Interface is what the link is called and numbered inside its namespace.
+	Interface string `json:"interface,omitempty"`
+	Index     int    `json:"index,omitempty"`
+}
+
+// Exec is the first message on an upgraded /v1/containers/ID/exec. With it
+// travel stdin, stdout, stderr and the caller's session with the init.
+type Exec struct {
+	Command []string `json:"command"`
+	Env     []string `json:"env,omitempty"`
+	Workdir string   `json:"workdir,omitempty"`
+	TTY     bool     `json:"tty,omitempty"`
+}
+
+// Done is the node's answer on an upgraded connection: an empty Error means it
+// has taken the descriptors.
+type Done struct {
+	Error string `json:"error,omitempty"`
+}
+
+// SignalRequest is the body of POST /v1/containers/ID/kill and …/stop.
+type SignalRequest struct {
+	Signal string `json:"signal,omitempty"` // kill: default KILL; stop: default TERM
+	// Timeout is how many seconds stop waits before it kills; default 10.
+	Timeout *int `json:"timeout,omitempty"`
+}
+
+// Container is one line of GET /v1/containers.
+type Container struct {
+	ID       string    `json:"id"`
+	Name     string    `json:"name"`
+	Command  []string  `json:"command"`
+	Created  time.Time `json:"created"`
+	Status   string    `json:"status"` // created, running
+	Pid      int       `json:"pid,omitempty"`
+	Network  string    `json:"network"`
+	IP       string    `json:"ip,omitempty"`
+	MAC      string    `json:"mac,omitempty"`
+	Hostname string    `json:"hostname"`
+	Detached bool      `json:"detached"`
+	Foreign  string    `json:"foreign,omitempty"`
+}
+
+// Inspect answers GET /v1/containers/ID, in the shape of `docker inspect`.
+type Inspect struct {
+	ID              string `json:"Id"`
+	Name            string
+	Created         time.Time
+	Path            string
+	Args            []string
+	State           InspectState
+	Config          InspectConfig
+	HostConfig      InspectHostConfig
+	NetworkSettings InspectNetworkSettings
+	HostsPath       string
+	ResolvConfPath  string
+	HostnamePath    string
+	LogPath         string
+}
+
+// InspectState is docker inspect's State.
+type InspectState struct {
+	Status    string
+	Running   bool
+	Pid       int
+	StartedAt time.Time
+}
+
+// InspectConfig is docker inspect's Config.
+type InspectConfig struct {
+	Hostname   string
+	Tty        bool
+	Env        []string
+	Cmd        []string
+	WorkingDir string
+}
+
+// InspectHostConfig is docker inspect's HostConfig.
+type InspectHostConfig struct {
+	NetworkMode string
+	AutoRemove  bool
+}
+
+// InspectNetworkSettings is docker inspect's NetworkSettings.
+type InspectNetworkSettings struct {
+	IPAddress   string
+	IPPrefixLen int
+	Gateway     string
+	MacAddress  string
+	Networks    map[string]InspectNetwork
+}
+
+// InspectNetwork is one of NetworkSettings.Networks.
+type InspectNetwork struct {
+	NetworkID           string
+	IPAddress           string
+	IPPrefixLen         int
+	Gateway             string
+	MacAddress          string
+	GlobalIPv6Address   string
+	LinkLocalIPv6Adress string `json:"LinkLocalIPv6Address"`
+}
+
+// Switch is one network's switch: an element of GET /v1/switches.
+type Switch struct {
+	Network  string `json:"network"`
+	BridgeID string `json:"bridge_id"`
+	Subnet   string `json:"subnet"`
+	Gateway  string `json:"gateway"`
+	MTU      int    `json:"mtu"`
+	Hub      bool   `json:"hub"`
+	// LoopGuard says whether loops are looked for: off so far.
+	LoopGuard string  `json:"loop_guard"`
+	Ageing    float64 `json:"ageing_seconds"`
+	Ports     []Port  `json:"ports"`
+	Totals    Counts  `json:"totals"` // ports that are gone included
+}
+
+// Port is one port of a switch.
+type Port struct {
+	Port      int    `json:"port"` // its number on the switch
+	Container string `json:"container"`
+	ID        string `json:"id"` // of the container
+	MAC       string `json:"mac"`
+	IP        string `json:"ip,omitempty"`
+	// Kind is tap or wire; neither has an interface on the host.
+	Kind      string `json:"kind"`
+	Interface string `json:"interface"` // inside
+	Index     int    `json:"index"`     // inside
+	HostIface string `json:"host_interface,omitempty"`
+	Netns     uint64 `json:"netns"` // inode of the network namespace
+	Pid       int    `json:"pid"`
+	Offload   string `json:"offload"`
+	Guard     bool   `json:"guard"`
+	Isolated  bool   `json:"isolated"`
+	Counts    Counts `json:"counts"`
+}
+
+// Counts are a port's counters in frames; a segmentation-offload frame is one
+// frame of several segments.
+type Counts struct {
+	Read            uint64            `json:"read"`
+	ReadBytes       uint64            `json:"read_bytes"`
+	ReadSegments    uint64            `json:"read_segments"`
+	Unicast         uint64            `json:"unicast"`
+	Flooded         uint64            `json:"flooded"`
+	Fanout          uint64            `json:"fanout"`
+	Gateway         uint64            `json:"gateway"`
+	Originated      uint64            `json:"originated"`
+	Written         uint64            `json:"written"`
+	WrittenBytes    uint64            `json:"written_bytes"`
+	WrittenSegments uint64            `json:"written_segments"`
+	Dropped         map[string]uint64 `json:"dropped,omitempty"` // by reason
+	Failed          map[string]uint64 `json:"failed,omitempty"`  // by reason
+}
+
+// MAC is one line of GET /v1/macs.
+type MAC struct {
+	Network   string  `json:"network"`
+	VLAN      uint16  `json:"vlan,omitempty"`
+	MAC       string  `json:"mac"`
+	Port      int     `json:"port"` // 0 is the gateway
+	Container string  `json:"container,omitempty"`
+	Local     bool    `json:"local"` // the gateway's own
+	Age       float64 `json:"age_seconds"`
+}
+
+// Flushed answers DELETE /v1/macs.
+type Flushed struct {
+	MACs int `json:"macs"`
+}
+
+// Neighbour is one line of GET /v1/arp: the gateway's ARP table.
+type Neighbour struct {
+	Network   string  `json:"network"`
+	IP        string  `json:"ip"`
+	MAC       string  `json:"mac"`
+	Port      int     `json:"port"`
+	Container string  `json:"container,omitempty"`
+	Age       float64 `json:"age_seconds"`
+}
+
+// Drop is one line of GET /v1/drops.
+type Drop struct {
+	Network   string    `json:"network"`
+	Port      int       `json:"port"`
+	Container string    `json:"container,omitempty"`
+	Reason    string    `json:"reason"`
+	Direction string    `json:"direction"` // in: refused frames of this port; out: copies it did not take
+	Count     uint64    `json:"count"`
+	Last      time.Time `json:"last"`
+	Why       string    `json:"why"`
+	Try       string    `json:"try,omitempty"`
+}
+
+// TraceLine is one line of GET /v1/trace, a stream of JSON lines.
+type TraceLine struct {
+	Time     time.Time `json:"time"`
+	Network  string    `json:"network"`
+	In       string    `json:"in"` // container name
+	Out      []string  `json:"out"`
+	Copies   int       `json:"copies"`
+	Bytes    int       `json:"bytes"`
+	Segments int       `json:"segments"`
+	Summary  string    `json:"summary"`
+	Verdict  string    `json:"verdict"`
+	Reason   string    `json:"reason"`
+	Answer   string    `json:"answer,omitempty"` // what the gateway sent back
+	Line     string    `json:"line"`             // all of it for people
+	Walk     []string  `json:"walk"`             // step by step
+	Lost     uint64    `json:"lost,omitempty"`   // records lost before this one
+}
+
+// DownRequest is the body of POST /v1/down.
+type DownRequest struct {
+	All bool `json:"all"` // stop the containers too
+}
+
+// UpRequest is the body of POST /v1/up: keep the node after its last container
+// and, while there is none, set up the default network.
+type UpRequest struct {
+	BIP     string            `json:"bip,omitempty"` // gateway address and length: 172.17.42.1/16
+	Options map[string]string `json:"options,omitempty"`
+}
+
+// Check answers GET /v1/check: the conservation law, held against the
+// counters. It is exact when nothing is in flight.
+type Check struct {
+	Violations []string `json:"violations"`
+}
+
+// Exit answers GET /v1/containers/ID/wait.
+type Exit struct {
+	Code int `json:"code"`
+}

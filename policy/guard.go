@@ -1,0 +1,127 @@
+package policy
+
+import (
+	"encoding/binary"
+
+	"fairlead/packet"
+)
+
+// A Guard says which source addresses a port may use. The gateway's identity
+// and loopback addresses are refused on every port; whether the port is also
+// held to its own MAC and addresses is the user's choice (`--opt guard`).
+//
+// The zero Guard refuses what no port may do and allows the rest.
+type Guard struct {
+	// Strict holds the port to MAC and Addrs.
+	Strict bool
+	MAC    packet.MAC
+	// Addrs are the port's addresses; a handful, so a scan beats a map.
+	Addrs []packet.Addr
+
+	// The gateway's identity; zero values are never matched.
+	GatewayMAC   packet.MAC
+	GatewayAddrs []packet.Addr
+}
+
+// Check judges the sources of a parsed frame: OK, or the reason to drop it. It
+// reads the frame and changes nothing.
+func (g *Guard) Check(f *packet.Frame) packet.Reason {
+	ether := packet.Ethernet(f.Ether())
+	src := ether.Src()
+	switch {
+	case src.IsGroup() || src.IsZero():
+		return packet.BadSourceMAC
+	case src == g.GatewayMAC:
+		return packet.SpoofedGateway
+	case g.Strict && src != g.MAC:
+		return packet.SpoofedMAC
+	}
+	switch f.EtherType {
+	case packet.EtherTypeIPv4:
+		return g.checkIPv4(f)
+	case packet.EtherTypeIPv6:
+		return g.checkIPv6(f)
+	case packet.EtherTypeARP:
+		return g.checkARP(f, src)
+	}
+	return packet.OK
+}
+
+func (g *Guard) checkIPv4(f *packet.Frame) packet.Reason {
+	ip := packet.IPv4(f.Ether()[f.L3:])
+	src, dst := ip.Src(), ip.Dst()
+	if src[0] == 127 || dst[0] == 127 {
+		return packet.LoopbackAddress
+	}
+	// 0.0.0.0 is nobody's address: a host that has none yet may only shout
+	// (RFC 1122 3.2.1.3; DHCP discover).
+	if src == [4]byte{} && f.Flags.Has(packet.Broadcast) {
+		return packet.OK
+	}
+	return g.checkSource(packet.AddrFrom4(src))
+}
+
+func (g *Guard) checkIPv6(f *packet.Frame) packet.Reason {
+	ip := packet.IPv6(f.Ether()[f.L3:])
+	src, dst := ip.Src(), ip.Dst()
+	if src == loopback6 || dst == loopback6 {
+		return packet.LoopbackAddress
+	}
+	if src == (packet.Addr{}) {
+		return packet.OK // duplicate address detection, RFC 4862 5.4.2
+	}
+	if isLinkLocal6(src) {
+		// A host forms as many link-local addresses as it likes, so only the
+		// gateway's are taken.
+		if contains(g.GatewayAddrs, src) {
+			return packet.SpoofedGateway
+		}
+		return packet.OK
+	}
+	return g.checkSource(src)
+}
+
+// checkARP looks at what the packet claims rather than at who sent it: the
+// claim is what lands in the neighbours' tables.
+func (g *Guard) checkARP(f *packet.Frame, src packet.MAC) packet.Reason {
+	a := packet.ARP(f.Ether()[f.L3:])
+	ip, target := a.SenderIP(), a.TargetIP()
+	if ip[0] == 127 || target[0] == 127 {
+		return packet.LoopbackAddress
+	}
+	switch mac := a.SenderMAC(); {
+	case mac == g.GatewayMAC && !mac.IsZero():
+		return packet.SpoofedGateway
+	case g.Strict && mac != src:
+		return packet.SpoofedMAC
+	}
+	if ip == [4]byte{} {
+		return packet.OK // an address probe claims nothing, RFC 5227 2.1.1
+	}
+	return g.checkSource(packet.AddrFrom4(ip))
+}
+
+func (g *Guard) checkSource(a packet.Addr) packet.Reason {
+	if contains(g.GatewayAddrs, a) {
+		return packet.SpoofedGateway
+	}
+	if g.Strict && !contains(g.Addrs, a) {
+		return packet.SpoofedAddress
+	}
+	return packet.OK
+}
+
+var loopback6 = packet.Addr{15: 1}
+
+func isLinkLocal6(a packet.Addr) bool {
+	return binary.BigEndian.Uint16(a[:])&0xffc0 == 0xfe80
+}
+
+func contains(list []packet.Addr, a packet.Addr) bool {
+	for i := range list {
+		if list[i] == a {
+			return true
+		}
+	}
+	return false
+}

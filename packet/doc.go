@@ -26,5 +26,8 @@
 //	parse.go     Parse: one pass, fills the record, names what is wrong
 //	vnet.go ethernet.go arp.go ipv4.go ipv6.go icmp.go udp.go tcp.go: views
 //	checksum.go  full, incremental (RFC 1624), partial (virtio NEEDS_CSUM)
-//	segment.go   completion, software segmentation, IP fragmentation
+//	segment.go   completion and software segmentation
+//	fragment.go  IPv4 fragmentation
+//
+// Folder packettest builds frames for tests, good ones and broken ones.
 package packet

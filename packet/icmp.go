@@ -11,6 +11,7 @@ const ICMPLen = 8
 const (
 	ICMPEchoReply    = 0
 	ICMPUnreachable  = 3
+	ICMPSourceQuench = 4 // deprecated by RFC 6633, still an error
 	ICMPRedirect     = 5
 	ICMPEcho         = 8
 	ICMPTimeExceeded = 11
@@ -98,3 +99,13 @@ func (m ICMP) SetChecksum(x uint16) { binary.BigEndian.PutUint16(m[2:], x) }
 func (m ICMP) SetID(x uint16)       { binary.BigEndian.PutUint16(m[4:], x) }
 func (m ICMP) SetSeq(x uint16)      { binary.BigEndian.PutUint16(m[6:], x) }
 func (m ICMP) SetMTU(x uint32)      { binary.BigEndian.PutUint32(m[4:], x) }
+
+// IsError4 reports whether an ICMP message of IPv4 is an error, about which no
+// other error may be sent (RFC 1122 3.2.2). Redirect counts.
+func (m ICMP) IsError4() bool {
+	switch m.Type() {
+	case ICMPUnreachable, ICMPSourceQuench, ICMPRedirect, ICMPTimeExceeded, ICMPParameter:
+		return true
+	}
+	return false
+}

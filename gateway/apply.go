@@ -1,0 +1,131 @@
+package gateway
+
+import (
+	"fairlead/arp"
+	"fairlead/packet"
+	"fairlead/policy"
+)
+
+// quoteMax bounds what an ICMP error quotes so that the error stays within 576
+// bytes (RFC 1812 4.3.2.3).
+const quoteMax = 576 - packet.IPv4MinLen - packet.ICMPLen
+
+// ttl is what the gateway's own packets start with, as Linux's default.
+const ttl = 64
+
+// Apply carries out what Route decided of f: it takes the sender into the
+// neighbour table and, when an answer is due, writes it into buf (at least
+// packet.MaxFrame bytes, owned by the caller) and returns its length, else 0.
+// f and its bytes are left as they are.
+func (g *Gateway) Apply(f *packet.Frame, d *packet.Decision, buf []byte) int {
+	if d.Neighbour {
+		a := packet.ARP(f.Ether()[f.L3:])
+		g.mu.Lock()
+		g.neighbours.Learn(arp.Entry{
+			Addr: a.SenderIP(), MAC: a.SenderMAC(), Port: f.Port, Container: f.Container, Seen: f.Time,
+		})
+		g.mu.Unlock()
+	}
+	switch d.Originate {
+	case packet.OriginARPReply:
+		return g.arpReply(f, buf)
+	case packet.OriginEchoReply:
+		return g.echoReply(f, buf)
+	case packet.OriginNetUnreachable:
+		return g.unreachable(f, buf, packet.ICMPNetUnreachable)
+	}
+	return 0
+}
+
+// reply copies the first n bytes of the frame, counted from its Ethernet
+// header, behind a virtio-net header that asks for nothing, and turns the
+// addresses round. VLAN tags stay, so the answer returns the way it came.
+func (g *Gateway) reply(f *packet.Frame, buf []byte, n int) packet.Ethernet {
+	clear(buf[:packet.VNetLen])
+	ether := packet.Ethernet(buf[packet.VNetLen:][:n])
+	copy(ether, f.Ether())
+	ether.SetDst(packet.Ethernet(f.Ether()).Src())
+	ether.SetSrc(g.mac)
+	return ether
+}
+
+func (g *Gateway) arpReply(f *packet.Frame, buf []byte) int {
+	n := int(f.L3) + packet.ARPLen
+	ether := g.reply(f, buf, n)
+	a := packet.ARP(ether[f.L3:])
+	arp.Answer(a, a, g.mac)
+	return packet.VNetLen + n
+}
+
+// echoReply answers one packet of a ping. Sums over 16-bit words do not depend
+// on their order, so turning the addresses round leaves the header checksum
+// right; the type's change is added to the ICMP checksum, which in a first
+// fragment covers fragments we never see together.
+func (g *Gateway) echoReply(f *packet.Frame, buf []byte) int {
+	ether := g.reply(f, buf, f.Len())
+	ip := packet.IPv4(ether[f.L3:])
+	src, dst := ip.Src(), ip.Dst()
+	ip.SetSrc(dst)
+	ip.SetDst(src)
+	ip.SetTTL(ttl)
+	ip.UpdateChecksum()
+	if !f.Flags.Has(packet.LaterFragment) {
+		icmp := packet.ICMP(ether[f.L4:])
+		turned := packet.Delta(0).Replace16(packet.ICMPEcho<<8, packet.ICMPEchoReply<<8)
+		icmp.SetType(packet.ICMPEchoReply)
+		icmp.SetChecksum(turned.Update(icmp.Checksum()))
+	}
+	return packet.VNetLen + f.Len()
+}
+
+// unreachable makes an ICMP destination unreachable about f: the gateway's
+// address, the code, and a quote of the packet (RFC 792, RFC 1812 4.3.2).
+func (g *Gateway) unreachable(f *packet.Frame, buf []byte, code uint8) int {
+	g.mu.Lock()
+	rate := g.errors[f.Port]
+	if rate == nil {
+		r := policy.NewRate(errorsPerSecond, errorsBurst)
+		rate = &r
+		g.errors[f.Port] = rate
+	}
+	rate.Take(f.Time)
+	g.mu.Unlock()
+
+	about := packet.IPv4(f.Ether()[f.L3:])
+	quote := about[:min(about.TotalLen(), quoteMax)]
+	head := int(f.L3) + packet.IPv4MinLen + packet.ICMPLen
+	ether := g.reply(f, buf, int(f.L3))
+	ether = ether[:head+len(quote)]
+	copy(ether[head:], quote)
+
+	ip := packet.IPv4(ether[f.L3:])
+	clear(ip[:packet.IPv4MinLen+packet.ICMPLen])
+	ip.SetHeaderLen(packet.IPv4MinLen)
+	ip.SetTOS(0xc0) // internetwork control, RFC 1812 4.3.2.5
+	ip.SetTotalLen(len(ip))
+	ip.SetTTL(ttl)
+	ip.SetProto(packet.ProtoICMP)
+	ip.SetSrc(g.addr)
+	ip.SetDst(about.Src())
+	ip.UpdateChecksum()
+	icmp := packet.ICMP(ip[packet.IPv4MinLen:])
+	icmp.SetType(packet.ICMPUnreachable)
+	icmp.SetCode(code)
+	icmp.UpdateChecksum(0)
+	return packet.VNetLen + len(ether)
+}
+
+// FlushPort forgets the neighbours behind a port that has gone.
+func (g *Gateway) FlushPort(port packet.PortID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.neighbours.FlushPort(port)
+	delete(g.errors, port)
+}
+
+// Neighbours lists the neighbour table at time now.
+func (g *Gateway) Neighbours(now int64) []arp.Entry {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.neighbours.Entries(now)
+}

@@ -1,0 +1,150 @@
+package gateway
+
+import (
+	"net/netip"
+	"sync"
+
+	"fairlead/arp"
+	"fairlead/packet"
+	"fairlead/policy"
+)
+
+// ICMP errors are rate-limited for each port (RFC 1812 4.3.2.8): fast enough
+// for traceroute and mtr, slow enough to be no amplifier.
+const (
+	errorsPerSecond = 100
+	errorsBurst     = 50
+)
+
+// A Gateway is the router of one network.
+type Gateway struct {
+	mac    packet.MAC
+	addr   [4]byte
+	subnet netip.Prefix
+
+	mu         sync.Mutex
+	neighbours *arp.Table
+	errors     map[packet.PortID]*policy.Rate
+}
+
+// New returns the gateway that owns address addr (IPv4, with the subnet's
+// length) and mac on its network.
+func New(mac packet.MAC, addr netip.Prefix) *Gateway {
+	return &Gateway{
+		mac:        mac,
+		addr:       addr.Addr().As4(),
+		subnet:     addr.Masked(),
+		neighbours: arp.NewTable(),
+		errors:     make(map[packet.PortID]*policy.Rate),
+	}
+}
+
+// MAC is the gateway's address on the segment.
+func (g *Gateway) MAC() packet.MAC { return g.mac }
+
+// Route is the routing path. It is called for frames addressed to the
+// gateway's MAC and for broadcasts it hears; f is parsed and passed the guard.
+// It fills d and changes nothing.
+func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
+	heard := d.Verdict == packet.Flood // a copy; the others get theirs anyway
+
+	// 5.1 for me?
+	switch f.EtherType {
+	case packet.EtherTypeARP:
+		g.routeARP(f, d)
+		return
+	case packet.EtherTypeIPv4:
+	default:
+		if !heard {
+			d.Refuse(packet.NotUnderstood)
+		}
+		return
+	}
+	ip := packet.IPv4(f.Ether()[f.L3:])
+	dst := ip.Dst()
+	switch {
+	case heard || !g.routable(ip):
+		// Broadcasts and groups are not routed (RFC 1812 5.3.4).
+		if !heard {
+			d.Refuse(packet.NotUnderstood)
+		}
+		return
+	case dst == g.addr && isEcho(f):
+		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
+		d.Originate = packet.OriginEchoReply
+		return
+	}
+
+	// 5.2 TTL  5.3 egress policy  5.4 NAT  5.5 MTU  5.6 next hop
+
+	// 5.7 uplink
+	d.Refuse(packet.NoUplink)
+	if g.mayAnswerWithError(f, ip) {
+		d.Originate = packet.OriginNetUnreachable
+	}
+}
+
+// routeARP answers requests for the gateway's address and hears what others
+// say of theirs.
+func (g *Gateway) routeARP(f *packet.Frame, d *packet.Decision) {
+	a := packet.ARP(f.Ether()[f.L3:])
+	forMe := a.TargetIP() == g.addr
+	if a.Op() == packet.ARPRequest && forMe {
+		d.Originate = packet.OriginARPReply
+	}
+	if d.Verdict != packet.Flood {
+		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
+	}
+	// RFC 826: merge what is known already, add only who talks to us.
+	sender := a.SenderIP()
+	if sender == ([4]byte{}) || !g.subnet.Contains(netip.AddrFrom4(sender)) {
+		return
+	}
+	g.mu.Lock()
+	known, ok := g.neighbours.Lookup(f.Time, sender)
+	g.mu.Unlock()
+	d.Neighbour = (forMe || ok) && !(known.MAC == a.SenderMAC() && known.Port == f.Port && f.Time-known.Seen < 1e9)
+}
+
+// routable reports whether the addresses are ones a router may act upon:
+// martian sources, groups and broadcasts are not (RFC 1812 5.3.7).
+func (g *Gateway) routable(ip packet.IPv4) bool {
+	src, dst := ip.Src(), ip.Dst()
+	return src != [4]byte{} && src[0] < 224 && dst[0] != 0 && dst[0] < 224 && dst != g.broadcast()
+}
+
+// broadcast is the directed broadcast address of the network.
+func (g *Gateway) broadcast() [4]byte {
+	a := g.subnet.Addr().As4()
+	for i, bits := 0, g.subnet.Bits(); i < 4; i, bits = i+1, bits-8 {
+		if bits < 8 {
+			a[i] |= byte(0xff) >> max(bits, 0)
+		}
+	}
+	return a
+}
+
+// isEcho reports whether the frame is part of a ping. A later fragment of ICMP
+// counts: answering each fragment by itself answers the whole datagram.
+func isEcho(f *packet.Frame) bool {
+	if f.Proto != packet.ProtoICMP {
+		return false
+	}
+	return f.Flags.Has(packet.LaterFragment) || f.L4 != 0 && packet.ICMP(f.Ether()[f.L4:]).Type() == packet.ICMPEcho
+}
+
+// mayAnswerWithError says whether an ICMP error may be sent about a packet:
+// never about an error, a later fragment or a group's packet (RFC 1122 3.2.2),
+// and not faster than the port's rate.
+func (g *Gateway) mayAnswerWithError(f *packet.Frame, ip packet.IPv4) bool {
+	if f.Flags.Has(packet.LaterFragment) || f.Flags.Has(packet.Multicast) {
+		return false
+	}
+	if f.Proto == packet.ProtoICMP && f.L4 != 0 && packet.ICMP(f.Ether()[f.L4:]).IsError4() {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	rate := g.errors[f.Port]
+	return rate == nil || rate.Allows(f.Time)
+}

@@ -1,0 +1,142 @@
+package vswitch
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"fairlead/packet"
+)
+
+// counters are one port's. The home worker writes the ingress side, any worker
+// the egress side; they are read while running, so every word is atomic.
+type counters struct {
+	read, readBytes, readSegments          atomic.Uint64
+	unicast, flooded, fanout, gateway      atomic.Uint64
+	originated                             atomic.Uint64
+	written, writtenBytes, writtenSegments atomic.Uint64
+	dropped, failed                        [packet.NumReasons]tally
+}
+
+// A tally counts one reason and remembers when it last came up.
+type tally struct {
+	n    atomic.Uint64
+	last atomic.Int64
+}
+
+func (t *tally) add(now int64) {
+	t.n.Add(1)
+	t.last.Store(now)
+}
+
+func (c *counters) drop(r packet.Reason, now int64) { c.dropped[r].add(now) }
+func (c *counters) fail(r packet.Reason, now int64) { c.failed[r].add(now) }
+
+// wrote counts a batch in one go, so that its cost does not grow with it.
+func (c *counters) wrote(frames []*packet.Frame) {
+	if len(frames) == 0 {
+		return
+	}
+	var bytes, segments int
+	for _, f := range frames {
+		bytes += f.Len()
+		segments += f.Segments()
+	}
+	c.written.Add(uint64(len(frames)))
+	c.writtenBytes.Add(uint64(bytes))
+	c.writtenSegments.Add(uint64(segments))
+}
+
+// Counts are a port's counters at one moment, in frames as read and written; a
+// segmentation-offload frame is one frame of several segments.
+type Counts struct {
+	Read         uint64 `json:"read"`
+	ReadBytes    uint64 `json:"read_bytes"`
+	ReadSegments uint64 `json:"read_segments"`
+
+	Unicast    uint64 `json:"unicast"`
+	Flooded    uint64 `json:"flooded"`
+	Fanout     uint64 `json:"fanout"` // copies made of flooded frames
+	Gateway    uint64 `json:"gateway"`
+	Originated uint64 `json:"originated"` // answers of the gateway to this port's frames
+
+	Written         uint64 `json:"written"`
+	WrittenBytes    uint64 `json:"written_bytes"`
+	WrittenSegments uint64 `json:"written_segments"`
+
+	Dropped [packet.NumReasons]Tally `json:"-"`
+	Failed  [packet.NumReasons]Tally `json:"-"`
+}
+
+// A Tally is how often a reason came up, and when it last did (nanoseconds of
+// the worker's clock).
+type Tally struct {
+	N    uint64
+	Last int64
+}
+
+// load reads the counters.
+func (c *counters) load() Counts {
+	r := Counts{
+		Read: c.read.Load(), ReadBytes: c.readBytes.Load(), ReadSegments: c.readSegments.Load(),
+		Unicast: c.unicast.Load(), Flooded: c.flooded.Load(), Fanout: c.fanout.Load(),
+		Gateway: c.gateway.Load(), Originated: c.originated.Load(),
+		Written: c.written.Load(), WrittenBytes: c.writtenBytes.Load(), WrittenSegments: c.writtenSegments.Load(),
+	}
+	for i := range c.dropped {
+		r.Dropped[i] = Tally{c.dropped[i].n.Load(), c.dropped[i].last.Load()}
+		r.Failed[i] = Tally{c.failed[i].n.Load(), c.failed[i].last.Load()}
+	}
+	return r
+}
+
+// Add sums two ports' counters.
+func (c *Counts) Add(o *Counts) {
+	c.Read += o.Read
+	c.ReadBytes += o.ReadBytes
+	c.ReadSegments += o.ReadSegments
+	c.Unicast += o.Unicast
+	c.Flooded += o.Flooded
+	c.Fanout += o.Fanout
+	c.Gateway += o.Gateway
+	c.Originated += o.Originated
+	c.Written += o.Written
+	c.WrittenBytes += o.WrittenBytes
+	c.WrittenSegments += o.WrittenSegments
+	for i := range c.Dropped {
+		addTally(&c.Dropped[i], o.Dropped[i])
+		addTally(&c.Failed[i], o.Failed[i])
+	}
+}
+
+func addTally(t *Tally, o Tally) {
+	t.N += o.N
+	t.Last = max(t.Last, o.Last)
+}
+
+// sum adds up a table of tallies.
+func sum(ts *[packet.NumReasons]Tally) (n uint64) {
+	for i := range ts {
+		n += ts[i].N
+	}
+	return n
+}
+
+// CheckIngress holds one port's counters against the ingress half of the
+// conservation law.
+func (c *Counts) CheckIngress() error {
+	if out := c.Unicast + c.Flooded + c.Gateway + sum(&c.Dropped); c.Read != out {
+		return fmt.Errorf("conservation, ingress: read %d != unicast %d + flooded %d + gateway %d + dropped %d",
+			c.Read, c.Unicast, c.Flooded, c.Gateway, sum(&c.Dropped))
+	}
+	return nil
+}
+
+// CheckCopies holds the sum over all ports, removed ones included, against the
+// copies half.
+func (c *Counts) CheckCopies() error {
+	if in, out := c.Unicast+c.Fanout+c.Originated, c.Written+sum(&c.Failed); in != out {
+		return fmt.Errorf("conservation, copies: unicast %d + fan-out %d + originated %d != written %d + failed %d",
+			c.Unicast, c.Fanout, c.Originated, c.Written, sum(&c.Failed))
+	}
+	return nil
+}

@@ -1,0 +1,47 @@
+// Package vswitch is one L2 segment: ports, a MAC table and THE forwarding
+// path. (The folder is named switch, as the owner wants it; the word is taken
+// in Go.)
+//
+// # The packet's path
+//
+// A worker that is told a port has frames gives it a turn (Port.Ready): it
+// reads a batch, decides on each frame (forward.go), carries the decisions out
+// (apply.go) and flushes what it staged before it reads again.
+//
+//	             ┌──────────────── forward.go decides ────────────────┐
+//	read ──▶ 1 parse ▶ 2 guard ▶ 3 look up ▶ 4 admit ▶ 5 gateway ▶ 6 emit ──▶ apply.go acts ──▶ write
+//	                                ▲                      │
+//	                                └── answers, and what ─┘
+//	                                    comes back from an uplink, leave by 3 and 6
+//
+//	1 parse    one pass over the headers; malformed frames end here
+//	2 guard    may this port use this source MAC, this source address?
+//	3 look up  the gateway's MAC → 5; a known MAC → its port; groups and
+//	           unknown MACs → every other port (flood); hub mode floods all
+//	4 admit    isolation, MTU, flood limit
+//	5 gateway  package gateway answers or refuses (5.1 … 5.7)
+//	6 emit     the egress set is in the Decision
+//
+// Deciding reads tables and changes nothing; apply alone writes tables, counts
+// and hands frames to queues. A frame is learned from after it was decided on
+// and before the next one of its batch is, so frames of one batch see each
+// other's effects in order.
+//
+// # Conservation law
+//
+// Counted in frames as read, a segmentation-offload frame being one, and
+// compared at rest (Totals.Check):
+//
+//	ingress, every port   read = unicast + flooded + gateway + Σ dropped[reason]
+//	copies, whole switch  Σ unicast + Σ fan-out + originated = Σ (written + Σ failed[reason])
+//
+// # Concurrency
+//
+// A port's reads happen on one worker, its home. Anyone may write a queue. The
+// port list and the MAC table's readers take no lock: the list is a snapshot
+// behind an atomic pointer, the table's slots are atomic words. AddPort,
+// RemovePort and the show functions may be called from any goroutine that is
+// not a worker. A removed port leaves epoll, then the snapshot, then every
+// worker passes a turn, and only then its queue is closed, off the workers:
+// closing the last descriptor of a TAP takes the kernel 16 ms.
+package vswitch

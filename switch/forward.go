@@ -1,0 +1,89 @@
+package vswitch
+
+import "fairlead/packet"
+
+// forward is the forwarding path: it decides what becomes of frame f that came
+// in at port in. It reads the tables and fills d; it changes nothing else but
+// the record Parse fills beside the bytes. The steps are those of the package
+// comment.
+func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.Decision) {
+	// 1 parse
+	if r := packet.Parse(f); r != packet.OK {
+		d.Refuse(r)
+		return
+	}
+	ether := packet.Ethernet(f.Ether())
+	dst, src := ether.Dst(), ether.Src()
+
+	// 2 guard
+	if r := in.guard.Check(f); r != packet.OK {
+		d.Refuse(r)
+		return
+	}
+	if isReservedGroup(dst) {
+		d.Refuse(packet.ReservedGroup)
+		return
+	}
+	if !s.hub {
+		d.Learn = s.macs.judge(macKey(f, src), in.id, f.Time)
+	}
+
+	// 3 look up
+	var out *Port
+	forGateway := s.gateway != nil && dst == s.gateway.MAC()
+	switch {
+	case s.hub:
+		d.Verdict, d.Reason = packet.Flood, packet.HubMode
+		d.ToGateway = forGateway || f.Flags.Has(packet.Multicast)
+	case forGateway:
+		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
+	case f.Flags.Has(packet.Multicast):
+		d.Verdict, d.Reason, d.ToGateway = packet.Flood, packet.ToGroup, true
+	default:
+		if hop, known := s.macs.lookup(macKey(f, dst), f.Time); known {
+			out = ports.find(hop.port)
+		}
+		if out == nil {
+			d.Verdict, d.Reason = packet.Flood, packet.UnknownMAC
+		} else {
+			d.Verdict, d.Reason, d.Egress = packet.Unicast, packet.KnownMAC, out.id
+		}
+	}
+
+	// 4 admit
+	switch {
+	case f.PacketLen() > s.mtu:
+		d.Refuse(packet.Oversize)
+		return
+	case out == in:
+		d.Refuse(packet.SamePort)
+		return
+	case out != nil && !mayPass(in, out):
+		d.Refuse(packet.Isolated)
+		return
+	case d.Verdict == packet.Flood && !s.hub && !in.flood.Allows(f.Time):
+		d.Refuse(packet.FloodLimit)
+		return
+	}
+
+	// 5 gateway
+	if s.gateway != nil && (d.Verdict == packet.Gateway || d.ToGateway) {
+		s.gateway.Route(f, d)
+	}
+
+	// 6 emit: d.Egress, or every port for which floods is true; apply acts.
+}
+
+// mayPass is the admission of one port's frames to another: isolated ports do
+// not hear one another (as the kernel bridge's `isolated` flag).
+func mayPass(in, out *Port) bool { return !in.isolated || !out.isolated }
+
+// floods is the egress set of a flooded frame: every port but the one it came
+// from, as far as it may pass.
+func floods(in, out *Port) bool { return out != in && mayPass(in, out) }
+
+// isReservedGroup reports whether dst is one of the addresses that end at the
+// first bridge: 01:80:c2:00:00:00 to 0f (IEEE 802.1D table 7-10).
+func isReservedGroup(dst packet.MAC) bool {
+	return dst.Uint64()&^0xf == 0x0180c2000000
+}

@@ -1,0 +1,275 @@
+package vswitch
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/loop"
+	"fairlead/packet"
+	"fairlead/policy"
+	"fairlead/trace"
+)
+
+// maxPorts is what the 16-bit index of a PortID can name, without zero.
+const maxPorts = 1<<16 - 1
+
+// Config says what a new switch is. It does not change afterwards.
+type Config struct {
+	ID   packet.NetworkID
+	Name string // of the network, for people
+	MTU  int    // of the segment, in bytes of network packet
+
+	// Gateway is step 5; nil when the segment has none.
+	Gateway Gateway
+	// GatewayAddrs are the addresses no port may claim.
+	GatewayAddrs []packet.Addr
+
+	Ageing time.Duration // of the MAC table; zero is DefaultAgeing
+	Hub    bool          // flood everything, learn nothing
+}
+
+// Lanes are what the workers of one loop carry along. All switches of a loop
+// share them.
+type Lanes struct {
+	loop  *loop.Loop
+	lanes []*lane
+}
+
+// NewLanes prepares one lane for each worker of l.
+func NewLanes(l *loop.Loop) *Lanes {
+	ls := &Lanes{loop: l}
+	for range l.NumWorkers() {
+		ls.lanes = append(ls.lanes, newLane())
+	}
+	return ls
+}
+
+// A Switch is one L2 segment.
+type Switch struct {
+	conf    Config
+	hub     bool
+	mtu     int
+	gateway Gateway
+	lanes   *Lanes
+	macs    *macTable
+
+	// Snapshots: replaced whole, never changed.
+	ports    atomic.Pointer[portTable]
+	recorder atomic.Pointer[trace.Recorder]
+
+	mu          sync.Mutex // serialises what follows and the replacing of ports
+	generations map[uint16]uint16
+	retired     Counts // of ports that are gone
+	closing     sync.WaitGroup
+}
+
+// A portTable is one snapshot of the ports.
+type portTable struct {
+	list    []*Port // by index, without gaps
+	byIndex []*Port // PortID's index → port, nil where free
+}
+
+// find returns the port an ID names, or nil when it is gone.
+func (t *portTable) find(id packet.PortID) *Port {
+	if i := int(id & 0xffff); i < len(t.byIndex) {
+		if p := t.byIndex[i]; p != nil && p.id == id {
+			return p
+		}
+	}
+	return nil
+}
+
+// New returns a switch without ports.
+func New(conf Config, lanes *Lanes) *Switch {
+	if conf.Ageing == 0 {
+		conf.Ageing = DefaultAgeing
+	}
+	s := &Switch{
+		conf: conf, hub: conf.Hub, mtu: conf.MTU, gateway: conf.Gateway, lanes: lanes,
+		macs:        newMACTable(conf.Ageing, macSlots),
+		generations: make(map[uint16]uint16),
+	}
+	s.ports.Store(&portTable{})
+	return s
+}
+
+// Config returns what the switch was made from.
+func (s *Switch) Config() Config { return s.conf }
+
+// AddPort gives a link a port and has its home worker read it from now on.
+// After an error the queue is still the caller's.
+func (s *Switch) AddPort(conf PortConfig) (*Port, error) {
+	p := &Port{
+		conf: conf, sw: s, queue: conf.Queue, guard: conf.Guard, isolated: conf.Isolated,
+		ln: s.lanes.lanes[conf.Worker], worker: s.lanes.loop.Worker(conf.Worker), added: time.Now(),
+	}
+	if s.gateway != nil {
+		p.guard.GatewayMAC = s.gateway.MAC()
+	}
+	p.guard.GatewayAddrs = s.conf.GatewayAddrs
+	limit := conf.FloodLimit
+	if limit == 0 {
+		limit = DefaultFloodLimit
+	}
+	p.flood = policy.NewRate(limit, limit/10)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	index, err := s.freeIndexLocked()
+	if err != nil {
+		return nil, fmt.Errorf("add port %q: %w", conf.Name, err)
+	}
+	s.generations[index]++
+	p.id = packet.PortID(s.generations[index])<<16 | packet.PortID(index)
+	s.replaceLocked(index, p)
+	if err := p.register(); err != nil {
+		s.replaceLocked(index, nil)
+		return nil, fmt.Errorf("add port %q: %w", conf.Name, err)
+	}
+	return p, nil
+}
+
+// freeIndexLocked finds the lowest free port index; zero names no port.
+func (s *Switch) freeIndexLocked() (uint16, error) {
+	byIndex := s.ports.Load().byIndex
+	for i := 1; i <= maxPorts; i++ {
+		if i >= len(byIndex) || byIndex[i] == nil {
+			return uint16(i), nil
+		}
+	}
+	return 0, fmt.Errorf("network %s has %d ports, which is all a switch can have", s.conf.Name, maxPorts)
+}
+
+// replaceLocked publishes a new snapshot of the ports, with p (nil for none) at
+// index.
+func (s *Switch) replaceLocked(index uint16, p *Port) {
+	old := s.ports.Load().byIndex
+	t := &portTable{byIndex: make([]*Port, max(len(old), int(index)+1))}
+	copy(t.byIndex, old)
+	t.byIndex[index] = p
+	for _, p := range t.byIndex {
+		if p != nil {
+			t.list = append(t.list, p)
+		}
+	}
+	s.ports.Store(t)
+}
+
+// register has the port's worker told when frames wait. It happens on the
+// worker, so that no turn begins before the port knows its source.
+func (p *Port) register() (err error) {
+	p.worker.Call(func() {
+		switch q := p.queue.(type) {
+		case interface{ Fd() int }:
+			p.source, err = p.worker.Add(q.Fd(), unix.EPOLLIN, p)
+		case interface{ Notify(func()) }:
+			p.source = p.worker.AddNotified(p)
+			q.Notify(p.source.Wake)
+			p.source.Wake() // for what waited before
+		default:
+			err = errors.New("its queue has neither a descriptor nor a way to notify")
+		}
+	})
+	return err
+}
+
+// RemovePort takes a port off the switch: its frames, its MACs and its
+// neighbours are gone when it returns; the link is closed soon after, off the
+// workers, and done (may be nil) is called then. Removing a port twice does
+// nothing.
+func (s *Switch) RemovePort(p *Port, done func()) {
+	s.mu.Lock()
+	if s.ports.Load().find(p.id) == nil {
+		s.mu.Unlock()
+		if done != nil {
+			done()
+		}
+		return
+	}
+	s.replaceLocked(uint16(p.id), nil)
+	s.closing.Add(1)
+	s.mu.Unlock()
+
+	p.source.Remove()
+	s.forget(p)
+	s.lanes.loop.Grace(func() {
+		defer s.closing.Done()
+		s.forget(p) // a worker in mid-turn may have learned from it once more
+		_ = p.queue.Close()
+		counts := p.Counts()
+		s.mu.Lock()
+		s.retired.Add(&counts)
+		s.mu.Unlock()
+		if done != nil {
+			done()
+		}
+	})
+}
+
+// forget takes a port out of the tables that learn.
+func (s *Switch) forget(p *Port) {
+	s.macs.clear(func(h hop, _ int64) bool { return h.port == p.id })
+	if s.gateway != nil {
+		s.gateway.FlushPort(p.id)
+	}
+}
+
+// Close removes all ports and waits until their links are closed. The loop
+// must still be running.
+func (s *Switch) Close() {
+	for _, p := range s.Ports() {
+		s.RemovePort(p, nil)
+	}
+	s.closing.Wait()
+}
+
+// Ports lists the ports by index.
+func (s *Switch) Ports() []*Port { return s.ports.Load().list }
+
+// Port finds a port by ID; nil when it is gone.
+func (s *Switch) Port(id packet.PortID) *Port { return s.ports.Load().find(id) }
+
+// MACs lists the learned stations.
+func (s *Switch) MACs(now int64) []MACEntry { return s.macs.entries(now) }
+
+// FlushMACs forgets all learned stations and returns how many they were.
+func (s *Switch) FlushMACs() int {
+	return s.macs.clear(func(hop, int64) bool { return true })
+}
+
+// Totals sums the counters of all ports, those that are gone included.
+func (s *Switch) Totals() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.retired
+	for _, p := range s.ports.Load().list {
+		n := p.Counts()
+		c.Add(&n)
+	}
+	return c
+}
+
+// SetRecorder starts (or with nil stops) recording of decisions.
+func (s *Switch) SetRecorder(r *trace.Recorder) { s.recorder.Store(r) }
+
+// record writes down one decision: what came in, what was decided and where
+// the copies go.
+func (s *Switch) record(r *trace.Recorder, in *Port, ports *portTable, f *packet.Frame, d *packet.Decision) {
+	rec := trace.NewRecord(f, d)
+	switch d.Verdict {
+	case packet.Unicast:
+		rec.AddEgress(d.Egress)
+	case packet.Flood:
+		for _, out := range ports.list {
+			if floods(in, out) {
+				rec.AddEgress(out.id)
+			}
+		}
+	}
+	r.Add(rec)
+}

@@ -1,0 +1,113 @@
+// Package trace records what the forwarding path decided and puts it into
+// words.
+//
+// A Recorder is handed to a switch while somebody watches and is nil
+// otherwise; the path it records is the real one. Its ring is bounded: when the
+// watcher is slow the oldest records go, and the watcher is told how many.
+//
+// A Recorder may be used by all workers and one reader at once.
+package trace
+
+import (
+	"sync"
+	"time"
+
+	"fairlead/packet"
+)
+
+const (
+	headLen   = 192 // enough for all headers and the beginning of DNS or DHCP
+	maxEgress = 8   // egress ports named one by one; more are counted
+	ringLen   = 4096
+)
+
+// A Record is one frame and the decision on it. It holds copies only.
+type Record struct {
+	Wall      time.Time
+	Network   packet.NetworkID
+	Port      packet.PortID
+	Container packet.ContainerID
+
+	Decision packet.Decision
+	Egress   [maxEgress]packet.PortID
+	Copies   int // how many there are, named or not
+
+	Len, Segments int
+	head          [headLen]byte
+	headLen       int
+}
+
+// NewRecord takes down a frame and its decision. f's bytes are copied, as far
+// as the words need them.
+func NewRecord(f *packet.Frame, d *packet.Decision) Record {
+	r := Record{
+		Wall: time.Now(), Network: f.Network, Port: f.Port, Container: f.Container,
+		Decision: *d, Len: f.Len(), Segments: 1,
+	}
+	if f.Len() > 0 {
+		r.headLen = copy(r.head[:], f.Ether())
+	}
+	if d.Verdict != packet.Drop {
+		r.Segments = f.Segments()
+	}
+	return r
+}
+
+// AddEgress notes one more port that gets a copy.
+func (r *Record) AddEgress(p packet.PortID) {
+	if r.Copies < maxEgress {
+		r.Egress[r.Copies] = p
+	}
+	r.Copies++
+}
+
+// Named returns the egress ports that are named.
+func (r *Record) Named() []packet.PortID { return r.Egress[:min(r.Copies, maxEgress)] }
+
+// A Recorder is a bounded ring of records between the workers and one reader.
+type Recorder struct {
+	mu    sync.Mutex
+	ring  []Record
+	first int
+	n     int
+	lost  uint64
+	wake  chan struct{} // holds one token while there is something to read
+}
+
+// NewRecorder returns an empty recorder.
+func NewRecorder() *Recorder {
+	return &Recorder{ring: make([]Record, ringLen), wake: make(chan struct{}, 1)}
+}
+
+// Add appends a record; the oldest one goes when the ring is full.
+func (t *Recorder) Add(r Record) {
+	t.mu.Lock()
+	if t.n == len(t.ring) {
+		t.first = (t.first + 1) % len(t.ring)
+		t.n--
+		t.lost++
+	}
+	t.ring[(t.first+t.n)%len(t.ring)] = r
+	t.n++
+	t.mu.Unlock()
+	select {
+	case t.wake <- struct{}{}:
+	default: // the reader has not taken the last token yet
+	}
+}
+
+// Wake returns a channel that delivers when there is something to Take.
+func (t *Recorder) Wake() <-chan struct{} { return t.wake }
+
+// Take moves waiting records to the end of dst and says how many went lost
+// since the last Take.
+func (t *Recorder) Take(dst []Record) (records []Record, lost uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for ; t.n > 0; t.n-- {
+		dst = append(dst, t.ring[t.first])
+		t.first = (t.first + 1) % len(t.ring)
+	}
+	lost, t.lost = t.lost, 0
+	return dst, lost
+}

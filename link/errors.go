@@ -1,0 +1,37 @@
+package link
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// The errors of ReadBatch and WriteBatch.
+var (
+	// ErrDown: the interface exists and is down. It may come up again.
+	ErrDown = errors.New("link: interface is down")
+	// ErrGone: the interface, its namespace or the other end is gone, or the
+	// queue was closed. It stays gone.
+	ErrGone = errors.New("link: interface is gone")
+	// ErrFull: no room for the frame at this moment.
+	ErrFull = errors.New("link: full")
+	// ErrRefused: the kernel does not take this frame; others it would.
+	ErrRefused = errors.New("link: frame refused")
+)
+
+// errorOf classifies what the kernel answers for a TAP (drivers/net/tun.c).
+func errorOf(errno unix.Errno) error {
+	switch errno {
+	case unix.EIO: // the device is not IFF_UP
+		return ErrDown
+	case unix.EBADFD, // the device was unregistered
+		unix.EBADF: // the queue was closed
+		return ErrGone
+	case unix.EAGAIN, // the send buffer is full (TUNSETSNDBUF)
+		unix.ENOMEM, unix.ENOBUFS:
+		return ErrFull
+	}
+	// EINVAL above all: shorter than an Ethernet header, or the virtio-net
+	// header contradicts the frame.
+	return ErrRefused
+}

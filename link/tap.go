@@ -49,10 +49,13 @@ type TAPConfig struct {
 // The descriptor pins the namespace: it does not end while the TAP is open,
 // unless the device is moved into another.
 func CreateTAP(cfg TAPConfig) (*TAP, error) {
-	// Kernels before IFF_NO_CARRIER ignore the bit, which asks for what
-	// SetCarrier does below without the moment of carrier a device that is up
-	// would otherwise have.
-	fd, err := openDevice(cfg.Name, tapFlags|unix.IFF_NO_CARRIER)
+	// A kernel that does not know IFF_NO_CARRIER ignores it, hence SetCarrier
+	// below; one that does spares a device that is up the moment of carrier.
+	return createTAP(cfg, tapFlags|unix.IFF_NO_CARRIER)
+}
+
+func createTAP(cfg TAPConfig, flags uint16) (*TAP, error) {
+	fd, err := openDevice(cfg.Name, flags)
 	if err != nil {
 		return nil, err
 	}

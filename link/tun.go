@@ -96,7 +96,11 @@ func (t *tun) SetPersist(on bool) error {
 }
 
 // Close closes the descriptor; unless persistent the interface is removed.
+// Calling it again does nothing.
 func (t *tun) Close() error {
+	if t.fd < 0 {
+		return nil
+	}
 	fd := t.fd
 	t.fd = -1 // calls from now on get EBADF
 	return unix.Close(fd)

@@ -106,7 +106,11 @@ func AdoptWire(fd int) (*Wire, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link: adopt wire: %w", err)
 	}
-	return &Wire{tun: dev, scratch: make([]byte, packet.MaxFrame)}, nil
+	return newWire(dev), nil
+}
+
+func newWire(dev *tun) *Wire {
+	return &Wire{tun: dev, scratch: make([]byte, packet.MaxFrame)}
 }
 
 // Offload is none.

@@ -1,0 +1,24 @@
+package link
+
+import "golang.org/x/sys/unix"
+
+// WithoutNowait makes the queues do what they do on a kernel whose TAPs do not
+// know RWF_NOWAIT.
+func WithoutNowait(t *TAP, w *Wire) { t.nowait, w.nowait = 0, 0 }
+
+// MostOffload is mostOffload.
+func MostOffload(set func(Offload) error) (Offload, error) { return mostOffload(set) }
+
+// WithoutNoCarrier opens a TAP as CreateTAP does on a kernel that does not know
+// IFF_NO_CARRIER, where the bit changes nothing.
+func WithoutNoCarrier(name string) (*TAP, error) { return createTAP(TAPConfig{Name: name}, tapFlags) }
+
+// NewWireOn makes a wire of any descriptor that takes a frame per call.
+func NewWireOn(fd int) *Wire {
+	return newWire(&tun{fd: fd, nowait: unix.RWF_NOWAIT})
+}
+
+// NewTAPOn makes a TAP of any descriptor that takes a frame per call.
+func NewTAPOn(fd int) *TAP {
+	return &TAP{tun: &tun{fd: fd, nowait: unix.RWF_NOWAIT}}
+}

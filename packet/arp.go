@@ -27,7 +27,10 @@ func (a ARP) Valid() bool {
 const arpEthernetIPv4 = 0x0001_0800_06_04
 
 // Init writes the type and length fields.
-func (a ARP) Init() { binary.BigEndian.PutUint64(a, arpEthernetIPv4<<16) }
+func (a ARP) Init() {
+	binary.BigEndian.PutUint32(a, arpEthernetIPv4>>16)
+	binary.BigEndian.PutUint16(a[4:], arpEthernetIPv4&0xffff)
+}
 
 func (a ARP) Op() uint16        { return binary.BigEndian.Uint16(a[6:]) }
 func (a ARP) SenderMAC() MAC    { return MAC(a[8:14]) }

@@ -207,8 +207,11 @@ func TestLeaksAreSeen(t *testing.T) {
 			Eventually(t, time.Second, func() error {
 				after, err := inventory()
 				must(t, err, "look")
-				if err = after.beyond(before); err == nil || !strings.Contains(err.Error(), leak.want) {
-					return fmt.Errorf("the guard saw: %v", err)
+				if err = after.beyond(before); err == nil {
+					return errors.New("the guard saw nothing")
+				}
+				if !strings.Contains(err.Error(), leak.want) {
+					return fmt.Errorf("the guard saw %w", err)
 				}
 				return nil
 			})

@@ -194,7 +194,7 @@ func (s stock) process(pid int) {
 
 // files counts what lies below dir. What vanishes meanwhile is no leak.
 func (s stock) files(dir string) {
-	filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err == nil {
 			s.add("file "+path, "")
 		}

@@ -85,7 +85,7 @@ func outside(args []string) int {
 	}
 	go func() {
 		pass(signals, cmd.Process)
-		time.AfterFunc(grace, func() { cmd.Process.Kill() })
+		time.AfterFunc(grace, func() { _ = cmd.Process.Kill() })
 		for {
 			pass(signals, cmd.Process)
 		}
@@ -201,8 +201,8 @@ func listen() chan os.Signal {
 	return c
 }
 
-// pass waits for a signal and hands it to p.
-func pass(signals chan os.Signal, p *os.Process) { p.Signal(<-signals) }
+// pass waits for a signal and hands it to p. If that is gone, so are we soon.
+func pass(signals chan os.Signal, p *os.Process) { _ = p.Signal(<-signals) }
 
 // status is the exit status a shell would show.
 func status(ws syscall.WaitStatus) int {

@@ -124,10 +124,16 @@ func TestEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ready.Read(make([]byte, 16))
+		if _, err := ready.Read(make([]byte, 16)); err != nil {
+			t.Fatal(err)
+		}
 		start := time.Now()
-		cmd.Process.Signal(sig)
-		cmd.Wait()
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Errorf("the world ended well in spite of %v", sig)
+		}
 		if took := time.Since(start); took > grace/2 {
 			t.Errorf("%v ended the world after %v", sig, took)
 		}

@@ -1,0 +1,52 @@
+# The targets explain themselves: make help.
+WANT     := $(shell sed -n 's/^go //p' go.mod)
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LINTER   := v2.15.0
+LINT     := .cache/bin/golangci-lint-$(LINTER)
+FUZZTIME ?= 30s
+PKG      ?= ./...
+# The version comes from the line above, and git may distrust a checkout of another user.
+export GOFLAGS += -buildvcs=false
+
+check = have=$$(go env GOVERSION 2>/dev/null || GOTOOLCHAIN=local go version 2>/dev/null | cut -d' ' -f3); \
+	printf '%s\n' 'go$(WANT)' "$$have" | sort -CV || { printf '%s\n' \
+	"fairlead needs Go $(WANT) or newer; here is $${have:-none}. Debian 12 brings 1.19, so take the newest" \
+	"tarball for your machine from https://go.dev/dl and then:" \
+	"  mkdir -p ~/.local && tar -C ~/.local -xzf go*.linux-*.tar.gz && export PATH=~/.local/go/bin:\$$PATH" >&2; exit 1; }
+
+help: ## list the targets
+	@($(check)) || true
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: go ## build bin/fairlead, a static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./test/world
+
+demo: build ## show two containers talking, in ten seconds
+	@docs/demo.sh bin/fairlead
+
+test: build deps ## run all tests in a world of their own (PKG=./switch: only those; RACE=no, DEPS=no)
+	@test/run.sh $(PKG)
+
+fuzz: go ## fuzz every parser (FUZZTIME=30s each)
+	@FUZZTIME=$(FUZZTIME) test/fuzz.sh $(PKG)
+
+bench: build ## measure beside the kernel bridge (ARGS=-h for more)
+	@bin/world go run ./bench $(ARGS)
+
+lint: go $(LINT) ## run the linters of .golangci.yml
+	$(LINT) run
+
+deps: go ## install the Debian packages the tests need, as root (DEPS=no: never)
+	@test/deps.sh
+
+clean: ## remove what was built
+	rm -rf bin .cache
+
+go:
+	@$(check)
+
+$(LINT): | go
+	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINTER)
+	mv .cache/bin/golangci-lint $@
+
+.PHONY: help build demo test fuzz bench lint deps clean go

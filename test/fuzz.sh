@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Fuzzes every target of the packages given for FUZZTIME each. What breaks one
+# is kept in testdata/fuzz of its package. Called by make fuzz, and with a short
+# time by make test.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+mkdir -p .cache
+
+# Lines of FOLDER TARGET.
+targets() {
+	go list -f '{{$d := .Dir}}{{range .TestGoFiles}}{{$d}}/{{.}} {{end}}{{range .XTestGoFiles}}{{$d}}/{{.}} {{end}}' "$@" |
+		xargs -r grep -Ho '^func Fuzz[A-Za-z0-9_]*' | sed -E 's|/[^/]*:func | |'
+}
+
+failed=0
+while read -r folder target; do
+	# Two workers: more would only share the time.
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZTIME" -parallel 2 "$folder" >.cache/fuzz.out 2>&1 </dev/null || {
+		failed=1
+		cat .cache/fuzz.out
+	}
+	printf 'fuzz %s %s: %s\n' "${folder##*/}" "$target" "$(sed -n 's/^fuzz: //p' .cache/fuzz.out | tail -n 1)"
+done < <(targets "$@")
+exit $failed

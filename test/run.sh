@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Runs the tests of the packages given, in a world of their own (test/world), and
+# at the end lists by name what could not run here. Called by make test, which
+# has built bin/ before.
+#
+# Round 1 is everything, with the race detector where a C compiler is. Round 2
+# is what makes sense without it only, round 3 a moment of fuzzing per parser.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+go mod download # there is no network inside
+mkdir -p .cache
+export FAIRLEAD_NOTRUN=$PWD/.cache/notrun FAIRLEAD_BIN=$PWD/bin/fairlead
+: >"$FAIRLEAD_NOTRUN"
+
+race=()
+if [ "${RACE:-}" = no ]; then
+	echo "Without the race detector, as RACE=no says."
+elif printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | $(go env CC) -x c -o /dev/null - 2>/dev/null; then
+	race=(-race)
+else
+	printf 'the race detector: needs a C compiler\tsudo apt-get install gcc libc6-dev\n' >>"$FAIRLEAD_NOTRUN"
+	[ -z "${CI:-}" ] || { cat "$FAIRLEAD_NOTRUN"; exit 1; }
+fi
+
+# Packages run one after another: several in parallel would take the time from
+# one another that their tests measure. So they are all compiled before.
+round() {
+	bin/world go test -exec true -run '^$' "$@" >/dev/null
+	bin/world go test -exec "'$PWD/bin/world'" -p 1 -count 1 -timeout 4m "$@"
+}
+
+failed=0
+start=$SECONDS
+if [ ${#race[@]} = 0 ]; then
+	round "$@" || failed=1
+else
+	CGO_ENABLED=1 go build -race -o bin/race/ ./cmd/...
+	CGO_ENABLED=1 FAIRLEAD_BIN=$PWD/bin/race/fairlead round -race "$@" || failed=1
+	mapfile -t release < <(go list -f '{{.Dir}}' "$@" | xargs -d "\n" grep -l --include='*_test.go' -r 'NeedRelease(t)' | xargs -d "\n" -r dirname | sort -u)
+	[ ${#release[@]} = 0 ] || round -run Release "${release[@]}" || failed=1
+fi
+FUZZTIME=${FUZZTIME:-1s} test/fuzz.sh "$@" || failed=1
+echo "The tests took $((SECONDS - start)) s."
+
+if [ -s "$FAIRLEAD_NOTRUN" ]; then
+	printf '\nNot run here:\n'
+	sort -u "$FAIRLEAD_NOTRUN" | sed 's/\t/\n      try: /; s/^/  /'
+fi
+exit $failed

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"sync"
 
@@ -18,9 +19,10 @@ const (
 
 // A Gateway is the router of one network.
 type Gateway struct {
-	mac    packet.MAC
-	addr   [4]byte
-	subnet netip.Prefix
+	mac       packet.MAC
+	addr      [4]byte
+	subnet    netip.Prefix
+	broadcast [4]byte // of the subnet
 
 	mu         sync.Mutex
 	neighbours *arp.Table
@@ -34,6 +36,7 @@ func New(mac packet.MAC, addr netip.Prefix) *Gateway {
 		mac:        mac,
 		addr:       addr.Addr().As4(),
 		subnet:     addr.Masked(),
+		broadcast:  Broadcast(addr).As4(),
 		neighbours: arp.NewTable(),
 		errors:     make(map[packet.PortID]*policy.Rate),
 	}
@@ -110,18 +113,7 @@ func (g *Gateway) routeARP(f *packet.Frame, d *packet.Decision) {
 // martian sources, groups and broadcasts are not (RFC 1812 5.3.7).
 func (g *Gateway) routable(ip packet.IPv4) bool {
 	src, dst := ip.Src(), ip.Dst()
-	return src != [4]byte{} && src[0] < 224 && dst[0] != 0 && dst[0] < 224 && dst != g.broadcast()
-}
-
-// broadcast is the directed broadcast address of the network.
-func (g *Gateway) broadcast() [4]byte {
-	a := g.subnet.Addr().As4()
-	for i, bits := 0, g.subnet.Bits(); i < 4; i, bits = i+1, bits-8 {
-		if bits < 8 {
-			a[i] |= byte(0xff) >> max(bits, 0)
-		}
-	}
-	return a
+	return src != [4]byte{} && src[0] < 224 && dst[0] != 0 && dst[0] < 224 && dst != g.broadcast
 }
 
 // isEcho reports whether the frame is part of a ping. A later fragment of ICMP
@@ -147,4 +139,12 @@ func (g *Gateway) mayAnswerWithError(f *packet.Frame, ip packet.IPv4) bool {
 	defer g.mu.Unlock()
 	rate := g.errors[f.Port]
 	return rate == nil || rate.Allows(f.Time)
+}
+
+// Broadcast is the directed broadcast address of an IPv4 subnet.
+func Broadcast(p netip.Prefix) netip.Addr {
+	a := p.Addr().As4()
+	host := uint32(1)<<(32-p.Bits()) - 1
+	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|host)
+	return netip.AddrFrom4(a)
 }

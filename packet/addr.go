@@ -33,6 +33,15 @@ func (m MAC) String() string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
 }
 
+// MarshalText and UnmarshalText have a MAC written as people write it, in JSON
+// too.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+func (m *MAC) UnmarshalText(text []byte) (err error) {
+	*m, err = ParseMAC(string(text))
+	return err
+}
+
 // IsGroup reports whether the group bit is set (multicast and broadcast).
 func (m MAC) IsGroup() bool { return m[0]&1 != 0 }
 

@@ -177,13 +177,13 @@ type InspectNetworkSettings struct {
 
 // InspectNetwork is one of NetworkSettings.Networks.
 type InspectNetwork struct {
-	NetworkID           string
-	IPAddress           string
-	IPPrefixLen         int
-	Gateway             string
-	MacAddress          string
-	GlobalIPv6Address   string
-	LinkLocalIPv6Adress string `json:"LinkLocalIPv6Address"`
+	NetworkID            string
+	IPAddress            string
+	IPPrefixLen          int
+	Gateway              string
+	MacAddress           string
+	GlobalIPv6Address    string
+	LinkLocalIPv6Address string
 }
 
 // Switch is one network's switch: an element of GET /v1/switches.

@@ -1,0 +1,42 @@
+package api
+
+// A Route is one request a node answers. The list is what the node serves and
+// what the OpenAPI description is made from.
+type Route struct {
+	Method, Path string
+	Summary      string
+	Query        []string // names of query parameters
+	In, Out      any      // zero values of the bodies; nil is none
+	// Upgrade: the request asks for Protocol, In is the message behind 101 and
+	// Out its answer.
+	Upgrade bool
+	// Stream: the answer is a stream: of Out as JSON lines, or of raw bytes.
+	Stream bool
+}
+
+// Routes are all of them.
+var Routes = []Route{
+	{Method: "GET", Path: "/v1/version", Summary: "what runs here", Out: VersionInfo{}},
+	{Method: "GET", Path: "/v1/openapi.json", Summary: "this description"},
+	{Method: "POST", Path: "/v1/up", Summary: "stay after the last container; set up the default network", In: UpRequest{}},
+	{Method: "POST", Path: "/v1/down", Summary: "end the node", In: DownRequest{}},
+
+	{Method: "GET", Path: "/v1/containers", Summary: "list containers", Out: []Container{}},
+	{Method: "POST", Path: "/v1/containers", Summary: "reserve a name and an address", In: CreateRequest{}, Out: Created{}},
+	{Method: "GET", Path: "/v1/containers/{id}", Summary: "inspect a container", Out: Inspect{}},
+	{Method: "DELETE", Path: "/v1/containers/{id}", Summary: "give a reservation back, or take a foreign namespace off its network"},
+	{Method: "POST", Path: "/v1/containers/{id}/attach", Summary: "hand over the descriptors of a container", In: Attach{}, Out: Done{}, Upgrade: true},
+	{Method: "POST", Path: "/v1/containers/{id}/exec", Summary: "run another command in a container", In: Exec{}, Out: Done{}, Upgrade: true},
+	{Method: "POST", Path: "/v1/containers/{id}/kill", Summary: "send a signal", In: SignalRequest{}},
+	{Method: "POST", Path: "/v1/containers/{id}/stop", Summary: "send a signal, kill after a time-out", In: SignalRequest{}},
+	{Method: "GET", Path: "/v1/containers/{id}/wait", Summary: "wait for the end", Out: Exit{}},
+	{Method: "GET", Path: "/v1/containers/{id}/logs", Summary: "output of a detached container", Query: []string{"follow", "tail"}, Stream: true},
+
+	{Method: "GET", Path: "/v1/switches", Summary: "switches, ports and counters", Out: []Switch{}},
+	{Method: "GET", Path: "/v1/macs", Summary: "MAC tables", Out: []MAC{}},
+	{Method: "DELETE", Path: "/v1/macs", Summary: "forget learned MACs", Query: []string{"network"}, Out: Flushed{}},
+	{Method: "GET", Path: "/v1/arp", Summary: "the gateways' ARP tables", Out: []Neighbour{}},
+	{Method: "GET", Path: "/v1/drops", Summary: "dropped and failed frames by port and reason", Out: []Drop{}},
+	{Method: "GET", Path: "/v1/trace", Summary: "each frame and the decision on it", Query: []string{"container"}, Out: TraceLine{}, Stream: true},
+	{Method: "GET", Path: "/v1/check", Summary: "hold the conservation law against the counters", Out: Check{}},
+}

@@ -1,0 +1,253 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/link"
+	"fairlead/node/api"
+	"fairlead/node/box"
+	"fairlead/node/network"
+	vswitch "fairlead/switch"
+)
+
+// attach takes the descriptors that make a reserved container a running one.
+// They are the node's from here on, whatever becomes of it. After an error the
+// container is gone.
+func (n *Node) attach(c *container, m api.Attach, fds []int) error {
+	given, err := sortOut(c.mode, m.Descriptors, fds)
+	if err != nil {
+		api.CloseAll(fds)
+		return err
+	}
+	defer given.close() // what is still there when this ends
+	n.mu.Lock()
+	claimed := !c.running && !c.ending
+	c.running = c.running || claimed
+	n.mu.Unlock()
+	if !claimed {
+		return fail(http.StatusConflict, "container %s has its descriptors already, or is just ending", c.name)
+	}
+	if err := n.start(c, m, given); err != nil {
+		n.end(c)
+		return fmt.Errorf("attach container %s: %w", c.name, err)
+	}
+	slog.Info("container runs", "container", c.name, "id", c.id[:12], "address", c.addr.String(), "pid", c.pid)
+	return nil
+}
+
+// descriptors are those of one Attach, by what they are; -1 is none.
+type descriptors struct{ tap, init, channel int }
+
+func (d *descriptors) close() {
+	for _, fd := range []int{d.tap, d.init, d.channel} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// sortOut checks that a message brought what its container's mode needs, each
+// once and nothing else.
+func sortOut(mode string, names []string, fds []int) (*descriptors, error) {
+	d := &descriptors{-1, -1, -1}
+	if len(names) != len(fds) {
+		return nil, fail(http.StatusBadRequest, "the message names %d descriptors and brought %d", len(names), len(fds))
+	}
+	needs := map[string]*int{}
+	if mode == modeBridge || mode == modeForeign {
+		needs["tap"] = &d.tap
+	}
+	if mode != modeForeign {
+		needs["init"], needs["channel"] = &d.init, &d.channel
+	}
+	for i, name := range names {
+		at := needs[name]
+		if at == nil || *at >= 0 {
+			return nil, fail(http.StatusBadRequest, "descriptor %q is not wanted for a container of mode %s", name, mode)
+		}
+		*at = fds[i]
+	}
+	for name, at := range needs {
+		if *at < 0 {
+			return nil, fail(http.StatusBadRequest, "descriptor %q is missing for a container of mode %s", name, mode)
+		}
+	}
+	return d, nil
+}
+
+// start puts the descriptors to use. What it takes over it takes out of d.
+func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
+	var pid int
+	var channel *box.Channel
+	var err error
+	if d.init >= 0 {
+		if pid, err = box.PIDOf(d.init); err != nil {
+			return err
+		}
+		fd := d.channel
+		d.channel = -1 // NewChannel takes it in every case
+		if channel, err = box.NewChannel(fd); err != nil {
+			return err
+		}
+	} else {
+		pid = m.Pid
+	}
+	e, err := n.endpointFor(c, m, d, pid)
+	if err != nil {
+		if channel != nil {
+			_ = channel.Close()
+		}
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c.ending { // somebody killed it meanwhile, and end has been here already
+		go n.undo(e, channel)
+		return errors.New("it was told to end")
+	}
+	c.pid, c.pidfd, c.channel, c.endpoint, c.started = pid, d.init, channel, e, time.Now()
+	d.init = -1
+	if c.pidfd < 0 {
+		return nil // its link says when it ends
+	}
+	c.watch, err = n.loop.Worker(n.lanes.Home(c.number)).Add(c.pidfd, unix.EPOLLIN|unix.EPOLLONESHOT, death{n, c})
+	return err
+}
+
+// undo releases what start took over for a container that is gone already. The
+// closed channel ends its init.
+func (n *Node) undo(e *endpoint, channel *box.Channel) {
+	if e != nil {
+		n.mu.Lock()
+		e.members--
+		last := e.members == 0
+		n.mu.Unlock()
+		if last {
+			n.net.Switch().RemovePort(e.port, nil)
+		}
+	}
+	if channel != nil {
+		_ = channel.Close()
+	}
+}
+
+// endpointFor joins the container to the endpoint of its namespace: its own
+// new one, that of the container it shares with, or none.
+func (n *Node) endpointFor(c *container, m api.Attach, d *descriptors, pid int) (*endpoint, error) {
+	switch c.mode {
+	case modeBridge, modeForeign:
+		return n.newEndpoint(c, m, d, pid)
+	case modeShared:
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		e := c.share.endpoint
+		if c.share.ending {
+			return nil, fmt.Errorf("container %s has just ended", c.share.name)
+		}
+		if e != nil { // none when it has no network
+			e.members++
+		}
+		return e, nil
+	}
+	return nil, nil
+}
+
+// newEndpoint makes the TAP a port.
+func (n *Node) newEndpoint(c *container, m api.Attach, d *descriptors, pid int) (*endpoint, error) {
+	e := &endpoint{owner: c, iface: m.Interface, index: m.Index, members: 1}
+	if d.init >= 0 {
+		ns, err := box.NetNS(d.init)
+		if err != nil {
+			return nil, err
+		}
+		e.netns = ns.Ino
+	}
+	queue, err := e.open(c, d.tap)
+	if err != nil {
+		return nil, err
+	}
+	d.tap = -1
+	e.port, err = n.net.Attach(network.Endpoint{
+		Name: c.name, Container: c.number, MAC: c.mac, Addr: c.addr.Addr(),
+		Queue: queue, Isolated: c.option("isolated", false),
+		Lost: func(_ *vswitch.Port, err error) { go n.lost(c, err) },
+	})
+	if err != nil {
+		_ = queue.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// open makes the descriptor a queue of the kind the container was created for.
+func (e *endpoint) open(c *container, fd int) (vswitch.Queue, error) {
+	if c.option("offload", true) {
+		tap, err := link.AdoptTAP(fd)
+		if err != nil {
+			return nil, err
+		}
+		e.kind, e.offload = "tap", tap.Offload().String()
+		return tap, nil
+	}
+	wire, err := link.AdoptWire(fd)
+	if err != nil {
+		return nil, err
+	}
+	e.kind, e.offload = "wire", "none"
+	return wire, nil
+}
+
+// lost is called when a link has gone: the end of a namespace somebody else
+// made, or of an interface root inside removed.
+func (n *Node) lost(c *container, err error) {
+	slog.Info("link is gone", "container", c.name, "err", err)
+	if c.mode == modeForeign {
+		n.end(c)
+		return
+	}
+	n.mu.Lock()
+	e := c.endpoint
+	n.mu.Unlock()
+	if e != nil {
+		n.net.Switch().RemovePort(e.port, nil)
+	}
+}
+
+// death is told by a pidfd that a container's init has ended.
+type death struct {
+	node *Node
+	c    *container
+}
+
+// Ready runs on a worker, so the work is done elsewhere.
+func (d death) Ready(int64, uint32) bool {
+	go d.node.end(d.c)
+	return false
+}
+
+// exec hands an exec request and its descriptors on to the container's init.
+func (n *Node) exec(c *container, m api.Exec, fds []int) error {
+	defer api.CloseAll(fds)
+	n.mu.Lock()
+	channel := c.channel
+	n.mu.Unlock()
+	switch {
+	case channel == nil:
+		return fail(http.StatusConflict, "Container %s is not running", c.name)
+	case len(m.Command) == 0:
+		return fail(http.StatusBadRequest, "no command; say what to run: `fairlead exec -it %s sh`", c.name)
+	case len(fds) != 4:
+		return fail(http.StatusBadRequest, "exec takes four descriptors: standard input, output, error and a session; %d came", len(fds))
+	}
+	err := channel.Send(&box.Message{Exec: &box.Exec{Args: m.Command, Env: m.Env, Cwd: m.Workdir, TTY: m.TTY}}, fds...)
+	if err != nil {
+		return fmt.Errorf("exec in container %s: %w", c.name, err)
+	}
+	return nil
+}

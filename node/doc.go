@@ -1,0 +1,40 @@
+// Package node is the running process: it holds the networks and the
+// containers and answers on the control socket.
+//
+// # Life of a node
+//
+// The first command that needs one starts it (Ensure), or the user does
+// (`fairlead up`). One node runs for each node directory; it holds node.lock
+// for as long as it lives, and starting and ending take start.lock, so that two
+// first commands start one node and nobody connects to one that is leaving. A
+// node that was not asked to stay ends with its last container.
+//
+// # Life of a container
+//
+//	created    POST /v1/containers reserved its name, address and files
+//	running    POST …/attach brought its descriptors: TAP, pidfd of its init,
+//	           channel to its init
+//	ended      the pidfd fired: the port leaves the switch first, then the name,
+//	           the address and the files go
+//
+// The node has no right in the container: whoever made its namespaces handed
+// over descriptors, and the node checks what they are before it uses them.
+//
+// # Concurrency
+//
+// Requests come on goroutines of their own; mu guards the registry and is held
+// for table work only, never while waiting. Workers never take mu: a pidfd's
+// event starts a goroutine.
+//
+// # Files
+//
+//	node.go        Serve: start to end of the process
+//	start.go       Ensure: the other side of starting
+//	registry.go    containers: create, find, end
+//	attach.go      what arrives as descriptors
+//	files.go       a container's files below the node directory
+//	server.go      the control socket, its routes and peer check
+//	handlers.go    containers' requests
+//	show.go        tables
+//	tracing.go     the trace stream
+package node

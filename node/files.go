@@ -1,0 +1,89 @@
+package node
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"fairlead/node/box"
+)
+
+// files are a container's own below the node directory. init binds the first
+// three over those of /etc; they are written in place, so that what a container
+// sees follows.
+type files struct {
+	dir                         string
+	hosts, resolvConf, hostname string // empty: the container sees the caller's
+	log                         string // empty unless detached
+}
+
+// makeFiles writes the files of a container. Those of the mode host are the
+// host's own, and who shares a namespace shares its files.
+func (n *Node) makeFiles(c *container) error {
+	f := files{dir: filepath.Join(n.conf.Dir, "containers", c.id)}
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return fmt.Errorf("make the files of container %s: %w", c.name, err)
+	}
+	if c.req.Detached {
+		f.log = filepath.Join(f.dir, "log")
+	}
+	switch c.mode {
+	case modeShared:
+		f.hosts, f.resolvConf, f.hostname = c.share.files.hosts, c.share.files.resolvConf, c.share.files.hostname
+	case modeBridge:
+		f.resolvConf = filepath.Join(f.dir, "resolv.conf")
+		if err := os.WriteFile(f.resolvConf, n.resolvConf(), 0o644); err != nil {
+			return fmt.Errorf("make the files of container %s: %w", c.name, err)
+		}
+		fallthrough
+	case modeNone:
+		f.hosts, f.hostname = filepath.Join(f.dir, "hosts"), filepath.Join(f.dir, "hostname")
+		if err := os.WriteFile(f.hosts, hostsFile(c.addr.Addr(), c.hostname), 0o644); err != nil {
+			return fmt.Errorf("make the files of container %s: %w", c.name, err)
+		}
+		if err := os.WriteFile(f.hostname, []byte(c.hostname+"\n"), 0o644); err != nil {
+			return fmt.Errorf("make the files of container %s: %w", c.name, err)
+		}
+	}
+	c.files = f
+	return nil
+}
+
+// remove takes the files away.
+func (f *files) remove() { _ = os.RemoveAll(f.dir) }
+
+// hostsFile is /etc/hosts as Docker writes it: six standard lines, then the
+// container's own.
+func hostsFile(addr netip.Addr, hostname string) []byte {
+	var b bytes.Buffer
+	b.WriteString("127.0.0.1\tlocalhost\n" +
+		"::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		"fe00::\tip6-localnet\n" +
+		"ff00::\tip6-mcastprefix\n" +
+		"ff02::1\tip6-allnodes\n" +
+		"ff02::2\tip6-allrouters\n")
+	if addr.IsValid() {
+		fmt.Fprintf(&b, "%s\t%s\n", addr, hostname)
+	}
+	return b.Bytes()
+}
+
+// resolvConf is /etc/resolv.conf: the host's search line and the gateway as
+// nameserver.
+func (n *Node) resolvConf() []byte {
+	var b bytes.Buffer
+	host, _ := os.ReadFile("/etc/resolv.conf") // none is as good as one without search
+	for _, line := range strings.Split(string(host), "\n") {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "search" {
+			fmt.Fprintln(&b, strings.Join(f, " "))
+		}
+	}
+	fmt.Fprintf(&b, "nameserver %s\n", n.net.Config().Gateway.Addr())
+	return b.Bytes()
+}
+
+// logLimit bounds one log file; there are two of them, see box.Log.
+const logLimit = box.DefaultLogLimit

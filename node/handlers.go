@@ -1,0 +1,384 @@
+package node
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/node/api"
+	"fairlead/packet"
+)
+
+func (n *Node) getVersion(http.ResponseWriter, *http.Request) (any, error) {
+	var u unix.Utsname
+	_ = unix.Uname(&u) // an empty release is answer enough
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return api.VersionInfo{
+		Version: n.conf.Version, API: api.Version, Go: runtime.Version(), Kernel: unix.ByteSliceToString(u.Release[:]),
+		Pid: os.Getpid(), Dir: n.conf.Dir, Stays: n.stays, Started: n.started, Containers: len(n.containers),
+	}, nil
+}
+
+func (n *Node) getOpenAPI(http.ResponseWriter, *http.Request) (any, error) {
+	return api.OpenAPI(n.conf.Version), nil
+}
+
+// postUp has the node stay. The default network can be set up anew only while
+// it is empty: a container's address is not changed under its feet.
+func (n *Node) postUp(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var up api.UpRequest
+	if err := body(r, &up); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if up.BIP != "" || len(up.Options) > 0 {
+		if len(n.containers) > 0 {
+			return nil, fail(http.StatusConflict, "network %s has %d containers, so it stays as it is; stop them first: `fairlead down --all`",
+				defaultName, len(n.containers))
+		}
+		fresh, err := n.newDefault(up)
+		if err != nil {
+			return nil, statusError{http.StatusBadRequest, err}
+		}
+		n.net.Close() // it has no ports
+		n.net = fresh
+	}
+	n.stays = true
+	return done, nil
+}
+
+func (n *Node) postDown(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var down api.DownRequest
+	if err := body(r, &down); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	running := len(n.containers)
+	n.mu.Unlock()
+	if running > 0 && !down.All {
+		return nil, fail(http.StatusConflict, "%d containers are running; `fairlead down --all` stops them too", running)
+	}
+	n.goDown()
+	return done, nil
+}
+
+func (n *Node) getContainers(http.ResponseWriter, *http.Request) (any, error) {
+	list := []api.Container{}
+	for _, c := range n.list() {
+		list = append(list, n.describe(c))
+	}
+	return list, nil
+}
+
+func (n *Node) describe(c *container) api.Container {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d := api.Container{
+		ID: c.id, Name: c.name, Command: c.req.Command, Created: c.created, Status: "created",
+		Pid: c.pid, Network: c.networkName(), Hostname: c.hostname, Detached: c.req.Detached, Foreign: c.req.Foreign,
+	}
+	if !c.started.IsZero() {
+		d.Status = "running"
+	}
+	if owner := c.addressOwner(); owner != nil {
+		d.IP, d.MAC = owner.addr.Addr().String(), owner.mac.String()
+	}
+	return d
+}
+
+// addressOwner is the container whose address c has: its own, or that of the
+// one it shares a namespace with; nil when there is none.
+func (c *container) addressOwner() *container {
+	if c.share != nil {
+		c = c.share
+	}
+	if !c.addr.IsValid() {
+		return nil
+	}
+	return c
+}
+
+// networkName is what --network said.
+func (c *container) networkName() string {
+	switch c.mode {
+	case modeBridge, modeForeign:
+		return defaultName
+	case modeShared:
+		return "container:" + c.share.name
+	}
+	return c.mode
+}
+
+func (n *Node) postContainers(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var req api.CreateRequest
+	if err := body(r, &req); err != nil {
+		return nil, err
+	}
+	c, err := n.create(req)
+	if err != nil {
+		return nil, err
+	}
+	created := api.Created{
+		ID: c.id, Name: c.name, Hostname: c.hostname, Mode: c.mode,
+		Hosts: c.files.hosts, ResolvConf: c.files.resolvConf, HostnameAt: c.files.hostname,
+		Log: c.files.log, LogBytes: logLimit,
+	}
+	if c.mode == modeBridge || c.mode == modeForeign {
+		conf := n.network().Config()
+		created.Link = &api.Interface{
+			Name: "eth0", MAC: c.mac.String(), Address: c.addr.String(), Gateway: conf.Gateway.Addr().String(),
+			MTU: conf.Options.MTU, Textbook: !c.option("offload", true),
+		}
+	}
+	if c.share != nil {
+		n.mu.Lock()
+		created.SharePid = c.share.pid
+		n.mu.Unlock()
+	}
+	return created, nil
+}
+
+// inspect answers in the shape of `docker inspect`.
+func (n *Node) inspect(_ http.ResponseWriter, _ *http.Request, c *container) (any, error) {
+	d := n.describe(c)
+	i := api.Inspect{
+		ID: d.ID, Name: "/" + d.Name, Created: d.Created,
+		HostsPath: c.files.hosts, ResolvConfPath: c.files.resolvConf, HostnamePath: c.files.hostname, LogPath: c.files.log,
+	}
+	if len(d.Command) > 0 {
+		i.Path, i.Args = d.Command[0], d.Command[1:]
+	}
+	i.State = api.InspectState{Status: d.Status, Running: d.Status == "running", Pid: d.Pid}
+	n.mu.Lock()
+	i.State.StartedAt = c.started
+	n.mu.Unlock()
+	i.Config = api.InspectConfig{Hostname: d.Hostname, Tty: c.req.TTY, Env: c.req.Env, Cmd: d.Command, WorkingDir: c.req.Workdir}
+	i.HostConfig = api.InspectHostConfig{NetworkMode: d.Network, AutoRemove: true}
+	i.NetworkSettings.Networks = map[string]api.InspectNetwork{}
+	if owner := c.addressOwner(); owner != nil {
+		net := api.InspectNetwork{
+			NetworkID: defaultName, IPAddress: d.IP, IPPrefixLen: owner.addr.Bits(), MacAddress: d.MAC,
+			Gateway:              n.network().Config().Gateway.Addr().String(),
+			LinkLocalIPv6Address: owner.mac.LinkLocal().String(),
+		}
+		i.NetworkSettings.IPAddress, i.NetworkSettings.IPPrefixLen = net.IPAddress, net.IPPrefixLen
+		i.NetworkSettings.Gateway, i.NetworkSettings.MacAddress = net.Gateway, net.MacAddress
+		i.NetworkSettings.Networks[defaultName] = net
+	}
+	return i, nil
+}
+
+// remove takes a reservation or a foreign namespace off the node.
+func (n *Node) remove(_ http.ResponseWriter, _ *http.Request, c *container) (any, error) {
+	n.mu.Lock()
+	running := c.running && c.mode != modeForeign
+	n.mu.Unlock()
+	if running {
+		return nil, fail(http.StatusConflict, "container %s is running; stop it with `fairlead stop %s`", c.name, c.name)
+	}
+	n.end(c)
+	return done, nil
+}
+
+func (n *Node) postAttach(w http.ResponseWriter, r *http.Request, c *container) (any, error) {
+	var m api.Attach
+	return upgrade(w, r, &m, func(fds []int) error { return n.attach(c, m, fds) })
+}
+
+func (n *Node) postExec(w http.ResponseWriter, r *http.Request, c *container) (any, error) {
+	var m api.Exec
+	return upgrade(w, r, &m, func(fds []int) error { return n.exec(c, m, fds) })
+}
+
+func (n *Node) postKill(_ http.ResponseWriter, r *http.Request, c *container) (any, error) {
+	_, sig, err := signalRequest(r, c, unix.SIGKILL)
+	if err != nil {
+		return nil, err
+	}
+	if sig == unix.SIGKILL {
+		n.kill(c)
+		return done, nil
+	}
+	if err := n.signal(c, sig); err != nil {
+		return nil, fail(http.StatusConflict, "kill %s: %w", c.name, err)
+	}
+	return done, nil
+}
+
+// postStop asks the command to end and kills the container when it does not.
+func (n *Node) postStop(_ http.ResponseWriter, r *http.Request, c *container) (any, error) {
+	req, sig, err := signalRequest(r, c, unix.SIGTERM)
+	if err != nil {
+		return nil, err
+	}
+	timeout := 10
+	if req.Timeout != nil {
+		timeout = *req.Timeout
+	}
+	if err := n.signal(c, sig); err == nil {
+		select {
+		case <-c.done:
+			return done, nil
+		case <-r.Context().Done():
+			return done, nil
+		case <-time.After(time.Duration(timeout) * time.Second):
+		}
+	}
+	n.kill(c)
+	select {
+	case <-c.done:
+	case <-r.Context().Done():
+	}
+	return done, nil
+}
+
+func signalRequest(r *http.Request, c *container, otherwise unix.Signal) (api.SignalRequest, unix.Signal, error) {
+	var req api.SignalRequest
+	if err := body(r, &req); err != nil {
+		return req, 0, err
+	}
+	if t := req.Timeout; t != nil && (*t < 0 || *t > 3600) {
+		return req, 0, fail(http.StatusBadRequest, "time-out of %d seconds: it must be from 0 to 3600", *t)
+	}
+	if req.Signal == "" {
+		return req, otherwise, nil
+	}
+	sig, ok := parseSignal(req.Signal)
+	if !ok {
+		return req, 0, fail(http.StatusBadRequest, "invalid signal: %s; for container %s try TERM, HUP, USR1 or a number", req.Signal, c.name)
+	}
+	return req, sig, nil
+}
+
+// parseSignal reads TERM, SIGTERM, term or 15.
+func parseSignal(s string) (unix.Signal, bool) {
+	if number, err := strconv.Atoi(s); err == nil {
+		return unix.Signal(number), number > 0 && number < 65
+	}
+	s = strings.ToUpper(s)
+	if !strings.HasPrefix(s, "SIG") {
+		s = "SIG" + s
+	}
+	sig := unix.SignalNum(s)
+	return sig, sig != 0
+}
+
+func (n *Node) getWait(_ http.ResponseWriter, r *http.Request, c *container) (any, error) {
+	select {
+	case <-c.done:
+		return api.Exit{Code: c.exit}, nil
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+}
+
+// getLogs sends what a detached container wrote, and with ?follow=1 what it
+// goes on to write.
+func (n *Node) getLogs(w http.ResponseWriter, r *http.Request, c *container) (any, error) {
+	if c.files.log == "" {
+		return nil, fail(http.StatusConflict, "container %s runs in the foreground: its output went where it was started; `fairlead run -d` keeps it", c.name)
+	}
+	tail := -1
+	if s := r.URL.Query().Get("tail"); s != "" {
+		var err error
+		if tail, err = strconv.Atoi(s); err != nil || tail < 0 {
+			return nil, fail(http.StatusBadRequest, "tail=%q is not a number of lines", s)
+		}
+	}
+	f, err := os.Open(c.files.log)
+	if err != nil {
+		return nil, fmt.Errorf("log of container %s: %w", c.name, err)
+	}
+	defer f.Close()
+	if err := seekTail(f, tail); err != nil {
+		return nil, fmt.Errorf("log of container %s: %w", c.name, err)
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	follow := r.URL.Query().Get("follow") == "1"
+	for {
+		if _, err := io.Copy(w, f); err != nil || !follow {
+			return nil, nil //nolint:nilerr // the client has left, nobody hears the error
+		}
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-r.Context().Done():
+			return nil, nil
+		case <-c.done:
+			_, _ = io.Copy(w, f)
+			return nil, nil
+		case <-time.After(100 * time.Millisecond):
+		}
+		f = reopen(f, c.files.log)
+	}
+}
+
+// reopen follows a log that was rotated away: once f is read to its end and the
+// path leads elsewhere, it goes on there.
+func reopen(f *os.File, path string) *os.File {
+	have, err1 := f.Stat()
+	named, err2 := os.Stat(path)
+	if err1 != nil || err2 != nil || os.SameFile(have, named) {
+		return f
+	}
+	next, err := os.Open(path)
+	if err != nil {
+		return f
+	}
+	f.Close()
+	return next
+}
+
+// seekTail moves to the beginning of the last lines of a file; -1 is all. It
+// reads backwards in pieces, so it is bounded by the lines asked for and the
+// log's size.
+func seekTail(f *os.File, lines int) error {
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil || lines == 0 {
+		return err
+	}
+	if lines < 0 {
+		_, err = f.Seek(0, io.SeekStart)
+		return err
+	}
+	piece := make([]byte, 4096)
+	for at := end; at > 0; {
+		size := min(at, int64(len(piece)))
+		at -= size
+		if _, err := f.ReadAt(piece[:size], at); err != nil {
+			return err
+		}
+		for i := size - 1; i >= 0; i-- {
+			if piece[i] != '\n' || at+i == end-1 {
+				continue
+			}
+			if lines--; lines <= 0 {
+				_, err := f.Seek(at+i+1, io.SeekStart)
+				return err
+			}
+		}
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return err
+}
+
+// parsePrefix reads an address with a length.
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, fmt.Errorf("%q is not an address with a length, such as 172.17.42.1/16", s)
+	}
+	return p, nil
+}
+
+// portNumber is what people call a port: its index on the switch.
+func portNumber(id packet.PortID) int { return int(id & 0xffff) }

@@ -1,0 +1,215 @@
+// Package network wires one network together: a switch, its gateway, its
+// subnet and its policy, on a loop. It is what a node, the benchmarks and the
+// tests construct.
+//
+// A Network may be used from any goroutine that is not a worker.
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"fairlead/arp"
+	"fairlead/gateway"
+	"fairlead/packet"
+	"fairlead/policy"
+	vswitch "fairlead/switch"
+)
+
+// DefaultMTU is Ethernet's. Segmentation offload carries 64 KiB through it in
+// one frame, so a larger one gains nothing and costs trouble with whoever is
+// outside.
+const DefaultMTU = 1500
+
+// DefaultSubnet is that of Docker's default network.
+var DefaultSubnet = netip.MustParsePrefix("172.17.0.1/16")
+
+// Config says what a network is. It does not change once it is made.
+type Config struct {
+	ID   packet.NetworkID
+	Name string
+	// Gateway is the gateway's address with the length of the subnet, as in
+	// `--bip`; zero is DefaultSubnet.
+	Gateway netip.Prefix
+	Options Options
+}
+
+// Options are what `--opt` sets.
+type Options struct {
+	MTU        int           // mtu
+	Hub        bool          // hub
+	Ageing     time.Duration // ageing: of MAC addresses
+	Unguarded  bool          // guard=off: ports may use any source but the gateway's
+	FloodLimit int           // flood-limit: frames a second and port; negative is none
+}
+
+// ParseOptions reads `--opt` pairs. The error names the option.
+func ParseOptions(pairs map[string]string) (Options, error) {
+	o := Options{MTU: DefaultMTU, Ageing: vswitch.DefaultAgeing, FloodLimit: vswitch.DefaultFloodLimit}
+	for key, value := range pairs {
+		var err error
+		switch key {
+		case "mtu":
+			o.MTU, err = number(value, 576, 65521)
+		case "hub":
+			o.Hub, err = onOff(value)
+		case "guard":
+			var on bool
+			on, err = onOff(value)
+			o.Unguarded = !on
+		case "ageing":
+			o.Ageing, err = time.ParseDuration(value)
+			if err != nil || o.Ageing < time.Second || o.Ageing > 1e6*time.Second {
+				err = fmt.Errorf("%q is not a time from 1s to 1000000s, such as 300s", value)
+			}
+		case "flood-limit":
+			if o.FloodLimit, err = number(value, 0, 10_000_000); o.FloodLimit == 0 {
+				o.FloodLimit = -1
+			}
+		default:
+			return o, fmt.Errorf("unknown option %q; a network has mtu, hub, guard, ageing and flood-limit", key)
+		}
+		if err != nil {
+			return o, fmt.Errorf("option %s: %w", key, err)
+		}
+	}
+	return o, nil
+}
+
+func number(s string, least, most int) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < least || n > most {
+		return 0, fmt.Errorf("%q is not a number from %d to %d", s, least, most)
+	}
+	return n, nil
+}
+
+func onOff(s string) (bool, error) {
+	switch s {
+	case "on", "true", "1", "yes":
+		return true, nil
+	case "off", "false", "0", "no":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q is neither on nor off", s)
+}
+
+// A Network is one L2 segment with its router.
+type Network struct {
+	conf  Config
+	sw    *vswitch.Switch
+	gw    *gateway.Gateway
+	lanes *vswitch.Lanes
+	pool  *pool
+}
+
+// New makes a network without containers on the loop of lanes.
+func New(conf Config, lanes *vswitch.Lanes) (*Network, error) {
+	if !conf.Gateway.IsValid() {
+		conf.Gateway = DefaultSubnet
+	}
+	if err := checkGateway(conf.Gateway); err != nil {
+		return nil, fmt.Errorf("network %s: %w", conf.Name, err)
+	}
+	mac := packet.MACFromIPv4(conf.Gateway.Addr())
+	gw := gateway.New(mac, conf.Gateway)
+	return &Network{
+		conf: conf, gw: gw, lanes: lanes,
+		pool: newPool(conf.Gateway),
+		sw: vswitch.New(vswitch.Config{
+			ID: conf.ID, Name: conf.Name, MTU: conf.Options.MTU,
+			Ageing: conf.Options.Ageing, Hub: conf.Options.Hub,
+			Gateway: gw,
+			GatewayAddrs: []packet.Addr{
+				packet.AddrFromNetip(conf.Gateway.Addr()),
+				packet.AddrFromNetip(mac.LinkLocal()),
+			},
+		}, lanes),
+	}, nil
+}
+
+// checkGateway refuses what cannot be a gateway's address and subnet.
+func checkGateway(p netip.Prefix) error {
+	switch a := p.Addr(); {
+	case !a.Is4():
+		return fmt.Errorf("gateway %s is not an IPv4 address with a length, such as 172.17.42.1/16", p)
+	case p.Bits() < 8 || p.Bits() > 30:
+		return fmt.Errorf("subnet %s: the length must be from 8 to 30", p.Masked())
+	case a == p.Masked().Addr() || a == gateway.Broadcast(p):
+		return fmt.Errorf("gateway %s is the network or broadcast address of its own subnet", p)
+	case a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.As4()[0] >= 224 || a.As4()[0] == 0:
+		return fmt.Errorf("gateway %s is not an address a station can have", p)
+	}
+	return nil
+}
+
+// Config returns what the network was made from.
+func (n *Network) Config() Config { return n.conf }
+
+// Switch is the network's segment.
+func (n *Network) Switch() *vswitch.Switch { return n.sw }
+
+// GatewayMAC is the gateway's address on the segment.
+func (n *Network) GatewayMAC() packet.MAC { return n.gw.MAC() }
+
+// Neighbours lists the gateway's ARP table.
+func (n *Network) Neighbours(now int64) []arp.Entry { return n.gw.Neighbours(now) }
+
+// Reserve takes an address for a container: want, or the lowest free one when
+// want is the zero Addr. Release gives it back.
+func (n *Network) Reserve(want netip.Addr) (netip.Prefix, error) {
+	a, err := n.pool.take(want)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("network %s: %w", n.conf.Name, err)
+	}
+	return netip.PrefixFrom(a, n.conf.Gateway.Bits()), nil
+}
+
+// Release gives a reserved address back; the zero Addr is nobody's.
+func (n *Network) Release(a netip.Addr) {
+	if a.IsValid() {
+		n.pool.give(a)
+	}
+}
+
+// Endpoint is a container's attachment to the network.
+type Endpoint struct {
+	Name      string
+	Container packet.ContainerID
+	MAC       packet.MAC
+	Addr      netip.Addr
+	Queue     vswitch.Queue // the network closes it when the port goes
+	Isolated  bool
+	Lost      func(p *vswitch.Port, err error) // see vswitch.PortConfig
+}
+
+// Attach gives an endpoint its port, and then raises the carrier of its link:
+// the container sees a cable only when somebody reads the other end.
+func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
+	port, err := n.sw.AddPort(vswitch.PortConfig{
+		Name: e.Name, Container: e.Container, Queue: e.Queue, Isolated: e.Isolated,
+		FloodLimit: n.conf.Options.FloodLimit,
+		Worker:     n.lanes.Home(e.Container),
+		Guard: policy.Guard{
+			Strict: !n.conf.Options.Unguarded,
+			MAC:    e.MAC,
+			Addrs:  []packet.Addr{packet.AddrFromNetip(e.Addr)},
+		},
+		Lost: e.Lost,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("network %s: %w", n.conf.Name, err)
+	}
+	if q, ok := e.Queue.(interface{ SetCarrier(bool) error }); ok {
+		if err := q.SetCarrier(true); err != nil {
+			n.sw.RemovePort(port, nil)
+			return nil, fmt.Errorf("network %s: raise the carrier of %s: %w", n.conf.Name, e.Name, err)
+		}
+	}
+	return port, nil
+}
+
+// Close removes all ports and closes their links.
+func (n *Network) Close() { n.sw.Close() }

@@ -1,0 +1,241 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"fairlead/loop"
+	"fairlead/node/api"
+	"fairlead/node/network"
+	"fairlead/packet"
+	vswitch "fairlead/switch"
+)
+
+// idleAfter is how long a node that was not asked to stay waits for another
+// container before it ends. Commands in a row then share one node.
+const idleAfter = 2 * time.Second
+
+// Config says what a node is.
+type Config struct {
+	Dir     string // the node directory; see api.Dir
+	Version string // of the program
+	Stays   bool   // outlive the last container
+	Up      api.UpRequest
+}
+
+// A Node is the running process.
+type Node struct {
+	conf    Config
+	started time.Time
+	loop    *loop.Loop
+	lanes   *vswitch.Lanes
+	tracing tracing
+
+	mu         sync.Mutex // guards what follows
+	stays      bool
+	net        *network.Network // the default network
+	containers map[string]*container
+	ids        idSpace
+	lastUse    time.Time
+	leaving    *os.File // start.lock, once the node ends by itself
+
+	down     chan struct{} // closed when the node is told to end
+	downOnce sync.Once
+}
+
+// Serve runs a node until ctx ends, a signal comes, it is told to go down, or
+// its last container has left and it need not stay. It returns when nothing of
+// it is left.
+func Serve(ctx context.Context, conf Config) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := api.MakeDir(conf.Dir); err != nil {
+		return err
+	}
+	lock, err := lockFile(filepath.Join(conf.Dir, "node.lock"), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("a node is running in %s already; stop it with `fairlead down`, or set FAIRLEAD_DIR for another", conf.Dir)
+	} else if err != nil {
+		return err
+	}
+	defer lock.Close()
+
+	n, err := newNode(conf)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	listener, err := listen(api.Socket(conf.Dir))
+	if err != nil {
+		return err
+	}
+	server := n.newServer()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	slog.Info("node is up", "dir", conf.Dir, "version", conf.Version, "pid", os.Getpid(),
+		"workers", n.loop.NumWorkers(), "network", n.net.Config().Gateway.Masked().String())
+
+	err = n.wait(ctx, served)
+	slog.Info("node goes down", "containers", len(n.list()))
+	n.endAll()
+	// Requests that wait for a container to end are answered by now.
+	grace, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if server.Shutdown(grace) != nil {
+		_ = server.Close()
+	}
+	return err
+}
+
+// wait returns when the node has to end.
+func (n *Node) wait(ctx context.Context, served <-chan error) error {
+	tick := time.NewTicker(idleAfter / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.down:
+			return nil
+		case err := <-served:
+			if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("control socket: %w", err)
+		case <-tick.C:
+			if n.idle() {
+				slog.Info("nothing left to do")
+				return nil
+			}
+		}
+	}
+}
+
+// idle decides whether the node may end by itself, and if so keeps others from
+// starting or reaching one until this one is gone: start.lock stays locked to
+// the end of the process.
+func (n *Node) idle() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stays || len(n.containers) > 0 || time.Since(n.lastUse) < idleAfter {
+		return false
+	}
+	lock, err := lockFile(filepath.Join(n.conf.Dir, "start.lock"), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err != nil {
+		return false // somebody is just starting or looking for a node
+	}
+	n.leaving = lock
+	return true
+}
+
+func newNode(conf Config) (*Node, error) {
+	// One worker up to four cores: it beats two (docs/decisions). The control
+	// plane gets two processors beside the workers.
+	workers := max(1, runtime.NumCPU()/4)
+	runtime.GOMAXPROCS(workers + 2)
+	l, err := loop.New(workers)
+	if err != nil {
+		return nil, fmt.Errorf("start the workers: %w", err)
+	}
+	n := &Node{
+		conf: conf, started: time.Now(), loop: l, lanes: vswitch.NewLanes(l),
+		stays: conf.Stays, lastUse: time.Now(),
+		containers: make(map[string]*container),
+		down:       make(chan struct{}),
+	}
+	if n.net, err = n.newDefault(conf.Up); err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	n.tracing.node = n
+	return n, nil
+}
+
+// newDefault makes the default network as `up` asks for it.
+func (n *Node) newDefault(up api.UpRequest) (*network.Network, error) {
+	options, err := network.ParseOptions(up.Options)
+	if err != nil {
+		return nil, err
+	}
+	conf := network.Config{ID: defaultID, Name: defaultName, Options: options}
+	if up.BIP != "" {
+		if conf.Gateway, err = parsePrefix(up.BIP); err != nil {
+			return nil, err
+		}
+	}
+	return network.New(conf, n.lanes)
+}
+
+// defaultName and defaultID are those of the network containers join when they
+// ask for none.
+const (
+	defaultName                  = "default"
+	defaultID   packet.NetworkID = 1
+)
+
+// close ends what newNode began and takes the node's files away.
+func (n *Node) close() {
+	n.net.Close()
+	if err := n.loop.Close(); err != nil {
+		slog.Error("close the workers", "err", err)
+	}
+	for _, name := range []string{"control.sock", "containers", "node.log", "start.lock", "node.lock"} {
+		if err := os.RemoveAll(filepath.Join(n.conf.Dir, name)); err != nil {
+			slog.Error("remove", "file", name, "err", err)
+		}
+	}
+	_ = os.Remove(n.conf.Dir) // stays when somebody else put something there
+}
+
+// endAll stops all containers: first kindly, then not.
+func (n *Node) endAll() {
+	list := n.list()
+	for _, c := range list {
+		n.kill(c)
+	}
+	deadline := time.After(5 * time.Second)
+	for _, c := range list {
+		select {
+		case <-c.done:
+		case <-deadline:
+			slog.Error("container did not end", "container", c.name)
+			return
+		}
+	}
+}
+
+// goDown makes Serve return.
+func (n *Node) goDown() { n.downOnce.Do(func() { close(n.down) }) }
+
+// lockFile opens (and makes) a file and locks it; the lock ends with the file.
+// A node removes its lock files when it ends, so the lock counts only if the
+// path still leads to the file that was locked.
+func lockFile(path string, how int) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := syscall.Flock(int(f.Fd()), how); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		locked, err1 := f.Stat()
+		named, err2 := os.Stat(path)
+		if err1 == nil && err2 == nil && os.SameFile(locked, named) {
+			return f, nil
+		}
+		f.Close()
+	}
+}

@@ -1,0 +1,452 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"sort"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/loop"
+	"fairlead/node/api"
+	"fairlead/node/box"
+	"fairlead/packet"
+	vswitch "fairlead/switch"
+)
+
+// Modes of a container's network.
+const (
+	modeBridge  = "bridge"  // a port on a network
+	modeNone    = "none"    // lo only
+	modeHost    = "host"    // the caller's namespace
+	modeShared  = "shared"  // another container's namespace
+	modeForeign = "foreign" // a namespace somebody else made
+)
+
+// attachWithin is how long a reservation lives without its descriptors: init
+// needs some ten milliseconds, on a machine that swaps seconds.
+const attachWithin = 10 * time.Second
+
+// maxContainers bounds the registry. Every container costs a TAP, a pidfd and
+// a channel, so descriptors run out first on most machines.
+const maxContainers = 16384
+
+// A container is one on this node. What is not marked otherwise never changes
+// after create.
+type container struct {
+	id, name, hostname string
+	number             packet.ContainerID
+	req                api.CreateRequest
+	mode               string
+	created            time.Time
+	mac                packet.MAC
+	addr               netip.Prefix
+	files              files
+	share              *container // mode shared: whose endpoint it uses
+	forget             *time.Timer
+
+	// Guarded by Node.mu.
+	running  bool
+	started  time.Time
+	ending   bool
+	pid      int
+	pidfd    int // -1 without
+	channel  *box.Channel
+	watch    *loop.Source
+	endpoint *endpoint
+	exit     int
+
+	done chan struct{} // closed when it is gone; exit is valid then
+}
+
+// An endpoint is a network namespace's link to a switch. Containers that share
+// the namespace share it; it goes with the last of them.
+type endpoint struct {
+	owner   *container // whose address, MAC and number it has, also once that has ended
+	port    *vswitch.Port
+	kind    string // tap, wire
+	offload string
+	iface   string // inside
+	index   int    // inside
+	netns   uint64 // inode
+	members int    // guarded by Node.mu
+}
+
+// A statusError is an error with the HTTP status it is answered with.
+type statusError struct {
+	status int
+	error
+}
+
+func (e statusError) Unwrap() error { return e.error }
+
+func fail(status int, format string, args ...any) error {
+	return statusError{status, fmt.Errorf(format, args...)}
+}
+
+var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
+
+// create reserves what a container needs: name, number, address, files.
+func (n *Node) create(req api.CreateRequest) (c *container, err error) {
+	if len(req.Command) == 0 && req.Foreign == "" {
+		return nil, fail(http.StatusBadRequest, "no command; say what to run: `fairlead run -it -- sh`")
+	}
+	c = &container{
+		id: newID(), req: req, created: time.Now(), pidfd: -1, exit: 137, done: make(chan struct{}),
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.leaving != nil {
+		return nil, fail(http.StatusServiceUnavailable, "this node is just ending; try again")
+	}
+	if len(n.containers) >= maxContainers {
+		return nil, fail(http.StatusConflict, "this node has %d containers, which is all it can have", maxContainers)
+	}
+	if err := n.nameLocked(c); err != nil {
+		return nil, err
+	}
+	if err := n.modeLocked(c); err != nil {
+		return nil, err
+	}
+	if err := n.addressLocked(c); err != nil {
+		return nil, err
+	}
+	if err := n.makeFiles(c); err != nil {
+		n.net.Release(c.addr.Addr())
+		return nil, err
+	}
+	c.number = n.ids.take()
+	n.containers[c.id] = c
+	c.forget = time.AfterFunc(attachWithin, func() {
+		n.mu.Lock()
+		forgotten := !c.running
+		n.mu.Unlock()
+		if forgotten {
+			slog.Warn("container never started", "container", c.name)
+			n.end(c)
+		}
+	})
+	return c, nil
+}
+
+func (n *Node) nameLocked(c *container) error {
+	c.name, c.hostname = c.req.Name, c.req.Hostname
+	if c.name == "" {
+		c.name = n.inventNameLocked(c.id)
+	}
+	if !validName.MatchString(c.name) {
+		return fail(http.StatusBadRequest, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", c.name)
+	}
+	for _, other := range n.containers {
+		if other.name == c.name {
+			return fail(http.StatusConflict, "Conflict. The container name %q is already in use by container %q. "+
+				"Stop it with `fairlead stop %s`, or choose another name.", "/"+c.name, other.id[:12], c.name)
+		}
+	}
+	if c.hostname == "" {
+		c.hostname = c.id[:12]
+	}
+	if len(c.hostname) > 63 || strings.ContainsAny(c.hostname, " \t\n/") {
+		return fail(http.StatusBadRequest, "invalid hostname %q: at most 63 characters without blanks", c.hostname)
+	}
+	return nil
+}
+
+// modeLocked reads --network. What contradicts the mode is refused in Docker's
+// words.
+func (n *Node) modeLocked(c *container) error {
+	network, of, shares := strings.Cut(c.req.Network, ":")
+	switch {
+	case c.req.Foreign != "":
+		c.mode = modeForeign
+		if network != "" && network != defaultName && network != "bridge" {
+			return fail(http.StatusNotFound, "network %s not found; the network of this node is %q", c.req.Network, defaultName)
+		}
+		return nil
+	case shares && network == "container":
+		c.mode = modeShared
+	case shares:
+		return fail(http.StatusBadRequest, "network %q: only container:NAME takes a name behind a colon", c.req.Network)
+	case network == "" || network == "bridge" || network == defaultName:
+		c.mode = modeBridge
+		return nil
+	case network == "none":
+		c.mode = modeNone
+	case network == "host":
+		c.mode = modeHost
+	default:
+		return fail(http.StatusNotFound, "network %s not found; the network of this node is %q", network, defaultName)
+	}
+	if c.req.IP != "" {
+		return fail(http.StatusBadRequest, "invalid network config: user specified IP address is supported on a network only, not with --network %s", c.req.Network)
+	}
+	if c.req.MAC != "" {
+		return fail(http.StatusBadRequest, "conflicting options: mac-address and the network mode")
+	}
+	if c.req.Hostname != "" && c.mode != modeNone {
+		return fail(http.StatusBadRequest, "conflicting options: hostname and the network mode")
+	}
+	if c.mode != modeShared {
+		return nil
+	}
+	x, err := n.findLocked(of)
+	if err != nil {
+		return err
+	}
+	if !x.running || x.pidfd < 0 {
+		return fail(http.StatusConflict, "cannot join network of a non running container: %s", of)
+	}
+	if x.mode == modeHost || x.mode == modeShared {
+		return fail(http.StatusBadRequest, "container %s has no network namespace of its own (--network %s); join that one instead", x.name, x.req.Network)
+	}
+	c.share, c.hostname = x, x.hostname
+	return nil
+}
+
+func (n *Node) addressLocked(c *container) error {
+	if c.mode != modeBridge && c.mode != modeForeign {
+		return nil
+	}
+	for key, value := range c.req.Options {
+		if _, err := linkOption(key, value); err != nil {
+			return err
+		}
+	}
+	var want netip.Addr
+	if c.req.IP != "" {
+		var err error
+		if want, err = netip.ParseAddr(c.req.IP); err != nil || !want.Is4() {
+			return fail(http.StatusBadRequest, "invalid IPv4 address: %s", c.req.IP)
+		}
+	}
+	var mac packet.MAC
+	if c.req.MAC != "" {
+		var err error
+		if mac, err = packet.ParseMAC(c.req.MAC); err != nil || mac.IsGroup() || mac.IsZero() {
+			return fail(http.StatusBadRequest, "invalid MAC address %q: six bytes such as 02:42:ac:11:00:02, the first one even", c.req.MAC)
+		}
+	}
+	addr, err := n.net.Reserve(want)
+	if err != nil {
+		return statusError{http.StatusConflict, err}
+	}
+	if mac.IsZero() {
+		mac = packet.MACFromIPv4(addr.Addr())
+	}
+	c.addr, c.mac = addr, mac
+	if err := n.macFreeLocked(mac); err != nil {
+		n.net.Release(addr.Addr())
+		return err
+	}
+	return nil
+}
+
+// macFreeLocked refuses a MAC another station of the segment has: two ports
+// with one MAC take each other's frames.
+func (n *Node) macFreeLocked(mac packet.MAC) error {
+	if mac == n.net.GatewayMAC() {
+		return fail(http.StatusConflict, "MAC address %s is the gateway's", mac)
+	}
+	for _, other := range n.containers {
+		if other.mac == mac || other.endpoint != nil && other.endpoint.owner.mac == mac {
+			return fail(http.StatusConflict, "MAC address %s is already in use by container %s", mac, other.name)
+		}
+	}
+	return nil
+}
+
+// linkOption reads one --opt of a container.
+func linkOption(key, value string) (bool, error) {
+	if key != "offload" && key != "isolated" {
+		return false, fail(http.StatusBadRequest, "unknown option %q; a container's link has offload and isolated", key)
+	}
+	switch value {
+	case "on":
+		return true, nil
+	case "off":
+		return false, nil
+	}
+	return false, fail(http.StatusBadRequest, "option %s: %q is neither on nor off", key, value)
+}
+
+// option reads a link option that was checked before.
+func (c *container) option(key string, otherwise bool) bool {
+	value, ok := c.req.Options[key]
+	if !ok {
+		return otherwise
+	}
+	on, _ := linkOption(key, value)
+	return on
+}
+
+// giveBackLocked returns what a container reserved beside its name.
+func (n *Node) giveBackLocked(c *container) {
+	n.ids.give(c.number)
+	n.net.Release(c.addr.Addr())
+}
+
+// find looks a container up by name, id or unique beginning of the id.
+func (n *Node) find(ref string) (*container, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.findLocked(ref)
+}
+
+func (n *Node) findLocked(ref string) (*container, error) {
+	var found *container
+	for _, c := range n.containers {
+		if c.name == ref || c.id == ref {
+			return c, nil
+		}
+		if ref != "" && strings.HasPrefix(c.id, ref) {
+			if found != nil {
+				return nil, fail(http.StatusConflict, "Multiple IDs found with provided prefix: %s", ref)
+			}
+			found = c
+		}
+	}
+	if found == nil {
+		return nil, fail(http.StatusNotFound, "No such container: %s; `fairlead ps` lists those that run", ref)
+	}
+	return found, nil
+}
+
+// list returns the containers, newest first as docker ps does.
+func (n *Node) list() []*container {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := make([]*container, 0, len(n.containers))
+	for _, c := range n.containers {
+		list = append(list, c)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].created.After(list[j].created) })
+	return list
+}
+
+// end takes a container off the node: its port first, so that it is in no
+// table any more, then the rest. It may be called at any time and often.
+func (n *Node) end(c *container) {
+	n.mu.Lock()
+	if c.ending {
+		n.mu.Unlock()
+		return
+	}
+	c.ending = true
+	c.forget.Stop()
+	last := c.leaveLocked()
+	n.mu.Unlock()
+
+	if last != nil {
+		n.net.Switch().RemovePort(last.port, nil)
+	}
+	if c.watch != nil {
+		c.watch.Remove()
+	}
+	if c.channel != nil {
+		c.awaitExit()
+		_ = c.channel.Close()
+	}
+	if c.pidfd >= 0 {
+		n.loop.Grace(func() { _ = unix.Close(c.pidfd) })
+	}
+	c.files.remove()
+
+	n.mu.Lock()
+	delete(n.containers, c.id)
+	if c.endpoint == nil || c.endpoint.owner != c {
+		n.giveBackLocked(c)
+	}
+	if last != nil {
+		n.giveBackLocked(last.owner)
+	}
+	n.lastUse = time.Now()
+	n.mu.Unlock()
+	close(c.done)
+	slog.Info("container is gone", "container", c.name, "id", c.id[:12], "exit", c.exit)
+}
+
+// leaveLocked takes the container off its endpoint and returns the endpoint if
+// it goes with it: nobody else is in that namespace.
+func (c *container) leaveLocked() *endpoint {
+	if c.endpoint == nil {
+		return nil
+	}
+	if c.endpoint.members--; c.endpoint.members > 0 {
+		return nil
+	}
+	return c.endpoint
+}
+
+// awaitExit reads the last word of an init that is dead: the exit status is in
+// the channel already, if there is one.
+func (c *container) awaitExit() {
+	_ = c.channel.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	for {
+		m, fds, err := c.channel.Recv()
+		if err != nil {
+			return
+		}
+		api.CloseAll(fds)
+		if m.Exit != nil {
+			c.exit = *m.Exit
+			return
+		}
+	}
+}
+
+// kill ends a container at once, whatever it does.
+func (n *Node) kill(c *container) {
+	if err := n.signal(c, unix.SIGKILL); err != nil {
+		n.end(c) // it has no process of ours, or none any more
+	}
+}
+
+// signal sends a signal to the container's command; SIGKILL goes to its init,
+// with which everything in it dies.
+func (n *Node) signal(c *container, sig unix.Signal) error {
+	n.mu.Lock()
+	pidfd, channel := c.pidfd, c.channel
+	n.mu.Unlock()
+	switch {
+	case pidfd < 0:
+		return errors.New("it has no process of ours")
+	case sig == unix.SIGKILL:
+		return unix.PidfdSendSignal(pidfd, sig, nil, 0)
+	}
+	return channel.Send(&box.Message{Signal: int(sig)})
+}
+
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails
+	return hex.EncodeToString(b[:])
+}
+
+// An idSpace hands out container numbers: a dense index and a generation.
+type idSpace struct {
+	used        []bool // by index; index 0 names no container
+	generations []uint16
+}
+
+func (s *idSpace) take() packet.ContainerID {
+	i := 1
+	for i < len(s.used) && s.used[i] {
+		i++
+	}
+	for len(s.used) <= i {
+		s.used, s.generations = append(s.used, false), append(s.generations, 0)
+	}
+	s.used[i] = true
+	s.generations[i]++
+	return packet.ContainerID(s.generations[i])<<16 | packet.ContainerID(i)
+}
+
+func (s *idSpace) give(id packet.ContainerID) { s.used[id&0xffff] = false }

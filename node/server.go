@@ -1,0 +1,239 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"fairlead/node/api"
+	"fairlead/node/box"
+)
+
+// maxConnections bounds what clients hold open at once: each costs a
+// descriptor and a goroutine. Waiting and streaming clients hold theirs long.
+const maxConnections = 1024
+
+// A handler answers one route: what it returns is encoded, unless it has
+// written or taken the connection itself (then it returns nil and no error).
+type handler func(w http.ResponseWriter, r *http.Request) (any, error)
+
+// handlers says who answers which of api.Routes.
+func (n *Node) handlers() map[string]handler {
+	return map[string]handler{
+		"GET /v1/version":      n.getVersion,
+		"GET /v1/openapi.json": n.getOpenAPI,
+		"POST /v1/up":          n.postUp,
+		"POST /v1/down":        n.postDown,
+
+		"GET /v1/containers":              n.getContainers,
+		"POST /v1/containers":             n.postContainers,
+		"GET /v1/containers/{id}":         n.one(n.inspect),
+		"DELETE /v1/containers/{id}":      n.one(n.remove),
+		"POST /v1/containers/{id}/attach": n.one(n.postAttach),
+		"POST /v1/containers/{id}/exec":   n.one(n.postExec),
+		"POST /v1/containers/{id}/kill":   n.one(n.postKill),
+		"POST /v1/containers/{id}/stop":   n.one(n.postStop),
+		"GET /v1/containers/{id}/wait":    n.one(n.getWait),
+		"GET /v1/containers/{id}/logs":    n.one(n.getLogs),
+
+		"GET /v1/switches": n.getSwitches,
+		"GET /v1/macs":     n.getMACs,
+		"DELETE /v1/macs":  n.deleteMACs,
+		"GET /v1/arp":      n.getARP,
+		"GET /v1/drops":    n.getDrops,
+		"GET /v1/trace":    n.getTrace,
+		"GET /v1/check":    n.getCheck,
+	}
+}
+
+// newServer serves api.Routes.
+func (n *Node) newServer() *http.Server {
+	mux := http.NewServeMux()
+	handlers := n.handlers()
+	for _, r := range api.Routes {
+		key := r.Method + " " + r.Path
+		mux.Handle(key, n.serve(handlers[key]))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		answerError(w, fail(http.StatusNotFound, "no such request: %s %s; GET /v1/openapi.json lists them", r.Method, r.URL.Path))
+	})
+	return &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
+	}
+}
+
+// serve turns a handler into an http.Handler and notes that the node is in use.
+func (n *Node) serve(h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.touch()
+		defer n.touch()
+		out, err := h(w, r)
+		switch {
+		case err != nil:
+			answerError(w, err)
+		case out != nil:
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(out) // fails only when the client has left
+		}
+	})
+}
+
+func (n *Node) touch() {
+	n.mu.Lock()
+	n.lastUse = time.Now()
+	n.mu.Unlock()
+}
+
+// done is the answer of a handler that has nothing to say.
+var done = struct{}{}
+
+func answerError(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	var s statusError
+	if errors.As(err, &s) {
+		status = s.status
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(api.Error{Message: err.Error()})
+}
+
+// body decodes a request's body; unknown fields are refused by name.
+func body(r *http.Request, into any) error {
+	if err := api.Decode(r.Body, into); err != nil {
+		return statusError{http.StatusBadRequest, err}
+	}
+	return nil
+}
+
+// one looks up the container a path names.
+func (n *Node) one(h func(http.ResponseWriter, *http.Request, *container) (any, error)) handler {
+	return func(w http.ResponseWriter, r *http.Request) (any, error) {
+		c, err := n.find(r.PathValue("id"))
+		if err != nil {
+			return nil, err
+		}
+		return h(w, r, c)
+	}
+}
+
+// upgrade answers 101, takes the connection and receives the one message with
+// descriptors it will carry. fn's error is the answer.
+func upgrade(w http.ResponseWriter, r *http.Request, message any, fn func(fds []int) error) (any, error) {
+	if r.Header.Get("Upgrade") != api.Protocol {
+		return nil, fail(http.StatusUpgradeRequired, "%s takes descriptors: ask for Upgrade: %s", r.URL.Path, api.Protocol)
+	}
+	hijacker, ok := w.(http.Hijacker)
+	if !ok {
+		return nil, errors.New("this connection cannot be upgraded")
+	}
+	conn, buffered, err := hijacker.Hijack()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	peer, ok := conn.(*controlConn)
+	if !ok || buffered.Reader.Buffered() > 0 {
+		return nil, nil // the client spoke before 101; its descriptors are lost already
+	}
+	_ = peer.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := fmt.Fprintf(peer, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", api.Protocol); err != nil {
+		return nil, nil //nolint:nilerr // the client has left, nobody hears the error
+	}
+	fds, err := api.ReceiveMessage(peer.UnixConn, message)
+	if err == nil {
+		err = fn(fds)
+	}
+	answer := api.Done{}
+	if err != nil {
+		answer.Error = err.Error()
+	}
+	_ = api.SendMessage(peer.UnixConn, answer, nil) // fails only when the client has left
+	return nil, nil
+}
+
+// listen makes the control socket, for us alone. A socket that is there was
+// left behind by a node that is dead: we hold its lock.
+func listen(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	old := syscall.Umask(0o177)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	syscall.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return &controlListener{UnixListener: l, slots: make(chan struct{}, maxConnections)}, nil
+}
+
+// A controlListener accepts the connections of peers that may ask, and no more
+// than maxConnections at once; further ones wait in the kernel's backlog.
+type controlListener struct {
+	*net.UnixListener
+	slots chan struct{}
+}
+
+// Accept refuses whoever is not the node's user in the node's user namespace
+// before he gets one of the slots: a container runs under our uid and may
+// reach the socket, so the uid alone says nothing.
+func (l *controlListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		if err := peerOf(conn); err != nil {
+			slog.Warn("refused a peer", "err", err)
+			refuse(conn, err)
+			continue
+		}
+		l.slots <- struct{}{}
+		return &controlConn{UnixConn: conn, slots: l.slots}, nil
+	}
+}
+
+func peerOf(conn *net.UnixConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var refused error
+	if err := raw.Control(func(fd uintptr) { refused = box.SamePeer(int(fd)) }); err != nil {
+		return err
+	}
+	return refused
+}
+
+// refuse answers in HTTP, whatever was asked, without waiting for it.
+func refuse(conn *net.UnixConn, reason error) {
+	text, _ := json.Marshal(api.Error{Message: reason.Error()})
+	_ = conn.SetDeadline(time.Now().Add(100 * time.Millisecond))
+	fmt.Fprintf(conn, "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		len(text), text)
+	_ = conn.CloseWrite()
+	_ = conn.Close()
+}
+
+// A controlConn gives its slot back when it is closed.
+type controlConn struct {
+	*net.UnixConn
+	slots chan struct{}
+	once  sync.Once
+}
+
+func (c *controlConn) Close() error {
+	c.once.Do(func() { <-c.slots })
+	return c.UnixConn.Close()
+}

@@ -1,0 +1,193 @@
+package node
+
+import (
+	"fmt"
+	"net/http"
+	"sort"
+	"strings"
+	"time"
+
+	"fairlead/loop"
+	"fairlead/node/api"
+	"fairlead/node/network"
+	"fairlead/packet"
+	vswitch "fairlead/switch"
+)
+
+// network returns the default network.
+func (n *Node) network() *network.Network {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.net
+}
+
+func (n *Node) getSwitches(http.ResponseWriter, *http.Request) (any, error) {
+	net := n.network()
+	conf, sw := net.Config(), net.Switch()
+	totals := sw.Totals()
+	s := api.Switch{
+		Network: conf.Name, Subnet: conf.Gateway.Masked().String(), Gateway: conf.Gateway.Addr().String(),
+		BridgeID: "8000." + strings.ReplaceAll(net.GatewayMAC().String(), ":", ""),
+		MTU:      conf.Options.MTU, Hub: conf.Options.Hub, LoopGuard: "no",
+		Ageing: sw.Config().Ageing.Seconds(), Ports: []api.Port{}, Totals: counts(&totals),
+	}
+	byNumber := n.byNumber()
+	for _, p := range sw.Ports() {
+		s.Ports = append(s.Ports, n.describePort(p, byNumber[p.Config().Container]))
+	}
+	return []api.Switch{s}, nil
+}
+
+// byNumber finds containers and, for ports that outlive theirs, their owners.
+func (n *Node) byNumber() map[packet.ContainerID]*container {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := make(map[packet.ContainerID]*container, len(n.containers))
+	for _, c := range n.containers {
+		m[c.number] = c
+		if c.endpoint != nil {
+			m[c.endpoint.owner.number] = c.endpoint.owner
+		}
+	}
+	return m
+}
+
+func (n *Node) describePort(p *vswitch.Port, c *container) api.Port {
+	conf, have := p.Config(), p.Counts()
+	d := api.Port{
+		Port: portNumber(p.ID()), Container: conf.Name, MAC: conf.Guard.MAC.String(),
+		Guard: conf.Guard.Strict, Isolated: conf.Isolated, Counts: counts(&have),
+	}
+	if c == nil {
+		return d // it left between two looks
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d.ID, d.IP, d.Pid = c.id, c.addr.Addr().String(), c.pid
+	if e := c.endpoint; e != nil {
+		d.Kind, d.Interface, d.Index, d.Netns, d.Offload = e.kind, e.iface, e.index, e.netns, e.offload
+	}
+	return d
+}
+
+func counts(c *vswitch.Counts) api.Counts {
+	return api.Counts{
+		Read: c.Read, ReadBytes: c.ReadBytes, ReadSegments: c.ReadSegments,
+		Unicast: c.Unicast, Flooded: c.Flooded, Fanout: c.Fanout, Gateway: c.Gateway, Originated: c.Originated,
+		Written: c.Written, WrittenBytes: c.WrittenBytes, WrittenSegments: c.WrittenSegments,
+		Dropped: tallies(&c.Dropped), Failed: tallies(&c.Failed),
+	}
+}
+
+func tallies(ts *[packet.NumReasons]vswitch.Tally) map[string]uint64 {
+	m := map[string]uint64{}
+	for r, t := range ts {
+		if t.N > 0 {
+			m[packet.Reason(r).String()] = t.N
+		}
+	}
+	return m
+}
+
+func (n *Node) getMACs(http.ResponseWriter, *http.Request) (any, error) {
+	net := n.network()
+	name := net.Config().Name
+	list := []api.MAC{{Network: name, MAC: net.GatewayMAC().String(), Local: true}}
+	for _, e := range net.Switch().MACs(loop.Clock()) {
+		list = append(list, api.MAC{
+			Network: name, VLAN: e.VLAN, MAC: e.MAC.String(), Port: portNumber(e.Port),
+			Container: portName(net, e.Port), Age: e.Age.Seconds(),
+		})
+	}
+	return list, nil
+}
+
+func (n *Node) deleteMACs(_ http.ResponseWriter, r *http.Request) (any, error) {
+	net := n.network()
+	if name := r.URL.Query().Get("network"); name != "" && name != net.Config().Name && name != "bridge" {
+		return nil, fail(http.StatusNotFound, "network %s not found; the network of this node is %q", name, defaultName)
+	}
+	return api.Flushed{MACs: net.Switch().FlushMACs()}, nil
+}
+
+func (n *Node) getARP(http.ResponseWriter, *http.Request) (any, error) {
+	net := n.network()
+	list := []api.Neighbour{}
+	now := loop.Clock()
+	for _, e := range net.Neighbours(now) {
+		list = append(list, api.Neighbour{
+			Network: net.Config().Name, IP: packet.AddrFrom4(e.Addr).String(), MAC: e.MAC.String(),
+			Port: portNumber(e.Port), Container: portName(net, e.Port), Age: time.Duration(now - e.Seen).Seconds(),
+		})
+	}
+	return list, nil
+}
+
+// getDrops lists every reason a frame was dropped or a copy failed for.
+func (n *Node) getDrops(http.ResponseWriter, *http.Request) (any, error) {
+	net := n.network()
+	list := []api.Drop{}
+	add := func(p *vswitch.Port, direction string, ts *[packet.NumReasons]vswitch.Tally) {
+		for i, t := range ts {
+			if t.N == 0 {
+				continue
+			}
+			r := packet.Reason(i)
+			list = append(list, api.Drop{
+				Network: net.Config().Name, Port: portNumber(p.ID()), Container: p.Config().Name,
+				Reason: r.String(), Direction: direction, Count: t.N, Last: wallClock(t.Last), Why: r.Why(), Try: r.Try(),
+			})
+		}
+	}
+	for _, p := range net.Switch().Ports() {
+		c := p.Counts()
+		add(p, "in", &c.Dropped)
+		add(p, "out", &c.Failed)
+	}
+	sort.SliceStable(list, func(i, j int) bool { return list[i].Count > list[j].Count })
+	return list, nil
+}
+
+// wallClock turns a moment of the workers' clock into one of the day.
+func wallClock(at int64) time.Time { return time.Now().Add(time.Duration(at - loop.Clock())) }
+
+// checkAttempts is how often getCheck looks before it believes what it sees:
+// counters are read one after the other while frames may be on their way.
+const checkAttempts = 20
+
+// getCheck holds the conservation law against the counters.
+func (n *Node) getCheck(http.ResponseWriter, *http.Request) (any, error) {
+	var check api.Check
+	for range checkAttempts {
+		check = api.Check{Violations: n.violations()}
+		if len(check.Violations) == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return check, nil
+}
+
+func (n *Node) violations() []string {
+	list := []string{}
+	net := n.network()
+	for _, p := range net.Switch().Ports() {
+		c := p.Counts()
+		if err := c.CheckIngress(); err != nil {
+			list = append(list, fmt.Sprintf("network %s port %d (%s): %v", net.Config().Name, portNumber(p.ID()), p.Config().Name, err))
+		}
+	}
+	totals := net.Switch().Totals()
+	if err := totals.CheckCopies(); err != nil {
+		list = append(list, fmt.Sprintf("network %s: %v", net.Config().Name, err))
+	}
+	return list
+}
+
+// portName is the name of the container at a port, empty when it has gone.
+func portName(net *network.Network, id packet.PortID) string {
+	if p := net.Switch().Port(id); p != nil {
+		return p.Config().Name
+	}
+	return ""
+}

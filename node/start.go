@@ -1,0 +1,106 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/node/api"
+)
+
+// startWithin bounds how long Ensure waits for a node it started; it takes
+// some ten milliseconds, on a machine that swaps seconds.
+const startWithin = 15 * time.Second
+
+// Ensure returns a client of the node in dir, starting one in the background
+// when none runs. The node that answers stays for idleAfter at least.
+func Ensure(ctx context.Context, dir, version string) (*api.Client, error) {
+	c := api.NewClient(dir)
+	var info api.VersionInfo
+	switch err := c.Get(ctx, "/v1/version", &info); {
+	case err == nil:
+		return c, nil
+	case !errors.Is(err, api.ErrNoNode):
+		return nil, err
+	}
+	if err := api.MakeDir(dir); err != nil {
+		return nil, err
+	}
+	lock, err := lockFile(filepath.Join(dir, "start.lock"), syscall.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if c.Get(ctx, "/v1/version", &info) == nil {
+		return c, nil // somebody else was faster
+	}
+	ended, err := spawn(dir)
+	if err != nil {
+		return nil, err
+	}
+	return c, await(ctx, c, dir, ended)
+}
+
+// spawn starts `fairlead node` so that nothing ties it to its caller: a session
+// of its own, no descriptor of the caller's (else an ssh or a CI pipe would
+// wait for it), its output in a log file.
+func spawn(dir string) (ended <-chan error, err error) {
+	log, err := os.OpenFile(filepath.Join(dir, "node.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("start a node: %w", err)
+	}
+	defer log.Close()
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("start a node: mark descriptors close-on-exec (needs Linux 5.11): %w", err)
+	}
+	cmd := exec.Command("/proc/self/exe", "node", "--dir", dir)
+	cmd.Args[0] = "fairlead"
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start a node: %w", err)
+	}
+	c := make(chan error, 1)
+	go func() { c <- cmd.Wait() }()
+	return c, nil
+}
+
+// await waits until the node answers.
+func await(ctx context.Context, c *api.Client, dir string, ended <-chan error) error {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		var info api.VersionInfo
+		err := c.Get(ctx, "/v1/version", &info)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ended:
+			return fmt.Errorf("the node ended as soon as it was started%s", lastWords(dir))
+		case <-ctx.Done():
+			return fmt.Errorf("the node does not answer after %v (%w); see %s", startWithin, err, filepath.Join(dir, "node.log"))
+		case <-time.After(wait):
+		}
+	}
+}
+
+// lastWords is the end of the node's log, for an error message.
+func lastWords(dir string) string {
+	b, err := os.ReadFile(filepath.Join(dir, "node.log"))
+	lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
+	if err != nil || len(b) == 0 {
+		return ""
+	}
+	return ": " + string(lines[len(lines)-1])
+}

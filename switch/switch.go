@@ -49,6 +49,10 @@ func NewLanes(l *loop.Loop) *Lanes {
 	return ls
 }
 
+// Home is the index of the worker a container's ports are read by: all of one
+// container's traffic stays with one worker.
+func (ls *Lanes) Home(c packet.ContainerID) int { return int(c&0xffff) % len(ls.lanes) }
+
 // A Switch is one L2 segment.
 type Switch struct {
 	conf    Config

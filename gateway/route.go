@@ -46,34 +46,29 @@ func New(mac packet.MAC, addr netip.Prefix) *Gateway {
 func (g *Gateway) MAC() packet.MAC { return g.mac }
 
 // Route is the routing path. It is called for frames addressed to the
-// gateway's MAC and for broadcasts it hears; f is parsed and passed the guard.
-// It fills d and changes nothing.
+// gateway's MAC and for groups it hears; f is parsed and passed the guard. It
+// fills d and changes nothing. A frame that is flooded already (a broadcast, or
+// anything in hub mode) stays so, whatever the gateway makes of its copy.
 func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
-	heard := d.Verdict == packet.Flood // a copy; the others get theirs anyway
-
 	// 5.1 for me?
-	switch f.EtherType {
-	case packet.EtherTypeARP:
+	if f.EtherType == packet.EtherTypeARP {
 		g.routeARP(f, d)
 		return
-	case packet.EtherTypeIPv4:
-	default:
-		if !heard {
-			d.Refuse(packet.NotUnderstood)
-		}
+	}
+	if packet.Ethernet(f.Ether()).Dst() != g.mac {
+		return // a group: heard and not routed (RFC 1812 5.3.4)
+	}
+	if f.EtherType != packet.EtherTypeIPv4 {
+		refuse(d, packet.NotUnderstood)
 		return
 	}
 	ip := packet.IPv4(f.Ether()[f.L3:])
-	dst := ip.Dst()
-	switch {
-	case heard || !g.routable(ip):
-		// Broadcasts and groups are not routed (RFC 1812 5.3.4).
-		if !heard {
-			d.Refuse(packet.NotUnderstood)
-		}
+	if !g.routable(ip) {
+		refuse(d, packet.NotUnderstood)
 		return
-	case dst == g.addr && isEcho(f):
-		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
+	}
+	if ip.Dst() == g.addr && isEcho(f) {
+		take(d)
 		d.Originate = packet.OriginEchoReply
 		return
 	}
@@ -81,9 +76,23 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 	// 5.2 TTL  5.3 egress policy  5.4 NAT  5.5 MTU  5.6 next hop
 
 	// 5.7 uplink
-	d.Refuse(packet.NoUplink)
+	refuse(d, packet.NoUplink)
 	if g.mayAnswerWithError(f, ip) {
 		d.Originate = packet.OriginNetUnreachable
+	}
+}
+
+// refuse drops the frame at the gateway; copies for others go on.
+func refuse(d *packet.Decision, r packet.Reason) {
+	if d.Verdict != packet.Flood {
+		d.Refuse(r)
+	}
+}
+
+// take ends the frame at the gateway; copies for others go on.
+func take(d *packet.Decision) {
+	if d.Verdict != packet.Flood {
+		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
 	}
 }
 
@@ -95,9 +104,7 @@ func (g *Gateway) routeARP(f *packet.Frame, d *packet.Decision) {
 	if a.Op() == packet.ARPRequest && forMe {
 		d.Originate = packet.OriginARPReply
 	}
-	if d.Verdict != packet.Flood {
-		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
-	}
+	take(d)
 	// RFC 826: merge what is known already, add only who talks to us.
 	sender := a.SenderIP()
 	if sender == ([4]byte{}) || !g.subnet.Contains(netip.AddrFrom4(sender)) {

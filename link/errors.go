@@ -1,22 +1,23 @@
 package link
 
 import (
-	"errors"
+	"fairlead/packet"
 
 	"golang.org/x/sys/unix"
 )
 
-// The errors of ReadBatch and WriteBatch.
-var (
+// The errors of ReadBatch and WriteBatch are reasons, so that whoever counts a
+// failed copy need not translate, and making one allocates nothing.
+const (
 	// ErrDown: the interface exists and is down. It may come up again.
-	ErrDown = errors.New("link: interface is down")
+	ErrDown = packet.EgressDown
 	// ErrGone: the interface, its namespace or the other end is gone, or the
 	// queue was closed. It stays gone.
-	ErrGone = errors.New("link: interface is gone")
+	ErrGone = packet.EgressGone
 	// ErrFull: no room for the frame at this moment.
-	ErrFull = errors.New("link: full")
+	ErrFull = packet.EgressFull
 	// ErrRefused: the kernel does not take this frame; others it would.
-	ErrRefused = errors.New("link: frame refused")
+	ErrRefused = packet.EgressRefused
 )
 
 // errorOf classifies what the kernel answers for a TAP (drivers/net/tun.c).

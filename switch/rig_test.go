@@ -1,0 +1,210 @@
+package vswitch
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"testing"
+
+	"fairlead/gateway"
+	"fairlead/link"
+	"fairlead/loop"
+	"fairlead/packet"
+	"fairlead/packet/packettest"
+	"fairlead/policy"
+	"fairlead/trace"
+)
+
+// A rig is a switch on a loop of its own, with a gateway and ports whose other
+// ends the test holds. Frames are put in and the port's turn is taken in one
+// call on the worker, so nothing happens but what the test says, when it says.
+type rig struct {
+	t    *testing.T
+	loop *loop.Loop
+	sw   *Switch
+	gw   *gateway.Gateway
+	now  int64
+	ends map[packet.PortID]*end
+}
+
+// An end is the test's side of a port.
+type end struct {
+	port  *Port
+	queue *faulty
+	far   *link.Mem
+	batch *packet.Batch
+	station
+}
+
+// A station is who sits at a port.
+type station = packettest.Station
+
+// faulty is a memory queue that can be told to refuse what is written.
+type faulty struct {
+	*link.Mem
+	err    error
+	closed chan struct{}
+}
+
+func (q *faulty) WriteBatch(frames []*packet.Frame) (int, error) {
+	if q.err != nil {
+		return 0, q.err
+	}
+	return q.Mem.WriteBatch(frames)
+}
+
+func (q *faulty) Close() error {
+	close(q.closed)
+	return q.Mem.Close()
+}
+
+var gatewayAddr = netip.MustParsePrefix("172.17.0.1/16")
+
+func newRig(t *testing.T, change ...func(*Config)) *rig {
+	t.Helper()
+	l, err := loop.New(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac := packet.MACFromIPv4(gatewayAddr.Addr())
+	r := &rig{t: t, loop: l, now: 1e9, ends: make(map[packet.PortID]*end), gw: gateway.New(mac, gatewayAddr)}
+	conf := Config{
+		ID: 1, Name: "default", MTU: 1500, Gateway: r.gw,
+		GatewayAddrs: []packet.Addr{packet.AddrFromNetip(gatewayAddr.Addr())},
+	}
+	for _, fn := range change {
+		fn(&conf)
+	}
+	r.sw = New(conf, NewLanes(l))
+	t.Cleanup(func() {
+		r.checkConservation()
+		r.sw.Close()
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// stationOf is container n of the subnet, n from 2.
+func stationOf(n int) station {
+	a := netip.AddrFrom4([4]byte{172, 17, byte(n >> 8), byte(n)})
+	return station{MAC: packet.MACFromIPv4(a), IP: a}
+}
+
+// add gives station n a port.
+func (r *rig) add(n int, change ...func(*PortConfig)) *end {
+	r.t.Helper()
+	near, far := link.NewPair(4 * packet.BatchFrames)
+	e := &end{queue: &faulty{Mem: near, closed: make(chan struct{})}, far: far, batch: packet.NewBatch(), station: stationOf(n)}
+	conf := PortConfig{
+		Name: "c", Container: packet.ContainerID(1<<16 | n), Queue: e.queue, FloodLimit: -1,
+		Guard: policy.Guard{Strict: true, MAC: e.MAC, Addrs: []packet.Addr{packet.AddrFromNetip(e.IP)}},
+	}
+	for _, fn := range change {
+		fn(&conf)
+	}
+	port, err := r.sw.AddPort(conf)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	e.port = port
+	r.ends[port.ID()] = e
+	return e
+}
+
+// on runs fn on the worker.
+func (r *rig) on(fn func()) {
+	if !r.loop.Worker(0).Call(fn) {
+		r.t.Fatal("the worker has stopped")
+	}
+}
+
+// send puts frames into a port and takes the port's turn at time r.now.
+func (r *rig) send(e *end, frames ...[]byte) {
+	r.t.Helper()
+	r.on(func() {
+		for _, b := range frames {
+			if n, err := e.far.WriteBatch([]*packet.Frame{{B: b}}); n != 1 {
+				r.t.Errorf("write to the far end: %v", err)
+			}
+		}
+		for e.port.Ready(r.now, 0) {
+		}
+	})
+}
+
+// got reads what has arrived at a far end, copied.
+func (e *end) got(t *testing.T) (frames [][]byte) {
+	t.Helper()
+	for {
+		e.batch.Reset()
+		n, err := e.far.ReadBatch(e.batch)
+		if err != nil && !errors.Is(err, packet.EgressGone) {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			return frames
+		}
+		for i := range e.batch.Frames {
+			frames = append(frames, bytes.Clone(e.batch.Frames[i].B))
+		}
+	}
+}
+
+// expect compares what has arrived at a far end.
+func (e *end) expect(t *testing.T, frames ...[]byte) {
+	t.Helper()
+	got := e.got(t)
+	if len(got) != len(frames) {
+		t.Fatalf("%v got %d frames, want %d", e.MAC, len(got), len(frames))
+	}
+	for i := range frames {
+		if !bytes.Equal(got[i], frames[i]) {
+			t.Errorf("%v frame %d:\n got % x\nwant % x", e.MAC, i, got[i], frames[i])
+		}
+	}
+}
+
+// drops is how often a port dropped for a reason.
+func (e *end) drops(r packet.Reason) uint64 {
+	c := e.port.Counts()
+	return c.Dropped[r].N
+}
+
+func (r *rig) checkConservation() {
+	r.t.Helper()
+	for _, p := range r.sw.Ports() {
+		c := p.Counts()
+		if err := c.CheckIngress(); err != nil {
+			r.t.Errorf("port %v: %v", p.ID(), err)
+		}
+	}
+	totals := r.sw.Totals()
+	if err := totals.CheckCopies(); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// decide is explain: the path's decision on a frame, without acting on it.
+func (r *rig) decide(e *end, b []byte) (d packet.Decision) {
+	f := packet.Frame{B: bytes.Clone(b), Time: r.now, Port: e.port.ID()}
+	r.on(func() { r.sw.forward(&f, e.port, r.sw.ports.Load(), &d) })
+	return d
+}
+
+// ping is an echo request between two stations.
+func ping(from, to station) []byte { return packettest.ICMPEcho(from, to, 1, 1, []byte("ping")) }
+
+// recorded returns the records of what fn does.
+func (r *rig) recorded(fn func()) []trace.Record {
+	rec := trace.NewRecorder()
+	r.sw.SetRecorder(rec)
+	fn()
+	r.sw.SetRecorder(nil)
+	records, lost := rec.Take(nil)
+	if lost > 0 {
+		r.t.Fatalf("%d records lost", lost)
+	}
+	return records
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"fairlead/node/api"
+	"fairlead/node/box"
+)
+
+func newExec() *cobra.Command {
+	var interactive, tty bool
+	var env []string
+	var workdir string
+	cmd := &cobra.Command{
+		Use:   "exec [OPTIONS] CONTAINER COMMAND [ARG...]",
+		Short: "Run one more command in a running container",
+		Long: `Run one more command in a running container. The exit status is the command's,
+as with run. When you leave, what it started is hung up.`,
+		Example: `  fairlead exec web ip addr
+  fairlead exec -it web sh
+  fairlead exec -e LANG=C -w /tmp web ls`,
+		Args: atLeast(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := openTerminal(tty, interactive)
+			if err != nil {
+				return err
+			}
+			defer t.close()
+			if tty {
+				env = append([]string{"TERM"}, env...)
+			}
+			return runExec(cmd.Context(), args[0], &api.Exec{
+				Command: args[1:], Env: passOn(env), Workdir: workdir, TTY: tty,
+			}, t)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&interactive, "interactive", "i", false, "Pass standard input on")
+	f.BoolVarP(&tty, "tty", "t", false, "Give the command a terminal")
+	f.StringArrayVarP(&env, "env", "e", nil, "Set `NAME=VALUE`, or pass NAME on")
+	f.StringVarP(&workdir, "workdir", "w", "", "Working `DIRECTORY` inside (default: the container's)")
+	f.SetInterspersed(false)
+	return cmd
+}
+
+// runExec hands the node one end of a session and our stdio, and then talks to
+// the container's init itself.
+func runExec(ctx context.Context, name string, e *api.Exec, t *terminal) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // as in run
+	defer cancel()
+	signals := forwardSignals(cancel)
+	defer signals.stop()
+
+	stdio, closeStdio, err := t.descriptors()
+	if err != nil {
+		return err
+	}
+	s, end, err := box.NewSession()
+	if err != nil {
+		closeStdio()
+		return err
+	}
+	defer s.Close()
+	err = client().Hand(ctx, containerPath(name, "exec"), e, append(stdio, end))
+	api.CloseAll([]int{end})
+	closeStdio()
+	t.started()
+	if err != nil {
+		return about(name, err)
+	}
+	signals.to(s.Signal)
+	if err := s.Started(); err != nil {
+		return err
+	}
+	t.attach()
+	code, err := s.Wait()
+	t.drain()
+	if err != nil || code == 0 {
+		return err
+	}
+	return exitStatus(code)
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"fairlead/node"
+	"fairlead/node/api"
+	"fairlead/node/box"
+)
+
+func newNetwork() *cobra.Command {
+	cmd := group(&cobra.Command{
+		Use:   "network COMMAND",
+		Short: "Connect processes and namespaces that others made",
+		Example: `  fairlead network connect default netns:/run/netns/blue
+  fairlead network disconnect default blue`,
+	})
+	cmd.AddCommand(newConnect(), newDisconnect())
+	return cmd
+}
+
+// connectOptions is what `network connect` was told.
+type connectOptions struct {
+	network, name, ip, mac, iface string
+	opts                          []string
+	target                        box.Target
+}
+
+func newConnect() *cobra.Command {
+	var o connectOptions
+	cmd := &cobra.Command{
+		Use:   "connect [OPTIONS] NETWORK netns:PATH|pid:N",
+		Short: "Hang an interface into a network namespace that somebody else made",
+		Long: `Hang an interface into a network namespace that somebody else made: the one a
+path leads to, or that of a process. You must have the rights of root in the
+user namespace that owns it. It leaves the network when the namespace ends, or
+by network disconnect.`,
+		Example: `  fairlead network connect default netns:/run/netns/blue
+  fairlead network connect --name db --ip 172.17.0.9 default pid:4711
+  fairlead network connect --ifname eth1 default netns:/run/netns/blue`,
+		Args:                  exactly(2),
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if o.target, err = parseTarget(args[1]); err != nil {
+				return wrongCall(cmd, "%v", err)
+			}
+			o.network = args[0]
+			return o.connect(cmd, args[1])
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.name, "name", "", "Name of the container this becomes (default: made up)")
+	f.StringVar(&o.ip, "ip", "", "IPv4 `ADDRESS` (default: the lowest free one)")
+	f.StringVar(&o.mac, "mac", "", "MAC `ADDRESS` (default: 02:42 and the IPv4 address)")
+	f.StringVar(&o.iface, "ifname", "", "`NAME` of the interface inside (default eth0)")
+	f.StringArrayVar(&o.opts, "opt", nil, "Option of the link, `KEY=VALUE`: offload=off, isolated=on")
+	return cmd
+}
+
+// parseTarget reads netns:PATH or pid:N.
+func parseTarget(s string) (box.Target, error) {
+	kind, value, _ := strings.Cut(s, ":")
+	switch kind {
+	case "netns":
+		if value != "" {
+			return box.Target{Path: value}, nil
+		}
+	case "pid":
+		if pid, err := strconv.Atoi(value); err == nil && pid > 0 {
+			return box.Target{PID: pid}, nil
+		}
+	}
+	return box.Target{}, fmt.Errorf("%q is neither netns:PATH nor pid:N; a container joins when it is made, `fairlead run`", s)
+}
+
+func (o *connectOptions) connect(cmd *cobra.Command, target string) error {
+	options, err := pairs("--opt", o.opts)
+	if err != nil {
+		return wrongCall(cmd, "%v", err)
+	}
+	ctx := cmd.Context()
+	c, err := node.Ensure(ctx, api.Dir(), version)
+	if err != nil {
+		return err
+	}
+	var created api.Created
+	if err := c.Post(ctx, "/v1/containers", api.CreateRequest{
+		Name: o.name, Network: o.network, IP: o.ip, MAC: o.mac, Foreign: target, Options: options,
+	}, &created); err != nil {
+		return err
+	}
+	link, err := boxInterface(created.Link)
+	if err != nil {
+		giveBack(c, created.ID)
+		return err
+	}
+	if o.iface != "" {
+		link.Name = o.iface
+	}
+	foreign, err := box.AttachForeign(o.target, link)
+	if err != nil {
+		giveBack(c, created.ID)
+		return err
+	}
+	defer foreign.Close()
+	err = c.Hand(ctx, containerPath(created.ID, "attach"), api.Attach{
+		Descriptors: []string{"tap"}, Pid: o.target.PID, Interface: link.Name, Index: foreign.Index,
+	}, []int{foreign.TAP})
+	if err != nil {
+		giveBack(c, created.ID)
+		return err
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), created.Name)
+	return nil
+}
+
+func newDisconnect() *cobra.Command {
+	return &cobra.Command{
+		Use:                   "disconnect NETWORK NAME",
+		Short:                 "Take away what network connect hung in",
+		Example:               "  fairlead network disconnect default blue",
+		Args:                  exactly(2),
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return about(args[1], client().Delete(cmd.Context(), containerPath(args[1]), nil))
+		},
+	}
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fairlead/node"
+	"fairlead/node/api"
+)
+
+func newUp() *cobra.Command {
+	var bip string
+	var opts []string
+	var foreground bool
+	cmd := &cobra.Command{
+		Use:   "up [OPTIONS]",
+		Short: "Start a node that stays until `fairlead down`",
+		Long: `Start a node that stays until it is told to go down. Without up, the first run
+starts a node and the node ends after its last container.
+
+Options of the default network, each as --opt KEY=VALUE:
+  mtu=1500          largest packet
+  hub=on            be a hub: every port hears everything
+  ageing=300s       how long the switch remembers a MAC address
+  guard=off         let containers use any source address but the gateway's
+  flood-limit=N     frames a second that one port may flood; 0 is no limit`,
+		Example: `  fairlead up
+  fairlead up --bip 172.17.42.1/16 --opt ageing=30s
+  fairlead up --foreground`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			options, err := pairs("--opt", opts)
+			if err != nil {
+				return wrongCall(cmd, "%v", err)
+			}
+			request := api.UpRequest{BIP: bip, Options: options}
+			if foreground {
+				return node.Serve(cmd.Context(), node.Config{Dir: api.Dir(), Version: version, Stays: true, Up: request})
+			}
+			return up(cmd, request)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&bip, "bip", "", "Gateway's `ADDRESS/LENGTH` on the default network (default 172.17.0.1/16)")
+	f.StringArrayVar(&opts, "opt", nil, "Option of the default network, `KEY=VALUE`")
+	f.BoolVar(&foreground, "foreground", false, "Be the node: do not go into the background, log here")
+	return cmd
+}
+
+// up starts a node in the background, or makes the one that runs stay.
+func up(cmd *cobra.Command, request api.UpRequest) error {
+	ctx := cmd.Context()
+	c, err := node.Ensure(ctx, api.Dir(), version)
+	if err != nil {
+		return err
+	}
+	if err := c.Post(ctx, "/v1/up", request, nil); err != nil {
+		return err
+	}
+	var info api.VersionInfo
+	if err := c.Get(ctx, "/v1/version", &info); err != nil {
+		return err
+	}
+	var switches []api.Switch
+	if err := c.Get(ctx, "/v1/switches", &switches); err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	fmt.Fprintf(out, "node %d is up in %s\n", info.Pid, info.Dir)
+	for _, s := range switches {
+		fmt.Fprintf(out, "network %s: %s, gateway %s\n", s.Network, s.Subnet, s.Gateway)
+	}
+	return nil
+}
+
+func newDown() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "down [OPTIONS]",
+		Short: "End the node",
+		Long: `End the node. While containers run this is refused; --all ends them first.
+Without a node there is nothing to do, and that is no error.`,
+		Example: `  fairlead down
+  fairlead down --all`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			done := slow(cmd.ErrOrStderr(), "waiting for the node to end")
+			defer done()
+			return down(cmd.Context(), client(), all)
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "End the containers too")
+	return cmd
+}
+
+// down tells the node to end and waits until nobody answers.
+func down(ctx context.Context, c *api.Client, all bool) error {
+	err := c.Post(ctx, "/v1/down", api.DownRequest{All: all}, nil)
+	if isNoNode(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		var info api.VersionInfo
+		if err := c.Get(ctx, "/v1/version", &info); isNoNode(err) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+func newVersion() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "version [OPTIONS]",
+		Short:   "Print the versions of this program and of the node that runs",
+		Example: "  fairlead version\n  fairlead version --json",
+		Args:    exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out := cmd.OutOrStdout()
+			mine := api.VersionInfo{Version: version, API: api.Version, Go: runtime.Version()}
+			var theirs *api.VersionInfo
+			info := new(api.VersionInfo)
+			switch err := client().Get(cmd.Context(), "/v1/version", info); {
+			case err == nil:
+				theirs = info
+			case !isNoNode(err):
+				return err
+			}
+			if asJSON {
+				return printJSON(out, map[string]any{
+					"client": map[string]any{"version": mine.Version, "api": mine.API, "go": mine.Go, "arch": runtime.GOARCH},
+					"node":   theirs,
+				})
+			}
+			fmt.Fprintf(out, "Client:\n Version:     %s\n API:         v%d\n Go:          %s\n Arch:        %s/%s\n",
+				mine.Version, mine.API, mine.Go, runtime.GOOS, runtime.GOARCH)
+			if theirs == nil {
+				fmt.Fprintf(out, "Node:         none runs in %s\n", api.Dir())
+				return nil
+			}
+			nodeVersion(out, theirs, time.Now())
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "Print JSON")
+	return cmd
+}
+
+func newMac() *cobra.Command {
+	cmd := group(&cobra.Command{
+		Use:     "mac COMMAND",
+		Short:   "Change the MAC table; `fairlead show mac` shows it",
+		Example: "  fairlead mac flush",
+	})
+	var network string
+	flush := &cobra.Command{
+		Use:   "flush [OPTIONS]",
+		Short: "Forget all learned MAC addresses: the switch floods until it learns again",
+		Example: `  fairlead mac flush
+  fairlead mac flush --network default`,
+		Args:                  exactly(0),
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path := "/v1/macs"
+			if network != "" {
+				path += "?network=" + url.QueryEscape(network)
+			}
+			var flushed api.Flushed
+			if err := client().Delete(cmd.Context(), path, &flushed); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%d forgotten\n", flushed.MACs)
+			return nil
+		},
+	}
+	flush.Flags().StringVar(&network, "network", "", "Of this `NETWORK` only")
+	cmd.AddCommand(flush)
+	return cmd
+}
+
+// newCheck is a developer's command: it compares the counters with the
+// conservation law.
+func newCheck() *cobra.Command {
+	return &cobra.Command{
+		Use:     "check",
+		Short:   "Check that every frame is accounted for; exact when nothing is in flight",
+		Example: "  fairlead check",
+		Args:    exactly(0),
+		Hidden:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var check api.Check
+			if err := client().Get(cmd.Context(), "/v1/check", &check); err != nil {
+				return err
+			}
+			for _, v := range check.Violations {
+				fmt.Fprintln(cmd.OutOrStdout(), v)
+			}
+			if len(check.Violations) > 0 {
+				return exitStatus(1)
+			}
+			return nil
+		},
+	}
+}
+
+// newNode is what a client starts in the background.
+func newNode() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:    "node --dir DIR",
+		Short:  "Be a node; `fairlead up` and `fairlead run` start it",
+		Args:   exactly(0),
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return node.Serve(cmd.Context(), node.Config{Dir: dir, Version: version})
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", api.Dir(), "The node directory")
+	return cmd
+}

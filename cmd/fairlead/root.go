@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"fairlead/node/api"
+	"fairlead/node/box"
+)
+
+// Exit statuses as `docker run` has them; anything else is the command's own.
+const (
+	exitFailure     = 125 // an error of ours
+	exitInterrupted = 128 + int(syscall.SIGINT)
+)
+
+// An exitStatus ends the program with a status and without a message: the
+// command has said all there is to say.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// execute runs one command line and returns the exit status.
+func execute(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), heeded(syscall.SIGTERM, syscall.SIGINT)...)
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return exitInterrupted
+	}
+	return report(stderr, err)
+}
+
+// heeded are the signals among all that whoever started us wants us to hear:
+// nohup and a shell's & ignore some, and listening would undo that.
+func heeded(first os.Signal, more ...os.Signal) []os.Signal {
+	heard := []os.Signal{first}
+	for _, s := range more {
+		if !signal.Ignored(s) {
+			heard = append(heard, s)
+		}
+	}
+	return heard
+}
+
+// report prints what is wrong, a line for each error that was joined, and
+// returns the exit status.
+func report(stderr io.Writer, err error) int {
+	var status exitStatus
+	var failure *box.Failure
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		return int(status)
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintln(stderr, "fairlead: "+strings.TrimRight(line, "\n"))
+	}
+	if errors.As(err, &failure) {
+		return failure.Code
+	}
+	return exitFailure
+}
+
+// newRoot makes the tree of commands.
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "fairlead COMMAND",
+		Short: "Containers of this machine's programs, connected by a switch you can watch",
+		Long: `fairlead runs commands of this machine in containers and connects them by a
+virtual switch: one ordinary process, no privileges, no kernel bridge.`,
+		Example: `  fairlead run -d --name web -- fairlead probe http-server
+  fairlead run -- fairlead probe get http://172.17.0.2/
+  fairlead run -it -- sh
+  fairlead show switch
+  fairlead trace`,
+		SilenceErrors: true, // report prints them, in one line
+		SilenceUsage:  true,
+	}
+	root.AddGroup(
+		&cobra.Group{ID: "container", Title: "Containers:"},
+		&cobra.Group{ID: "network", Title: "The network:"},
+		&cobra.Group{ID: "node", Title: "The node:"},
+	)
+	for id, commands := range map[string][]*cobra.Command{
+		"container": {newRun(), newExec(), newPs(), newLogs(), newStop(), newKill(), newInspect()},
+		"network":   {newShow(), newTrace(), newMac(), newNetwork(), newProbe()},
+		"node":      {newUp(), newDown(), newVersion()},
+	} {
+		for _, c := range commands {
+			c.GroupID = id
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(newNode(), newCheck())
+	root.SetFlagErrorFunc(explainFlag)
+	root.SetHelpCommandGroupID("node")
+	root.SetCompletionCommandGroupID("node")
+	group(root)
+	for _, c := range root.Commands() {
+		c.DisableFlagsInUseLine = true
+	}
+	return root
+}
+
+// group makes cmd a mere group of commands: called by itself it helps, called
+// with a word it does not know it says which one may be meant.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = cobra.ArbitraryArgs // else cobra answers unknown commands, in several lines
+	cmd.DisableFlagsInUseLine = true
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return unknownCommand(cmd, args[0])
+	}
+	return cmd
+}
+
+// wrongCall is an error about how cmd was called.
+func wrongCall(cmd *cobra.Command, format string, args ...any) error {
+	return fmt.Errorf("%s: %s; see `%s --help`", short(cmd), fmt.Sprintf(format, args...), cmd.CommandPath())
+}
+
+// short is the command's name without the program's.
+func short(cmd *cobra.Command) string {
+	_, name, found := strings.Cut(cmd.CommandPath(), " ")
+	if !found {
+		return cmd.CommandPath()
+	}
+	return name
+}
+
+// atLeast wants n arguments or more, in Docker's words.
+func atLeast(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < n {
+			return wrongCall(cmd, "requires at least %s: %s", arguments(n), cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// exactly wants n arguments, in Docker's words.
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == n:
+			return nil
+		case n == 0:
+			return wrongCall(cmd, "accepts no arguments, and got %q", args[0])
+		case len(args) > n:
+			return wrongCall(cmd, "requires %s, and got %q too", arguments(n), args[n])
+		}
+		return wrongCall(cmd, "requires %s: %s", arguments(n), cmd.UseLine())
+	}
+}
+
+func arguments(n int) string {
+	if n == 1 {
+		return "1 argument"
+	}
+	return fmt.Sprintf("%d arguments", n)
+}
+
+// client returns the client of the node that runs, if one does.
+func client() *api.Client { return api.NewClient(api.Dir()) }
+
+// containerPath is the path of a container, or of something below it.
+func containerPath(name string, below ...string) string {
+	return "/v1/containers/" + strings.Join(append([]string{url.PathEscape(name)}, below...), "/")
+}
+
+// forEach calls do for each name and goes on after an error; all errors are
+// reported, a line each.
+func forEach(names []string, do func(name string) error) error {
+	var errs []error
+	for _, name := range names {
+		if err := do(name); err != nil {
+			errs = append(errs, about(name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// about names the object in an error that cannot know it.
+func about(name string, err error) error {
+	if errors.Is(err, api.ErrNoNode) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return err
+}
+
+// flagNames are the names of all flags cmd takes.
+func flagNames(cmd *cobra.Command) (names []string) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return names
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"fairlead/node/api"
+)
+
+// runOptions is what `run` was told.
+type runOptions struct {
+	name, hostname, network, ip, mac  string
+	workdir, rootfs                   string
+	env, opts, sysctls                []string
+	detach, interactive, tty, removed bool
+	command                           []string
+}
+
+// define defines the flags of `run` on f.
+func (o *runOptions) define(f *pflag.FlagSet) {
+	// Docker's -h is the host name, so help keeps its long name only.
+	f.Bool("help", false, "Print this help")
+	f.StringVar(&o.name, "name", "", "Name of the container")
+	f.StringVarP(&o.hostname, "hostname", "h", "", "Host name inside (default: the id's first 12 digits)")
+	f.StringVar(&o.network, "network", "default", "`NETWORK`: default (or bridge), none, host or container:NAME")
+	f.StringVar(&o.ip, "ip", "", "IPv4 `ADDRESS` (default: the lowest free one)")
+	f.StringVar(&o.mac, "mac", "", "MAC `ADDRESS` (default: 02:42 and the IPv4 address)")
+	f.StringVarP(&o.workdir, "workdir", "w", "", "Working `DIRECTORY` inside (default: this one)")
+	f.StringVar(&o.rootfs, "rootfs", "", "`DIRECTORY` that becomes / (default: this machine's files)")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "Set `NAME=VALUE`, or pass NAME on")
+	f.StringArrayVar(&o.opts, "opt", nil, "Option of the link, `KEY=VALUE`: offload=off, isolated=on")
+	f.StringArrayVar(&o.sysctls, "sysctl", nil, "Kernel parameter inside, `NAME=VALUE`")
+	f.BoolVarP(&o.detach, "detach", "d", false, "Run in the background and print the id")
+	f.BoolVarP(&o.interactive, "interactive", "i", false, "Pass standard input on")
+	f.BoolVarP(&o.tty, "tty", "t", false, "Give the command a terminal")
+	f.BoolVar(&o.removed, "rm", true, "Accepted; a container is always gone when its command ends")
+	f.SetInterspersed(false) // what follows the command belongs to the command
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		switch name { // Docker's other spellings
+		case "net":
+			name = "network"
+		case "mac-address":
+			name = "mac"
+		}
+		return pflag.NormalizedName(name)
+	})
+}
+
+// check finds what is wrong with the call itself; names and addresses are the
+// node's to judge.
+func (o *runOptions) check(cmd *cobra.Command) error {
+	switch {
+	case o.network == "bridge":
+		o.network = "default"
+	case o.network == "":
+		return wrongCall(cmd, "no name set for network")
+	}
+	if target, shared := strings.CutPrefix(o.network, "container:"); shared && target == "" {
+		return wrongCall(cmd, "--network %s: invalid container format container:<name|id>", o.network)
+	}
+	if o.workdir != "" && !filepath.IsAbs(o.workdir) {
+		return wrongCall(cmd, "the working directory '%s' is invalid, it needs to be an absolute path", o.workdir)
+	}
+	if o.rootfs != "" {
+		if info, err := os.Stat(o.rootfs); err != nil {
+			return fmt.Errorf("%s: --rootfs: %w", short(cmd), err)
+		} else if !info.IsDir() {
+			return fmt.Errorf("%s: --rootfs %s is not a directory", short(cmd), o.rootfs)
+		}
+	}
+	for _, kv := range o.env {
+		if kv == "" || kv[0] == '=' {
+			return wrongCall(cmd, "invalid environment variable: %q", kv)
+		}
+	}
+	return nil
+}
+
+// request is what the node is asked for.
+func (o *runOptions) request() (*api.CreateRequest, error) {
+	options, err := pairs("--opt", o.opts)
+	if err != nil {
+		return nil, err
+	}
+	return &api.CreateRequest{
+		Name: o.name, Hostname: o.hostname, Network: o.network, IP: o.ip, MAC: o.mac,
+		Command: o.command, Env: o.env, Workdir: o.workdir, Rootfs: o.rootfs,
+		TTY: o.tty, Detached: o.detach, Options: options,
+	}, nil
+}
+
+// environment is the command's: ours, or with another tree what Docker gives
+// to an image that says nothing, and on top what -e says.
+func (o *runOptions) environment() []string {
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "HOSTNAME=") // ours is not the container's
+	})
+	if o.rootfs != "" {
+		env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+	}
+	if o.tty && os.Getenv("TERM") == "" || o.rootfs != "" && o.tty {
+		env = setEnv(env, "TERM=xterm")
+	}
+	for _, kv := range passOn(o.env) {
+		env = setEnv(env, kv)
+	}
+	return env
+}
+
+// passOn gives names without a value the value they have here; those that have
+// none are left out, as Docker does.
+func passOn(env []string) (out []string) {
+	for _, kv := range env {
+		if !strings.Contains(kv, "=") {
+			value, ok := os.LookupEnv(kv)
+			if !ok {
+				continue
+			}
+			kv += "=" + value
+		}
+		out = append(out, kv)
+	}
+	return out
+}
+
+// setEnv sets one variable and returns the environment.
+func setEnv(env []string, kv string) []string {
+	name, _, _ := strings.Cut(kv, "=")
+	env = slices.DeleteFunc(env, func(old string) bool { return strings.HasPrefix(old, name+"=") })
+	return append(env, kv)
+}
+
+// lookEnv returns the value of name in env.
+func lookEnv(env []string, name string) string {
+	for _, kv := range env {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// directory is where the command starts: here, unless told otherwise.
+func (o *runOptions) directory() (string, error) {
+	if o.workdir != "" || o.rootfs != "" {
+		return o.workdir, nil
+	}
+	return os.Getwd()
+}
+
+// pairs reads KEY=VALUE arguments of flag.
+func pairs(flag string, args []string) (map[string]string, error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	m := make(map[string]string)
+	for _, arg := range args {
+		key, value, ok := strings.Cut(arg, "=")
+		switch _, twice := m[key]; {
+		case !ok || key == "":
+			return nil, fmt.Errorf("%s %q is not KEY=VALUE", flag, arg)
+		case twice:
+			return nil, fmt.Errorf("%s %s is given twice", flag, key)
+		}
+		m[key] = value
+	}
+	return m, nil
+}
+
+// errNotATTY is Docker's text for -t where there is no terminal.
+var errNotATTY = errors.New("the input device is not a TTY")

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sort"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"fairlead/node/api"
+)
+
+// A table is rows of cells in columns as wide as they must be.
+type table struct{ w *tabwriter.Writer }
+
+// newTable begins a table. Two blanks between columns keep most of them within
+// 80 characters.
+func newTable(out io.Writer, head ...string) *table {
+	t := &table{tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)}
+	t.row(head...)
+	return t
+}
+
+// row adds a row; an empty last cell makes no trailing blanks.
+func (t *table) row(cells ...string) {
+	for len(cells) > 1 && cells[len(cells)-1] == "" {
+		cells = cells[:len(cells)-1]
+	}
+	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
+}
+
+func (t *table) end() error { return t.w.Flush() }
+
+// psTable is `docker ps` without the columns of images and ports.
+func psTable(out io.Writer, containers []api.Container, whole bool, now time.Time) error {
+	t := newTable(out, "CONTAINER ID", "COMMAND", "STATUS", "NETWORK", "IP", "NAMES")
+	for _, c := range containers {
+		command := quoteCommand(c.Command, whole)
+		if c.Foreign != "" {
+			command = c.Foreign
+		}
+		status := "Created"
+		if c.Status == "running" {
+			status = "Up " + ago(now.Sub(c.Created))
+		}
+		t.row(shortID(c.ID, whole), command, status, c.Network, dash(c.IP), c.Name)
+	}
+	return t.end()
+}
+
+// switchTable is `brctl show` with a line for each port, and what it counted.
+func switchTable(out io.Writer, switches []api.Switch) error {
+	t := newTable(out, "network", "bridge id", "loop guard", "port", "container", "in", "out", "dropped")
+	for _, s := range switches {
+		first := []string{s.Network, s.BridgeID, s.LoopGuard}
+		if len(s.Ports) == 0 {
+			t.row(first...)
+		}
+		for _, p := range s.Ports {
+			t.row(append(first, strconv.Itoa(p.Port), p.Container,
+				number(p.Counts.Read), number(p.Counts.Written), number(sum(p.Counts.Dropped)+sum(p.Counts.Failed)))...)
+			first = []string{"", "", ""}
+		}
+	}
+	return t.end()
+}
+
+// switchDetails is all there is to say about each port and its cable.
+func switchDetails(out io.Writer, switches []api.Switch) {
+	for _, s := range switches {
+		fmt.Fprintf(out, "%s: bridge id %s, loop guard %s\n", s.Network, s.BridgeID, s.LoopGuard)
+		fmt.Fprintf(out, "    subnet %s, gateway %s, mtu %d, ageing %s, hub %s\n",
+			s.Subnet, s.Gateway, s.MTU, seconds(s.Ageing), onOff(s.Hub))
+		for _, p := range s.Ports {
+			portDetails(out, &p)
+		}
+	}
+}
+
+func portDetails(out io.Writer, p *api.Port) {
+	fmt.Fprintf(out, "  port %d: %s (%s), %s, %s\n", p.Port, p.Container, shortID(p.ID, false), dash(p.IP), p.MAC)
+	fmt.Fprintf(out, "    cable    %s: %s, index %d, in network namespace %d of pid %d\n", p.Kind, p.Interface, p.Index, p.Netns, p.Pid)
+	if p.HostIface != "" {
+		fmt.Fprintf(out, "             other end: %s on the host\n", p.HostIface)
+	} else {
+		fmt.Fprintf(out, "             no host interface: a TAP lives in the container only\n")
+	}
+	fmt.Fprintf(out, "    offload  %s\n", p.Offload)
+	fmt.Fprintf(out, "    guard    %s, isolated %s\n", onOff(p.Guard), yesNo(p.Isolated))
+	c := &p.Counts
+	fmt.Fprintf(out, "    in       %s from the container: %d unicast, %d flooded, %d to the gateway\n",
+		frames(c.Read, c.ReadSegments, c.ReadBytes), c.Unicast, c.Flooded, c.Gateway)
+	fmt.Fprintf(out, "    out      %s to the container\n", frames(c.Written, c.WrittenSegments, c.WrittenBytes))
+	reasonLine(out, "dropped", c.Dropped)
+	reasonLine(out, "failed", c.Failed)
+}
+
+// frames says how many frames there were, and when large ones crossed whole
+// how many segments they stood for.
+func frames(n, segments, octets uint64) string {
+	s := fmt.Sprintf("%d frames", n)
+	if n == 1 {
+		s = "1 frame"
+	}
+	if segments != n {
+		s += fmt.Sprintf(" of %d segments", segments)
+	}
+	return s + ", " + bytesWord(octets)
+}
+
+func reasonLine(out io.Writer, word string, counts map[string]uint64) {
+	var parts []string
+	for _, reason := range sortedKeys(counts) {
+		if counts[reason] > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", reason, counts[reason]))
+		}
+	}
+	if len(parts) > 0 {
+		fmt.Fprintf(out, "    %-8s %s\n", word, strings.Join(parts, ", "))
+	}
+}
+
+// macTable is `brctl showmacs` for every network, and whose MAC it is.
+func macTable(out io.Writer, macs []api.MAC) error {
+	t := newTable(out, "network", "port no", "mac addr", "vlan", "is local?", "ageing timer", "container")
+	for _, m := range macs {
+		vlan, age := "", fmt.Sprintf("%.2f", m.Age)
+		if m.VLAN != 0 {
+			vlan = strconv.Itoa(int(m.VLAN))
+		}
+		name := m.Container
+		if m.Local {
+			name = "(gateway)"
+		}
+		t.row(m.Network, strconv.Itoa(m.Port), m.MAC, dash(vlan), yesNo(m.Local), age, name)
+	}
+	return t.end()
+}
+
+// arpTable is `arp -n` as the gateway would print it.
+func arpTable(out io.Writer, neighbours []api.Neighbour) error {
+	t := newTable(out, "Address", "HWtype", "HWaddress", "Network", "Port", "Container", "Age")
+	for _, n := range neighbours {
+		t.row(n.IP, "ether", n.MAC, n.Network, strconv.Itoa(n.Port), n.Container, seconds(n.Age))
+	}
+	return t.end()
+}
+
+// dropsTable is what was dropped, and below it what each reason means and what
+// to try.
+func dropsTable(out io.Writer, drops []api.Drop, now time.Time) error {
+	if len(drops) == 0 {
+		fmt.Fprintln(out, "nothing was dropped")
+		return nil
+	}
+	t := newTable(out, "reason", "network", "port", "container", "way", "count", "last")
+	explain := map[string]api.Drop{}
+	for _, d := range drops {
+		last := ""
+		if !d.Last.IsZero() {
+			last = ago(now.Sub(d.Last)) + " ago"
+		}
+		t.row(d.Reason, d.Network, strconv.Itoa(d.Port), dash(d.Container), d.Direction, number(d.Count), last)
+		explain[d.Reason] = d
+	}
+	if err := t.end(); err != nil {
+		return err
+	}
+	for _, reason := range sortedKeys(explain) {
+		fmt.Fprintf(out, "\n%s: %s\n", reason, explain[reason].Why)
+		if try := explain[reason].Try; try != "" {
+			fmt.Fprintf(out, "    %s\n", try)
+		}
+	}
+	return nil
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func number(n uint64) string { return strconv.FormatUint(n, 10) }
+
+func seconds(s float64) string { return fmt.Sprintf("%.0f s", s) }
+
+func sum(m map[string]uint64) (n uint64) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+// nodeVersion is the node's half of `version`.
+func nodeVersion(out io.Writer, v *api.VersionInfo, now time.Time) {
+	ends := "ends after its last container"
+	if v.Stays {
+		ends = "stays until `fairlead down`"
+	}
+	fmt.Fprintf(out, "Node:\n Version:     %s\n API:         v%d\n Go:          %s\n Kernel:      %s\n", v.Version, v.API, v.Go, v.Kernel)
+	fmt.Fprintf(out, " Pid:         %d, up %s, %s\n Directory:   %s\n Containers:  %d\n", v.Pid, ago(now.Sub(v.Started)), ends, v.Dir, v.Containers)
+}

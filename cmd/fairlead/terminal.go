@@ -1,0 +1,143 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/creack/pty"
+	"golang.org/x/term"
+
+	"fairlead/node/box"
+)
+
+// A terminal is what a command's standard input, output and error are: ours,
+// or with -t a pseudo terminal whose other end we copy.
+type terminal struct {
+	master, slave *os.File // nil without -t
+	interactive   bool
+	saved         *term.State // of our own terminal, while it is raw
+	resized       chan os.Signal
+	drained       chan struct{}
+}
+
+// terminal opens what -i and -t ask for.
+func (o *runOptions) terminal() (*terminal, error) {
+	// Detached there is nobody to look at a terminal; Docker has one then, we
+	// have a log.
+	return openTerminal(o.tty && !o.detach, o.interactive && !o.detach)
+}
+
+func openTerminal(tty, interactive bool) (*terminal, error) {
+	t := &terminal{interactive: interactive}
+	if !tty {
+		return t, nil
+	}
+	if interactive && !term.IsTerminal(int(os.Stdin.Fd())) {
+		return nil, errNotATTY
+	}
+	var err error
+	t.master, t.slave, err = box.OpenPTY()
+	if err != nil {
+		return nil, err
+	}
+	t.resize()
+	return t, nil
+}
+
+// stdio is what the command gets.
+func (t *terminal) stdio() [3]*os.File {
+	if t.slave != nil {
+		return [3]*os.File{t.slave, t.slave, t.slave}
+	}
+	return [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
+}
+
+// descriptors is stdio as numbers; without -i and -t standard input is
+// /dev/null. done lets go of what was opened.
+func (t *terminal) descriptors() (fds []int, done func(), err error) {
+	stdio := t.stdio()
+	done = func() {}
+	if t.slave == nil && !t.interactive {
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			return nil, nil, err
+		}
+		stdio[0], done = null, func() { null.Close() }
+	}
+	for _, f := range stdio {
+		fds = append(fds, int(f.Fd()))
+	}
+	return fds, done, nil
+}
+
+// started closes our copy of the command's side, so that its end is the end of
+// the last one.
+func (t *terminal) started() {
+	if t.slave != nil {
+		t.slave.Close()
+	}
+}
+
+// attach begins to copy. Our own terminal becomes raw, so that Ctrl-C is a
+// character that the command's terminal makes a signal of.
+func (t *terminal) attach() {
+	if t.master == nil {
+		return
+	}
+	t.resized = make(chan os.Signal, 1)
+	signal.Notify(t.resized, syscall.SIGWINCH)
+	go func() {
+		for range t.resized {
+			t.resize()
+		}
+	}()
+	if t.interactive {
+		t.saved, _ = term.MakeRaw(int(os.Stdin.Fd())) // cooked is better than nothing
+		go discardErr(t.master, os.Stdin)
+	}
+	t.drained = make(chan struct{})
+	go func() {
+		discardErr(os.Stdout, t.master)
+		close(t.drained)
+	}()
+}
+
+// resize gives the command's terminal the size of ours.
+func (t *terminal) resize() {
+	for _, f := range []*os.File{os.Stdout, os.Stdin} {
+		if term.IsTerminal(int(f.Fd())) {
+			_ = pty.InheritSize(f, t.master) // a terminal without a size works too
+			return
+		}
+	}
+}
+
+// drain waits for the last output of a command that has ended. A reader that
+// stands still must not keep us for ever.
+func (t *terminal) drain() {
+	if t.drained == nil {
+		return
+	}
+	select {
+	case <-t.drained:
+	case <-time.After(2 * time.Second):
+	}
+}
+
+// close gives our terminal back as it was.
+func (t *terminal) close() {
+	if t.master == nil {
+		return
+	}
+	if t.resized != nil {
+		signal.Stop(t.resized)
+		close(t.resized)
+	}
+	if t.saved != nil {
+		_ = term.Restore(int(os.Stdin.Fd()), t.saved)
+	}
+	t.slave.Close() // once more is as good
+	t.master.Close()
+}

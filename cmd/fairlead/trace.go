@@ -1,0 +1,96 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"fairlead/node/api"
+)
+
+// traceOptions is how `trace` prints.
+type traceOptions struct {
+	json, words bool
+	count       int // 0: without end
+}
+
+func newTrace() *cobra.Command {
+	var o traceOptions
+	cmd := &cobra.Command{
+		Use:   "trace [OPTIONS] [CONTAINER]",
+		Short: "Follow packets: one line for each, with where it went and why",
+		Long: `Follow packets through the switch until Ctrl-C: one line for each, with the port
+it came in by, what it is, the verdict, the reason and the ports it left by.
+With a container, only what comes from it or goes to it.`,
+		Example: `  fairlead trace
+  fairlead trace web
+  fairlead trace --words -n 1
+  fairlead trace --json | jq .reason`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path := "/v1/trace"
+			switch {
+			case len(args) > 1:
+				return exactly(1)(cmd, args)
+			case len(args) == 1:
+				path += "?container=" + url.QueryEscape(args[0])
+			case o.count < 0:
+				return wrongCall(cmd, "--count %d is less than 0", o.count)
+			}
+			body, err := client().Stream(cmd.Context(), path)
+			if err != nil {
+				return err
+			}
+			defer body.Close()
+			if f, ok := cmd.ErrOrStderr().(*os.File); ok && isTerminal(f) {
+				fmt.Fprintln(f, "following packets; Ctrl-C ends it")
+			}
+			err = o.print(cmd.OutOrStdout(), cmd.ErrOrStderr(), body)
+			if cmd.Context().Err() != nil {
+				return nil // Ctrl-C is the way to end it
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.json, "json", false, "Print JSON, one object a line")
+	f.BoolVar(&o.words, "words", false, "Print each packet's way step by step")
+	f.IntVarP(&o.count, "count", "n", 0, "End after `COUNT` packets")
+	return cmd
+}
+
+// print prints the stream of lines as it comes.
+func (o *traceOptions) print(out, stderr io.Writer, stream io.Reader) error {
+	d := json.NewDecoder(stream)
+	for n := 0; o.count == 0 || n < o.count; n++ {
+		var raw json.RawMessage
+		if err := d.Decode(&raw); errors.Is(err, io.EOF) {
+			return nil // the node went down
+		} else if err != nil {
+			return fmt.Errorf("trace: %w", err)
+		}
+		if o.json {
+			fmt.Fprintf(out, "%s\n", raw)
+			continue
+		}
+		var line api.TraceLine
+		if err := json.Unmarshal(raw, &line); err != nil {
+			return fmt.Errorf("trace: %w", err)
+		}
+		if line.Lost > 0 {
+			fmt.Fprintf(stderr, "fairlead: %d packets came too fast to be recorded\n", line.Lost)
+		}
+		fmt.Fprintln(out, line.Line)
+		if o.words {
+			for _, step := range line.Walk {
+				fmt.Fprintln(out, "    "+step)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"fairlead/node/api"
+)
+
+// printJSON prints v for programs, indented so that people can read it too.
+func printJSON(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+func isNoNode(err error) bool { return errors.Is(err, api.ErrNoNode) }
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// shortID cuts an id to the twelve digits people use.
+func shortID(id string, whole bool) string {
+	if whole || len(id) < 12 {
+		return id
+	}
+	return id[:12]
+}
+
+// maxCommand is how much of a command `ps` shows, as docker ps.
+const maxCommand = 20
+
+// quoteCommand is a command as docker ps shows it.
+func quoteCommand(args []string, whole bool) string {
+	s := strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return ' ' // a script must not break the table
+		}
+		return r
+	}, strings.Join(args, " "))
+	if r := []rune(s); !whole && len(r) > maxCommand {
+		s = string(r[:maxCommand-1]) + "…"
+	}
+	return `"` + s + `"`
+}
+
+// ago is a time as docker ps says it.
+func ago(d time.Duration) string {
+	plural := func(n int, unit string) string {
+		if n == 1 {
+			return "1 " + unit
+		}
+		return fmt.Sprintf("%d %ss", n, unit)
+	}
+	switch {
+	case d < time.Second:
+		return "less than a second"
+	case d < time.Minute:
+		return plural(int(d.Seconds()), "second")
+	case d < time.Hour:
+		return plural(int(d.Minutes()), "minute")
+	case d < 48*time.Hour:
+		return plural(int(d.Hours()), "hour")
+	}
+	return plural(int(d.Hours()/24), "day")
+}
+
+// bytesWord is a number of bytes for people, in powers of 1000 as `ip -h` has.
+func bytesWord(n uint64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB"}
+	f, i := float64(n), 0
+	for f >= 1000 && i < len(units)-1 {
+		f, i = f/1000, i+1
+	}
+	if i == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", f, units[i])
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

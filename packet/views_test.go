@@ -126,7 +126,7 @@ func TestSetters(t *testing.T) {
 }
 
 // check compares one getter.
-func check[T comparable](t *testing.T, what string, got, want T) {
+func check[T comparable](t testing.TB, what string, got, want T) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s = %v, want %v", what, got, want)

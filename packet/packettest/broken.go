@@ -33,8 +33,7 @@ func udp6(rng *rand.Rand, src, dst Station) []byte { return udp4(rng, src.IPv6()
 func echo4(rng *rand.Rand, src, dst Station) []byte {
 	return ICMPEcho(src, dst, port(rng), 1, bytes(rng, 56))
 }
-func echo6(rng *rand.Rand, src, dst Station) []byte { return echo4(rng, src.IPv6(), dst.IPv6()) }
-func ask(rng *rand.Rand, src, dst Station) []byte   { return ARPRequest(src, dst.IP) }
+func ask(rng *rand.Rand, src, dst Station) []byte { return ARPRequest(src, dst.IP) }
 func partial4(rng *rand.Rand, src, dst Station) []byte {
 	return Partial(tcp4(rng, src, dst))
 }

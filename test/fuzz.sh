@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Fuzzes every target of the packages given for FUZZTIME each. What breaks one
-# is kept in testdata/fuzz of its package. Called by make fuzz, and with a short
-# time by make test.
+# Fuzzes every target of the packages given for FUZZTIME each, a duration or a
+# count such as 10000x. What breaks one is kept in testdata/fuzz of its package.
+# Called by make fuzz, and with a count by make test: with a duration, Go 1.26
+# on a busy machine sometimes reports "context deadline exceeded" and no input
+# (go.dev/issue/75804).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p .cache

@@ -49,7 +49,7 @@ else
 	mapfile -t release < <(go list -f '{{.Dir}}' "$@" | xargs -d "\n" grep -l --include='*_test.go' -r 'NeedRelease(t)' | xargs -d "\n" -r dirname | sort -u)
 	[ ${#release[@]} = 0 ] || round -run Release "${release[@]}" || failed=1
 fi
-FUZZTIME=${FUZZTIME:-1s} test/fuzz.sh "$@" || failed=1
+FUZZTIME=10000x test/fuzz.sh "$@" || failed=1
 echo "The tests took $((SECONDS - start)) s."
 
 if [ -s "$FAIRLEAD_NOTRUN" ]; then

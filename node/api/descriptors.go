@@ -34,8 +34,8 @@ func SendMessage(conn *net.UnixConn, msg any, fds []int) error {
 		rights = unix.UnixRights(fds...)
 	}
 	n, _, err := conn.WriteMsgUnix(b, rights, nil)
-	if err != nil {
-		return err
+	if err != nil || n == len(b) {
+		return err // writing nothing more would fail when the peer has read all and left
 	}
 	_, err = conn.Write(b[n:])
 	return err

@@ -82,7 +82,8 @@ const (
 	LaterFragment
 	// GSO is set when the virtio-net header asks for segmentation.
 	GSO
-	// NeedsChecksum is set when the transport checksum is unfinished.
+	// NeedsChecksum is set when the checksum of the header at L4 is unfinished.
+	// One deeper, of a packet in a container's own tunnel, is not meant.
 	NeedsChecksum
 )
 

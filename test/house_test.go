@@ -75,7 +75,7 @@ func TestNoOpenEnds(t *testing.T) {
 		ast.Inspect(f.syntax, func(n ast.Node) bool {
 			if call, ok := n.(*ast.CallExpr); ok {
 				if s, ok := call.Fun.(*ast.SelectorExpr); ok && slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, s.Sel.Name) {
-					t.Errorf("%s skips; use lab.Need, lab.NeedRoot or lab.NeedRelease", f.position(n))
+					t.Errorf("%s skips; use lab.Need… or lab.NotRun", f.position(n))
 				}
 			}
 			return true

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 func TestTwoHostsOnACable(t *testing.T) {
@@ -149,6 +150,20 @@ func TestNotRun(t *testing.T) {
 	}
 	got = outcome(NeedRoot)
 	if want := "fatal: lab: say in test/needs-root.txt why TestFake needs root"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestNeedTUN(t *testing.T) {
+	NoLeaks(t)
+	NeedTUN(t)
+	needWorld(t)
+	t.Setenv("CI", "")
+	t.Setenv("FAIRLEAD_NOTRUN", "")
+	must(t, unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, ""), "hide /dev/net/tun")
+	got := outcome(func(ft T) { NeedTUN(ft) })
+	must(t, unix.Unmount("/dev/net", 0), "show /dev/net/tun")
+	if want := "skip: finds no /dev/net/tun; try: sudo modprobe tun"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

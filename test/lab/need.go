@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,9 +19,22 @@ func Need(t T, programs ...string) {
 	for _, program := range programs {
 		pkg := packageOf(t, program)
 		if _, err := exec.LookPath(program); err != nil {
-			notRun(t, "needs the program "+program, "sudo apt-get install "+pkg)
+			NotRun(t, "needs the program "+program, "sudo apt-get install "+pkg)
 		}
 	}
+}
+
+// NeedTUN asks for the right to open /dev/net/tun, which makes TAPs.
+func NeedTUN(t T) {
+	t.Helper()
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		NotRun(t, "may not open /dev/net/tun", "sudo chmod 666 /dev/net/tun")
+	case err != nil: // also ENODEV: the file is there, the driver is not
+		NotRun(t, "finds no /dev/net/tun", "sudo modprobe tun")
+	}
+	must(t, f.Close(), "close /dev/net/tun")
 }
 
 // NeedRoot says that the test needs the machine's real root. It is then listed
@@ -59,14 +74,14 @@ func NeedRelease(t T) {
 func needWorld(t T) {
 	t.Helper()
 	if os.Getenv("FAIRLEAD_WORLD") == "" {
-		notRun(t, "needs namespaces of its own", "make test")
+		NotRun(t, "needs namespaces of its own", "make test")
 	}
 }
 
-// notRun ends a test that cannot run here: it is listed with the reason and the
+// NotRun ends a test that cannot run here: it is listed with the reason and the
 // command that would help, and `make test` shows the list at its end. Under CI
 // everything has to run, so there it fails.
-func notRun(t T, reason, command string) {
+func NotRun(t T, reason, command string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
 		t.Fatalf("%s; try: %s", reason, command)
@@ -94,7 +109,7 @@ func Binary(t T) string {
 		path = filepath.Join(checkout(t), "bin", "fairlead")
 	}
 	if _, err := os.Stat(path); err != nil {
-		notRun(t, "needs the program under test", "make build")
+		NotRun(t, "needs the program under test", "make build")
 	}
 	return path
 }

@@ -134,7 +134,7 @@ func (r Reason) String() string {
 
 // Error makes a Reason an error, so that a queue can say in one word why it
 // did not take a frame, without an allocation.
-func (r Reason) Error() string { return r.String() + ": " + r.Why() }
+func (r Reason) Error() string { return r.String() }
 
 // Why is one sentence that explains the reason.
 func (r Reason) Why() string {

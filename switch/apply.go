@@ -10,6 +10,10 @@ type lane struct {
 	staged []staged
 	out    []*packet.Frame // scratch of flush
 
+	// decision is that of the frame at hand. It lives here because the compiler
+	// cannot see that a Gateway does not keep it, and would allocate one a frame.
+	decision packet.Decision
+
 	answers []packet.Frame // originated in this batch
 	room    []byte         // their bytes
 	used    int

@@ -111,12 +111,13 @@ func (s *Switch) run(p *Port, now int64) (work, bytes int) {
 	for i := range frames {
 		f := &frames[i]
 		f.Time, f.Port, f.Container, f.Network = now, p.id, p.conf.Container, s.conf.ID
-		var d packet.Decision
-		s.forward(f, p, ports, &d)
+		d := &p.ln.decision
+		*d = packet.Decision{}
+		s.forward(f, p, ports, d)
 		if recorder != nil {
-			s.record(recorder, p, ports, f, &d)
+			s.record(recorder, p, ports, f, d)
 		}
-		work += 1 + s.apply(p.ln, p, ports, f, &d)
+		work += 1 + s.apply(p.ln, p, ports, f, d)
 		bytes += f.Len()
 		segments += f.Segments()
 	}

@@ -1,0 +1,119 @@
+package vswitch
+
+import (
+	"fmt"
+	"testing"
+
+	"fairlead/packet"
+	"fairlead/packet/packettest"
+)
+
+// TestZeroAllocations takes batches of every kind through the path on memory
+// queues: neither a frame nor a batch may allocate.
+func TestZeroAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates; the same test runs without it")
+	}
+	r := newRig(t)
+	in := r.add(2)
+	var others []*end
+	for n := range 8 {
+		others = append(others, r.add(3+n))
+	}
+	isolated := func(c *PortConfig) { c.Isolated = true }
+	alone, alsoAlone := r.add(20, isolated), r.add(21, isolated)
+	limited := r.add(22, func(c *PortConfig) { c.FloodLimit = 1 })
+	for _, e := range append(others, in, alone, alsoAlone, limited) {
+		r.send(e, packettest.ARPRequest(e.station, gatewayAddr.Addr())) // everybody is known
+	}
+	gw := station{MAC: r.gw.MAC(), IP: gatewayAddr.Addr()}
+	outside := station{MAC: gw.MAC, IP: stationOf(2).IP.Next()}
+	outside.IP = gatewayAddr.Addr().Next().Next().Next() // in the subnet, behind the gateway's MAC
+
+	batch := func(name string, from *end, b []byte, want packet.Verdict, reason packet.Reason) {
+		t.Run(name, func(t *testing.T) {
+			if d := r.decide(from, b); d.Verdict != want || d.Reason != reason {
+				t.Fatalf("decided %v (%v), want %v (%v)", d.Verdict, d.Reason, want, reason)
+			}
+			frames := make([][]byte, packet.BatchFrames)
+			for i := range frames {
+				frames[i] = b
+			}
+			var allocs float64
+			r.on(func() {
+				allocs = testing.AllocsPerRun(20, func() {
+					from.queue.inject = frames
+					for from.port.Ready(r.now, 0) {
+					}
+					for _, e := range r.ends {
+						for e.drain() {
+						}
+					}
+				})
+			})
+			if allocs != 0 {
+				t.Errorf("%v allocations for a batch of %d frames", allocs, len(frames))
+			}
+		})
+	}
+	to := others[0].station
+	batch("unicast", in, ping(in.station, to), packet.Unicast, packet.KnownMAC)
+	batch("unicast gso", in, packettest.GSO(packettest.TCP(in.station, to, packettest.Segment{}, make([]byte, 30000)), 1448),
+		packet.Unicast, packet.KnownMAC)
+	batch("flood", in, ping(in.station, stationOf(999)), packet.Flood, packet.UnknownMAC)
+	batch("broadcast to the gateway", in, packettest.ARPRequest(in.station, gw.IP), packet.Flood, packet.ToGroup)
+	batch("echo", in, ping(in.station, gw), packet.Gateway, packet.ForGateway)
+
+	drops := map[packet.Reason][]byte{
+		packet.NoUplink:        ping(in.station, outside),
+		packet.SpoofedMAC:      ping(to, gw),
+		packet.SpoofedAddress:  ping(station{MAC: in.MAC, IP: to.IP}, gw),
+		packet.SpoofedGateway:  ping(gw, to),
+		packet.BadSourceMAC:    ping(station{IP: in.IP}, to),
+		packet.LoopbackAddress: packettest.UDP(in.station, station{MAC: to.MAC, IP: loopback}, 1, 2, nil),
+		packet.SamePort:        ping(in.station, in.station),
+		packet.ReservedGroup:   ping(in.station, station{MAC: packet.MAC{1, 0x80, 0xc2, 0, 0, 0}, IP: to.IP}),
+		packet.Oversize:        packettest.UDP(in.station, to, 1, 2, make([]byte, 1600)),
+		packet.NotUnderstood:   packettest.Ethernet(in.MAC, gw.MAC, 0x88cc, make([]byte, 60)),
+	}
+	rng := newRand(1)
+	for _, reason := range packettest.ParseReasons[1:] {
+		drops[reason] = packettest.Broken(rng, reason, in.station, to)
+	}
+	for reason, b := range drops {
+		batch("drop "+reason.String(), in, b, packet.Drop, reason)
+	}
+	batch("drop isolated", alone, ping(alone.station, alsoAlone.station), packet.Drop, packet.Isolated)
+	batch("drop flood-limit", limited, packettest.ARPRequest(limited.station, to.IP), packet.Drop, packet.FloodLimit)
+	for _, reason := range []packet.Reason{packet.EgressDown, packet.EgressGone, packet.EgressFull, packet.EgressRefused} {
+		others[0].queue.err = reason
+		batch(fmt.Sprint("failed ", reason), in, ping(in.station, to), packet.Unicast, packet.KnownMAC)
+	}
+	others[0].queue.err = nil
+}
+
+// drain takes what has arrived at a far end away.
+func (e *end) drain() bool {
+	e.batch.Reset()
+	n, _ := e.far.ReadBatch(e.batch)
+	return n > 0
+}
+
+func BenchmarkForward(b *testing.B) {
+	t := new(testing.T)
+	r := newRig(t)
+	in, out := r.add(2), r.add(3)
+	r.send(in, packettest.ARPRequest(in.station, gatewayAddr.Addr()))
+	r.send(out, packettest.ARPRequest(out.station, gatewayAddr.Addr()))
+	f := packet.Frame{B: packettest.TCP(in.station, out.station, packettest.Segment{}, make([]byte, 100)), Time: r.now, Port: in.port.ID()}
+	ports := r.sw.ports.Load()
+	b.ReportAllocs()
+	var d packet.Decision
+	for b.Loop() {
+		d = packet.Decision{}
+		r.sw.forward(&f, in.port, ports, &d)
+		if d.Verdict != packet.Unicast {
+			b.Fatal(d)
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package vswitch
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"fairlead/packet"
+)
+
+func keyOf(n uint64) uint64 { return macKey(&packet.Frame{}, packet.MACFromUint64(0x020000000000|n)) }
+
+func TestMACTableIsBoundedAndFair(t *testing.T) {
+	m := newMACTable(DefaultAgeing, 1024)
+	const quiet, loud = packet.PortID(1), packet.PortID(2)
+	now := int64(1e9)
+	for n := range uint64(100) {
+		m.learn(keyOf(n), quiet, now)
+	}
+	for n := range uint64(100_000) { // a flood of addresses
+		now += 1000
+		m.learn(keyOf(1000+n), loud, now)
+	}
+	if n := len(m.entries(now)); n > 1024 {
+		t.Errorf("%d entries, the bound is 1024", n)
+	}
+	if m.held[quiet] != 100 {
+		t.Errorf("the quiet port has %d of its 100 addresses left", m.held[quiet])
+	}
+	if m.evicted == 0 || m.held[loud] < 800 {
+		t.Errorf("the loud port holds %d, %d were evicted", m.held[loud], m.evicted)
+	}
+	// A newcomer finds room at the expense of who holds most.
+	m.learn(keyOf(500_000), 3, now)
+	if _, ok := m.lookup(keyOf(500_000), now); !ok {
+		t.Error("no room for a newcomer")
+	}
+}
+
+func TestMACTableFillsUpBeforeItEvicts(t *testing.T) {
+	m := newMACTable(DefaultAgeing, 1024)
+	for n := range uint64(800) {
+		m.learn(keyOf(n), packet.PortID(n%10+1), 1e9)
+	}
+	if m.evicted > 0 || len(m.entries(1e9)) != 800 {
+		t.Errorf("%d entries and %d evicted at 800 of 1024", len(m.entries(1e9)), m.evicted)
+	}
+}
+
+func TestMACTableAgesAndRefreshes(t *testing.T) {
+	m := newMACTable(10*time.Second, 64)
+	k := keyOf(1)
+	m.learn(k, 1, 0)
+	if l := m.judge(k, 1, int64(999*time.Millisecond)); l != packet.LearnNothing {
+		t.Errorf("after less than a second: %v", l)
+	}
+	if l := m.judge(k, 1, int64(time.Second)); l != packet.LearnRefresh {
+		t.Errorf("after a second: %v", l)
+	}
+	if l := m.judge(k, 2, 0); l != packet.LearnMoved {
+		t.Errorf("behind another port: %v", l)
+	}
+	if _, ok := m.lookup(k, int64(10*time.Second)); !ok {
+		t.Error("gone at its ageing time")
+	}
+	if _, ok := m.lookup(k, int64(10*time.Second)+1); ok {
+		t.Error("still there after its ageing time")
+	}
+	if l := m.judge(k, 1, int64(11*time.Second)); l != packet.LearnNew {
+		t.Errorf("aged: %v", l)
+	}
+	m.learn(k, 2, int64(11*time.Second))
+	if h, ok := m.lookup(k, int64(11*time.Second)); !ok || h.port != 2 {
+		t.Errorf("learned anew: %v %v", h, ok)
+	}
+	if m.held[1] != 0 || m.held[2] != 1 {
+		t.Errorf("shares: %v", m.held)
+	}
+}
+
+// TestMACTableReadersNeverSeeAnotherStation has readers look while a writer
+// has slots change hands all the time: what a reader finds under a key is a hop
+// of that key.
+func TestMACTableReadersNeverSeeAnotherStation(t *testing.T) {
+	m := newMACTable(DefaultAgeing, 64)
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Add(1)
+		go func() {
+			defer readers.Done()
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				for n := range uint64(256) {
+					if h, ok := m.lookup(keyOf(n), 1); ok && uint64(h.port) != n+1 {
+						t.Errorf("station %d is behind port %d", n, h.port)
+						return
+					}
+				}
+			}
+		}()
+	}
+	for i := range uint64(200_000) {
+		m.learn(keyOf(i%256), packet.PortID(i%256+1), 1)
+	}
+	close(done)
+	readers.Wait()
+}
+
+func BenchmarkMACTable(b *testing.B) {
+	m := newMACTable(DefaultAgeing, macSlots)
+	for n := range uint64(1000) {
+		m.learn(keyOf(n), 1, 1e9)
+	}
+	b.Run("hit", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			m.lookup(keyOf(uint64(i)%1000), 1e9)
+		}
+	})
+	b.Run("judge", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			m.judge(keyOf(uint64(i)%1000), 1, 1e9)
+		}
+	})
+	b.Run("flooded", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			m.learn(keyOf(uint64(i)), 2, 1e9+int64(i))
+		}
+	})
+}

@@ -1,0 +1,560 @@
+package vswitch
+
+import (
+	"bytes"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"fairlead/packet"
+	"fairlead/packet/packettest"
+	"fairlead/policy"
+)
+
+// The model is the switch as a textbook has it: maps, gopacket, no care for
+// speed. It says what has to become of a frame; the differential test compares
+// verdict, reason, who got which bytes, and what the gateway answered.
+type model struct {
+	hub      bool
+	ageing   int64
+	gwMAC    net.HardwareAddr
+	gwIP     netip.Addr
+	macs     map[string]modelEntry
+	ports    map[packet.PortID]*modelPort
+	addrsARP map[netip.Addr]bool
+}
+
+type modelEntry struct {
+	port packet.PortID
+	seen int64
+}
+
+type modelPort struct {
+	station
+	guarded, isolated bool
+	flood, errors     bucket
+}
+
+// A bucket counts tokens in nanoseconds of its own refilling.
+type bucket struct {
+	cost, depth, level, last int64
+}
+
+func newBucket(perSecond, burst int64) bucket {
+	cost := int64(1e9) / perSecond
+	return bucket{cost: cost, depth: cost * burst, level: cost * burst}
+}
+
+func (b *bucket) take(now int64) bool {
+	b.level, b.last = min(b.depth, b.level+now-b.last), now
+	if b.level < b.cost {
+		return false
+	}
+	b.level -= b.cost
+	return true
+}
+
+// An outcome is what the model expects of one frame.
+type outcome struct {
+	verdict packet.Verdict
+	reason  packet.Reason
+	egress  []packet.PortID
+	answer  packet.Origin
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("%v %v to %#x, answered with %q", o.verdict, o.reason, o.egress, o.answer.String())
+}
+
+func (m *model) drop(r packet.Reason) outcome { return outcome{verdict: packet.Drop, reason: r} }
+
+// frame says what becomes of a frame, whose parse reason the generator knows.
+func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int64) outcome {
+	if broken != packet.OK {
+		return m.drop(broken)
+	}
+	p := gopacket.NewPacket(b[packet.VNetLen:], layers.LayerTypeEthernet, gopacket.NoCopy)
+	eth := p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet)
+	if r := m.guard(m.ports[in], p, eth); r != packet.OK {
+		return m.drop(r)
+	}
+	if strings.HasPrefix(eth.DstMAC.String(), "01:80:c2:00:00:0") {
+		return m.drop(packet.ReservedGroup)
+	}
+	vlan := ""
+	if ts := tags(p); len(ts) > 0 && ts[0].VLANIdentifier != 0 {
+		vlan = fmt.Sprint(ts[0].VLANIdentifier)
+	}
+	o := m.lookUp(in, b, p, eth, vlan, now)
+	if o.verdict == packet.Drop && o.reason != packet.NoUplink && o.reason != packet.NotUnderstood && o.reason != packet.Isolated &&
+		o.reason != packet.SamePort && o.reason != packet.FloodLimit && o.reason != packet.Oversize {
+		return o
+	}
+	if !m.hub {
+		m.macs[vlan+eth.SrcMAC.String()] = modelEntry{in, now}
+	}
+	return o
+}
+
+// tags are the VLAN tags right behind Ethernet, and network is the layer behind
+// them. What is inside MPLS or a tunnel is payload, which gopacket decodes and a
+// switch does not.
+func tags(p gopacket.Packet) (list []*layers.Dot1Q) {
+	for _, l := range p.Layers()[1:] {
+		tag, ok := l.(*layers.Dot1Q)
+		if !ok {
+			break
+		}
+		list = append(list, tag)
+	}
+	return list
+}
+
+func network(p gopacket.Packet) gopacket.Layer {
+	if rest := p.Layers()[1+len(tags(p)):]; len(rest) > 0 {
+		return rest[0]
+	}
+	return nil
+}
+
+// guard is step 2.
+func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) packet.Reason {
+	mine := port.MAC.String()
+	switch {
+	case eth.SrcMAC[0]&1 == 1 || eth.SrcMAC.String() == "00:00:00:00:00:00":
+		return packet.BadSourceMAC
+	case eth.SrcMAC.String() == m.gwMAC.String():
+		return packet.SpoofedGateway
+	case port.guarded && eth.SrcMAC.String() != mine:
+		return packet.SpoofedMAC
+	}
+	claim := func(a netip.Addr) packet.Reason {
+		switch {
+		case a == m.gwIP || a == packet.MAC(m.gwMAC).LinkLocal():
+			return packet.SpoofedGateway
+		case port.guarded && a != port.IP:
+			return packet.SpoofedAddress
+		}
+		return packet.OK
+	}
+	if l, ok := network(p).(*layers.ARP); ok {
+		src := netip.AddrFrom4([4]byte(l.SourceProtAddress))
+		switch hw := net.HardwareAddr(l.SourceHwAddress).String(); {
+		case src.IsLoopback() || l.DstProtAddress[0] == 127:
+			return packet.LoopbackAddress
+		case hw == m.gwMAC.String():
+			return packet.SpoofedGateway
+		case port.guarded && hw != eth.SrcMAC.String():
+			return packet.SpoofedMAC
+		case src.IsUnspecified():
+			return packet.OK
+		}
+		return claim(src)
+	}
+	switch l := network(p).(type) {
+	case *layers.IPv4:
+		src, dst := netip.AddrFrom4([4]byte(l.SrcIP.To4())), netip.AddrFrom4([4]byte(l.DstIP.To4()))
+		switch {
+		case src.IsLoopback() || dst.IsLoopback():
+			return packet.LoopbackAddress
+		case src.IsUnspecified() && eth.DstMAC.String() == "ff:ff:ff:ff:ff:ff":
+			return packet.OK
+		}
+		return claim(src)
+	case *layers.IPv6:
+		src, dst := netip.AddrFrom16([16]byte(l.SrcIP)), netip.AddrFrom16([16]byte(l.DstIP))
+		switch {
+		case src.IsLoopback() || dst.IsLoopback():
+			return packet.LoopbackAddress
+		case src.IsUnspecified():
+			return packet.OK
+		case src.IsLinkLocalUnicast() && src != packet.MAC(m.gwMAC).LinkLocal():
+			return packet.OK
+		}
+		return claim(src)
+	}
+	return packet.OK
+}
+
+// lookUp is steps 3 to 6.
+func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layers.Ethernet, vlan string, now int64) outcome {
+	port := m.ports[in]
+	group := eth.DstMAC[0]&1 == 1
+	forGateway := eth.DstMAC.String() == m.gwMAC.String()
+	if packetLen(p, eth, b) > 1500 {
+		return m.drop(packet.Oversize)
+	}
+	o := outcome{verdict: packet.Flood, reason: packet.UnknownMAC}
+	switch known, ok := m.macs[vlan+eth.DstMAC.String()]; {
+	case m.hub:
+		o.reason = packet.HubMode
+	case forGateway:
+		o = outcome{verdict: packet.Gateway, reason: packet.ForGateway}
+	case group:
+		o.reason = packet.ToGroup
+	case ok && now-known.seen <= m.ageing && m.ports[known.port] != nil:
+		if known.port == in {
+			return m.drop(packet.SamePort)
+		}
+		if port.isolated && m.ports[known.port].isolated {
+			return m.drop(packet.Isolated)
+		}
+		return outcome{verdict: packet.Unicast, reason: packet.KnownMAC, egress: []packet.PortID{known.port}}
+	}
+	if o.verdict == packet.Flood {
+		if !m.hub && !port.flood.take(now) {
+			return m.drop(packet.FloodLimit)
+		}
+		for id, out := range m.ports {
+			if id != in && (!port.isolated || !out.isolated) {
+				o.egress = append(o.egress, id)
+			}
+		}
+		slices.Sort(o.egress)
+	}
+	if forGateway || group {
+		m.gateway(&o, port, p, eth, forGateway, now)
+	}
+	return o
+}
+
+// packetLen is what the MTU is compared with: the packet, and of one that is
+// to be segmented the first segment.
+func packetLen(p gopacket.Packet, eth *layers.Ethernet, b []byte) int {
+	n := len(eth.Payload) - 4*len(tags(p))
+	if gsoType, gsoSize := b[1], binary.LittleEndian.Uint16(b[4:]); gsoType != 0 {
+		n += int(gsoSize) - len(p.TransportLayer().LayerPayload())
+	}
+	return n
+}
+
+// gateway is step 5.
+func (m *model) gateway(o *outcome, port *modelPort, p gopacket.Packet, eth *layers.Ethernet, forGateway bool, now int64) {
+	refuse := func(r packet.Reason) {
+		if o.verdict != packet.Flood {
+			o.verdict, o.reason = packet.Drop, r
+		}
+	}
+	if l, ok := network(p).(*layers.ARP); ok {
+		if l.Operation == layers.ARPRequest && netip.AddrFrom4([4]byte(l.DstProtAddress)) == m.gwIP {
+			o.answer = packet.OriginARPReply
+		}
+		return
+	}
+	if !forGateway {
+		return
+	}
+	l, ok := network(p).(*layers.IPv4)
+	if !ok {
+		refuse(packet.NotUnderstood)
+		return
+	}
+	src, dst := l.SrcIP.To4(), l.DstIP.To4()
+	if src.IsUnspecified() || src[0] >= 224 || dst[0] == 0 || dst[0] >= 224 || dst.String() == "172.17.255.255" {
+		refuse(packet.NotUnderstood)
+		return
+	}
+	icmp, _ := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
+	if dst.String() == m.gwIP.String() && l.Protocol == layers.IPProtocolICMPv4 &&
+		(l.FragOffset > 0 || icmp != nil && icmp.TypeCode.Type() == layers.ICMPv4TypeEchoRequest) {
+		o.answer = packet.OriginEchoReply
+		return
+	}
+	refuse(packet.NoUplink)
+	isError := false
+	if icmp != nil && l.FragOffset == 0 {
+		switch icmp.TypeCode.Type() {
+		case layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4TypeSourceQuench, layers.ICMPv4TypeRedirect,
+			layers.ICMPv4TypeTimeExceeded, layers.ICMPv4TypeParameterProblem:
+			isError = true
+		}
+	}
+	if l.FragOffset == 0 && !isError && port.errors.take(now) {
+		o.answer = packet.OriginNetUnreachable
+	}
+}
+
+// world is one run of the differential test: the switch and its model.
+type world struct {
+	*rig
+	rng   *rand.Rand
+	model *model
+	next  int
+	seen  struct {
+		verdicts [packet.NumVerdicts]int
+		reasons  [packet.NumReasons]int
+		answers  [packet.NumOrigins]int
+	}
+}
+
+var seedFlag = flag.Uint64("seed", 0, "repeat the random test of this seed")
+
+// TestSwitchAgainstModel drives switch and model through the same random
+// history and compares them after every step. The seed is printed; every
+// verdict and reason must have come up.
+func TestSwitchAgainstModel(t *testing.T) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	steps := 60_000
+	if testing.Short() {
+		steps = 6_000
+	}
+	var total world
+	for _, hub := range []bool{false, true} {
+		w := newWorld(t, seed, hub)
+		n := steps
+		if hub {
+			n = steps / 20
+		}
+		for i := range n {
+			w.step()
+			if t.Failed() {
+				t.Fatalf("seed %d, hub %v, step %d", seed, hub, i)
+			}
+		}
+		for i, c := range w.seen.verdicts {
+			total.seen.verdicts[i] += c
+		}
+		for i, c := range w.seen.reasons {
+			total.seen.reasons[i] += c
+		}
+		for i, c := range w.seen.answers {
+			total.seen.answers[i] += c
+		}
+	}
+	t.Logf("seed %d", seed)
+	least := 100
+	if testing.Short() {
+		least = 1
+	}
+	for v, n := range total.seen.verdicts {
+		t.Logf("verdict %-20v %6d", packet.Verdict(v), n)
+		if n < least {
+			t.Errorf("verdict %v came up %d times, want %d", packet.Verdict(v), n, least)
+		}
+	}
+	for i := int(packet.OK) + 1; i < packet.NumReasons; i++ {
+		t.Logf("reason  %-20v %6d", packet.Reason(i), total.seen.reasons[i])
+		if n := total.seen.reasons[i]; n < least {
+			t.Errorf("reason %v came up %d times, want %d", packet.Reason(i), n, least)
+		}
+	}
+	for i := 1; i < packet.NumOrigins; i++ {
+		if n := total.seen.answers[i]; n < least {
+			t.Errorf("%v was answered %d times, want %d", packet.Origin(i), n, least)
+		}
+	}
+}
+
+func newWorld(t *testing.T, seed uint64, hub bool) *world {
+	r := newRig(t, func(c *Config) {
+		c.Hub, c.Ageing = hub, 10*time.Second
+		c.GatewayAddrs = append(c.GatewayAddrs, packet.AddrFromNetip(packet.MACFromIPv4(gatewayAddr.Addr()).LinkLocal()))
+	})
+	mac := r.gw.MAC()
+	w := &world{rig: r, rng: newRand(seed), next: 2, model: &model{
+		hub: hub, ageing: int64(10 * time.Second), gwMAC: mac[:], gwIP: gatewayAddr.Addr(),
+		macs: make(map[string]modelEntry), ports: make(map[packet.PortID]*modelPort),
+	}}
+	for range 5 {
+		w.addPort()
+	}
+	return w
+}
+
+func (w *world) addPort() {
+	guarded, isolated := w.rng.IntN(3) > 0, w.rng.IntN(3) == 0
+	e := w.add(w.next, func(c *PortConfig) {
+		c.Isolated, c.FloodLimit = isolated, 100
+		if !guarded {
+			c.Guard = policy.Guard{}
+		}
+	})
+	w.next++
+	w.model.ports[e.port.ID()] = &modelPort{
+		station: e.station, guarded: guarded, isolated: isolated,
+		flood: newBucket(100, 10), errors: newBucket(100, 50),
+	}
+}
+
+func (w *world) removePort() {
+	e := w.anyEnd()
+	w.sw.RemovePort(e.port, nil)
+	<-e.queue.closed
+	delete(w.ends, e.port.ID())
+	delete(w.model.ports, e.port.ID())
+	for k, entry := range w.model.macs {
+		if entry.port == e.port.ID() {
+			delete(w.model.macs, k)
+		}
+	}
+}
+
+func (w *world) anyEnd() *end {
+	ids := make([]packet.PortID, 0, len(w.ends))
+	for id := range w.ends {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return w.ends[ids[w.rng.IntN(len(ids))]]
+}
+
+// step does one random thing to both.
+func (w *world) step() {
+	switch n := w.rng.IntN(1000); {
+	case n < 3 && len(w.ends) < 8:
+		w.addPort()
+	case n < 5 && len(w.ends) > 3:
+		w.removePort()
+	case n < 7:
+		w.now += int64(w.rng.IntN(20)) * 1e9
+	case n < 8:
+		w.sw.FlushMACs()
+		clear(w.model.macs)
+	default:
+		w.now += int64(w.rng.IntN(800)) * 1e3
+		w.oneFrame()
+	}
+}
+
+// oneFrame sends one frame and compares what becomes of it.
+func (w *world) oneFrame() {
+	in := w.anyEnd()
+	b, broken := w.frame(in)
+	want := w.model.frame(in.port.ID(), b, broken, w.now)
+	victim := w.breakEgress(want)
+	var got outcome
+	for _, rec := range w.recorded(func() { w.send(in, b) }) {
+		d := rec.Decision
+		got = outcome{verdict: d.Verdict, reason: d.Reason, answer: d.Originate}
+		got.egress = append(got.egress, rec.Named()...)
+		slices.Sort(got.egress)
+	}
+	if got.verdict == packet.Unicast && len(got.egress) == 0 {
+		got.egress = nil
+	}
+	if got.verdict != want.verdict || got.reason != want.reason || got.answer != want.answer || !slices.Equal(got.egress, want.egress) {
+		w.t.Errorf("frame into port %#x at %d:\n% x\n got %v\nwant %v", in.port.ID(), w.now, b[:min(len(b), 96)], got, want)
+		return
+	}
+	w.seen.verdicts[got.verdict]++
+	w.seen.reasons[got.reason]++
+	w.seen.answers[got.answer]++
+	w.compareEnds(in, b, want, victim)
+}
+
+// breakEgress has one egress of the frame fail now and then.
+func (w *world) breakEgress(o outcome) *end {
+	if len(o.egress) == 0 || w.rng.IntN(20) > 0 {
+		return nil
+	}
+	e := w.ends[o.egress[w.rng.IntN(len(o.egress))]]
+	e.queue.err = packet.EgressDown + packet.Reason(w.rng.IntN(4))
+	return e
+}
+
+// compareEnds reads all far ends: the egress set got the very bytes, who asked
+// got the answer, nobody else got anything.
+func (w *world) compareEnds(in *end, b []byte, want outcome, victim *end) {
+	for id, e := range w.ends {
+		got := e.got(w.t)
+		switch {
+		case e == victim:
+			w.seen.reasons[e.queue.err.(packet.Reason)]++
+			e.queue.err = nil
+			fallthrough
+		default:
+			if len(got) != 0 {
+				w.t.Errorf("port %#x got %d frames it should not have", id, len(got))
+			}
+		case slices.Contains(want.egress, id):
+			if len(got) != 1 || !bytes.Equal(got[0], b) {
+				w.t.Errorf("port %#x got %d frames, or other bytes than were sent", id, len(got))
+			}
+		case e == in && want.answer != packet.OriginNone:
+			if len(got) != 1 {
+				w.t.Errorf("port %#x got %d answers, want one", id, len(got))
+			}
+		}
+	}
+}
+
+// frame makes a frame for a port: mostly good ones between the stations that
+// are there, some broken, some lying about who they are.
+func (w *world) frame(in *end) (b []byte, broken packet.Reason) {
+	stations := w.stations(in)
+	switch n := w.rng.IntN(100); {
+	case n < 10:
+		reasons := packettest.ParseReasons[1:]
+		broken = reasons[w.rng.IntN(len(reasons))]
+		return packettest.Broken(w.rng, broken, stations...), broken
+	case n < 30: // special destinations and claims
+		return w.special(in), packet.OK
+	}
+	b = packettest.Good(w.rng, stations...)
+	ether := packet.Ethernet(b[packet.VNetLen:])
+	if w.rng.IntN(10) > 0 {
+		// What Good builds between two of the stations mostly comes from the
+		// station that is at the port.
+		for ether.Src() != in.MAC {
+			b = packettest.Good(w.rng, stations...)
+			ether = packet.Ethernet(b[packet.VNetLen:])
+		}
+	}
+	return b, packet.OK
+}
+
+func (w *world) stations(in *end) []station {
+	list := []station{in.station, {MAC: w.gw.MAC(), IP: gatewayAddr.Addr()}, stationOf(60_000)}
+	for _, e := range w.ends {
+		if e != in {
+			list = append(list, e.station)
+		}
+	}
+	sort.Slice(list[3:], func(i, j int) bool { return list[3+i].IP.Less(list[3+j].IP) })
+	return list
+}
+
+// special makes the frames random ones rarely are.
+func (w *world) special(in *end) []byte {
+	gw := station{MAC: w.gw.MAC(), IP: gatewayAddr.Addr()}
+	other := w.anyEnd().station
+	me := in.station
+	frames := []func() []byte{
+		func() []byte { return ping(me, gw) },
+		func() []byte { return packettest.ARPRequest(me, gw.IP) },
+		func() []byte { return packettest.ARPRequest(station{MAC: me.MAC, IP: gw.IP}, other.IP) },
+		func() []byte { return packettest.ARPRequest(station{MAC: me.MAC, IP: netip.IPv4Unspecified()}, me.IP) },
+		func() []byte { return ping(me, station{MAC: gw.MAC, IP: netip.MustParseAddr("192.0.2.1")}) },
+		func() []byte { return ping(station{MAC: gw.MAC, IP: me.IP}, other) },
+		func() []byte { return ping(station{MAC: other.MAC, IP: me.IP}, gw) },
+		func() []byte { return ping(station{MAC: me.MAC, IP: other.IP}, gw) },
+		func() []byte { return ping(station{MAC: me.MAC, IP: netip.MustParseAddr("127.0.0.1")}, other) },
+		func() []byte { return ping(me, station{MAC: other.MAC, IP: netip.MustParseAddr("127.0.0.1")}) },
+		func() []byte { return ping(station{MAC: packet.MAC{1, 2, 3, 4, 5, 6}, IP: me.IP}, other) },
+		func() []byte { return ping(station{IP: me.IP}, other) },
+		func() []byte { return ping(me, station{MAC: me.MAC, IP: other.IP}) },
+		func() []byte { return ping(me, station{MAC: packet.MAC{1, 0x80, 0xc2, 0, 0, 14}, IP: other.IP}) },
+		func() []byte {
+			return packettest.UDP(me, station{MAC: gw.MAC, IP: netip.MustParseAddr("172.17.255.255")}, 9, 9, nil)
+		},
+		func() []byte { return packettest.UDP(me, other, 9, 9, make([]byte, 1473+w.rng.IntN(400))) },
+		func() []byte { return packettest.Ethernet(me.MAC, gw.MAC, 0x88cc, make([]byte, 50)) },
+		func() []byte { return ping(me, other) },
+		func() []byte { return packettest.Tagged(ping(me, other), uint16(w.rng.IntN(4))) },
+	}
+	return frames[w.rng.IntN(len(frames))]()
+}

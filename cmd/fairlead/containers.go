@@ -119,7 +119,7 @@ func newStop() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.IntVarP(&timeout, "timeout", "t", 10, "Seconds to wait before SIGKILL")
+	f.IntVarP(&timeout, "timeout", "t", 10, "`SECONDS` to wait before SIGKILL")
 	f.StringVarP(&sig, "signal", "s", "", "`SIGNAL` to send first (default TERM)")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "time" { // what Docker called it before

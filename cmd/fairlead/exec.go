@@ -23,6 +23,9 @@ as with run. When you leave, what it started is hung up.`,
   fairlead exec -e LANG=C -w /tmp web ls`,
 		Args: atLeast(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkEnv(env); err != nil {
+				return wrongCall(cmd, "%v", err)
+			}
 			t, err := openTerminal(tty, interactive)
 			if err != nil {
 				return err

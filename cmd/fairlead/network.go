@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"fairlead/node"
 	"fairlead/node/api"
 	"fairlead/node/box"
 )
@@ -42,8 +41,7 @@ by network disconnect.`,
 		Example: `  fairlead network connect default netns:/run/netns/blue
   fairlead network connect --name db --ip 172.17.0.9 default pid:4711
   fairlead network connect --ifname eth1 default netns:/run/netns/blue`,
-		Args:                  exactly(2),
-		DisableFlagsInUseLine: true,
+		Args: exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if o.target, err = parseTarget(args[1]); err != nil {
@@ -54,7 +52,7 @@ by network disconnect.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.name, "name", "", "Name of the container this becomes (default: made up)")
+	f.StringVar(&o.name, "name", "", "`NAME` of the container this becomes (default: made up)")
 	f.StringVar(&o.ip, "ip", "", "IPv4 `ADDRESS` (default: the lowest free one)")
 	f.StringVar(&o.mac, "mac", "", "MAC `ADDRESS` (default: 02:42 and the IPv4 address)")
 	f.StringVar(&o.iface, "ifname", "", "`NAME` of the interface inside (default eth0)")
@@ -84,7 +82,7 @@ func (o *connectOptions) connect(cmd *cobra.Command, target string) error {
 		return wrongCall(cmd, "%v", err)
 	}
 	ctx := cmd.Context()
-	c, err := node.Ensure(ctx, api.Dir(), version)
+	c, err := ensure(ctx)
 	if err != nil {
 		return err
 	}
@@ -121,11 +119,10 @@ func (o *connectOptions) connect(cmd *cobra.Command, target string) error {
 
 func newDisconnect() *cobra.Command {
 	return &cobra.Command{
-		Use:                   "disconnect NETWORK NAME",
-		Short:                 "Take away what network connect hung in",
-		Example:               "  fairlead network disconnect default blue",
-		Args:                  exactly(2),
-		DisableFlagsInUseLine: true,
+		Use:     "disconnect NETWORK NAME",
+		Short:   "Take away what network connect hung in",
+		Example: "  fairlead network disconnect default blue",
+		Args:    exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return about(args[1], client().Delete(cmd.Context(), containerPath(args[1]), nil))
 		},

@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/url"
+	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -55,7 +59,7 @@ Options of the default network, each as --opt KEY=VALUE:
 // up starts a node in the background, or makes the one that runs stay.
 func up(cmd *cobra.Command, request api.UpRequest) error {
 	ctx := cmd.Context()
-	c, err := node.Ensure(ctx, api.Dir(), version)
+	c, err := ensure(ctx)
 	if err != nil {
 		return err
 	}
@@ -98,7 +102,7 @@ Without a node there is nothing to do, and that is no error.`,
 	return cmd
 }
 
-// down tells the node to end and waits until nobody answers.
+// down tells the node to end and waits until it has.
 func down(ctx context.Context, c *api.Client, all bool) error {
 	err := c.Post(ctx, "/v1/down", api.DownRequest{All: all}, nil)
 	if isNoNode(err) {
@@ -106,9 +110,10 @@ func down(ctx context.Context, c *api.Client, all bool) error {
 	} else if err != nil {
 		return err
 	}
+	// Its lock is the last thing a node gives up: then another can start.
+	lock := filepath.Join(c.Dir(), "node.lock")
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		var info api.VersionInfo
-		if err := c.Get(ctx, "/v1/version", &info); isNoNode(err) {
+		if _, err := os.Stat(lock); errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
 		select {
@@ -127,34 +132,35 @@ func newVersion() *cobra.Command {
 		Example: "  fairlead version\n  fairlead version --json",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			out := cmd.OutOrStdout()
-			mine := api.VersionInfo{Version: version, API: api.Version, Go: runtime.Version()}
-			var theirs *api.VersionInfo
 			info := new(api.VersionInfo)
-			switch err := client().Get(cmd.Context(), "/v1/version", info); {
-			case err == nil:
-				theirs = info
-			case !isNoNode(err):
-				return err
+			err := client().Get(cmd.Context(), "/v1/version", info)
+			if err != nil {
+				info = nil // the client has a version whatever became of the node
 			}
-			if asJSON {
-				return printJSON(out, map[string]any{
-					"client": map[string]any{"version": mine.Version, "api": mine.API, "go": mine.Go, "arch": runtime.GOARCH},
-					"node":   theirs,
-				})
+			if isNoNode(err) {
+				err = nil
 			}
-			fmt.Fprintf(out, "Client:\n Version:     %s\n API:         v%d\n Go:          %s\n Arch:        %s/%s\n",
-				mine.Version, mine.API, mine.Go, runtime.GOOS, runtime.GOARCH)
-			if theirs == nil {
-				fmt.Fprintf(out, "Node:         none runs in %s\n", api.Dir())
-				return nil
-			}
-			nodeVersion(out, theirs, time.Now())
-			return nil
+			return errors.Join(printVersion(cmd.OutOrStdout(), info, asJSON), err)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "Print JSON")
 	return cmd
+}
+
+// printVersion prints ours and the node's, if there is one.
+func printVersion(out io.Writer, info *api.VersionInfo, asJSON bool) error {
+	if asJSON {
+		mine := map[string]any{"version": version, "api": api.Version, "go": runtime.Version(), "arch": runtime.GOARCH}
+		return printJSON(out, map[string]any{"client": mine, "node": info})
+	}
+	fmt.Fprintf(out, "Client:\n Version:     %s\n API:         v%d\n Go:          %s\n Arch:        %s/%s\n",
+		version, api.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	if info == nil {
+		fmt.Fprintf(out, "Node:         none runs in %s\n", api.Dir())
+		return nil
+	}
+	nodeVersion(out, info, time.Now())
+	return nil
 }
 
 func newMac() *cobra.Command {
@@ -169,8 +175,7 @@ func newMac() *cobra.Command {
 		Short: "Forget all learned MAC addresses: the switch floods until it learns again",
 		Example: `  fairlead mac flush
   fairlead mac flush --network default`,
-		Args:                  exactly(0),
-		DisableFlagsInUseLine: true,
+		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path := "/v1/macs"
 			if network != "" {

@@ -27,9 +27,6 @@ are not installed. Exit status 1: the other side did not answer.`,
   fairlead run -- fairlead probe get http://172.17.0.2/`,
 	})
 	cmd.AddCommand(newHTTPServer(), newGet(), newUDPEcho(), newPing())
-	for _, c := range cmd.Commands() {
-		c.DisableFlagsInUseLine = true
-	}
 	return cmd
 }
 

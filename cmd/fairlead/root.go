@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"fairlead/node"
 	"fairlead/node/api"
 	"fairlead/node/box"
 )
@@ -77,6 +78,26 @@ func report(stderr io.Writer, err error) int {
 	return exitFailure
 }
 
+// usage is the help behind a command's description: one line of how to call
+// it, examples first.
+const usage = `Usage:
+  {{.UseLine}}{{if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}{{if .HasAvailableSubCommands}}{{$all := .Commands}}{{if .Groups}}{{range $group := .Groups}}
+
+{{.Title}}{{range $all}}{{if and (eq .GroupID $group.ID) .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}{{else}}
+
+Commands:{{range $all}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}
+
+` + "`{{.CommandPath}} COMMAND --help`" + ` says more.{{else if .HasAvailableLocalFlags}}
+
+Options:
+{{.LocalFlags.FlagUsagesWrapped 80 | trimTrailingWhitespaces}}{{end}}
+`
+
 // newRoot makes the tree of commands.
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -109,20 +130,30 @@ virtual switch: one ordinary process, no privileges, no kernel bridge.`,
 	}
 	root.AddCommand(newNode(), newCheck())
 	root.SetFlagErrorFunc(explainFlag)
+	root.SetUsageTemplate(usage)
 	root.SetHelpCommandGroupID("node")
 	root.SetCompletionCommandGroupID("node")
 	group(root)
-	for _, c := range root.Commands() {
-		c.DisableFlagsInUseLine = true
-	}
+	bare(root)
 	return root
+}
+
+// bare takes from cmd, and all below it, what cobra would add in other words
+// than ours.
+func bare(cmd *cobra.Command) {
+	cmd.DisableFlagsInUseLine = true
+	if cmd.Flags().Lookup("help") == nil {
+		cmd.Flags().BoolP("help", "h", false, "Print this help")
+	}
+	for _, c := range cmd.Commands() {
+		bare(c)
+	}
 }
 
 // group makes cmd a mere group of commands: called by itself it helps, called
 // with a word it does not know it says which one may be meant.
 func group(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs // else cobra answers unknown commands, in several lines
-	cmd.DisableFlagsInUseLine = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return cmd.Help()
@@ -180,6 +211,17 @@ func arguments(n int) string {
 
 // client returns the client of the node that runs, if one does.
 func client() *api.Client { return api.NewClient(api.Dir()) }
+
+// ensure returns the client of a node that runs, starting one if need be. The
+// start takes milliseconds and is not cut short by Ctrl-C: a node that does not
+// answer yet could not be told to go down.
+func ensure(ctx context.Context) (*api.Client, error) {
+	c, err := node.Ensure(context.WithoutCancel(ctx), api.Dir(), version)
+	if err == nil {
+		err = ctx.Err()
+	}
+	return c, err
+}
 
 // containerPath is the path of a container, or of something below it.
 func containerPath(name string, below ...string) string {

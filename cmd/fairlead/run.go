@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"fairlead/node"
 	"fairlead/node/api"
 	"fairlead/node/box"
 	"fairlead/packet"
@@ -68,22 +67,18 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	if err := imageHint(o.command, o.interactive, o.rootfs != "", found); err != nil {
 		return err
 	}
-	request, err := o.request()
-	if err != nil {
-		return err
-	}
 	term, err := o.terminal()
 	if err != nil {
 		return err
 	}
 	defer term.close()
 
-	client, err := node.Ensure(ctx, api.Dir(), version)
+	client, err := ensure(ctx)
 	if err != nil {
 		return err
 	}
 	var created api.Created
-	if err := client.Post(ctx, "/v1/containers", request, &created); err != nil {
+	if err := client.Post(ctx, "/v1/containers", o.request(), &created); err != nil {
 		return err
 	}
 	b, err := o.start(ctx, client, &created, env, dir, term)
@@ -146,7 +141,7 @@ func (o *runOptions) start(ctx context.Context, c *api.Client, created *api.Crea
 func (o *runOptions) spec(created *api.Created, env []string, dir string) (*box.Spec, error) {
 	spec := &box.Spec{
 		ID: created.ID, Hostname: created.Hostname, Args: o.command, Env: env, Cwd: dir,
-		TTY: o.tty && !o.detach, Stdin: o.interactive, Detached: o.detach, RootFS: o.rootfs,
+		TTY: o.tty && !o.detach, Stdin: o.interactive, Detached: o.detach, RootFS: o.rootfs, Sysctls: o.parameters,
 	}
 	if o.detach {
 		spec.Log = &box.Log{Path: created.Log, Limit: created.LogBytes}
@@ -159,9 +154,6 @@ func (o *runOptions) spec(created *api.Created, env []string, dir string) (*box.
 		}
 	}
 	var err error
-	if spec.Sysctls, err = pairs("--sysctl", o.sysctls); err != nil {
-		return nil, err
-	}
 	switch created.Mode {
 	case "none":
 		spec.Network = box.NetworkNone

@@ -21,14 +21,15 @@ type runOptions struct {
 	env, opts, sysctls                []string
 	detach, interactive, tty, removed bool
 	command                           []string
+	options, parameters               map[string]string // opts and sysctls, once checked
 }
 
 // define defines the flags of `run` on f.
 func (o *runOptions) define(f *pflag.FlagSet) {
 	// Docker's -h is the host name, so help keeps its long name only.
 	f.Bool("help", false, "Print this help")
-	f.StringVar(&o.name, "name", "", "Name of the container")
-	f.StringVarP(&o.hostname, "hostname", "h", "", "Host name inside (default: the id's first 12 digits)")
+	f.StringVar(&o.name, "name", "", "`NAME` of the container (default: made up)")
+	f.StringVarP(&o.hostname, "hostname", "h", "", "Host `NAME` inside (default: the id's first 12 digits)")
 	f.StringVar(&o.network, "network", "default", "`NETWORK`: default (or bridge), none, host or container:NAME")
 	f.StringVar(&o.ip, "ip", "", "IPv4 `ADDRESS` (default: the lowest free one)")
 	f.StringVar(&o.mac, "mac", "", "MAC `ADDRESS` (default: 02:42 and the IPv4 address)")
@@ -40,7 +41,7 @@ func (o *runOptions) define(f *pflag.FlagSet) {
 	f.BoolVarP(&o.detach, "detach", "d", false, "Run in the background and print the id")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "Pass standard input on")
 	f.BoolVarP(&o.tty, "tty", "t", false, "Give the command a terminal")
-	f.BoolVar(&o.removed, "rm", true, "Accepted; a container is always gone when its command ends")
+	f.BoolVar(&o.removed, "rm", false, "Accepted; a container is always gone when its command ends")
 	f.SetInterspersed(false) // what follows the command belongs to the command
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		switch name { // Docker's other spellings
@@ -63,37 +64,47 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 		return wrongCall(cmd, "no name set for network")
 	}
 	if target, shared := strings.CutPrefix(o.network, "container:"); shared && target == "" {
-		return wrongCall(cmd, "--network %s: invalid container format container:<name|id>", o.network)
+		return wrongCall(cmd, "--network %q: invalid container format container:<name|id>", o.network)
 	}
 	if o.workdir != "" && !filepath.IsAbs(o.workdir) {
 		return wrongCall(cmd, "the working directory '%s' is invalid, it needs to be an absolute path", o.workdir)
 	}
 	if o.rootfs != "" {
-		if info, err := os.Stat(o.rootfs); err != nil {
-			return fmt.Errorf("%s: --rootfs: %w", short(cmd), err)
-		} else if !info.IsDir() {
-			return fmt.Errorf("%s: --rootfs %s is not a directory", short(cmd), o.rootfs)
+		// The trailing dot asks for a directory, and for the right to enter it.
+		if _, err := os.Stat(filepath.Join(o.rootfs) + "/."); err != nil {
+			return fmt.Errorf("%s: --rootfs %s: %w", short(cmd), o.rootfs, errors.Unwrap(err))
 		}
 	}
-	for _, kv := range o.env {
+	if err := checkEnv(o.env); err != nil {
+		return wrongCall(cmd, "%v", err)
+	}
+	var err error
+	if o.options, err = pairs("--opt", o.opts); err != nil {
+		return wrongCall(cmd, "%v", err)
+	}
+	if o.parameters, err = pairs("--sysctl", o.sysctls); err != nil {
+		return wrongCall(cmd, "%v", err)
+	}
+	return nil
+}
+
+// checkEnv finds arguments of -e that name no variable, in Docker's words.
+func checkEnv(env []string) error {
+	for _, kv := range env {
 		if kv == "" || kv[0] == '=' {
-			return wrongCall(cmd, "invalid environment variable: %q", kv)
+			return fmt.Errorf("invalid environment variable: %q", kv)
 		}
 	}
 	return nil
 }
 
 // request is what the node is asked for.
-func (o *runOptions) request() (*api.CreateRequest, error) {
-	options, err := pairs("--opt", o.opts)
-	if err != nil {
-		return nil, err
-	}
+func (o *runOptions) request() *api.CreateRequest {
 	return &api.CreateRequest{
 		Name: o.name, Hostname: o.hostname, Network: o.network, IP: o.ip, MAC: o.mac,
 		Command: o.command, Env: o.env, Workdir: o.workdir, Rootfs: o.rootfs,
-		TTY: o.tty, Detached: o.detach, Options: options,
-	}, nil
+		TTY: o.tty, Detached: o.detach, Options: o.options,
+	}
 }
 
 // environment is the command's: ours, or with another tree what Docker gives

@@ -70,10 +70,9 @@ func newView(name, what string, v view) *cobra.Command {
 	var asJSON bool
 	var interval time.Duration
 	cmd := &cobra.Command{
-		Use:                   name + " [OPTIONS]",
-		Short:                 what,
-		Example:               fmt.Sprintf("  fairlead show %[1]s\n  fairlead show %[1]s --json\n  fairlead show %[1]s --watch 5s", name),
-		DisableFlagsInUseLine: true,
+		Use:     name + " [OPTIONS]",
+		Short:   what,
+		Example: fmt.Sprintf("  fairlead show %[1]s\n  fairlead show %[1]s --json\n  fairlead show %[1]s --watch 5s", name),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !cmd.Flags().Changed("watch") {
 				if err := exactly(0)(cmd, args); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -63,7 +64,12 @@ func unknownCommand(cmd *cobra.Command, word string) error {
 // explainFlag puts a flag error into one line, with the flag that may be meant.
 func explainFlag(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
-	if !errors.As(err, &unknown) {
+	var invalid *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &invalid) && errors.Is(invalid, strconv.ErrSyntax):
+		text, _, _ := strings.Cut(invalid.Error(), ": strconv.") // which function of Go's refused it helps nobody
+		return wrongCall(cmd, "%s", text)
+	case !errors.As(err, &unknown):
 		return wrongCall(cmd, "%v", err)
 	}
 	name := unknown.GetSpecifiedName()

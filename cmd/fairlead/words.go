@@ -60,10 +60,8 @@ func ago(d time.Duration) string {
 		return fmt.Sprintf("%d %ss", n, unit)
 	}
 	switch {
-	case d < time.Second:
-		return "less than a second"
 	case d < time.Minute:
-		return plural(int(d.Seconds()), "second")
+		return plural(max(1, int(d.Seconds())), "second")
 	case d < time.Hour:
 		return plural(int(d.Minutes()), "minute")
 	case d < 48*time.Hour:

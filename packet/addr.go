@@ -95,7 +95,7 @@ func (a Addr) String() string { return a.Netip().String() }
 
 // A Tuple is what identifies one direction of a connection: addresses of
 // either family, ports (for ICMP echo the identifier, twice) and protocol.
-// Comparable and without pointers, 40 bytes.
+// Comparable and without pointers.
 type Tuple struct {
 	Src, Dst         Addr
 	SrcPort, DstPort uint16

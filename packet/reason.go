@@ -76,7 +76,7 @@ var reasons = [NumReasons]reasonText{
 		"Look at the sender: RFC 791 wants IHL >= 5 and a total length that fits the frame."},
 	BadIPv6: {"bad-ipv6", "The IPv6 header or one of its extension headers lies about its length.",
 		"Look at the sender: RFC 8200 wants a payload length that fits the frame and at most eight extension headers."},
-	BadFragment: {"bad-fragment", "The fragment reaches beyond 65,535 bytes, is empty, or breaks the rule of eight bytes.",
+	BadFragment: {"bad-fragment", "The fragment reaches beyond 65,535 bytes, is empty, breaks the rule of eight bytes, or is cut from another fragment.",
 		"Look at the sender: this is how a ping of death looks."},
 	BadTransport: {"bad-transport", "The TCP, UDP or ICMP header is cut off or lies about its length.",
 		"Look at the sender: scanners send such packets, kernels do not."},

@@ -67,6 +67,11 @@ func (g *Guard) checkIPv6(f *packet.Frame) packet.Reason {
 	if src == loopback6 || dst == loopback6 {
 		return packet.LoopbackAddress
 	}
+	if src.Is4() || dst.Is4() {
+		// ::ffff:a.b.c.d names an IPv4 host inside a program, never on a wire
+		// (RFC 4291 2.5.5.2); tables hold IPv4 addresses in this form.
+		return packet.SpoofedAddress
+	}
 	if src == (packet.Addr{}) {
 		return packet.OK // duplicate address detection, RFC 4862 5.4.2
 	}

@@ -309,8 +309,8 @@ func TestSwitchAgainstModel(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	steps := 60_000
-	if testing.Short() {
-		steps = 6_000
+	if raceEnabled {
+		steps /= 3 // each is eight times slower
 	}
 	var total world
 	for _, hub := range []bool{false, true} {
@@ -336,10 +336,7 @@ func TestSwitchAgainstModel(t *testing.T) {
 		}
 	}
 	t.Logf("seed %d", seed)
-	least := 100
-	if testing.Short() {
-		least = 1
-	}
+	const least = 100
 	for v, n := range total.seen.verdicts {
 		t.Logf("verdict %-20v %6d", packet.Verdict(v), n)
 		if n < least {

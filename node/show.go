@@ -123,27 +123,31 @@ func (n *Node) getARP(http.ResponseWriter, *http.Request) (any, error) {
 	return list, nil
 }
 
-// getDrops lists every reason a frame was dropped or a copy failed for.
+// getDrops lists every reason a frame was dropped or a copy failed for. Ports
+// that are gone share one line for each.
 func (n *Node) getDrops(http.ResponseWriter, *http.Request) (any, error) {
 	net := n.network()
 	list := []api.Drop{}
-	add := func(p *vswitch.Port, direction string, ts *[packet.NumReasons]vswitch.Tally) {
+	add := func(port int, name, direction string, ts *[packet.NumReasons]vswitch.Tally) {
 		for i, t := range ts {
 			if t.N == 0 {
 				continue
 			}
 			r := packet.Reason(i)
 			list = append(list, api.Drop{
-				Network: net.Config().Name, Port: portNumber(p.ID()), Container: p.Config().Name,
+				Network: net.Config().Name, Port: port, Container: name,
 				Reason: r.String(), Direction: direction, Count: t.N, Last: wallClock(t.Last), Why: r.Why(), Try: r.Try(),
 			})
 		}
 	}
 	for _, p := range net.Switch().Ports() {
 		c := p.Counts()
-		add(p, "in", &c.Dropped)
-		add(p, "out", &c.Failed)
+		add(portNumber(p.ID()), p.Config().Name, "in", &c.Dropped)
+		add(portNumber(p.ID()), p.Config().Name, "out", &c.Failed)
 	}
+	gone := net.Switch().Retired()
+	add(0, "(gone)", "in", &gone.Dropped)
+	add(0, "(gone)", "out", &gone.Failed)
 	sort.SliceStable(list, func(i, j int) bool { return list[i].Count > list[j].Count })
 	return list, nil
 }

@@ -1,5 +1,3 @@
-//go:build !race
-
 package vswitch
 
 import (
@@ -8,12 +6,13 @@ import (
 
 	"fairlead/packet"
 	"fairlead/packet/packettest"
+	"fairlead/test/lab"
 )
 
-// TestZeroAllocations (not under the race detector, which allocates) takes
-// batches of every kind through the path on memory
-// queues: neither a frame nor a batch may allocate.
-func TestZeroAllocations(t *testing.T) {
+// TestReleaseZeroAllocations takes batches of every kind through the path on
+// memory queues: neither a frame nor a batch may allocate.
+func TestReleaseZeroAllocations(t *testing.T) {
+	lab.NeedRelease(t)
 	r := newRig(t)
 	in := r.add(2)
 	var others []*end

@@ -258,6 +258,13 @@ func (s *Switch) Totals() Counts {
 	return c
 }
 
+// Retired sums the counters of the ports that are gone.
+func (s *Switch) Retired() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.retired
+}
+
 // SetRecorder starts (or with nil stops) recording of decisions.
 func (s *Switch) SetRecorder(r *trace.Recorder) { s.recorder.Store(r) }
 

@@ -72,8 +72,10 @@ func (g *Guard) checkIPv6(f *packet.Frame) packet.Reason {
 		// (RFC 4291 2.5.5.2); tables hold IPv4 addresses in this form.
 		return packet.SpoofedAddress
 	}
-	if src == (packet.Addr{}) {
-		return packet.OK // duplicate address detection, RFC 4862 5.4.2
+	// :: is nobody's address: who has none yet asks groups (duplicate address
+	// detection, RFC 4862 5.4.2; router solicitation, RFC 4861 4.1).
+	if src == (packet.Addr{}) && f.Flags.Has(packet.Multicast) {
+		return packet.OK
 	}
 	if isLinkLocal6(src) {
 		// A host forms as many link-local addresses as it likes, so only the

@@ -15,8 +15,8 @@ func NewRate(perSecond, burst int) Rate {
 	if perSecond <= 0 {
 		return Rate{}
 	}
-	interval := int64(1e9) / int64(perSecond)
-	return Rate{interval: max(interval, 1), burst: interval * int64(max(burst, 1))}
+	interval := max(1, int64(1e9)/int64(perSecond)) // the clock's tick at least
+	return Rate{interval: interval, burst: interval * int64(max(burst, 1))}
 }
 
 // Allows reports whether one more unit may pass at time now (nanoseconds). It

@@ -1,0 +1,255 @@
+package policy
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"fairlead/packet"
+	"fairlead/packet/packettest"
+)
+
+var (
+	me      = station("10.0.0.2")
+	other   = station("10.0.0.3")
+	gateway = station("10.0.0.1")
+
+	nobody4   = netip.IPv4Unspecified()
+	nobody6   = netip.IPv6Unspecified()
+	group4    = packettest.Station{MAC: packet.MAC{1, 0, 0x5e, 0, 0, 0xfb}, IP: netip.MustParseAddr("224.0.0.251")}
+	group6    = packettest.Station{MAC: packet.MAC{0x33, 0x33, 0xff, 0, 0, 2}, IP: netip.MustParseAddr("ff02::1:ff00:2")}
+	global6   = netip.MustParseAddr("2001:db8::2")
+	stranger6 = netip.MustParseAddr("2001:db8::99")
+)
+
+func station(s string) packettest.Station {
+	ip := netip.MustParseAddr(s)
+	return packettest.Station{MAC: packet.MACFromIPv4(ip), IP: ip}
+}
+
+// at is a station with another address.
+func at(s packettest.Station, ip netip.Addr) packettest.Station {
+	return packettest.Station{MAC: s.MAC, IP: ip}
+}
+
+// behind is a station with another MAC.
+func behind(s packettest.Station, mac packet.MAC) packettest.Station {
+	return packettest.Station{MAC: mac, IP: s.IP}
+}
+
+// newGuard is that of me's port, who has an IPv6 address as well.
+func newGuard(strict bool) *Guard {
+	return &Guard{
+		Strict: strict, MAC: me.MAC,
+		Addrs:      []packet.Addr{packet.AddrFromNetip(me.IP), packet.AddrFromNetip(global6)},
+		GatewayMAC: gateway.MAC,
+		GatewayAddrs: []packet.Addr{
+			packet.AddrFromNetip(gateway.IP), packet.AddrFromNetip(gateway.MAC.LinkLocal()),
+		},
+	}
+}
+
+func udp(src, dst packettest.Station) []byte { return packettest.UDP(src, dst, 1, 2, []byte("x")) }
+
+// arp builds a request whose sender fields are claim's, from the station at src.
+func arp(src packet.MAC, claim packettest.Station, target netip.Addr) []byte {
+	b := packettest.ARPRequest(claim, target)
+	packet.Ethernet(b[packet.VNetLen:]).SetSrc(src)
+	return b
+}
+
+func parsed(t testing.TB, b []byte) *packet.Frame {
+	t.Helper()
+	f := &packet.Frame{B: b}
+	if r := packet.Parse(f); r != packet.OK {
+		t.Fatalf("malformed: %v\n% x", r, b)
+	}
+	return f
+}
+
+func TestGuard(t *testing.T) {
+	const ok = packet.OK
+	lo4, lo4end := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.255.255.255")
+	lo6 := netip.IPv6Loopback()
+	mapped := func(ip netip.Addr) netip.Addr { return netip.AddrFrom16(ip.As16()) }
+	for _, c := range []struct {
+		name          string
+		frame         []byte
+		strict, loose packet.Reason // what a guard that is on says, and one that is off
+	}{
+		// Sources of Ethernet.
+		{"own", udp(me, other), ok, ok},
+		{"own to the gateway", udp(me, gateway), ok, ok},
+		{"no MAC", udp(behind(me, packet.MAC{}), other), packet.BadSourceMAC, packet.BadSourceMAC},
+		{"group MAC", udp(behind(me, group4.MAC), other), packet.BadSourceMAC, packet.BadSourceMAC},
+		{"broadcast MAC", udp(behind(me, packet.BroadcastMAC), other), packet.BadSourceMAC, packet.BadSourceMAC},
+		{"another's MAC", udp(behind(me, other.MAC), other), packet.SpoofedMAC, ok},
+		{"gateway's MAC", udp(behind(me, gateway.MAC), other), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"no IP", packettest.Ethernet(me.MAC, other.MAC, 0x88b5, make([]byte, 46)), ok, ok},
+		{"no IP, another's MAC", packettest.Ethernet(other.MAC, me.MAC, 0x88b5, make([]byte, 46)), packet.SpoofedMAC, ok},
+		{"no IP, gateway's MAC", packettest.Ethernet(gateway.MAC, me.MAC, 0x88b5, make([]byte, 46)), packet.SpoofedGateway, packet.SpoofedGateway},
+
+		// IPv4.
+		{"another's address", udp(at(me, other.IP), other), packet.SpoofedAddress, ok},
+		{"address of outside", udp(at(me, netip.MustParseAddr("192.0.2.7")), other), packet.SpoofedAddress, ok},
+		{"gateway's address", udp(at(me, gateway.IP), other), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"from loopback", udp(at(me, lo4), other), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"from the end of loopback", udp(at(me, lo4end), other), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"to loopback", udp(me, at(other, lo4)), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"to the end of loopback", udp(me, at(other, lo4end)), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"beside loopback", udp(at(me, netip.MustParseAddr("126.255.255.255")), other), packet.SpoofedAddress, ok},
+		{"DHCP discover", udp(at(me, nobody4), packettest.Broadcast), ok, ok},
+		{"nobody to one", udp(at(me, nobody4), other), packet.SpoofedAddress, ok},
+		{"nobody to a group", udp(at(me, nobody4), group4), packet.SpoofedAddress, ok},
+		{"own to a group", udp(me, group4), ok, ok},
+		{"broadcast address", udp(at(me, packettest.Broadcast.IP), other), packet.SpoofedAddress, ok},
+		{"tagged", packettest.Tagged(udp(at(me, gateway.IP), other), 5), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"tagged twice", packettest.Tagged(udp(at(me, other.IP), other), 5, 6), packet.SpoofedAddress, ok},
+
+		// IPv6.
+		{"own IPv6", udp(at(me, global6), other.IPv6()), ok, ok},
+		{"another's IPv6", udp(at(me, stranger6), other.IPv6()), packet.SpoofedAddress, ok},
+		{"own link-local", udp(me.IPv6(), other.IPv6()), ok, ok},
+		{"another link-local", udp(at(me, netip.MustParseAddr("fe80::1234")), other.IPv6()), ok, ok},
+		{"end of link-local", udp(at(me, netip.MustParseAddr("febf::1")), other.IPv6()), ok, ok},
+		{"beside link-local", udp(at(me, netip.MustParseAddr("fec0::1")), other.IPv6()), packet.SpoofedAddress, ok},
+		{"gateway's link-local", udp(at(me, gateway.MAC.LinkLocal()), other.IPv6()), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"from ::1", udp(at(me, lo6), other.IPv6()), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"to ::1", udp(me.IPv6(), at(other, lo6)), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"duplicate address detection", packettest.IP(at(me, nobody6), group6, packet.ProtoICMPv6,
+			append([]byte{packet.ICMPv6NeighborSolicit, 0, 0, 0}, make([]byte, 20)...)), ok, ok},
+		{":: to one", udp(at(me, nobody6), other.IPv6()), packet.SpoofedAddress, ok},
+		{"own address, mapped", udp(at(me, mapped(me.IP)), other.IPv6()), packet.SpoofedAddress, packet.SpoofedAddress},
+		{"gateway's address, mapped", udp(at(me, mapped(gateway.IP)), other.IPv6()), packet.SpoofedAddress, packet.SpoofedAddress},
+		{"to loopback, mapped", udp(me.IPv6(), at(other, mapped(lo4))), packet.SpoofedAddress, packet.SpoofedAddress},
+
+		// ARP.
+		{"who has", arp(me.MAC, me, other.IP), ok, ok},
+		{"who has the gateway", arp(me.MAC, me, gateway.IP), ok, ok},
+		{"is at", packettest.ARPReply(me, gateway), ok, ok},
+		{"gratuitous", arp(me.MAC, me, me.IP), ok, ok},
+		{"probe", arp(me.MAC, at(me, nobody4), me.IP), ok, ok},
+		{"probe of the gateway's", arp(me.MAC, at(me, nobody4), gateway.IP), ok, ok},
+		{"claim of another's address", arp(me.MAC, at(me, other.IP), gateway.IP), packet.SpoofedAddress, ok},
+		{"claim of the gateway's address", arp(me.MAC, at(me, gateway.IP), other.IP), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"reply with the gateway's address", packettest.ARPReply(at(me, gateway.IP), other), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"claim of another's MAC", arp(me.MAC, behind(me, other.MAC), other.IP), packet.SpoofedMAC, ok},
+		{"claim of the gateway's MAC", arp(me.MAC, behind(me, gateway.MAC), other.IP), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"probe with the gateway's MAC", arp(me.MAC, at(gateway, nobody4), me.IP), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"claim of no MAC", arp(me.MAC, behind(me, packet.MAC{}), other.IP), packet.SpoofedMAC, ok},
+		{"from another's MAC", arp(other.MAC, me, gateway.IP), packet.SpoofedMAC, ok},
+		{"from loopback in ARP", arp(me.MAC, at(me, lo4), other.IP), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"for loopback in ARP", arp(me.MAC, me, lo4), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"tagged claim", packettest.Tagged(arp(me.MAC, at(me, gateway.IP), other.IP), 1), packet.SpoofedGateway, packet.SpoofedGateway},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := parsed(t, c.frame)
+			before := bytes.Clone(f.B)
+			if got := newGuard(true).Check(f); got != c.strict {
+				t.Errorf("with the guard on: %v, want %v", got, c.strict)
+			}
+			if got := newGuard(false).Check(f); got != c.loose {
+				t.Errorf("with the guard off: %v, want %v", got, c.loose)
+			}
+			if !bytes.Equal(f.B, before) {
+				t.Error("the frame was changed")
+			}
+		})
+	}
+}
+
+// TestZeroGuard: without a gateway and without strictness only what nobody may
+// do is refused, and no zero field of the guard is taken for an address.
+func TestZeroGuard(t *testing.T) {
+	var g Guard
+	for _, c := range []struct {
+		name  string
+		frame []byte
+		want  packet.Reason
+	}{
+		{"anybody", udp(me, other), packet.OK},
+		{"gateway's", udp(gateway, other), packet.OK},
+		{"nobody", udp(at(me, nobody4), other), packet.OK},
+		{"nobody, IPv6", udp(at(me, nobody6), other.IPv6()), packet.OK},
+		{"ARP of no MAC", arp(me.MAC, behind(me, packet.MAC{}), other.IP), packet.OK},
+		{"no MAC", udp(behind(me, packet.MAC{}), other), packet.BadSourceMAC},
+		{"loopback", udp(at(me, netip.MustParseAddr("127.0.0.1")), other), packet.LoopbackAddress},
+	} {
+		if got := g.Check(parsed(t, c.frame)); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// TestGuardRandom holds what must be true of every frame that passes.
+func TestGuardRandom(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	strict := newGuard(true)
+	passed := 0
+	for range 20_000 {
+		f := &packet.Frame{B: packettest.Good(rng, me, other, gateway)}
+		if packet.Parse(f) != packet.OK || strict.Check(f) != packet.OK {
+			continue
+		}
+		passed++
+		if src := packet.Ethernet(f.Ether()).Src(); src != me.MAC {
+			t.Fatalf("source MAC %v passed\n% x", src, f.B)
+		}
+		tuple := f.Tuple()
+		if f.EtherType == packet.EtherTypeARP {
+			tuple.Src = packet.AddrFrom4(packet.ARP(f.Ether()[f.L3:]).SenderIP())
+		}
+		if tuple.Src.Is4() && tuple.Src.Netip() != me.IP {
+			t.Fatalf("source address %v passed\n% x", tuple.Src, f.B)
+		}
+		if newGuard(false).Check(f) != packet.OK {
+			t.Fatalf("a guard that is off is stricter than one that is on\n% x", f.B)
+		}
+	}
+	if passed < 1000 {
+		t.Errorf("only %d frames passed", passed)
+	}
+}
+
+// FuzzGuard: whatever Parse lets through can be judged, and the guard that is
+// on lets nothing pass that the one that is off refuses.
+func FuzzGuard(f *testing.F) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 50 {
+		f.Add(packettest.Good(rng, me, other, gateway))
+	}
+	on, off := newGuard(true), newGuard(false)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		frame := &packet.Frame{B: b}
+		if packet.Parse(frame) != packet.OK {
+			return
+		}
+		if on.Check(frame) == packet.OK && off.Check(frame) != packet.OK {
+			t.Errorf("%v with the guard off, fine with it on", off.Check(frame))
+		}
+	})
+}
+
+func TestGuardAllocatesNothing(t *testing.T) {
+	g := newGuard(true)
+	frames := []*packet.Frame{
+		parsed(t, udp(me, other)), parsed(t, udp(me.IPv6(), other.IPv6())), parsed(t, arp(me.MAC, me, other.IP)),
+		parsed(t, udp(at(me, other.IP), other)),
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		for _, f := range frames {
+			g.Check(f)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkGuard(b *testing.B) {
+	g, f := newGuard(true), parsed(b, udp(me, other))
+	b.ReportAllocs()
+	for b.Loop() {
+		g.Check(f)
+	}
+}

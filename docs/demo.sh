@@ -16,6 +16,7 @@ esac
 # The containers run fairlead's own little clients and servers, so they have to
 # find it.
 PATH=$(cd "${1%/*}" && pwd):$PATH
+trap '' INT TERM HUP # nobody would take away what a stopped mktemp made
 home=$(mktemp -d "${TMPDIR:-/tmp}/fairlead-demo.XXXXXX")
 FAIRLEAD_DIR=$home/node
 export PATH FAIRLEAD_DIR

@@ -71,11 +71,11 @@ func runExec(ctx context.Context, name string, e *api.Exec, t *terminal) error {
 	closeStdio()
 	t.started()
 	if err != nil {
-		return about(name, err)
+		return signals.orElse(about(name, err))
 	}
 	signals.to(s.Signal)
 	if err := s.Started(); err != nil {
-		return err
+		return signals.orElse(err)
 	}
 	t.attach()
 	code, err := s.Wait()

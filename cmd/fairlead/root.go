@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -44,18 +43,6 @@ func execute(args []string, stdout, stderr io.Writer) int {
 		return exitInterrupted
 	}
 	return report(stderr, err)
-}
-
-// heeded are the signals among all that whoever started us wants us to hear:
-// nohup and a shell's & ignore some, and listening would undo that.
-func heeded(first os.Signal, more ...os.Signal) []os.Signal {
-	heard := []os.Signal{first}
-	for _, s := range more {
-		if !signal.Ignored(s) {
-			heard = append(heard, s)
-		}
-	}
-	return heard
 }
 
 // report prints what is wrong, a line for each error that was joined, and

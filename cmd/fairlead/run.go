@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
-	"os/signal"
-	"sync"
 	"syscall"
 	"time"
 
@@ -58,47 +54,18 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	signals := forwardSignals(cancel)
 	defer signals.stop()
 
-	dir, err := o.directory()
-	if err != nil {
-		return fmt.Errorf("run: working directory: %w", err)
-	}
-	env := o.environment()
-	found := commandFinder(lookEnv(env, "PATH"), dir)
-	if err := imageHint(o.command, o.interactive, o.rootfs != "", found); err != nil {
-		return err
-	}
 	term, err := o.terminal()
 	if err != nil {
 		return err
 	}
 	defer term.close()
-
-	client, err := ensure(ctx)
+	b, id, err := o.begin(ctx, cmd, term, signals)
 	if err != nil {
-		return err
-	}
-	var created api.Created
-	if err := client.Post(ctx, "/v1/containers", o.request(), &created); err != nil {
-		return err
-	}
-	b, err := o.start(ctx, client, &created, env, dir, term)
-	if err != nil {
-		giveBack(client, created.ID)
-		return err
+		return signals.orElse(err)
 	}
 	defer b.Close()
-	signals.to(b.Signal)
-	err = b.Started()
-	for _, w := range b.Warnings {
-		fmt.Fprintln(cmd.ErrOrStderr(), "fairlead: warning: "+w)
-	}
-	if err != nil {
-		b.Close()
-		_, _ = b.Wait()
-		return err
-	}
 	if o.detach {
-		fmt.Fprintln(cmd.OutOrStdout(), created.ID)
+		fmt.Fprintln(cmd.OutOrStdout(), id)
 		return nil
 	}
 	term.attach()
@@ -110,9 +77,36 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	return exitStatus(code)
 }
 
+// begin makes the container and returns once its command runs.
+func (o *runOptions) begin(ctx context.Context, cmd *cobra.Command, term *terminal, signals *forwarder) (b *box.Box, id string, err error) {
+	client, err := ensure(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	var created api.Created
+	if err := client.Post(ctx, "/v1/containers", o.request(), &created); err != nil {
+		return nil, "", err
+	}
+	b, err = o.start(ctx, client, &created, term)
+	if err != nil {
+		giveBack(client, created.ID)
+		return nil, "", err
+	}
+	signals.to(b.Signal)
+	err = b.Started()
+	for _, w := range b.Warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "fairlead: warning: "+w)
+	}
+	if err != nil {
+		abandon(b)
+		return nil, "", err
+	}
+	return b, created.ID, nil
+}
+
 // start makes the namespaces and hands the container's descriptors to the node.
-func (o *runOptions) start(ctx context.Context, c *api.Client, created *api.Created, env []string, dir string, term *terminal) (*box.Box, error) {
-	spec, err := o.spec(created, env, dir)
+func (o *runOptions) start(ctx context.Context, c *api.Client, created *api.Created, term *terminal) (*box.Box, error) {
+	spec, err := o.spec(created)
 	if err != nil {
 		return nil, err
 	}
@@ -129,18 +123,25 @@ func (o *runOptions) start(ctx context.Context, c *api.Client, created *api.Crea
 		fds = append(fds, b.TAP)
 	}
 	if err := c.Hand(ctx, containerPath(created.ID, "attach"), attach, fds); err != nil {
-		b.Close()
-		_, _ = b.Wait()
+		abandon(b)
 		return nil, err
 	}
 	b.Release()
 	return b, nil
 }
 
+// abandon ends a container whose start went wrong on our side. Closing it is not
+// enough: a detached one may just have begun to live without us.
+func abandon(b *box.Box) {
+	_ = box.SignalPIDFD(b.PIDFD, syscall.SIGKILL) // has ended already, or ends
+	b.Close()
+	_, _ = b.Wait()
+}
+
 // spec is what init has to know.
-func (o *runOptions) spec(created *api.Created, env []string, dir string) (*box.Spec, error) {
+func (o *runOptions) spec(created *api.Created) (*box.Spec, error) {
 	spec := &box.Spec{
-		ID: created.ID, Hostname: created.Hostname, Args: o.command, Env: env, Cwd: dir,
+		ID: created.ID, Hostname: created.Hostname, Args: o.command, Env: o.environ, Cwd: o.dir,
 		TTY: o.tty && !o.detach, Stdin: o.interactive, Detached: o.detach, RootFS: o.rootfs, Sysctls: o.parameters,
 	}
 	if o.detach {
@@ -199,44 +200,3 @@ func giveBack(c *api.Client, id string) {
 	defer cancel()
 	_ = c.Delete(ctx, containerPath(id), nil)
 }
-
-// A forwarder passes signals of this process on: to what to named, before that
-// to cancel.
-type forwarder struct {
-	signals chan os.Signal
-	mu      sync.Mutex
-	send    func(syscall.Signal) error
-}
-
-// forwardSignals begins to take the signals a user or a supervisor sends. Those
-// for job control stay with this process.
-func forwardSignals(cancel func()) *forwarder {
-	f := &forwarder{signals: make(chan os.Signal, 16)}
-	f.send = func(syscall.Signal) error { cancel(); return nil }
-	signal.Notify(f.signals, heeded(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)...)
-	go func() {
-		for s := range f.signals {
-			f.mu.Lock()
-			send := f.send
-			f.mu.Unlock()
-			_ = send(s.(syscall.Signal)) // fails when it has just ended, which is as well
-		}
-	}()
-	return f
-}
-
-// to makes send the receiver of every later signal.
-func (f *forwarder) to(send func(syscall.Signal) error) {
-	f.mu.Lock()
-	f.send = send
-	f.mu.Unlock()
-}
-
-func (f *forwarder) stop() {
-	signal.Stop(f.signals)
-	close(f.signals)
-}
-
-// discardErr copies until either side ends; who copies learns of the end from
-// the container, not from here.
-func discardErr(dst io.Writer, src io.Reader) { _, _ = io.Copy(dst, src) }

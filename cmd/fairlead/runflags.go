@@ -21,7 +21,11 @@ type runOptions struct {
 	env, opts, sysctls                []string
 	detach, interactive, tty, removed bool
 	command                           []string
-	options, parameters               map[string]string // opts and sysctls, once checked
+
+	// What check makes of it.
+	options, parameters map[string]string // opts and sysctls
+	environ             []string          // the command's whole environment
+	dir                 string            // the directory it starts in
 }
 
 // define defines the flags of `run` on f.
@@ -85,7 +89,12 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 	if o.parameters, err = pairs("--sysctl", o.sysctls); err != nil {
 		return wrongCall(cmd, "%v", err)
 	}
-	return nil
+	if o.dir, err = o.directory(); err != nil {
+		return fmt.Errorf("%s: working directory: %w", short(cmd), err)
+	}
+	o.environ = o.environment()
+	found := commandFinder(lookEnv(o.environ, "PATH"), o.dir)
+	return imageHint(o.command, o.interactive, o.rootfs != "", found)
 }
 
 // checkEnv finds arguments of -e that name no variable, in Docker's words.

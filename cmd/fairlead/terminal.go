@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -95,11 +96,11 @@ func (t *terminal) attach() {
 	}()
 	if t.interactive {
 		t.saved, _ = term.MakeRaw(int(os.Stdin.Fd())) // cooked is better than nothing
-		go discardErr(t.master, os.Stdin)
+		go copyAll(t.master, os.Stdin)
 	}
 	t.drained = make(chan struct{})
 	go func() {
-		discardErr(os.Stdout, t.master)
+		copyAll(os.Stdout, t.master)
 		close(t.drained)
 	}()
 }
@@ -141,3 +142,7 @@ func (t *terminal) close() {
 	t.slave.Close() // once more is as good
 	t.master.Close()
 }
+
+// copyAll copies until either side ends; that the command has ended is learned
+// elsewhere.
+func copyAll(dst io.Writer, src io.Reader) { _, _ = io.Copy(dst, src) }

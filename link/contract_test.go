@@ -17,6 +17,7 @@ func TestMemContract(t *testing.T) {
 // between them, with every subset of offloads that a kernel or a container may
 // leave the reader.
 func TestTAPContract(t *testing.T) {
+	needTAP(t)
 	for _, o := range []link.Offload{
 		link.OffloadAll,
 		link.OffloadTCP, // a kernel before 6.2
@@ -39,6 +40,7 @@ func TestTAPContract(t *testing.T) {
 }
 
 func TestWireContract(t *testing.T) {
+	needTAP(t)
 	for name, open := range map[string]func(ns *namespace) (a, b linktest.Queue){
 		"wire to wire": func(ns *namespace) (a, b linktest.Queue) { return ns.wire("a"), ns.wire("b") },
 		"wire to TAP":  func(ns *namespace) (a, b linktest.Queue) { return ns.wire("a"), ns.tap("b") },
@@ -58,6 +60,7 @@ func TestWireContract(t *testing.T) {
 // TestOldKernelContract runs it as on a kernel whose TAPs do not know
 // RWF_NOWAIT.
 func TestOldKernelContract(t *testing.T) {
+	needTAP(t)
 	linktest.Contract(t, func(t *testing.T) (_, _ linktest.Queue) {
 		ns := newNamespace(t)
 		a, b := ns.tap("a"), ns.wire("b")

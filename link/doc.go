@@ -23,8 +23,8 @@
 //
 // # Errors
 //
-// ReadBatch and WriteBatch return the four errors of errors.go and no others,
-// as they are, so that callers compare with == and nothing is allocated.
+// ReadBatch and WriteBatch return the four errors of errors.go and no others, as
+// they are: nothing is allocated for them.
 // WriteBatch returns n and an error when frame n could not be written and
 // those behind it were not tried. ReadBatch returns an error only with n = 0.
 //

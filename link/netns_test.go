@@ -43,7 +43,7 @@ func newNamespace(t *testing.T) *namespace {
 			call()
 		}
 	}()
-	needs(t, "make a network namespace", <-started)
+	needs(t, "make a network namespace", <-started, "unshare -rn go test ./link")
 	t.Cleanup(func() { close(ns.calls) })
 	ns.do(func() (err error) {
 		// Less noise; the tests do not depend on it.
@@ -78,7 +78,7 @@ func (ns *namespace) tap(name string) *link.TAP {
 		q, err = link.CreateTAP(link.TAPConfig{Name: name})
 		return err
 	})
-	needs(ns.t, "create a TAP", err)
+	needs(ns.t, "open /dev/net/tun", err, "sudo sh -c 'modprobe tun; chmod 666 /dev/net/tun'")
 	ns.t.Cleanup(func() { _ = q.Close() })
 	must(ns.t, q.SetCarrier(true))
 	return q
@@ -92,7 +92,7 @@ func (ns *namespace) wire(name string) *link.Wire {
 		q, err = link.CreateWire(link.WireConfig{Name: name})
 		return err
 	})
-	needs(ns.t, "create a wire", err)
+	must(ns.t, err)
 	ns.t.Cleanup(func() { _ = q.Close() })
 	must(ns.t, q.SetCarrier(true))
 	return q
@@ -161,23 +161,28 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// needTAP ends a test at its start where it cannot make namespaces and TAPs.
+func needTAP(t *testing.T) {
+	t.Helper()
+	newNamespace(t).tap("tap0")
+}
+
 // needs ends a test that this machine does not let run: listed in the file
 // FAIRLEAD_NOTRUN names, with the command that helps. Under CI everything has
 // to run.
-func needs(t *testing.T, what string, err error) {
+func needs(t *testing.T, what string, err error, help string) {
 	t.Helper()
 	switch {
 	case err == nil:
 		return
 	case os.Getenv("CI") != "" || !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist):
-		t.Fatalf("%s: %v", what, err)
+		t.Fatalf("cannot %s: %v", what, err)
 	}
-	reason := fmt.Sprintf("cannot %s: %v", what, err)
 	if list := os.Getenv("FAIRLEAD_NOTRUN"); list != "" {
 		f, err := os.OpenFile(list, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 		must(t, err)
-		_, err = fmt.Fprintf(f, "%s: %s\tunshare -rn go test ./link\n", t.Name(), reason)
+		_, err = fmt.Fprintf(f, "%s: cannot %s\t%s\n", t.Name(), what, help)
 		must(t, errors.Join(err, f.Close()))
 	}
-	t.Skip(reason)
+	t.Skipf("cannot %s: %v; try: %s", what, err, help)
 }

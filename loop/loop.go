@@ -39,10 +39,11 @@ func New(n int) (*Loop, error) {
 	for id := range n {
 		w, err := newWorker(l, id)
 		if err != nil {
+			err = fmt.Errorf("loop: start worker %d: %w", id, err)
 			for _, w := range l.workers {
-				w.closeDescriptors()
+				err = errors.Join(err, w.closeDescriptors())
 			}
-			return nil, fmt.Errorf("loop: start worker %d: %w", id, err)
+			return nil, err
 		}
 		l.workers = append(l.workers, w)
 	}

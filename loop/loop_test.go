@@ -1,0 +1,333 @@
+package loop_test
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/loop"
+)
+
+// handler is a Handler made of a function.
+type handler func(now int64, events uint32) bool
+
+func (h handler) Ready(now int64, events uint32) bool { return h(now, events) }
+
+func newLoop(t testing.TB, workers int) *loop.Loop {
+	t.Helper()
+	l, err := loop.New(workers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return l
+}
+
+// eventually waits for a condition that another goroutine brings about.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 5 s: %s", what)
+		}
+	}
+}
+
+func TestNewNeedsAWorker(t *testing.T) {
+	if _, err := loop.New(0); err == nil {
+		t.Error("a loop without workers was made")
+	}
+}
+
+func TestPostKeepsOrder(t *testing.T) {
+	w := newLoop(t, 1).Worker(0)
+	const goroutines, each = 4, 1000
+	var got [goroutines][]int // on the worker
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			for i := range each {
+				w.Post(func() { got[g] = append(got[g], i) })
+			}
+		})
+	}
+	wg.Wait()
+	w.Call(func() {
+		for g := range got {
+			if len(got[g]) != each || !slices.IsSorted(got[g]) {
+				t.Errorf("goroutine %d: %d calls, sorted: %v", g, len(got[g]), slices.IsSorted(got[g]))
+			}
+		}
+	})
+}
+
+// TestPostFromTheWorker: a call posted by a handler runs in the next turn, not
+// in this one.
+func TestPostFromTheWorker(t *testing.T) {
+	w := newLoop(t, 1).Worker(0)
+	var first, second int64
+	done := make(chan struct{})
+	w.Post(func() {
+		first = w.Now()
+		w.Post(func() { second = w.Now(); close(done) })
+	})
+	<-done
+	if second <= first {
+		t.Errorf("the second call ran at %d, in the turn of the first at %d", second, first)
+	}
+}
+
+func TestCallOnAWorkerPanics(t *testing.T) {
+	l := newLoop(t, 2)
+	l.Worker(0).Call(func() {
+		for name, call := range map[string]func(){
+			"Call on itself":  func() { l.Worker(0).Call(func() {}) },
+			"Call on another": func() { l.Worker(1).Call(func() {}) },
+			"Close":           func() { _ = l.Close() },
+		} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%s did not panic", name)
+					}
+				}()
+				call()
+			}()
+		}
+	})
+}
+
+// TestGraceWaitsForAHandler: what a worker was doing when Grace was called is
+// over when fn runs, while other workers sleep.
+func TestGraceWaitsForAHandler(t *testing.T) {
+	l := newLoop(t, 3)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	var left atomic.Bool
+	s := l.Worker(1).AddNotified(handler(func(int64, uint32) bool {
+		close(entered)
+		<-leave
+		left.Store(true)
+		return false
+	}))
+	s.Wake()
+	<-entered
+	graced := make(chan bool)
+	l.Grace(func() { graced <- left.Load() })
+	select {
+	case <-graced:
+		t.Fatal("Grace did not wait for the handler")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(leave)
+	if !<-graced {
+		t.Error("Grace ran before the handler returned")
+	}
+}
+
+// TestGraceComesAfterPosts: calls posted before Grace have run when fn runs,
+// also on workers that slept.
+func TestGraceComesAfterPosts(t *testing.T) {
+	l := newLoop(t, 2)
+	for range 200 {
+		var ran atomic.Int32
+		for i := range l.NumWorkers() {
+			l.Worker(i).Post(func() { ran.Add(1) })
+		}
+		graced := make(chan int32)
+		l.Grace(func() { graced <- ran.Load() })
+		if n := <-graced; n != 2 {
+			t.Fatalf("%d of 2 calls had run", n)
+		}
+	}
+}
+
+// TestGraceFromAWorker: the turn it is called in has to end first.
+func TestGraceFromAWorker(t *testing.T) {
+	l := newLoop(t, 2)
+	var over atomic.Bool
+	graced := make(chan bool)
+	l.Worker(0).Post(func() {
+		l.Grace(func() { graced <- over.Load() })
+		time.Sleep(10 * time.Millisecond)
+		over.Store(true)
+	})
+	if !<-graced {
+		t.Error("Grace did not wait for the turn it was called in")
+	}
+}
+
+func TestClose(t *testing.T) {
+	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
+	l, err := loop.New(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := l.Worker(0)
+	var ready, posted, timer atomic.Int32
+	busy := w.AddNotified(handler(func(int64, uint32) bool { ready.Add(1); return true }))
+	busy.Wake()
+	w.Call(func() { w.AfterFunc(time.Millisecond, func(int64) { timer.Add(1) }) })
+	eventually(t, "the timer fires", func() bool { return timer.Load() == 1 })
+	var graced atomic.Bool
+	l.Grace(func() { time.Sleep(10 * time.Millisecond); graced.Store(true) })
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !graced.Load() {
+		t.Error("Close did not wait for Grace")
+	}
+	n := ready.Load()
+	w.Post(func() { posted.Add(1) })
+	busy.Wake()
+	if w.Call(func() { posted.Add(1) }) {
+		t.Error("Call says it ran on a closed loop")
+	}
+	if _, err := w.Add(0, loop.In, handler(nil)); !errors.Is(err, loop.ErrClosed) {
+		t.Errorf("Add: %v, want %v", err, loop.ErrClosed)
+	}
+	busy.Remove()
+	late := make(chan struct{})
+	l.Grace(func() { close(late) })
+	<-late
+	if err := l.Close(); err != nil {
+		t.Errorf("Close again: %v", err)
+	}
+	time.Sleep(5 * time.Millisecond)
+	if ready.Load() != n || posted.Load() != 0 {
+		t.Errorf("after Close: %d handlers, %d posted calls", ready.Load()-n, posted.Load())
+	}
+	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
+	if now := openDescriptors(t); now != descriptors {
+		t.Errorf("%d descriptors before, %d after", descriptors, now)
+	}
+}
+
+// TestCloseAmidEverything has others post, wake, add and remove while the loop
+// ends. It is for the race detector and for the descriptor numbers.
+func TestCloseAmidEverything(t *testing.T) {
+	descriptors := openDescriptors(t)
+	for range 20 {
+		l, err := loop.New(2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		var stop atomic.Bool
+		for i := range 4 {
+			wg.Go(func() {
+				w := l.Worker(i % 2)
+				r, p := pipe(t)
+				defer closeAll(t, r, p)
+				for !stop.Load() {
+					s, err := w.Add(r, loop.In, handler(func(int64, uint32) bool { return false }))
+					if err != nil {
+						return
+					}
+					s.Wake()
+					w.Call(func() {})
+					s.Remove()
+					l.Grace(func() {})
+				}
+			})
+		}
+		time.Sleep(2 * time.Millisecond)
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		stop.Store(true)
+		wg.Wait()
+	}
+	eventually(t, "no descriptor is left", func() bool { return openDescriptors(t) == descriptors })
+}
+
+func TestStats(t *testing.T) {
+	w := newLoop(t, 1).Worker(0)
+	w.Call(func() { time.Sleep(20 * time.Millisecond) })
+	w.Call(func() {})
+	s := w.Stats()
+	if s.LongestTurn < 20*time.Millisecond || s.LongestTurn > 5*time.Second {
+		t.Errorf("longest turn %v, want 20 ms", s.LongestTurn)
+	}
+	if s = w.Stats(); s.LongestTurn >= 20*time.Millisecond {
+		t.Errorf("longest turn since asked last %v, want less than 20 ms", s.LongestTurn)
+	}
+	if s.Posted != 2 {
+		t.Errorf("%d posted calls, want 2", s.Posted)
+	}
+}
+
+// TestSleepIsNoTurn: the time a worker sleeps does not count as its longest
+// turn.
+func TestSleepIsNoTurn(t *testing.T) {
+	w := newLoop(t, 1).Worker(0)
+	w.Call(func() {})
+	w.Stats()
+	time.Sleep(300 * time.Millisecond)
+	w.Call(func() {})
+	w.Call(func() {})
+	if s := w.Stats(); s.LongestTurn >= 300*time.Millisecond {
+		t.Errorf("longest turn %v after 300 ms of sleep", s.LongestTurn)
+	}
+}
+
+// TestIdleWorkerSleeps: without anything to do a worker does not turn.
+func TestIdleWorkerSleeps(t *testing.T) {
+	w := newLoop(t, 1).Worker(0)
+	w.Call(func() {})
+	time.Sleep(10 * time.Millisecond)
+	before := w.Stats().Turns
+	time.Sleep(100 * time.Millisecond)
+	// The runtime sends its threads signals, each of which ends a sleep.
+	if turns := w.Stats().Turns - before; turns > 5 {
+		t.Errorf("%d turns in 100 ms of idleness", turns)
+	}
+}
+
+func TestClockIsMonotonic(t *testing.T) {
+	w := newLoop(t, 1).Worker(0)
+	before := loop.Clock()
+	var now int64
+	w.Call(func() { now = w.Now() })
+	if after := loop.Clock(); now < before || now > after {
+		t.Errorf("a turn between %d and %d began at %d", before, after, now)
+	}
+}
+
+func openDescriptors(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// pipe returns both ends, non-blocking.
+func pipe(t testing.TB) (r, w int) {
+	t.Helper()
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	return p[0], p[1]
+}
+
+func closeAll(t testing.TB, fds ...int) {
+	t.Helper()
+	for _, fd := range fds {
+		if err := unix.Close(fd); err != nil {
+			t.Error(err)
+		}
+	}
+}

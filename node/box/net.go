@@ -1,0 +1,225 @@
+package box
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"fairlead/link"
+)
+
+// carrierTimeout bounds the wait for the node to read the container's link.
+const carrierTimeout = 10 * time.Second
+
+// linkLocalTimeout bounds the wait for the IPv6 link-local address where
+// linkLocalAtOnce had no effect: a random part of a second, and a second for
+// the answers that do not come (RFC 4862 5.4).
+const linkLocalTimeout = 2500 * time.Millisecond
+
+// createTAP makes the device of an interface in the network namespace of the
+// calling thread, down and without carrier. The descriptor is the caller's.
+func createTAP(i *Interface) (fd, index int, err error) {
+	var dev interface {
+		Fd() int
+		Close() error
+	}
+	if i.Plain {
+		dev, err = link.CreateWire(link.WireConfig{Name: i.Name})
+	} else {
+		dev, err = link.CreateTAP(link.TAPConfig{Name: i.Name})
+	}
+	if err != nil {
+		return -1, 0, err
+	}
+	defer dev.Close()
+	ifi, err := net.InterfaceByName(i.Name)
+	if err != nil {
+		return -1, 0, fmt.Errorf("find interface %s: %w", i.Name, err)
+	}
+	fd, err = unix.FcntlInt(uintptr(dev.Fd()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, 0, fmt.Errorf("interface %s: %w", i.Name, err)
+	}
+	return fd, ifi.Index, nil
+}
+
+// setupNetwork gives the container's network namespace its addresses and
+// routes.
+func (c *container) setupNetwork() error {
+	if c.spec.Network == NetworkOwn {
+		linkLocalAtOnce(c.spec.Interface.Name, c.warn)
+	}
+	for name, value := range c.spec.Sysctls {
+		if err := setSysctl(name, value); err != nil {
+			return err
+		}
+	}
+	if !c.spec.ownNet() {
+		return nil
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err == nil {
+		err = h.LinkSetUp(lo)
+	}
+	if err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	if c.spec.Network != NetworkOwn {
+		return nil
+	}
+	return setupInterface(h, c.spec.Interface)
+}
+
+// linkLocalAtOnce makes the IPv6 link-local address fe80:: and the MAC by
+// EUI-64, and usable without duplicate address detection: the switch lets
+// nobody else have this MAC, so there is nothing to detect. (dad_transmits=0
+// would still wait for a random part of a second, addrconf_dad_kick in
+// net/ipv6/addrconf.c.)
+func linkLocalAtOnce(name string, warn func(string, ...any)) {
+	for _, key := range []string{"addr_gen_mode", "accept_dad"} {
+		err := setSysctl("net/ipv6/conf/"+name+"/"+key, "0")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
+			warn("%v", err)
+		}
+	}
+}
+
+// setupInterface gives an interface its addresses, sets it up and routes by
+// it. h and the calling thread are in its namespace.
+func setupInterface(h *netlink.Handle, i *Interface) error {
+	l, err := h.LinkByName(i.Name)
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", i.Name, err)
+	}
+	if err := h.LinkSetHardwareAddr(l, i.MAC[:]); err != nil {
+		return fmt.Errorf("interface %s: set MAC %v: %w", i.Name, i.MAC, err)
+	}
+	if i.MTU != 0 {
+		if err := h.LinkSetMTU(l, i.MTU); err != nil {
+			return fmt.Errorf("interface %s: set MTU %d: %w", i.Name, i.MTU, err)
+		}
+	}
+	for _, p := range i.Addresses {
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+		if p.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD
+		}
+		if err := h.AddrAdd(l, a); err != nil {
+			return fmt.Errorf("interface %s: add address %v: %w", i.Name, p, err)
+		}
+	}
+	if err := h.LinkSetUp(l); err != nil {
+		return fmt.Errorf("set interface %s up: %w", i.Name, err)
+	}
+	for _, g := range i.Gateways {
+		err := h.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: g.AsSlice()})
+		if errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("interface %s: there is a default route already; attach without a gateway", i.Name)
+		} else if err != nil {
+			return fmt.Errorf("interface %s: add default route via %v: %w", i.Name, g, err)
+		}
+	}
+	return nil
+}
+
+// waitCarrier waits until the node reads the other end: what a command sends
+// before is lost, a TCP connection it opens takes a second longer.
+func waitCarrier(name string, timeout time.Duration, warn func(string, ...any)) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	// Subscribe before the first look, so that no change falls between.
+	events, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV6_IFADDR)
+	if err != nil {
+		return fmt.Errorf("subscribe to link changes: %w", err)
+	}
+	defer events.Close()
+	deadline := time.Now().Add(timeout)
+	carrier := false
+	for {
+		l, err := h.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("find interface %s: %w", name, err)
+		}
+		if !carrier && l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 {
+			carrier, deadline = true, time.Now().Add(linkLocalTimeout)
+		}
+		if carrier && linkLocalReady(h, l) {
+			return nil
+		}
+		left := time.Until(deadline)
+		switch {
+		case left > 0:
+		case carrier:
+			warn("interface %s: its IPv6 link-local address is not usable yet", name)
+			return nil
+		default:
+			return fmt.Errorf("interface %s has no carrier after %v: the node does not read its link", name, timeout)
+		}
+		tv := unix.NsecToTimeval(left.Nanoseconds())
+		if err := events.SetReceiveTimeout(&tv); err != nil {
+			return fmt.Errorf("wait for carrier: %w", err)
+		}
+		// Whatever it says, we look again; ENOBUFS means it said too much.
+		_, _, err = events.Receive()
+		if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
+			return fmt.Errorf("wait for carrier: %w", err)
+		}
+	}
+}
+
+// linkLocalReady reports whether the interface's IPv6 link-local address can
+// be used, or none is to be expected.
+func linkLocalReady(h *netlink.Handle, l netlink.Link) bool {
+	disabled, ok := sysctl("net/ipv6/conf/" + l.Attrs().Name + "/disable_ipv6")
+	if !ok || disabled != 0 {
+		return true
+	}
+	addrs, err := h.AddrList(l, netlink.FAMILY_V6)
+	return err == nil && slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
+		return a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0
+	})
+}
+
+// sysctlPath takes both notations of sysctl(8): with dots, or with slashes
+// where a name itself has a dot.
+func sysctlPath(name string) string {
+	if !strings.Contains(name, "/") {
+		name = strings.ReplaceAll(name, ".", "/")
+	}
+	return "/proc/sys/" + name
+}
+
+// sysctl reads an integer; ok is false where there is none.
+func sysctl(name string) (value int, ok bool) {
+	text, err := os.ReadFile(sysctlPath(name))
+	if err != nil {
+		return 0, false
+	}
+	value, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	return value, err == nil
+}
+
+func setSysctl(name, value string) error {
+	if err := os.WriteFile(sysctlPath(name), []byte(value), 0); err != nil {
+		return fmt.Errorf("sysctl %s=%s: %w", name, value, err)
+	}
+	return nil
+}

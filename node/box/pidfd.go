@@ -1,0 +1,165 @@
+package box
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// OpenPID returns a pidfd, the caller's to close.
+func OpenPID(pid int) (int, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	switch {
+	case err == unix.ESRCH || err == unix.EINVAL && pid <= 0:
+		return -1, fmt.Errorf("process %d: no such process", pid)
+	case err == unix.EINVAL || err == unix.ENOENT: // ENOENT: since 6.15, EINVAL before: a thread
+		return -1, fmt.Errorf("process %d: a thread, not a process", pid)
+	case err != nil:
+		return -1, fmt.Errorf("process %d: pidfd_open: %w", pid, err)
+	}
+	return fd, nil
+}
+
+// SignalPIDFD sends sig to the process, which cannot have become another one.
+func SignalPIDFD(pidfd int, sig syscall.Signal) error {
+	if err := unix.PidfdSendSignal(pidfd, sig, nil, 0); err != nil {
+		return fmt.Errorf("signal process: %w", err)
+	}
+	return nil
+}
+
+// PIDFDAlive reports whether the process has not ended, a zombie has. A
+// descriptor that is no pidfd is an error, so this also identifies one that
+// somebody handed over.
+func PIDFDAlive(pidfd int) (bool, error) {
+	err := unix.PidfdSendSignal(pidfd, 0, nil, 0)
+	if err != nil && err != unix.ESRCH && err != unix.EPERM {
+		return false, fmt.Errorf("descriptor %d is not a pidfd: %w", pidfd, err)
+	}
+	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	if _, err := retryInt(func() (int, error) { return unix.Poll(poll, 0) }); err != nil {
+		return false, fmt.Errorf("poll pidfd: %w", err)
+	}
+	return poll[0].Revents == 0, nil
+}
+
+// PIDOf returns the process's number in our pid namespace.
+func PIDOf(pidfd int) (int, error) {
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "Pid:"); ok {
+			pid, err := strconv.Atoi(strings.TrimSpace(value))
+			if err == nil && pid > 0 {
+				return pid, nil
+			}
+			return 0, errEnded // or is of another pid namespace, and we cannot name it either
+		}
+	}
+	return 0, fmt.Errorf("descriptor %d is not a pidfd", pidfd)
+}
+
+var errEnded = errors.New("the process has ended")
+
+// A NSID identifies a namespace as long as somebody keeps it alive.
+type NSID struct{ Dev, Ino uint64 }
+
+// UserNS identifies the user namespace of a process.
+func UserNS(pidfd int) (NSID, error) { return nsOf(pidfd, unix.CLONE_NEWUSER) }
+
+// NetNS identifies the network namespace of a process.
+func NetNS(pidfd int) (NSID, error) { return nsOf(pidfd, unix.CLONE_NEWNET) }
+
+func nsOf(pidfd, kind int) (NSID, error) {
+	fd, err := openNS(pidfd, kind)
+	if err != nil {
+		return NSID{}, err
+	}
+	defer unix.Close(fd)
+	return nsID(fd)
+}
+
+func nsID(fd int) (NSID, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return NSID{}, fmt.Errorf("stat namespace: %w", err)
+	}
+	return NSID{Dev: st.Dev, Ino: st.Ino}, nil
+}
+
+// The kinds of namespaces we ask for.
+var nsKinds = map[int]struct {
+	file  string
+	ioctl int // PIDFD_GET_…_NAMESPACE, Linux 6.11
+}{
+	unix.CLONE_NEWUSER: {"user", unix.PIDFD_GET_USER_NAMESPACE},
+	unix.CLONE_NEWNET:  {"net", unix.PIDFD_GET_NET_NAMESPACE},
+}
+
+// openNS opens a namespace of the process. Before Linux 6.11 it goes through
+// /proc/PID, where PID may be another process by now; if the one we hold is
+// alive afterwards it was not.
+func openNS(pidfd, kind int) (int, error) {
+	k := nsKinds[kind]
+	fd, err := unix.IoctlRetInt(pidfd, uint(k.ioctl))
+	if err == nil {
+		return fd, nil
+	}
+	if err == unix.ESRCH {
+		return -1, errEnded
+	} else if err == unix.EACCES {
+		return -1, fmt.Errorf("open its %s namespace: %w", k.file, err)
+	}
+	return openNSByProc(pidfd, k.file)
+}
+
+func openNSByProc(pidfd int, file string) (int, error) {
+	pid, err := PIDOf(pidfd)
+	if err != nil {
+		return -1, err
+	}
+	path := fmt.Sprintf("/proc/%d/ns/%s", pid, file)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	if alive, err := PIDFDAlive(pidfd); err != nil || !alive {
+		unix.Close(fd)
+		return -1, errEnded
+	}
+	return fd, nil
+}
+
+// openForeignNS opens a namespace of the process for joining; fd is -1 when we
+// are in it already, because joining one's own user namespace is refused.
+func openForeignNS(pidfd, kind int) (namespace, error) {
+	fd, err := openNS(pidfd, kind)
+	if err != nil {
+		return namespace{fd: -1}, err
+	}
+	same, err := isOurNS(fd, kind)
+	if err != nil || same {
+		unix.Close(fd)
+		return namespace{fd: -1}, err
+	}
+	return namespace{fd: fd, kind: kind}, nil
+}
+
+// isOurNS reports whether fd is the namespace this process is in.
+func isOurNS(fd, kind int) (bool, error) {
+	self, err := OpenPID(os.Getpid())
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(self)
+	ours, err1 := nsOf(self, kind)
+	its, err2 := nsID(fd)
+	return ours == its, errors.Join(err1, err2)
+}

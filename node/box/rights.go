@@ -1,0 +1,114 @@
+package box
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// idMaps returns the id maps of a container. Who may map every id he has (root
+// with CAP_SETUID and CAP_SETGID) maps each to itself; anybody else may map
+// one, himself, and is root inside.
+func idMaps() (uids, gids []syscall.SysProcIDMap, setgroups bool, err error) {
+	if os.Geteuid() != 0 || !haveCaps(unix.CAP_SETUID, unix.CAP_SETGID) {
+		uids = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		gids = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+		return uids, gids, false, nil
+	}
+	if uids, err = identity("/proc/self/uid_map"); err != nil {
+		return nil, nil, false, err
+	}
+	if gids, err = identity("/proc/self/gid_map"); err != nil {
+		return nil, nil, false, err
+	}
+	// Once denied, setgroups stays denied in every namespace below (user_namespaces(7)).
+	state, err := os.ReadFile("/proc/self/setgroups")
+	return uids, gids, err == nil && strings.TrimSpace(string(state)) != "deny", nil
+}
+
+// identity maps every id that path, a uid_map or gid_map, has inside to itself.
+func identity(path string) ([]syscall.SysProcIDMap, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the id map: %w", err)
+	}
+	maps, err := parseIDMap(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("read the id map %s: %w", path, err)
+	}
+	return maps, nil
+}
+
+// parseIDMap reads the lines "inside outside size" of user_namespaces(7).
+func parseIDMap(text string) (maps []syscall.SysProcIDMap, err error) {
+	for line := range strings.Lines(text) {
+		var inside, outside, size int
+		if _, err := fmt.Sscan(line, &inside, &outside, &size); err != nil {
+			return nil, fmt.Errorf("%q: %w", line, err)
+		}
+		maps = append(maps, syscall.SysProcIDMap{ContainerID: inside, HostID: inside, Size: size})
+	}
+	return maps, nil
+}
+
+// haveCaps reports whether each capability is in our effective set.
+func haveCaps(caps ...int) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return false
+	}
+	for _, c := range caps {
+		if data[c/32].Effective&(1<<(c%32)) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// explainClone names what keeps this machine from making the namespaces of a
+// container, and the command that mends it.
+func explainClone(err error) error {
+	cause := err
+	err = fmt.Errorf("make namespaces: %w", err)
+	if !errors.Is(cause, unix.EPERM) && !errors.Is(cause, unix.ENOSPC) && !errors.Is(cause, unix.EINVAL) {
+		return err
+	}
+	if v, ok := sysctl("kernel.unprivileged_userns_clone"); ok && v == 0 {
+		return mend(err, "kernel.unprivileged_userns_clone is 0", "sudo sysctl -w kernel.unprivileged_userns_clone=1")
+	}
+	for _, kind := range []string{"user", "net", "mnt", "pid", "uts", "ipc"} {
+		name := "user.max_" + kind + "_namespaces"
+		if v, ok := sysctl(name); ok && v == 0 {
+			return mend(err, name+" is 0", "sudo sysctl -w "+name+"=15000")
+		}
+	}
+	switch {
+	case errors.Is(cause, unix.ENOSPC):
+		return mend(err, "all that user.max_*_namespaces allows are in use, or they are nested 32 deep", "sudo sysctl -w user.max_user_namespaces=60000 user.max_net_namespaces=60000")
+	case errors.Is(cause, unix.EINVAL):
+		return fmt.Errorf("%w: this kernel lacks user, pid or network namespaces (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS)", err)
+	case os.Geteuid() == 0 && !haveCaps(unix.CAP_SETFCAP):
+		return fmt.Errorf("%w: root without CAP_SETFCAP may not map uid 0; run as another user", err)
+	}
+	return fmt.Errorf("%w: the container or sandbox we run in forbids user namespaces (docker run --security-opt seccomp=unconfined allows them)", err)
+}
+
+// explainInside adds to an EPERM of a step that root in a fresh user namespace
+// may take why that root has no rights.
+func explainInside(err error) error {
+	if v, ok := sysctl("kernel.apparmor_restrict_unprivileged_userns"); ok && v != 0 && errors.Is(err, unix.EPERM) {
+		return mend(err, "kernel.apparmor_restrict_unprivileged_userns gives user namespaces no capabilities",
+			"sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
+	}
+	return err
+}
+
+// mend is err with its cause and the command against it.
+func mend(err error, cause, command string) error {
+	return fmt.Errorf("%w: %s; mend it with: %s", err, cause, command)
+}

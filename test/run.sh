@@ -31,6 +31,7 @@ round() {
 	bin/world go test -exec "'$PWD/bin/world'" -p 1 -count 1 -timeout 4m "$@"
 }
 
+trap 'exit 130' INT TERM
 failed=0
 start=$SECONDS
 if [ ${#race[@]} = 0 ]; then
@@ -40,7 +41,9 @@ else
 	# a program under the detector sleeps before it ends would double the time.
 	rm -f .cache/race.*
 	export GORACE="atexit_sleep_ms=0 log_path=$PWD/.cache/race"
-	CGO_ENABLED=1 go build -race -o bin/race/ ./cmd/...
+	# Static as the real one is, because it also runs where there is no libc.
+	CGO_ENABLED=1 go build -race -tags netgo,osusergo -ldflags '-linkmode external -extldflags -static' \
+		-o bin/race/ ./cmd/...
 	CGO_ENABLED=1 FAIRLEAD_BIN=$PWD/bin/race/fairlead round -race "$@" || failed=1
 	if compgen -G '.cache/race.*' >/dev/null; then
 		cat .cache/race.*

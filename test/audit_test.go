@@ -1,0 +1,196 @@
+package test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"fairlead/node/api"
+	"fairlead/test/lab"
+)
+
+// cleanup is what every test ends with: at rest all frames are accounted for,
+// then the node goes down with all containers, and nothing of it is left. Its
+// log, which goes with it, must not speak of trouble.
+func (n *node) cleanup() {
+	n.t.Helper()
+	n.followLog()
+	if n.t.Failed() {
+		n.t.Logf("at the end:\n%s\n%s", n.show("show", "switch", "-v"), n.show("show", "drops"))
+	} else if n.runs() {
+		n.audit()
+	}
+	for _, c := range n.clients {
+		c.stop()
+	}
+	if out := n.show("down", "--all"); out != "" {
+		n.t.Errorf("fairlead down --all: %s", out)
+	}
+	lab.Eventually(n.t, 5*time.Second, func() error {
+		if _, err := os.Stat(n.dir); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("the node directory is still there (%v): %s", err, n.listing())
+		}
+		return nil
+	})
+	n.judgeLogs()
+}
+
+// show is the output of a call in cleanup, where nothing may end the test.
+func (n *node) show(args ...string) string {
+	ctx, cancel := contextWithPatience()
+	defer cancel()
+	out, err := n.command(ctx, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Sprintf("%v\n%s", err, out)
+	}
+	return string(out)
+}
+
+func contextWithPatience() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}
+
+// listing is what lies in the node directory.
+func (n *node) listing() string {
+	names, _ := filepath.Glob(n.dir + "/*")
+	return strings.Join(names, " ")
+}
+
+// runs reports whether a node answers.
+func (n *node) runs() bool {
+	_, err := os.Stat(api.Socket(n.dir))
+	return err == nil && n.ask("/v1/version", new(api.VersionInfo)) == nil
+}
+
+// ask asks the node itself.
+func (n *node) ask(path string, into any) error {
+	ctx, cancel := contextWithPatience()
+	defer cancel()
+	return api.NewClient(n.dir).Get(ctx, path, into)
+}
+
+// audit waits until nothing is in flight and holds the node's counters against
+// the conservation law and against the kernel's inside every container. Counters
+// that are once equal were read at rest; a frame that nobody counted keeps them
+// apart for good.
+func (n *node) audit() {
+	n.t.Helper()
+	lab.Eventually(n.t, 5*time.Second, func() error {
+		var check api.Check
+		if err := n.ask("/v1/check", &check); err != nil {
+			return err
+		}
+		if len(check.Violations) > 0 {
+			return errors.New(strings.Join(check.Violations, "\n"))
+		}
+		return n.compareWithKernel()
+	})
+}
+
+// compareWithKernel compares each port with the interface at its other end.
+func (n *node) compareWithKernel() error {
+	var switches []api.Switch
+	var containers []api.Container
+	if err := errors.Join(n.ask("/v1/switches", &switches), n.ask("/v1/containers", &containers)); err != nil {
+		return err
+	}
+	pids := map[uint64]int{} // by network namespace: a port may outlive its first container
+	for _, c := range containers {
+		if info, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", c.Pid)); err == nil {
+			pids[info.Sys().(*syscall.Stat_t).Ino] = c.Pid
+		}
+	}
+	for _, s := range switches {
+		for _, p := range s.Ports {
+			pid, ok := pids[p.Netns]
+			if !ok {
+				return fmt.Errorf("port %d (%s): no container lives in its network namespace %d", p.Port, p.Container, p.Netns)
+			}
+			inside, err := kernelCounts(pid, p.Interface)
+			if err != nil {
+				return err
+			}
+			c := p.Counts
+			if us := (kernel{c.Written, c.WrittenBytes, c.Read, c.ReadBytes}); us != inside {
+				return fmt.Errorf("port %d (%s): the switch counted %+v, the kernel inside %+v", p.Port, p.Container, us, inside)
+			}
+		}
+	}
+	return nil
+}
+
+// kernel is what the kernel counts on an interface: frames and bytes, received
+// and sent, as seen from inside.
+type kernel struct{ rx, rxBytes, tx, txBytes uint64 }
+
+// kernelCounts reads them for the network namespace of a process.
+func kernelCounts(pid int, device string) (k kernel, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", pid))
+	if err != nil {
+		return k, err
+	}
+	for line := range strings.Lines(string(text)) {
+		name, numbers, _ := strings.Cut(line, ":")
+		if strings.TrimSpace(name) != device {
+			continue
+		}
+		var skip uint64 // errs drop fifo frame compressed multicast
+		_, err := fmt.Sscan(numbers, &k.rxBytes, &k.rx, &skip, &skip, &skip, &skip, &skip, &skip, &k.txBytes, &k.tx)
+		return k, err
+	}
+	return k, fmt.Errorf("process %d has no interface %s", pid, device)
+}
+
+// followLog keeps the log of the node that runs open, because the node removes
+// it when it ends.
+func (n *node) followLog() {
+	f, err := os.Open(filepath.Join(n.dir, "node.log"))
+	if err != nil {
+		return // there is no node
+	}
+	if n.log != nil {
+		old, err1 := n.log.Stat()
+		now, err2 := f.Stat()
+		if err1 == nil && err2 == nil && os.SameFile(old, now) {
+			f.Close()
+			return
+		}
+		n.keepLog()
+	}
+	n.log = f
+}
+
+// keepLog takes what the last node has written.
+func (n *node) keepLog() {
+	text, err := io.ReadAll(n.log)
+	if err != nil {
+		n.t.Errorf("read the node's log: %v", err)
+	}
+	n.logs = append(n.logs, string(text))
+	n.log.Close()
+	n.log = nil
+}
+
+// trouble is what a healthy node does not write.
+var trouble = regexp.MustCompile(`(?m)^panic:|^fatal error:|DATA RACE|^SIG[A-Z]+:| ERROR `)
+
+func (n *node) judgeLogs() {
+	n.t.Helper()
+	if n.log != nil {
+		n.keepLog()
+	}
+	for _, text := range n.logs {
+		if m := trouble.FindString(text); m != "" {
+			n.t.Errorf("the node's log holds %q:\n%s", m, text)
+		} else if n.t.Failed() {
+			n.t.Logf("the node's log:\n%s", text)
+		}
+	}
+}

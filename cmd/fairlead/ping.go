@@ -76,7 +76,8 @@ type pinger struct {
 	id    int
 	sent  map[int]time.Time // by sequence number, until answered
 	rtt   []time.Duration
-	total int
+	total int // requests
+	errs  int // answers that say it did not arrive
 }
 
 // newPinger opens a ping socket where the kernel lets us have one
@@ -239,6 +240,7 @@ func (p *pinger) take(out io.Writer, a answer) {
 	case *icmp.DstUnreach:
 		if seq, ours := p.quoted(body.Data); ours {
 			delete(p.sent, seq)
+			p.errs++
 			fmt.Fprintf(out, "From %s: icmp_seq=%d %s\n", a.from, seq, unreachable(a.message, p.v6))
 		}
 	}
@@ -280,8 +282,12 @@ func (p *pinger) summary(out io.Writer, name string, start time.Time) int {
 	if p.total > 0 {
 		loss = 100 * float64(p.total-got) / float64(p.total)
 	}
-	fmt.Fprintf(out, "\n--- %s ping statistics ---\n%d packets transmitted, %d received, %.0f%% packet loss, time %dms\n",
-		name, p.total, got, loss, time.Since(start).Milliseconds())
+	errs := ""
+	if p.errs > 0 {
+		errs = fmt.Sprintf("+%d errors, ", p.errs)
+	}
+	fmt.Fprintf(out, "\n--- %s ping statistics ---\n%d packets transmitted, %d received, %s%.0f%% packet loss, time %dms\n",
+		name, p.total, got, errs, loss, time.Since(start).Milliseconds())
 	if got == 0 {
 		return 0
 	}

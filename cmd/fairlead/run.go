@@ -119,7 +119,7 @@ func (o *runOptions) start(ctx context.Context, c *api.Client, created *api.Crea
 	fds := []int{b.PIDFD, b.Node}
 	if b.TAP >= 0 {
 		attach.Descriptors = append(attach.Descriptors, "tap")
-		attach.Interface = spec.Interface.Name
+		attach.Interface, attach.Index = spec.Interface.Name, b.Index
 		fds = append(fds, b.TAP)
 	}
 	if err := c.Hand(ctx, containerPath(created.ID, "attach"), attach, fds); err != nil {

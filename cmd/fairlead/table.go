@@ -81,7 +81,7 @@ func switchDetails(out io.Writer, switches []api.Switch) {
 
 func portDetails(out io.Writer, p *api.Port) {
 	fmt.Fprintf(out, "  port %d: %s (%s), %s, %s\n", p.Port, p.Container, shortID(p.ID, false), dash(p.IP), p.MAC)
-	fmt.Fprintf(out, "    cable    %s: %s, index %d, in network namespace %d of pid %d\n", p.Kind, p.Interface, p.Index, p.Netns, p.Pid)
+	fmt.Fprintf(out, "    cable    %s: %s\n", p.Kind, inside(p))
 	if p.HostIface != "" {
 		fmt.Fprintf(out, "             other end: %s on the host\n", p.HostIface)
 	} else {
@@ -95,6 +95,21 @@ func portDetails(out io.Writer, p *api.Port) {
 	fmt.Fprintf(out, "    out      %s to the container\n", frames(c.Written, c.WrittenSegments, c.WrittenBytes))
 	reasonLine(out, "dropped", c.Dropped)
 	reasonLine(out, "failed", c.Failed)
+}
+
+// inside says where the container's end of the cable is, as far as it is known.
+func inside(p *api.Port) string {
+	s := p.Interface
+	if p.Index != 0 {
+		s += fmt.Sprintf(", index %d", p.Index)
+	}
+	if p.Netns != 0 {
+		s += fmt.Sprintf(", in network namespace %d", p.Netns)
+	}
+	if p.Pid != 0 {
+		s += fmt.Sprintf(" of pid %d", p.Pid)
+	}
+	return s
 }
 
 // frames says how many frames there were, and when large ones crossed whole

@@ -57,10 +57,10 @@ func (g *Gateway) arpReply(f *packet.Frame, buf []byte) int {
 	return packet.VNetLen + n
 }
 
-// echoReply answers one packet of a ping. Sums over 16-bit words do not depend
-// on their order, so turning the addresses round leaves the header checksum
-// right; the type's change is added to the ICMP checksum, which in a first
-// fragment covers fragments we never see together.
+// echoReply answers one packet of a ping, whole or a fragment; ID, flags and
+// options stay, so the answers to the fragments are the fragments of the answer.
+// The change of type is added to the ICMP checksum and not summed anew, because
+// in a first fragment it covers fragments we never see together.
 func (g *Gateway) echoReply(f *packet.Frame, buf []byte) int {
 	ether := g.reply(f, buf, f.Len())
 	ip := packet.IPv4(ether[f.L3:])
@@ -73,7 +73,13 @@ func (g *Gateway) echoReply(f *packet.Frame, buf []byte) int {
 		icmp := packet.ICMP(ether[f.L4:])
 		turned := packet.Delta(0).Replace16(packet.ICMPEcho<<8, packet.ICMPEchoReply<<8)
 		icmp.SetType(packet.ICMPEchoReply)
-		icmp.SetChecksum(turned.Update(icmp.Checksum()))
+		sum := turned.Update(icmp.Checksum())
+		if sum == 0 {
+			// Of the two zeros of ones' complement this one is right for a
+			// message of nothing but zeros as well (RFC 1624 section 3).
+			sum = 0xffff
+		}
+		icmp.SetChecksum(sum)
 	}
 	return packet.VNetLen + f.Len()
 }

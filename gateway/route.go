@@ -105,9 +105,10 @@ func (g *Gateway) routeARP(f *packet.Frame, d *packet.Decision) {
 		d.Originate = packet.OriginARPReply
 	}
 	take(d)
-	// RFC 826: merge what is known already, add only who talks to us.
+	// RFC 826: merge what is known already, add only who talks to us. Nobody is
+	// behind a group's MAC (RFC 1812 3.3.2).
 	sender := a.SenderIP()
-	if sender == ([4]byte{}) || !g.subnet.Contains(netip.AddrFrom4(sender)) {
+	if sender == ([4]byte{}) || a.SenderMAC().IsGroup() || !g.subnet.Contains(netip.AddrFrom4(sender)) {
 		return
 	}
 	g.mu.Lock()
@@ -116,11 +117,14 @@ func (g *Gateway) routeARP(f *packet.Frame, d *packet.Decision) {
 	d.Neighbour = (forMe || ok) && !(known.MAC == a.SenderMAC() && known.Port == f.Port && f.Time-known.Seen < 1e9)
 }
 
-// routable reports whether the addresses are ones a router may act upon:
-// martian sources, groups and broadcasts are not (RFC 1812 5.3.7).
+// routable reports whether a router may act upon the header: its checksum is
+// right (RFC 1812 5.2.2), and the addresses are no martians, groups or
+// broadcasts (RFC 1812 5.3.7).
 func (g *Gateway) routable(ip packet.IPv4) bool {
 	src, dst := ip.Src(), ip.Dst()
-	return src != [4]byte{} && src[0] < 224 && dst[0] != 0 && dst[0] < 224 && dst != g.broadcast
+	return src != [4]byte{} && src[0] < 224 && src != g.broadcast &&
+		dst[0] != 0 && dst[0] < 224 && dst != g.broadcast &&
+		packet.Sum(ip[:ip.HeaderLen()], 0) == 0xffff
 }
 
 // isEcho reports whether the frame is part of a ping. A later fragment of ICMP

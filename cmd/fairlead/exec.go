@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +29,7 @@ as with run. When you leave, what it started is hung up.`,
 			}
 			t, err := openTerminal(tty, interactive)
 			if err != nil {
-				return err
+				return fmt.Errorf("exec: %w", err)
 			}
 			defer t.close()
 			if tty {

@@ -7,11 +7,15 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // imageRef is how an image is written, distribution/reference in short:
-// [HOST[:PORT]/][PATH/]NAME[:TAG][@DIGEST].
-var imageRef = regexp.MustCompile(`^([a-z0-9.-]+(:[0-9]+)?/)?([a-z0-9]+([._-]+[a-z0-9]+)*/)*[a-z0-9]+([._-]+[a-z0-9]+)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
+// [HOST[:PORT]/][PATH/]NAME[:TAG][@DIGEST]. Compiled when needed: a container's
+// init has this package's variables too.
+var imageRef = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([a-z0-9.-]+(:[0-9]+)?/)?([a-z0-9]+([._-]+[a-z0-9]+)*/)*[a-z0-9]+([._-]+[a-z0-9]+)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
+})
 
 // knownImages are names that people type out of habit and that are no command.
 var knownImages = []string{
@@ -42,7 +46,7 @@ func imageHint(command []string, interactive, otherTree bool, found func(string)
 }
 
 func looksLikeImage(name string) bool {
-	if !imageRef.MatchString(name) {
+	if !imageRef().MatchString(name) {
 		return false // an absolute path or ./x as well
 	}
 	return strings.ContainsAny(name, ":/@") || slices.Contains(knownImages, name)

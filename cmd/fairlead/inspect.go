@@ -61,7 +61,7 @@ func printInspect(out io.Writer, found []*api.Inspect) {
 }
 
 func parseFormat(format string) (*template.Template, error) {
-	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{
+	t, err := template.New("format").Option("missingkey=error").Funcs(template.FuncMap{
 		"json": toJSON, "join": strings.Join, "split": strings.Split, "lower": strings.ToLower, "upper": strings.ToUpper,
 	}).Parse(format)
 	if err != nil {

@@ -139,15 +139,19 @@ func get(ctx context.Context, url string, out io.Writer) error {
 	return nil
 }
 
-// innermost is err without the URL that net/http puts before it, or why ctx
-// ended.
+// innermost is err without the URL and the addresses that were said already, or
+// why ctx ended.
 func innermost(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	var u *url.Error
 	if errors.As(err, &u) {
-		return u.Err
+		err = u.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
 	}
 	return err
 }
@@ -160,7 +164,7 @@ func newUDPEcho() *cobra.Command {
 		Short: "Send UDP datagrams back, or ask somebody who does",
 		Example: `  fairlead run -d --name echo -- fairlead probe udp-echo
   fairlead run -- fairlead probe udp-echo 172.17.0.2:7 hello`,
-		Args: cobra.MaximumNArgs(2),
+		Args: atMost(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return serveUDP(cmd.Context(), addr, cmd.OutOrStdout())
@@ -173,7 +177,7 @@ func newUDPEcho() *cobra.Command {
 				return wrongCall(cmd, "%q is not HOST:PORT such as 172.17.0.2:7", args[0])
 			}
 			if err := askUDP(cmd.OutOrStdout(), args[0], text, timeout); err != nil {
-				return noAnswer(cmd, fmt.Errorf("probe udp-echo %s: %w", args[0], err))
+				return noAnswer(cmd, fmt.Errorf("probe udp-echo %s: %w", args[0], innermost(cmd.Context(), err)))
 			}
 			return nil
 		},

@@ -189,6 +189,16 @@ func exactly(n int) cobra.PositionalArgs {
 	}
 }
 
+// atMost wants n arguments or fewer, in Docker's words.
+func atMost(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > n {
+			return wrongCall(cmd, "requires at most %s, and got %q too", arguments(n), args[n])
+		}
+		return nil
+	}
+}
+
 func arguments(n int) string {
 	if n == 1 {
 		return "1 argument"

@@ -56,7 +56,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 
 	term, err := o.terminal()
 	if err != nil {
-		return err
+		return fmt.Errorf("run: %w", err)
 	}
 	defer term.close()
 	b, id, err := o.begin(ctx, cmd, term, signals)

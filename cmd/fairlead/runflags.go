@@ -194,5 +194,5 @@ func pairs(flag string, args []string) (map[string]string, error) {
 	return m, nil
 }
 
-// errNotATTY is Docker's text for -t where there is no terminal.
-var errNotATTY = errors.New("the input device is not a TTY")
+// errNotATTY says in Docker's words that -i -t finds no terminal.
+var errNotATTY = errors.New("the input device is not a TTY; leave out -t")

@@ -96,7 +96,7 @@ func newView(name, what string, v view) *cobra.Command {
 // watchInterval reads --watch, --watch=2s and --watch 2s.
 func watchInterval(cmd *cobra.Command, interval time.Duration, args []string) (time.Duration, error) {
 	if len(args) > 1 {
-		return 0, exactly(1)(cmd, args)
+		return 0, atMost(1)(cmd, args)
 	}
 	if len(args) == 1 {
 		d, err := time.ParseDuration(args[0])

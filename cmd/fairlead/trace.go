@@ -31,12 +31,10 @@ With a container, only what comes from it or goes to it.`,
   fairlead trace web
   fairlead trace --words -n 1
   fairlead trace --json | jq .reason`,
-		Args: cobra.ArbitraryArgs,
+		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := "/v1/trace"
 			switch {
-			case len(args) > 1:
-				return exactly(1)(cmd, args)
 			case len(args) == 1:
 				path += "?container=" + url.QueryEscape(args[0])
 			case o.count < 0:

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"fairlead/link"
+	"fairlead/test/lab"
 )
 
 // BenchmarkStart measures a container from Start to the command's start, and
@@ -33,7 +34,8 @@ func BenchmarkStart(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StopTimer()
-		b.ReportMetric(pss(b, box.PID), "kB-init")
+		b.ReportMetric(memory(b, box.PID, "Pss"), "kB-PSS")
+		b.ReportMetric(memory(b, box.PID, "Pss_Anon"), "kB-anon")
 		_ = SignalPIDFD(box.PIDFD, 9)
 		box.TAP = -1
 		tap.Close()
@@ -43,17 +45,31 @@ func BenchmarkStart(b *testing.B) {
 	}
 }
 
-// pss is a process's proportional share of memory, in kB.
-func pss(t testing.TB, pid int) float64 {
+// memory is one line of a process's smaps_rollup, in kB.
+func memory(t testing.TB, pid int, what string) float64 {
 	t.Helper()
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps_rollup")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%s", text)
-	kb, err := strconv.ParseFloat(string(regexp.MustCompile(`Pss: +(\d+)`).FindSubmatch(text)[1]), 64)
+	m := regexp.MustCompile(`(?m)^` + what + `: +(\d+) kB`).FindSubmatch(text)
+	if m == nil {
+		t.Fatalf("no %s in:\n%s", what, text)
+	}
+	kb, err := strconv.ParseFloat(string(m[1]), 64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return kb
+}
+
+// Every container has an init of its own, so it has to be small. What other
+// programs and files share is not counted: it is there once.
+func TestReleaseInitMemory(t *testing.T) {
+	lab.NoLeaks(t)
+	lab.NeedRelease(t)
+	r := start(t, own("sleep", "1000"))
+	if kb := memory(t, r.PID, "Pss_Anon"); kb > 2500 {
+		t.Errorf("init has %.0f kB of its own", kb)
+	}
 }

@@ -4,20 +4,19 @@
 //
 // # The life of a container
 //
-//	client (fairlead run)            init (pid 1 inside)              node
-//	---------------------            -------------------              ----
-//	Start: socketpair, clone ------> InitMain
-//	       Spec ---born------------> opens the TAP in its namespace
-//	       <-----------born--- ready makes the node channel
-//	       {TAP, node channel}
-//	hands {TAP, pidfd, node channel} -------------------------------> adds a port,
-//	Release                          mounts, hostname, files          raises carrier
-//	                                 addresses, routes; waits for
-//	Started <------born----- started the carrier; starts the command
-//	Signal ---------born-----------> forwards; reaps whatever dies
-//	                                 <------------- node channel ---- {exec} {signal}
-//	                                 command ends: {exit} ----------> drops the port on
-//	Wait <---- exit status --------- kills the rest, exits            the pidfd's event
+//	client (fairlead run)            init (pid 1 inside)           node
+//	---------------------            -------------------           ----
+//	Start: socketpair, clone ------> opens the TAP; mounts, files,
+//	       Spec ------- born ------> host name, addresses, routes;
+//	       <----------- born ------- {ready}, TAP, node's end of
+//	                                 the node channel
+//	hands over {TAP, pidfd, node channel} -----------------------> adds a port,
+//	Release                          waits for the carrier <------ raises the carrier
+//	Started <---------- born ------- {started}: the command runs
+//	Signal ------------ born ------> to the command <------------- {signal}, {exec}
+//	                                 reaps whatever ends
+//	                                 the command ends: {exit} ---> and the pidfd says so
+//	Wait <----------- status ------- kills the rest and exits
 //
 // Nothing here asks the node for a right: whoever runs Start or AttachForeign
 // brings it, and the node receives descriptors.
@@ -26,7 +25,11 @@
 // ends with it and the kernel kills the rest. A closed born channel ends a
 // foreground container and any container that has not started yet; a closed
 // node channel ends every container; a closed session channel ends what that
-// exec started.
+// exec started. Ends is: SIGTERM (a session: SIGHUP), a second later SIGKILL.
+//
+// Root inside may take init apart, it is his process. So client and node
+// believe nothing they hear from it: messages are bounded, descriptors looked
+// at, and the end of a container is what the kernel says of its pidfd.
 //
 // # Namespaces that others made
 //

@@ -2,6 +2,7 @@ package box
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -321,6 +322,8 @@ func helper(args []string) int {
 		if err = setSysctl("user.max_user_namespaces", "0"); err == nil {
 			_, err = Start(none("true"), [3]*os.File{os.Stdin, os.Stdout, os.Stderr})
 		}
+	case "masked": // a container under what container runtimes do to /proc and /sys
+		err = helperMasked()
 	case "no-tun": // a container where there is no /dev/net/tun
 		if err = unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, ""); err == nil {
 			_, err = Start(own("true"), [3]*os.File{os.Stdin, os.Stdout, os.Stderr})
@@ -331,6 +334,26 @@ func helper(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+func helperMasked() error {
+	err := errors.Join(
+		unix.Mount("tmpfs", "/proc/sys", "tmpfs", unix.MS_RDONLY, ""),
+		unix.Mount("/sys", "/sys", "", unix.MS_BIND|unix.MS_REC, ""),
+		unix.Mount("", "/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""))
+	if err != nil {
+		return err
+	}
+	b, err := Start(none(sh("ls /sys/class/net; hostname; touch /sys/x")...), [3]*os.File{os.Stdin, os.Stdout, os.Stdout})
+	if err != nil {
+		return err
+	}
+	if err := b.Started(); err != nil {
+		return err
+	}
+	_, err = b.Wait()
+	fmt.Println(b.Warnings)
+	return err
 }
 
 func helperNoCarrier() error {

@@ -159,21 +159,19 @@ func (c *container) listen(ch *Channel, gone func()) {
 // clientGone: a detached container lets its client go once it has started.
 func (c *container) clientGone() {
 	if !c.spec.Detached || c.commandPID() == 0 {
-		c.end()
+		c.end("the client is gone")
 	}
 }
 
 // nodeGone: without the node nobody reads the container's frames.
 func (c *container) nodeGone() {
-	if c.commandPID() != 0 {
-		text := "fairlead: the node is gone, the container ends\n"
-		if c.log != nil {
-			c.log.Write([]byte(text))
-		} else {
-			_, _ = os.Stderr.WriteString(text)
-		}
+	const why = "the node is gone, the container ends"
+	if c.log != nil {
+		c.log.Write([]byte("fairlead: " + why + "\n"))
+	} else if c.commandPID() != 0 {
+		fmt.Fprintln(os.Stderr, "fairlead: "+why)
 	}
-	c.end()
+	c.end(why)
 }
 
 func (c *container) commandPID() int {
@@ -194,9 +192,11 @@ func (c *container) signal(sig syscall.Signal) {
 }
 
 // end tells the command to end, and kills everything when it does not. The
-// reaper sees the command's end and does the rest.
-func (c *container) end() {
+// reaper sees the command's end and does the rest. Before the command has
+// started it is the start that failed.
+func (c *container) end(why string) {
 	if c.commandPID() == 0 {
+		_ = c.born.Send(&Message{Failure: &Failure{125, why}})
 		os.Exit(125)
 	}
 	c.signal(unix.SIGTERM)

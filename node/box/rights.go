@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -78,18 +79,22 @@ func explainClone(err error) error {
 	if !errors.Is(cause, unix.EPERM) && !errors.Is(cause, unix.ENOSPC) && !errors.Is(cause, unix.EINVAL) {
 		return err
 	}
-	if v, ok := sysctl("kernel.unprivileged_userns_clone"); ok && v == 0 {
-		return mend(err, "kernel.unprivileged_userns_clone is 0", "sudo sysctl -w kernel.unprivileged_userns_clone=1")
-	}
-	for _, kind := range []string{"user", "net", "mnt", "pid", "uts", "ipc"} {
-		name := "user.max_" + kind + "_namespaces"
-		if v, ok := sysctl(name); ok && v == 0 {
-			return mend(err, name+" is 0", "sudo sysctl -w "+name+"=15000")
+	for _, s := range []struct{ name, off, on string }{
+		{"kernel.unprivileged_userns_clone", "0", "1"},
+		{restricted, "1", "0"},
+		{"user.max_user_namespaces", "0", "15000"},
+		{"user.max_net_namespaces", "0", "15000"},
+		{"user.max_mnt_namespaces", "0", "15000"},
+		{"user.max_pid_namespaces", "0", "15000"},
+	} {
+		if value, ok := sysctl(s.name); ok && strconv.Itoa(value) == s.off {
+			return mend(err, s.name+" is "+s.off, "sudo sysctl -w "+s.name+"="+s.on)
 		}
 	}
 	switch {
 	case errors.Is(cause, unix.ENOSPC):
-		return mend(err, "all that user.max_*_namespaces allows are in use, or they are nested 32 deep", "sudo sysctl -w user.max_user_namespaces=60000 user.max_net_namespaces=60000")
+		return mend(err, "all that user.max_*_namespaces allows are in use, or they are nested 32 deep",
+			"sudo sysctl -w user.max_user_namespaces=60000 user.max_net_namespaces=60000")
 	case errors.Is(cause, unix.EINVAL):
 		return fmt.Errorf("%w: this kernel lacks user, pid or network namespaces (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS)", err)
 	case os.Geteuid() == 0 && !haveCaps(unix.CAP_SETFCAP):
@@ -98,12 +103,15 @@ func explainClone(err error) error {
 	return fmt.Errorf("%w: the container or sandbox we run in forbids user namespaces (docker run --security-opt seccomp=unconfined allows them)", err)
 }
 
+// restricted is Ubuntu's from 23.10: user namespaces are refused, or come
+// without capabilities.
+const restricted = "kernel.apparmor_restrict_unprivileged_userns"
+
 // explainInside adds to an EPERM of a step that root in a fresh user namespace
 // may take why that root has no rights.
 func explainInside(err error) error {
-	if v, ok := sysctl("kernel.apparmor_restrict_unprivileged_userns"); ok && v != 0 && errors.Is(err, unix.EPERM) {
-		return mend(err, "kernel.apparmor_restrict_unprivileged_userns gives user namespaces no capabilities",
-			"sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
+	if value, ok := sysctl(restricted); ok && value == 1 && errors.Is(err, unix.EPERM) {
+		return mend(err, restricted+" gives user namespaces no capabilities", "sudo sysctl -w "+restricted+"=0")
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -220,6 +221,14 @@ func TestEnds(t *testing.T) {
 			}
 		})
 	}
+	t.Run("node gone before the start", func(t *testing.T) {
+		r := createDown(t, own("true"))
+		r.node.Close()
+		if err := r.Started(); err == nil || err.Error() != "the node is gone, the container ends" {
+			t.Errorf("got %v", err)
+		}
+		r.wait(125)
+	})
 	t.Run("client gone before the start", func(t *testing.T) {
 		r := createDown(t, own("true"))
 		r.session.Close()
@@ -237,7 +246,36 @@ func TestNoCarrier(t *testing.T) {
 	}
 }
 
-// killed at any moment, nothing stays.
+func TestManyAtOnce(t *testing.T) {
+	lab.NoLeaks(t)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer null.Close()
+			b, err := Start(none(sh(fmt.Sprintf("exit %d", i))...), [3]*os.File{null, null, null})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer b.Close()
+			if err := b.Started(); err != nil {
+				t.Error(err)
+			}
+			if code, err := b.Wait(); code != i || err != nil {
+				t.Errorf("number %d ended with %d, %v", i, code, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Killed at any moment, nothing stays. The client that dies here takes the
+// node's part too.
 func TestKilledAtAnyMoment(t *testing.T) {
 	lab.NoLeaks(t)
 	needTUN(t)
@@ -251,6 +289,24 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		gone(t, id)
+	}
+}
+
+func TestInitKilledAtAnyMoment(t *testing.T) {
+	lab.NoLeaks(t)
+	for i := range 20 {
+		spec := own("sleep", "1000")
+		spec.ID = fmt.Sprintf("init-killed-%d-%d", os.Getpid(), i)
+		r := create(t, spec)
+		time.Sleep(time.Duration(i) * 200 * time.Microsecond) // the command starts after some hundred
+		if err := SignalPIDFD(r.PIDFD, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Started(); err != nil && !strings.Contains(err.Error(), "init ended with status 137") {
+			t.Error(err)
+		}
+		r.stop()
+		gone(t, spec.ID)
 	}
 }
 

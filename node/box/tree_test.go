@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"fairlead/test/lab"
 )
 
@@ -68,6 +70,17 @@ func TestControlGroups(t *testing.T) {
 	}
 	if out := run(t, none(sh(look)...), 0); out != string(want) {
 		t.Errorf("got:\n%s\nwant:\n%s", out, want)
+	}
+}
+
+// Where container runtimes hide parts of /proc from us a fresh one is refused,
+// and a fresh /sys must be as read-only as the old one.
+func TestMasked(t *testing.T) {
+	lab.NoLeaks(t)
+	out, _ := unshared(unix.CLONE_NEWNS, self("masked")...).CombinedOutput()
+	want := `^lo\n0123456789ab\ntouch: .*/sys/x.*Read-only file system\n\[proc: kept, it shows the processes outside: operation not permitted\]\n$`
+	if !regexp.MustCompile(want).Match(out) {
+		t.Errorf("got:\n%s\nwant %s", out, want)
 	}
 }
 

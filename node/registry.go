@@ -301,22 +301,22 @@ func (n *Node) find(ref string) (*container, error) {
 }
 
 func (n *Node) findLocked(ref string) (*container, error) {
-	var found *container
+	var found []*container
 	for _, c := range n.containers {
 		if c.name == ref || c.id == ref {
-			return c, nil
+			return c, nil // also when ids begin like this name
 		}
 		if ref != "" && strings.HasPrefix(c.id, ref) {
-			if found != nil {
-				return nil, fail(http.StatusConflict, "Multiple IDs found with provided prefix: %s", ref)
-			}
-			found = c
+			found = append(found, c)
 		}
 	}
-	if found == nil {
+	switch len(found) {
+	case 0:
 		return nil, fail(http.StatusNotFound, "No such container: %s; `fairlead ps` lists those that run", ref)
+	case 1:
+		return found[0], nil
 	}
-	return found, nil
+	return nil, fail(http.StatusConflict, "Multiple IDs found with provided prefix: %s", ref)
 }
 
 // list returns the containers, newest first as docker ps does.

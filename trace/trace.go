@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	headLen   = 192 // enough for all headers and the beginning of DNS or DHCP
+	headLen   = 192 // enough for all headers
 	maxEgress = 8   // egress ports named one by one; more are counted
 	ringLen   = 4096
 )
@@ -33,6 +33,7 @@ type Record struct {
 	Copies   int // how many there are, named or not
 
 	Len, Segments int
+	frame         packet.Frame // what Parse has found; without the bytes
 	head          [headLen]byte
 	headLen       int
 }
@@ -42,9 +43,10 @@ type Record struct {
 func NewRecord(f *packet.Frame, d *packet.Decision) Record {
 	r := Record{
 		Wall: time.Now(), Network: f.Network, Port: f.Port, Container: f.Container,
-		Decision: *d, Len: f.Len(), Segments: 1,
+		Decision: *d, Len: max(0, f.Len()), Segments: 1, frame: *f,
 	}
-	if f.Len() > 0 {
+	r.frame.B = nil // borrowed
+	if r.Len > 0 {
 		r.headLen = copy(r.head[:], f.Ether())
 	}
 	if d.Verdict != packet.Drop {

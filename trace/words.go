@@ -1,10 +1,11 @@
 package trace
 
 import (
+	"cmp"
 	"fmt"
+	"net/netip"
 	"strings"
 
-	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
 	"fairlead/packet"
@@ -29,7 +30,7 @@ func (r *Record) To(names Names) string {
 	if more := r.Copies - len(to); more > 0 {
 		to = append(to, fmt.Sprintf("and %d more", more))
 	}
-	if d := &r.Decision; d.Verdict == packet.Gateway || d.ToGateway {
+	if d := &r.Decision; d.Verdict == packet.Gateway || d.Verdict == packet.Flood && d.ToGateway {
 		to = append(to, "gateway")
 	}
 	if len(to) == 0 {
@@ -74,17 +75,14 @@ func (r *Record) Walk(names Names) []string {
 		w.stop("5 gateway", d.Reason)
 	case d.Originate != packet.OriginNone || d.Neighbour:
 		w.say("5 gateway", "%s", gatewayWords(d))
+	case d.Verdict == packet.Gateway:
+		w.say("5 gateway", "has nothing to add")
 	}
-	if d.Verdict == packet.Drop && d.Originate != packet.OriginNone {
-		w.say("6 emit", "%s to %s", d.Originate, w.port)
-		return w.lines
-	}
-	if d.Verdict == packet.Gateway {
-		w.say("6 emit", "%s to %s", d.Originate, w.port)
-		return w.lines
-	}
-	if d.Verdict != packet.Drop {
+	if d.Verdict == packet.Unicast || d.Verdict == packet.Flood {
 		w.say("6 emit", "%s to %s", d.Verdict, r.To(names))
+	}
+	if d.Originate != packet.OriginNone {
+		w.say("6 emit", "%s to %s", d.Originate, w.port)
 	}
 	return w.lines
 }
@@ -128,89 +126,92 @@ func segments(n int) string {
 
 func (r *Record) ether() packet.Ethernet { return packet.Ethernet(r.head[:r.headLen]) }
 
-// Summary says what the frame is, in the words of tcpdump as far as they go.
+// at is the head from an offset of the frame's record on.
+func (r *Record) at(offset uint16) []byte { return r.head[min(int(offset), r.headLen):r.headLen] }
+
+// Summary says what the frame is, in the words of tcpdump as far as they go: what
+// Parse has found in it, and of a malformed frame what can be read.
 func (r *Record) Summary() string {
 	if r.headLen < packet.EthernetLen {
 		return fmt.Sprintf("%d bytes", r.Len)
 	}
-	p := gopacket.NewPacket(r.head[:r.headLen], layers.LayerTypeEthernet,
-		gopacket.DecodeOptions{Lazy: true, NoCopy: true})
-	var tag string
-	if l, ok := p.Layer(layers.LayerTypeDot1Q).(*layers.Dot1Q); ok {
-		tag = fmt.Sprintf("vlan %d ", l.VLANIdentifier)
+	var tags string
+	for _, tci := range r.frame.VLAN[:r.frame.Tags] {
+		tags += fmt.Sprintf("vlan %d ", tci&0xfff)
 	}
-	if l, ok := p.Layer(layers.LayerTypeARP).(*layers.ARP); ok {
-		return tag + arpWords(l)
+	return tags + r.networkWords()
+}
+
+func (r *Record) networkWords() string {
+	b := r.at(r.frame.L3)
+	switch t := r.frame.EtherType; {
+	case t == packet.EtherTypeARP && packet.ARP(b).Valid():
+		return arpWords(b)
+	case t == packet.EtherTypeIPv4 && len(b) >= packet.IPv4MinLen:
+		ip := packet.IPv4(b)
+		return r.ipWords(packet.AddrFrom4(ip.Src()), packet.AddrFrom4(ip.Dst()), ip.Proto())
+	case t == packet.EtherTypeIPv6 && len(b) >= packet.IPv6Len:
+		ip := packet.IPv6(b)
+		return r.ipWords(ip.Src(), ip.Dst(), ip.NextHeader())
 	}
-	var src, dst string
-	switch l := p.NetworkLayer().(type) {
-	case *layers.IPv4:
-		src, dst = l.SrcIP.String(), l.DstIP.String()
-		if l.FragOffset != 0 {
-			return fmt.Sprintf("%s%s > %s %s fragment at %d", tag, src, dst, l.Protocol, int(l.FragOffset)*8)
-		}
-	case *layers.IPv6:
-		src, dst = l.SrcIP.String(), l.DstIP.String()
+	words := fmt.Sprintf("%s > %s", r.ether().Src(), r.ether().Dst())
+	if r.frame.L3 == 0 {
+		return words // Parse gave it up at its tags
+	}
+	t := r.frame.EtherType.String()
+	if strings.HasPrefix(t, "0x") {
+		t = "ethertype " + t
+	}
+	return words + " " + t
+}
+
+func arpWords(a packet.ARP) string {
+	sender, target := packet.AddrFrom4(a.SenderIP()), packet.AddrFrom4(a.TargetIP())
+	if a.Op() == packet.ARPReply {
+		return fmt.Sprintf("ARP %s is at %s", sender, a.SenderMAC())
+	}
+	return fmt.Sprintf("ARP who has %s, tell %s", target, sender)
+}
+
+// ipWords describes a packet between two addresses. next is the protocol that
+// the fixed header names: all there is to say when Parse got no further.
+func (r *Record) ipWords(src, dst packet.Addr, next packet.Proto) string {
+	f := &r.frame
+	proto := cmp.Or(f.Proto, next)
+	words := fmt.Sprintf("%s > %s", src, dst)
+	transport := r.at(f.L4)
+	switch {
+	case f.L4 == 0 || len(transport) < packet.ICMPLen: // not there to be read
+		words += " " + layers.IPProtocol(proto).String()
+	case proto == packet.ProtoICMP:
+		words += " ICMP " + layers.CreateICMPv4TypeCode(transport[0], transport[1]).String()
+	case proto == packet.ProtoICMPv6:
+		words += " ICMPv6 " + layers.CreateICMPv6TypeCode(transport[0], transport[1]).String()
 	default:
-		return fmt.Sprintf("%s%s > %s ethertype %#04x", tag, r.ether().Src(), r.ether().Dst(), uint16(r.ether().Type()))
-	}
-	return tag + transportWords(p, src, dst)
-}
-
-func arpWords(a *layers.ARP) string {
-	src, dst := ip4(a.SourceProtAddress), ip4(a.DstProtAddress)
-	if a.Operation == layers.ARPReply {
-		return fmt.Sprintf("ARP %s is at %s", src, mac(a.SourceHwAddress))
-	}
-	return fmt.Sprintf("ARP who has %s, tell %s", dst, src)
-}
-
-func transportWords(p gopacket.Packet, src, dst string) string {
-	plain := fmt.Sprintf("%s > %s", src, dst)
-	for _, l := range p.Layers() {
-		switch l := l.(type) {
-		case *layers.TCP:
-			return fmt.Sprintf("%s:%d > %s:%d TCP %s", src, l.SrcPort, dst, l.DstPort, tcpFlags(l))
-		case *layers.UDP:
-			return fmt.Sprintf("%s:%d > %s:%d UDP", src, l.SrcPort, dst, l.DstPort)
-		case *layers.ICMPv4:
-			return fmt.Sprintf("%s ICMP %s", plain, l.TypeCode)
-		case *layers.ICMPv6:
-			return fmt.Sprintf("%s ICMPv6 %s", plain, l.TypeCode)
+		words = fmt.Sprintf("%s > %s %s", netip.AddrPortFrom(src.Netip(), f.SrcPort), netip.AddrPortFrom(dst.Netip(), f.DstPort), proto)
+		if proto == packet.ProtoTCP && len(transport) >= packet.TCPMinLen {
+			words += tcpFlags(transport)
 		}
 	}
-	if l, ok := p.NetworkLayer().(*layers.IPv4); ok {
-		return fmt.Sprintf("%s %s", plain, l.Protocol)
+	switch {
+	case f.Flags.Has(packet.LaterFragment):
+		words += ", later fragment"
+	case f.Flags.Has(packet.Fragment):
+		words += ", first fragment"
 	}
-	if l, ok := p.NetworkLayer().(*layers.IPv6); ok {
-		return fmt.Sprintf("%s %s", plain, l.NextHeader)
-	}
-	return plain
+	return words
 }
 
-func tcpFlags(t *layers.TCP) string {
-	var s []string
+func tcpFlags(t packet.TCP) (words string) {
 	for _, f := range []struct {
-		on   bool
+		bit  uint8
 		name string
-	}{{t.SYN, "SYN"}, {t.FIN, "FIN"}, {t.RST, "RST"}, {t.PSH, "PSH"}, {t.ACK, "ACK"}} {
-		if f.on {
-			s = append(s, f.name)
+	}{
+		{packet.TCPSyn, " SYN"}, {packet.TCPFin, " FIN"}, {packet.TCPRst, " RST"}, {packet.TCPPsh, " PSH"}, {packet.TCPAck, " ACK"},
+	} {
+		if t.Flags()&f.bit != 0 {
+			words += f.name
 		}
 	}
-	return strings.Join(s, " ")
-}
-
-func ip4(b []byte) string {
-	if len(b) != 4 {
-		return "?"
-	}
-	return fmt.Sprintf("%d.%d.%d.%d", b[0], b[1], b[2], b[3])
-}
-
-func mac(b []byte) string {
-	if len(b) != 6 {
-		return "?"
-	}
-	return packet.MAC(b).String()
+	return words
 }

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+
+	"github.com/songgao/water"
+	"golang.org/x/sys/unix"
+
+	"fairlead/bench/relay"
+	"fairlead/link"
+	"fairlead/loop"
+	"fairlead/node/network"
+	"fairlead/packet"
+	vswitch "fairlead/switch"
+)
+
+// childName is argv[0] of a path that is a process of this program.
+const childName = "bench-path"
+
+// An end is what a path's process is told of one container's link, whose
+// descriptor it inherits.
+type end struct {
+	Wire bool // plain frames
+	MAC  packet.MAC
+	Addr netip.Addr
+}
+
+// crossed is what a path has carried so far.
+type crossed struct {
+	Frames, Bytes uint64
+	CPU           float64 // seconds of the process; 0 where it has none
+}
+
+func (c crossed) minus(o crossed) crossed {
+	return crossed{c.Frames - o.Frames, c.Bytes - o.Bytes, c.CPU - o.CPU}
+}
+
+// A child is a running path, seen from outside.
+type child struct {
+	cmd    *exec.Cmd
+	ask    io.WriteCloser
+	answer *bufio.Reader
+}
+
+// startChild starts a path's process with the links of its ends.
+func startChild(l *lab, kind string, ends []end, links []*os.File) *child {
+	arg, err := json.Marshal(ends)
+	l.check(err, "describe the ends of path %s", kind)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{childName, kind, string(arg)}
+	cmd.Stderr, cmd.ExtraFiles = os.Stderr, links
+	c := &child{cmd: cmd}
+	c.ask, err = cmd.StdinPipe()
+	l.check(err, "start path %s", kind)
+	out, err := cmd.StdoutPipe()
+	l.check(err, "start path %s", kind)
+	c.answer = bufio.NewReader(out)
+	l.check(cmd.Start(), "start path %s", kind)
+	l.Cleanup(func() {
+		_ = c.ask.Close() // it ends then
+		_ = cmd.Wait()
+	})
+	return c
+}
+
+// crossed asks the process what it has carried.
+func (c *child) crossed() (n crossed, err error) {
+	if _, err = fmt.Fprintln(c.ask); err != nil {
+		return n, fmt.Errorf("its process is gone: %w", err)
+	}
+	line, err := c.answer.ReadBytes('\n')
+	if err != nil {
+		return n, fmt.Errorf("its process is gone: %w", err)
+	}
+	return n, json.Unmarshal(line, &n)
+}
+
+// childMain is the path's process: it carries frames until its standard input
+// ends and answers every line with its counters.
+func childMain(args []string) {
+	if err := carry(args); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: path:", err)
+		os.Exit(125)
+	}
+}
+
+func carry(args []string) error {
+	if len(args) != 2 {
+		return errors.New("it is started by bench only")
+	}
+	var ends []end
+	if err := json.Unmarshal([]byte(args[1]), &ends); err != nil {
+		return err
+	}
+	// As the node has it, for all paths alike: a processor for the worker and
+	// two for the rest.
+	runtime.GOMAXPROCS(workers + 2)
+	count, err := start(args[0], ends)
+	if err != nil {
+		return err
+	}
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		n := crossed{CPU: cpuSeconds()}
+		n.Frames, n.Bytes = count()
+		b, err := json.Marshal(n)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s\n", b)
+	}
+	return nil
+}
+
+// workers is what a node has up to four processors.
+const workers = 1
+
+// firstLink is the first descriptor a process inherits beside its standard
+// ones.
+const firstLink = 3
+
+// start begins to carry between the inherited links and returns how to count
+// what was written to them.
+func start(kind string, ends []end) (count func() (frames, bytes uint64), err error) {
+	var done relay.Crossed
+	count = func() (uint64, uint64) { return done.Frames.Load(), done.Bytes.Load() }
+	switch kind {
+	case "raw":
+		go func() { fatal(relay.Raw([2]int{firstLink, firstLink + 1}, &done)) }()
+	case "textbook":
+		var taps []*water.Interface
+		for i := range ends {
+			// As package water leaves a file it has opened: non-blocking, so
+			// that the Go runtime waits for it.
+			if err := unix.SetNonblock(firstLink+i, true); err != nil {
+				return nil, err
+			}
+			taps = append(taps, &water.Interface{ReadWriteCloser: os.NewFile(uintptr(firstLink+i), "tap")})
+		}
+		go func() { fatal(relay.Textbook(taps, &done)) }()
+	case "fairlead":
+		sw, err := startFairlead(ends)
+		if err != nil {
+			return nil, err
+		}
+		return func() (uint64, uint64) {
+			t := sw.Totals()
+			return t.Written, t.WrittenBytes
+		}, nil
+	default:
+		return nil, fmt.Errorf("there is no path %q", kind)
+	}
+	return count, nil
+}
+
+// startFairlead begins to carry between the inherited links through a switch.
+func startFairlead(ends []end) (*vswitch.Switch, error) {
+	_, n, err := newNetwork()
+	if err != nil {
+		return nil, err
+	}
+	for i, e := range ends {
+		queue, err := adopt(firstLink+i, e.Wire)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := n.Attach(e.endpoint(i, queue)); err != nil {
+			return nil, err
+		}
+	}
+	return n.Switch(), nil
+}
+
+// newNetwork wires a network as a node does.
+func newNetwork() (*loop.Loop, *network.Network, error) {
+	l, err := loop.New(workers)
+	if err != nil {
+		return nil, nil, err
+	}
+	options, err := network.ParseOptions(nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := network.New(network.Config{ID: 1, Name: "bench", Gateway: gatewayAddr, Options: options}, vswitch.NewLanes(l))
+	return l, n, err
+}
+
+// endpoint is how end number i hangs on a network.
+func (e end) endpoint(i int, queue vswitch.Queue) network.Endpoint {
+	return network.Endpoint{
+		Name: fmt.Sprintf("end%d", i+1), Container: packet.ContainerID(1<<16 | i + 1),
+		MAC: e.MAC, Addr: e.Addr, Queue: queue,
+	}
+}
+
+func adopt(fd int, wire bool) (vswitch.Queue, error) {
+	if wire {
+		return link.AdoptWire(fd)
+	}
+	return link.AdoptTAP(fd)
+}
+
+// cpuSeconds is the time processors have spent on this process.
+func cpuSeconds() float64 {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}
+
+func fatal(err error) {
+	fmt.Fprintln(os.Stderr, "bench: path:", err)
+	os.Exit(125)
+}

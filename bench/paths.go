@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/link"
+	"fairlead/packet"
+	hosts "fairlead/test/lab"
+)
+
+// A path is what carries frames between two containers.
+type path struct {
+	name string
+	what string
+
+	// every is in which rounds it is measured: each, or one of so many.
+	every int
+	// brief paths are so slow that one second says it.
+	brief bool
+	// quick paths are measured with -quick too.
+	quick bool
+
+	lay func(l *lab, p *cable)
+}
+
+// paths are the paths of bulk traffic. Those compared with one another are
+// neighbours here, so that they are neighbours in time.
+var paths = []*path{
+	{name: "fairlead", every: 1, quick: true, what: "node/network on a loop, two TAPs", lay: process("fairlead", false, false)},
+	{name: "raw", every: 1, quick: true, what: "two TAPs, one worker, a read and a write each", lay: process("raw", false, false)},
+	{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs", lay: kernelBridge},
+	{name: "fairlead-wire", every: 3, brief: true, what: "fairlead, the receiver on a textbook wire", lay: process("fairlead", false, true)},
+	{name: "textbook", every: 3, brief: true, what: "water and gopacket, a frame for each Read", lay: process("textbook", true, true)},
+}
+
+// The addresses of the two containers, the same on every path.
+var (
+	gatewayAddr = netip.MustParsePrefix("10.0.0.254/24")
+	addrs       = [2]netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")}
+)
+
+// A cable is a path that was laid: two containers and how to count what
+// crossed between them.
+type cable struct {
+	*path
+	ends    [2]*hosts.Host
+	crossed func() (crossed, error)
+}
+
+// layCable makes two containers and a path between them, and waits until it
+// carries.
+func layCable(l *lab, p *path) *cable {
+	c := &cable{path: p}
+	for i := range c.ends {
+		c.ends[i] = hosts.NewHost(l, fmt.Sprintf("%s-%d", p.name, i+1))
+	}
+	p.lay(l, c)
+	for i, h := range c.ends {
+		h.Addr(l, "eth0", fmt.Sprintf("%s/24", addrs[i]))
+	}
+	return c
+}
+
+// process is a path that is a process of this program.
+func process(kind string, wires ...bool) func(l *lab, c *cable) {
+	return func(l *lab, c *cable) {
+		var ends []end
+		var links []*os.File
+		for i, h := range c.ends {
+			links = append(links, makeLink(l, h, wires[i]))
+			eth0, err := h.Netlink.LinkByName("eth0")
+			l.check(err, "find eth0 of %s", h.Name)
+			ends = append(ends, end{Wire: wires[i], MAC: packet.MAC(eth0.Attrs().HardwareAddr), Addr: addrs[i]})
+			h.Up(l, "eth0")
+		}
+		c.crossed = startChild(l, kind, ends, links).crossed
+		for _, f := range links {
+			f.Close() // the process has its own
+		}
+	}
+}
+
+// makeLink makes eth0 of a container and returns the other end.
+func makeLink(l *lab, h *hosts.Host, wire bool) *os.File {
+	return hosts.In(l, h, func() (*os.File, error) {
+		var q interface {
+			Fd() int
+			SetCarrier(bool) error
+			Close() error
+		}
+		var err error
+		if wire {
+			q, err = link.CreateWire(link.WireConfig{Name: "eth0"})
+		} else {
+			q, err = link.CreateTAP(link.TAPConfig{Name: "eth0"})
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer q.Close()
+		if err := q.SetCarrier(true); err != nil {
+			return nil, err
+		}
+		fd, err := unix.FcntlInt(uintptr(q.Fd()), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("copy the descriptor of eth0: %w", err)
+		}
+		return os.NewFile(uintptr(fd), "eth0"), nil
+	})
+}
+
+// kernelBridge is what fairlead stands in for.
+func kernelBridge(l *lab, c *cable) {
+	h := hosts.Bridge(l, c.name, c.ends[:]...)
+	l.check(h.Do(func() error {
+		// A fresh namespace has it on when the module is loaded.
+		const file = "/proc/sys/net/bridge/bridge-nf-call-"
+		for _, what := range []string{"iptables", "ip6tables", "arptables"} {
+			if err := os.WriteFile(file+what, []byte("0"), 0); err != nil && !os.IsNotExist(err) {
+				return err
+			}
+		}
+		return nil
+	}), "switch bridge-nf off")
+	c.crossed = func() (n crossed, err error) {
+		for _, dev := range []string{"port1", "port2"} {
+			link, err := h.Netlink.LinkByName(dev)
+			if err != nil {
+				return n, err
+			}
+			s := link.Attrs().Statistics
+			n.Frames += s.TxPackets
+			n.Bytes += s.TxBytes
+		}
+		return n, nil
+	}
+}
+
+// settle waits until the far end answers.
+func (c *cable) settle(l *lab, try func() error) {
+	hosts.Eventually(l, 10*time.Second, func() error {
+		if l.ctx.Err() != nil {
+			l.Fatalf("interrupted")
+		}
+		return try()
+	})
+}

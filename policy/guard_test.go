@@ -239,7 +239,7 @@ func TestGuardAllocatesNothing(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() {
 		for _, f := range frames {
-			g.Check(f)
+			_ = g.Check(f)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -250,6 +250,6 @@ func BenchmarkGuard(b *testing.B) {
 	g, f := newGuard(true), parsed(b, udp(me, other))
 	b.ReportAllocs()
 	for b.Loop() {
-		g.Check(f)
+		_ = g.Check(f)
 	}
 }

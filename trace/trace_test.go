@@ -84,7 +84,7 @@ func TestWake(t *testing.T) {
 func TestRecordHoldsCopies(t *testing.T) {
 	b := packettest.UDP(web, db, 1, 2, make([]byte, 1000))
 	f := packet.Frame{B: bytes.Clone(b), Port: 1, Container: 7, Network: 3}
-	packet.Parse(&f)
+	_ = packet.Parse(&f)
 	d := packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: 2}
 	r := NewRecord(&f, &d)
 	clear(f.B)
@@ -151,7 +151,7 @@ func TestManyAtOnce(t *testing.T) {
 
 func BenchmarkRecord(b *testing.B) {
 	f := packet.Frame{B: packettest.UDP(web, db, 1, 2, make([]byte, 100))}
-	packet.Parse(&f)
+	_ = packet.Parse(&f)
 	d := packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: 2}
 	r := NewRecorder()
 	b.ReportAllocs()

@@ -32,7 +32,7 @@ func names(_ packet.NetworkID, p packet.PortID) string {
 // record takes down a frame that came in at web, parsed as the switch does.
 func record(b []byte, d packet.Decision, out ...packet.PortID) *Record {
 	f := packet.Frame{B: b, Port: 1}
-	packet.Parse(&f)
+	_ = packet.Parse(&f) // malformed ones too
 	r := NewRecord(&f, &d)
 	for _, p := range out {
 		r.AddEgress(p)

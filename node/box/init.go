@@ -180,15 +180,20 @@ func (c *container) commandPID() int {
 	return c.command
 }
 
-// signal sends sig to the command. Before it has started there is nothing to
-// signal but the start itself.
+// signal sends sig to the command. Before it has started, a signal that would
+// end it ends the start.
 func (c *container) signal(sig syscall.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.command == 0 {
+	if c.command != 0 {
+		_ = syscall.Kill(c.command, sig) // it may have ended, or the number be none
+		return
+	}
+	switch sig {
+	case unix.SIGCONT, unix.SIGWINCH, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU: // what a terminal sends
+	default:
 		os.Exit(128 + int(sig))
 	}
-	_ = syscall.Kill(c.command, sig) // it may have ended, or the number be none
 }
 
 // end tells the command to end, and kills everything when it does not. The
@@ -209,7 +214,7 @@ func (c *container) end(why string) {
 func (c *container) forwardSignals(signals <-chan os.Signal) {
 	for s := range signals {
 		switch s {
-		case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE: // ours, the Go scheduler's, a lost reader's
+		case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE: // ours, the Go scheduler's, a lost reader's
 		default:
 			c.signal(s.(syscall.Signal))
 		}

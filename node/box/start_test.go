@@ -167,6 +167,9 @@ func TestSignals(t *testing.T) {
 	})
 	t.Run("before the start", func(t *testing.T) {
 		r := createDown(t, own("true"))
+		if err := r.Signal(syscall.SIGWINCH); err != nil { // of no consequence
+			t.Error(err)
+		}
 		if err := r.Signal(syscall.SIGINT); err != nil {
 			t.Error(err)
 		}
@@ -177,7 +180,7 @@ func TestSignals(t *testing.T) {
 func TestReaps(t *testing.T) {
 	lab.NoLeaks(t)
 	// Orphans become init's children; none may stay as a zombie.
-	out := run(t, none(sh(`for i in 1 2 3 4 5; do (sh -c 'sleep 0.02 &' &); done; sleep 0.3; grep -l '^State:.Z' /proc/[0-9]*/status; echo done`)...), 0)
+	out := run(t, none(sh(`for i in 1 2 3 4 5; do (sh -c 'sleep 0.02 &' &); done; sleep 0.3; grep -sl '^State:.Z' /proc/[0-9]*/status; echo done`)...), 0)
 	if out != "done\n" {
 		t.Errorf("zombies:\n%s", out)
 	}

@@ -14,7 +14,7 @@ import (
 // [HOST[:PORT]/][PATH/]NAME[:TAG][@DIGEST]. Compiled when needed: a container's
 // init has this package's variables too.
 var imageRef = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^([a-z0-9.-]+(:[0-9]+)?/)?([a-z0-9]+([._-]+[a-z0-9]+)*/)*[a-z0-9]+([._-]+[a-z0-9]+)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
+	return regexp.MustCompile(`^([a-z0-9][a-z0-9.-]*(:[0-9]+)?/)?([a-z0-9]+([._-]+[a-z0-9]+)*/)*[a-z0-9]+([._-]+[a-z0-9]+)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
 })
 
 // knownImages are names that people type out of habit and that are no command.

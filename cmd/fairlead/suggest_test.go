@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+func TestDistance(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		want int
+	}{
+		{"", "", 0}, {"run", "run", 0}, {"rn", "run", 1}, {"runn", "run", 1}, {"ran", "run", 1}, {"rnu", "run", 1},
+		{"", "run", 3}, {"stop", "logs", 4}, {"nmae", "name", 1}, {"ca", "abc", 3},
+	} {
+		if got := distance(test.a, test.b); got != test.want {
+			t.Errorf("from %q to %q: %d, want %d", test.a, test.b, got, test.want)
+		}
+	}
+}
+
+func TestClosest(t *testing.T) {
+	words := []string{"exec", "inspect", "kill", "logs", "ps", "run", "stop", "timeout"}
+	for word, want := range map[string]string{
+		"rnu": "run", "exce": "exec", "insp": "inspect", "Stop": "stop", "tineout": "timeout", "p": "", "xy": "", "frobnicate": "", "": "",
+	} {
+		if got := closest(word, words); got != want {
+			t.Errorf("closest to %q is %q, want %q", word, got, want)
+		}
+	}
+}
+
+// Every command has a description and, unless it is a mere group, examples that
+// call it; its help is a screen.
+func TestHelp(t *testing.T) {
+	var visit func(cmd *cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		if cmd.Name() == "help" || cmd.Name() == "completion" {
+			return // cobra's
+		}
+		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") {
+			t.Errorf("%s: description %q", cmd.CommandPath(), cmd.Short)
+		}
+		if !cmd.Hidden && !strings.Contains(cmd.Example, cmd.CommandPath()) {
+			t.Errorf("%s has no example that calls it", cmd.CommandPath())
+		}
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		if err := cmd.Help(); err != nil {
+			t.Error(err)
+		}
+		for _, line := range strings.Split(out.String(), "\n") {
+			if len(line) > 90 {
+				t.Errorf("%s --help: too wide: %q", cmd.CommandPath(), line)
+			}
+		}
+		for _, c := range cmd.Commands() {
+			visit(c)
+		}
+	}
+	visit(newRoot())
+}
+
+// Every error is one line, with our name before it, and no usage behind it.
+func TestErrorsAreLines(t *testing.T) {
+	t.Setenv("FAIRLEAD_DIR", t.TempDir())
+	for _, args := range []string{"frob", "run", "run --frob", "show frob", "mac frob", "stop", "ps x", "exec -", "logs --tail", "network connect a b"} {
+		var out, stderr bytes.Buffer
+		code := execute(strings.Fields(args), &out, &stderr)
+		if text := stderr.String(); code != exitFailure || out.Len() > 0 || strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "fairlead: ") {
+			t.Errorf("fairlead %s: %d\n%s%s", args, code, &out, text)
+		}
+	}
+}

@@ -14,7 +14,7 @@ func TestDistance(t *testing.T) {
 		want int
 	}{
 		{"", "", 0}, {"run", "run", 0}, {"rn", "run", 1}, {"runn", "run", 1}, {"ran", "run", 1}, {"rnu", "run", 1},
-		{"", "run", 3}, {"stop", "logs", 4}, {"nmae", "name", 1}, {"ca", "abc", 3},
+		{"", "run", 3}, {"stop", "logs", 4}, {"sotp", "stop", 1}, {"ca", "abc", 3},
 	} {
 		if got := distance(test.a, test.b); got != test.want {
 			t.Errorf("from %q to %q: %d, want %d", test.a, test.b, got, test.want)

@@ -64,7 +64,8 @@ func TestOldKernelContract(t *testing.T) {
 	linktest.Contract(t, func(t *testing.T) (_, _ linktest.Queue) {
 		ns := newNamespace(t)
 		a, b := ns.tap("a"), ns.wire("b")
-		link.WithoutNowait(a, b)
+		link.WithoutNowait(a)
+		link.WithoutNowait(b)
 		ns.bridged(a, b, "a", "b")
 		return a, b
 	})

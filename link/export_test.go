@@ -2,9 +2,11 @@ package link
 
 import "golang.org/x/sys/unix"
 
-// WithoutNowait makes the queues do what they do on a kernel whose TAPs do not
-// know RWF_NOWAIT.
-func WithoutNowait(t *TAP, w *Wire) { t.nowait, w.nowait = 0, 0 }
+// WithoutNowait makes a TAP or wire do what it does on a kernel whose TAPs do
+// not know RWF_NOWAIT.
+func WithoutNowait(q interface{ device() *tun }) { q.device().nowait = 0 }
+
+func (t *tun) device() *tun { return t }
 
 // MostOffload is mostOffload.
 func MostOffload(set func(Offload) error) (Offload, error) { return mostOffload(set) }

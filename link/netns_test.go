@@ -21,13 +21,13 @@ import (
 // A namespace is a network namespace of the test's own: a thread that entered
 // it and ends with the test, and the namespace with it.
 type namespace struct {
-	t     *testing.T
+	t     testing.TB
 	calls chan func()
 	nl    *netlink.Handle
 }
 
 // newNamespace makes one, or ends the test where it is not allowed to.
-func newNamespace(t *testing.T) *namespace {
+func newNamespace(t testing.TB) *namespace {
 	t.Helper()
 	ns := &namespace{t: t, calls: make(chan func())}
 	started := make(chan error)
@@ -129,7 +129,7 @@ func (ns *namespace) bridged(a, b linktest.Queue, names ...string) {
 }
 
 // settle writes to a until b hears it.
-func settle(t *testing.T, a, b linktest.Queue) {
+func settle(t testing.TB, a, b linktest.Queue) {
 	t.Helper()
 	probe := []*packet.Frame{{B: packettest.Ethernet(packet.MAC{2, 1}, packet.MAC{2, 2}, 0x88b5, make([]byte, 46))}}
 	batch := packet.NewBatch()
@@ -154,7 +154,7 @@ func settle(t *testing.T, a, b linktest.Queue) {
 	t.Fatal("the bridge does not forward within 5 s")
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +162,7 @@ func must(t *testing.T, err error) {
 }
 
 // needTAP ends a test at its start where it cannot make namespaces and TAPs.
-func needTAP(t *testing.T) {
+func needTAP(t testing.TB) {
 	t.Helper()
 	newNamespace(t).tap("tap0")
 }
@@ -170,7 +170,7 @@ func needTAP(t *testing.T) {
 // needs ends a test that this machine does not let run: listed in the file
 // FAIRLEAD_NOTRUN names, with the command that helps. Under CI everything has
 // to run.
-func needs(t *testing.T, what string, err error, help string) {
+func needs(t testing.TB, what string, err error, help string) {
 	t.Helper()
 	switch {
 	case err == nil:

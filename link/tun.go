@@ -39,7 +39,7 @@ func newTun(fd int, want, refuse uint16) (*tun, error) {
 		return nil, fmt.Errorf("descriptor %d is not of /dev/net/tun", fd)
 	}
 	t := &tun{fd: fd}
-	name, flags, err := t.iff()
+	name, flags, err := t.flags()
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +104,30 @@ func (t *tun) Close() error {
 	fd := t.fd
 	t.fd = -1 // calls from now on get EBADF
 	return unix.Close(fd)
+}
+
+// flags asks for name and flags, IFF_NO_PI as it is. That takes a detour, for
+// TUNGETIFF sets the same bit, as IFF_NOFILTER, where there is no filter: so it
+// is asked while there is one, which lets everything pass. A filter somebody
+// else attached is gone afterwards.
+func (t *tun) flags() (name string, flags uint16, err error) {
+	pass := [1]unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1}}
+	prog := unix.SockFprog{Len: 1, Filter: &pass[0]}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(t.fd), unix.TUNATTACHFILTER, uintptr(unsafe.Pointer(&prog)))
+	switch errno {
+	case 0:
+		defer func() {
+			_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(t.fd), unix.TUNDETACHFILTER, 0)
+			if errno != 0 && err == nil {
+				err = fmt.Errorf("interface %s (TUNDETACHFILTER): %w", name, errno)
+			}
+		}()
+	case unix.EINVAL, unix.EBADFD:
+		// No TAP, or no interface: that is seen below.
+	default:
+		return "", 0, fmt.Errorf("descriptor %d (TUNATTACHFILTER): %w", t.fd, errno)
+	}
+	return t.iff()
 }
 
 // iff asks for name and flags (TUNGETIFF).

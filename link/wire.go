@@ -15,6 +15,12 @@ import (
 // wireFlags are those of a device a Wire can be: plain frames.
 const wireFlags = unix.IFF_TAP | unix.IFF_NO_PI
 
+// maxSegments is how many frames a wire cuts one into: 64 KiB in the segments
+// of the smallest MSS Linux lets a peer ask for (net.ipv4.tcp_min_snd_mss is
+// 48) less timestamps. More is no TCP that means well, and each costs a system
+// call.
+const maxSegments = 65536 / (48 - 12)
+
 // A Wire is the textbook wire: a TAP device whose frames are as the books draw
 // them, without virtio-net header. The kernel finishes what it hands over; what
 // is written to it is finished here, in the queue's own memory: checksums are
@@ -151,7 +157,7 @@ func (w *Wire) finish(b []byte) error {
 	defer w.mu.Unlock()
 	w.frame = packet.Frame{B: b}
 	defer func() { w.frame = packet.Frame{} }() // the bytes are only borrowed
-	if packet.Parse(&w.frame) != packet.OK {
+	if packet.Parse(&w.frame) != packet.OK || w.frame.Segments() > maxSegments {
 		return ErrRefused
 	}
 	w.cut.Reset(&w.frame)

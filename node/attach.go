@@ -37,7 +37,7 @@ func (n *Node) attach(c *container, m api.Attach, fds []int) error {
 		n.end(c)
 		return fmt.Errorf("attach container %s: %w", c.name, err)
 	}
-	slog.Info("container runs", "container", c.name, "id", c.id[:12], "address", c.addr.String(), "pid", c.pid)
+	slog.Info("container runs", "container", c.name, "id", c.id[:12], "address", c.addr, "pid", c.pid)
 	return nil
 }
 
@@ -179,8 +179,7 @@ func (n *Node) newEndpoint(c *container, m api.Attach, d *descriptors, pid int) 
 		Lost: func(_ *vswitch.Port, err error) { go n.lost(c, err) },
 	})
 	if err != nil {
-		_ = queue.Close()
-		return nil, err
+		return nil, err // the network has closed the queue
 	}
 	return e, nil
 }

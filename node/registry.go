@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
 	"regexp"
 	"sort"
 	"strings"
@@ -193,6 +194,9 @@ func (n *Node) modeLocked(c *container) error {
 	}
 	if c.req.Hostname != "" && c.mode != modeNone {
 		return fail(http.StatusBadRequest, "conflicting options: hostname and the network mode")
+	}
+	if c.mode == modeHost {
+		c.hostname, _ = os.Hostname() // it only fails without a kernel
 	}
 	if c.mode != modeShared {
 		return nil

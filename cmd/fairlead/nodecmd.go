@@ -102,6 +102,10 @@ Without a node there is nothing to do, and that is no error.`,
 	return cmd
 }
 
+// downWithin bounds how long down waits: a node gives its containers five
+// seconds.
+const downWithin = 20 * time.Second
+
 // down tells the node to end and waits until it has.
 func down(ctx context.Context, c *api.Client, all bool) error {
 	err := c.Post(ctx, "/v1/down", api.DownRequest{All: all}, nil)
@@ -112,13 +116,15 @@ func down(ctx context.Context, c *api.Client, all bool) error {
 	}
 	// Its lock is the last thing a node gives up: then another can start.
 	lock := filepath.Join(c.Dir(), "node.lock")
+	ctx, cancel := context.WithTimeoutCause(ctx, downWithin, fmt.Errorf("the node in %s has not ended after %v; see node.log there", c.Dir(), downWithin))
+	defer cancel()
 	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		if _, err := os.Stat(lock); errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-time.After(wait):
 		}
 	}

@@ -118,11 +118,29 @@ virtual switch: one ordinary process, no privileges, no kernel bridge.`,
 	root.AddCommand(newNode(), newCheck())
 	root.SetFlagErrorFunc(explainFlag)
 	root.SetUsageTemplate(usage)
-	root.SetHelpCommandGroupID("node")
+	root.SetHelpCommand(newHelp())
 	root.SetCompletionCommandGroupID("node")
 	group(root)
 	bare(root)
 	return root
+}
+
+// newHelp is cobra's help, only that it says so when there is nothing to help
+// with.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Print the help of a command",
+		Example: "  fairlead help run",
+		GroupID: "node",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, _ := cmd.Root().Find(args) // an error is what rest says too
+			if len(rest) > 0 && about.HasAvailableSubCommands() {
+				return unknownCommand(about, rest[0])
+			}
+			return about.Help()
+		},
+	}
 }
 
 // bare takes from cmd, and all below it, what cobra would add in other words

@@ -38,7 +38,7 @@ func TestClosest(t *testing.T) {
 func TestHelp(t *testing.T) {
 	var visit func(cmd *cobra.Command)
 	visit = func(cmd *cobra.Command) {
-		if cmd.Name() == "help" || cmd.Name() == "completion" {
+		if cmd.Name() == "completion" {
 			return // cobra's
 		}
 		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") {

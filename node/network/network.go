@@ -180,13 +180,14 @@ type Endpoint struct {
 	Container packet.ContainerID
 	MAC       packet.MAC
 	Addr      netip.Addr
-	Queue     vswitch.Queue // the network closes it when the port goes
+	Queue     vswitch.Queue // the network closes it when the port goes, or cannot be made
 	Isolated  bool
 	Lost      func(p *vswitch.Port, err error) // see vswitch.PortConfig
 }
 
 // Attach gives an endpoint its port, and then raises the carrier of its link:
-// the container sees a cable only when somebody reads the other end.
+// the container sees a cable only when somebody reads the other end. The queue
+// is the network's in every case: after an error it is closed.
 func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 	port, err := n.sw.AddPort(vswitch.PortConfig{
 		Name: e.Name, Container: e.Container, Queue: e.Queue, Isolated: e.Isolated,
@@ -200,6 +201,7 @@ func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 		Lost: e.Lost,
 	})
 	if err != nil {
+		_ = e.Queue.Close() // nobody has read it
 		return nil, fmt.Errorf("network %s: %w", n.conf.Name, err)
 	}
 	if q, ok := e.Queue.(interface{ SetCarrier(bool) error }); ok {

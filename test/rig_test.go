@@ -120,6 +120,25 @@ func (n *node) run(args ...string) string {
 	return r.stdout
 }
 
+// refuses calls fairlead, which must fail with exit status 125 and this text.
+func (n *node) refuses(text string, args ...string) {
+	n.t.Helper()
+	if r := n.try(args...); r.code != 125 || !strings.Contains(r.stderr, text) {
+		n.t.Errorf("%v\nwant exit status 125 and %q", r, text)
+	}
+}
+
+// gone waits until a container is in no table any more.
+func (n *node) gone(name string) {
+	n.t.Helper()
+	lab.Eventually(n.t, 5*time.Second, func() error {
+		if c, ok := n.containers()[name]; ok {
+			return fmt.Errorf("container %s is still there: %+v", name, c)
+		}
+		return nil
+	})
+}
+
 // start runs a container in the background and returns its id. Args are options
 // of `run` and, behind "--", its command; without one it sleeps.
 func (n *node) start(name string, args ...string) string {
@@ -253,6 +272,19 @@ func table(t *testing.T, text string) []map[string]string {
 	return rows
 }
 
+// interrupt is what Ctrl-C sends.
+const interrupt = syscall.SIGINT
+
+// contains is an error unless text holds all of parts.
+func contains(text string, parts ...string) error {
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			return fmt.Errorf("no %q in\n%s", part, text)
+		}
+	}
+	return nil
+}
+
 // A client is a call of fairlead that goes on in the background: a container
 // in the foreground, a trace, a log that is followed. It is killed when the test
 // ends, after its frames were accounted for.
@@ -315,6 +347,20 @@ func (c *client) says(text string) {
 		}
 		return nil
 	})
+}
+
+// traceLines are those a `trace --json` has printed so far.
+func traceLines(t *testing.T, c *client) (lines []api.TraceLine) {
+	t.Helper()
+	text := c.out.String()
+	for line := range strings.Lines(text[:strings.LastIndexByte(text, '\n')+1]) {
+		var l api.TraceLine
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatalf("trace --json: %v\n%s", err, line)
+		}
+		lines = append(lines, l)
+	}
+	return lines
 }
 
 // stop kills the client, if it still runs.

@@ -1,0 +1,127 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"fairlead/node/api"
+	"fairlead/test/lab"
+)
+
+// statistics are the counters `ip -s -j link` prints of a container's eth0.
+func (n *node) statistics(name string) kernel {
+	n.t.Helper()
+	var list []struct {
+		Stats64 struct {
+			RX, TX struct{ Bytes, Packets uint64 }
+		}
+	}
+	out := n.exec(name, "ip", "-s", "-j", "link", "show", "eth0")
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 1 {
+		n.t.Fatalf("ip -s -j link: %v\n%s", err, out)
+	}
+	s := list[0].Stats64
+	return kernel{s.RX.Packets, s.RX.Bytes, s.TX.Packets, s.TX.Bytes}
+}
+
+// sameInside waits until a port has counted what its container has, and returns
+// the port's counters.
+func (n *node) sameInside(name string) (c api.Counts) {
+	n.t.Helper()
+	lab.Eventually(n.t, 5*time.Second, func() error {
+		inside := n.statistics(name)
+		p := n.port(name)
+		c = p.Counts
+		return agree(p, inside)
+	})
+	return c
+}
+
+// After any traffic both ends of a cable have counted the same, and a segment of
+// 64 KB is one frame of many segments.
+func TestS32_BothEndsCountTheSame(t *testing.T) {
+	lab.Need(t, "ip", "ping", "iperf3")
+	n := newNode(t)
+	for _, name := range []string{"server", "wire"} {
+		args := []string{"--", "iperf3", "-s", "--forceflush"}
+		if name == "wire" {
+			args = append([]string{"--opt", "offload=off"}, args...)
+		}
+		n.start(name, args...)
+		n.logSays(name, "Server listening")
+	}
+	n.start("client")
+	names := []string{"server", "wire", "client"}
+	check := func(after string) map[string]api.Counts {
+		t.Helper()
+		counts := map[string]api.Counts{}
+		for _, name := range names {
+			counts[name] = n.sameInside(name)
+		}
+		t.Logf("after %s: %+v", after, counts)
+		return counts
+	}
+	check("nothing")
+
+	for _, to := range []string{"172.17.0.2", "172.17.0.3", "172.17.0.1"} {
+		n.exec("client", "ping", "-c", "5", "-i", "0.01", "-s", "1400", "-W", "5", to)
+		n.exec("client", "ping", "-c", "2", "-i", "0.01", "-s", "9000", "-W", "5", to) // in fragments
+	}
+	pinged := check("ping")
+	for name, c := range pinged {
+		if c.ReadSegments != c.Read || c.WrittenSegments != c.Written {
+			t.Errorf("%s: ping makes no large frames: %+v", name, c)
+		}
+	}
+
+	const traffic = 32 << 20
+	n.exec("client", "iperf3", "-c", "172.17.0.2", "-n", fmt.Sprint(traffic))
+	bulk := check("TCP")
+	in, out := sub(bulk["client"], pinged["client"]), sub(bulk["server"], pinged["server"])
+	if in.ReadBytes < traffic || out.WrittenBytes < traffic {
+		t.Errorf("%d bytes went through, the ports counted %d in and %d out", traffic, in.ReadBytes, out.WrittenBytes)
+	}
+	// What was cut into at most 1448 bytes each has at least so many segments.
+	if least := uint64(traffic / 1448); in.ReadSegments < least || out.WrittenSegments < least {
+		t.Errorf("%d segments in, %d out, want at least %d", in.ReadSegments, out.WrittenSegments, least)
+	}
+	if in.Read > in.ReadSegments/4 || out.Written > out.WrittenSegments/4 {
+		t.Errorf("the client's %d frames have %d segments, the server got %d of %d: large frames do not cross whole",
+			in.Read, in.ReadSegments, out.Written, out.WrittenSegments)
+	}
+	p := n.port("client").Counts
+	if words := n.run("show", "switch", "-v"); !strings.Contains(words, fmt.Sprintf("%d frames of %d segments, ", p.Read, p.ReadSegments)) {
+		t.Errorf("show switch -v does not say how many segments the frames had:\n%s", words)
+	}
+
+	n.exec("client", "iperf3", "-c", "172.17.0.2", "-n", "8M", "-R")
+	n.exec("client", "iperf3", "-c", "172.17.0.2", "-u", "-b", "0", "-n", "8M")
+	check("TCP the other way, and UDP")
+
+	// A textbook wire gets every segment by itself, with headers of its own:
+	// 66 bytes of Ethernet, IPv4, and TCP with timestamps.
+	before, inside := n.port("wire").Counts, n.statistics("wire")
+	n.exec("client", "iperf3", "-c", "172.17.0.3", "-n", fmt.Sprint(traffic/4))
+	n.exec("client", "iperf3", "-c", "172.17.0.3", "-n", fmt.Sprint(traffic/4), "-R")
+	check("TCP over a textbook wire")
+	wire := sub(n.port("wire").Counts, before)
+	if wire.Read != wire.ReadSegments {
+		t.Errorf("a textbook wire sent %d frames of %d segments", wire.Read, wire.ReadSegments)
+	}
+	after := n.statistics("wire")
+	if got, want := after.rxBytes-inside.rxBytes, wire.WrittenBytes+66*(wire.WrittenSegments-wire.Written); got != want || wire.Written == wire.WrittenSegments {
+		t.Errorf("the wire got %d bytes, want %d: %d bytes in %d frames of %d segments",
+			got, want, wire.WrittenBytes, wire.Written, wire.WrittenSegments)
+	}
+}
+
+// sub is what was counted between two moments.
+func sub(a, b api.Counts) api.Counts {
+	return api.Counts{
+		Read: a.Read - b.Read, ReadBytes: a.ReadBytes - b.ReadBytes, ReadSegments: a.ReadSegments - b.ReadSegments,
+		Written: a.Written - b.Written, WrittenBytes: a.WrittenBytes - b.WrittenBytes, WrittenSegments: a.WrittenSegments - b.WrittenSegments,
+	}
+}

@@ -24,16 +24,15 @@ const (
 	ProtoDestOptions Proto = 60
 )
 
+var protoNames = map[Proto]string{
+	ProtoICMP: "ICMP", 2: "IGMP", 4: "IPv4", ProtoTCP: "TCP", ProtoUDP: "UDP", 41: "IPv6", 47: "GRE", ProtoESP: "ESP",
+	ProtoAH: "AH", ProtoICMPv6: "ICMPv6", ProtoNoNext: "no next header", 89: "OSPF", 132: "SCTP",
+}
+
+// String names the protocols met most (IANA's protocol numbers).
 func (p Proto) String() string {
-	switch p {
-	case ProtoICMP:
-		return "ICMP"
-	case ProtoTCP:
-		return "TCP"
-	case ProtoUDP:
-		return "UDP"
-	case ProtoICMPv6:
-		return "ICMPv6"
+	if name, ok := protoNames[p]; ok {
+		return name
 	}
 	return "protocol " + strconv.Itoa(int(p))
 }

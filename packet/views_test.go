@@ -320,7 +320,7 @@ func TestNames(t *testing.T) {
 		"0x88b5": packet.EtherType(0x88b5).String(),
 		"TCP":    packet.ProtoTCP.String(), "UDP": packet.ProtoUDP.String(),
 		"ICMP": packet.ProtoICMP.String(), "ICMPv6": packet.ProtoICMPv6.String(),
-		"protocol 47": packet.Proto(47).String(),
+		"GRE": packet.Proto(47).String(), "protocol 253": packet.Proto(253).String(),
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)

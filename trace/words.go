@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/google/gopacket/layers"
-
 	"fairlead/packet"
 )
 
@@ -182,11 +180,11 @@ func (r *Record) ipWords(src, dst packet.Addr, next packet.Proto) string {
 	transport := r.at(f.L4)
 	switch {
 	case f.L4 == 0 || len(transport) < packet.ICMPLen: // not there to be read
-		words += " " + layers.IPProtocol(proto).String()
+		words += " " + proto.String()
 	case proto == packet.ProtoICMP:
-		words += " ICMP " + layers.CreateICMPv4TypeCode(transport[0], transport[1]).String()
+		words += " " + icmp4Words(packet.ICMP(transport))
 	case proto == packet.ProtoICMPv6:
-		words += " ICMPv6 " + layers.CreateICMPv6TypeCode(transport[0], transport[1]).String()
+		words += " " + icmp6Words(packet.ICMP(transport))
 	default:
 		words = fmt.Sprintf("%s > %s %s", netip.AddrPortFrom(src.Netip(), f.SrcPort), netip.AddrPortFrom(dst.Netip(), f.DstPort), proto)
 		if proto == packet.ProtoTCP && len(transport) >= packet.TCPMinLen {

@@ -63,9 +63,9 @@ func TestSummary(t *testing.T) {
 	}{
 		{packettest.ARPRequest(web, gw.IP), "ARP who has 172.17.0.1, tell 172.17.0.2"},
 		{packettest.ARPReply(web, db), "ARP 172.17.0.2 is at 02:42:ac:11:00:02"},
-		{packettest.ICMPEcho(web, db, 7, 1, data), "172.17.0.2 > 172.17.0.3 ICMP EchoRequest"},
-		{packettest.ICMPEchoReply(web, db, 7, 1, data), "172.17.0.2 > 172.17.0.3 ICMP EchoReply"},
-		{packettest.ICMPEcho(web.IPv6(), db.IPv6(), 7, 1, data), "fe80::42:acff:fe11:2 > fe80::42:acff:fe11:3 ICMPv6 EchoRequest"},
+		{packettest.ICMPEcho(web, db, 7, 1, data), "172.17.0.2 > 172.17.0.3 ICMP echo request"},
+		{packettest.ICMPEchoReply(web, db, 7, 1, data), "172.17.0.2 > 172.17.0.3 ICMP echo reply"},
+		{packettest.ICMPEcho(web.IPv6(), db.IPv6(), 7, 1, data), "fe80::42:acff:fe11:2 > fe80::42:acff:fe11:3 ICMPv6 echo request"},
 		{packettest.TCP(web, db, packettest.Segment{SrcPort: 40000, DstPort: 80, Flags: packet.TCPSyn}, nil),
 			"172.17.0.2:40000 > 172.17.0.3:80 TCP SYN"},
 		{packettest.TCP(web, db, packettest.Segment{SrcPort: 80, DstPort: 1, Flags: packet.TCPSyn | packet.TCPAck}, nil),
@@ -79,8 +79,8 @@ func TestSummary(t *testing.T) {
 			"172.17.0.2:5 > 172.17.0.3:6 TCP ACK"},
 		{packettest.UDP(web, db, 5353, 53, data), "172.17.0.2:5353 > 172.17.0.3:53 UDP"},
 		{packettest.UDP(web, packettest.Broadcast, 68, 67, data), "172.17.0.2:68 > 255.255.255.255:67 UDP"},
-		{packettest.IP(web, db, packet.ProtoESP, data), "172.17.0.2 > 172.17.0.3 IPSecESP"},
-		{packettest.IP(web.IPv6(), db.IPv6(), packet.ProtoNoNext, nil), "fe80::42:acff:fe11:2 > fe80::42:acff:fe11:3 NoNextHeader"},
+		{packettest.IP(web, db, packet.ProtoESP, data), "172.17.0.2 > 172.17.0.3 ESP"},
+		{packettest.IP(web.IPv6(), db.IPv6(), packet.ProtoNoNext, nil), "fe80::42:acff:fe11:2 > fe80::42:acff:fe11:3 no next header"},
 		{packettest.IP(web.IPv6(), db.IPv6(), packet.ProtoHopByHop, hopByHop),
 			"[fe80::42:acff:fe11:2]:7 > [fe80::42:acff:fe11:3]:8 UDP"},
 		{fragment(0), "172.17.0.2:1 > 172.17.0.3:2 UDP, first fragment"},
@@ -89,7 +89,7 @@ func TestSummary(t *testing.T) {
 		{fragment6(1400), "fe80::42:acff:fe11:2 > fe80::42:acff:fe11:3 UDP, later fragment"},
 		{packettest.IPv4(web, db, packet.ProtoUDP, []byte{0x94, 4, 0, 0},
 			packettest.UDP(web, db, 1, 2, data)[packet.VNetLen+packet.EthernetLen+packet.IPv4MinLen:]), "172.17.0.2:1 > 172.17.0.3:2 UDP"},
-		{packettest.Tagged(packettest.ICMPEcho(web, db, 7, 1, data), 0x2005), "vlan 5 172.17.0.2 > 172.17.0.3 ICMP EchoRequest"},
+		{packettest.Tagged(packettest.ICMPEcho(web, db, 7, 1, data), 0x2005), "vlan 5 172.17.0.2 > 172.17.0.3 ICMP echo request"},
 		{packettest.Tagged(packettest.ARPRequest(web, db.IP), 5, 6), "vlan 5 vlan 6 ARP who has 172.17.0.3, tell 172.17.0.2"},
 		{packettest.Tagged(packettest.Ethernet(web.MAC, db.MAC, 0x88cc, data), 5),
 			"vlan 5 02:42:ac:11:00:02 > 02:42:ac:11:00:03 ethertype 0x88cc"},
@@ -141,8 +141,8 @@ func TestLineAndWalk(t *testing.T) {
 		walk   string
 	}{
 		{"unicast", record(ping, packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: 2}, 2),
-			"web → db  172.17.0.2 > 172.17.0.3 ICMP EchoRequest  unicast (known-mac)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP EchoRequest, 46 bytes
+			"web → db  172.17.0.2 > 172.17.0.3 ICMP echo request  unicast (known-mac)", `
+1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
 2 guard    web may use source 02:42:ac:11:00:02
 3 look up  02:42:ac:11:00:03 is behind db
 4 admit    nothing forbids it
@@ -157,16 +157,16 @@ func TestLineAndWalk(t *testing.T) {
 4 admit    nothing forbids it
 6 emit     unicast to db`},
 		{"flood", record(ping, packet.Decision{Verdict: packet.Flood, Reason: packet.UnknownMAC, Learn: packet.LearnMoved}, 2, 3),
-			"web → db, cache  172.17.0.2 > 172.17.0.3 ICMP EchoRequest  flood (unknown-mac)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP EchoRequest, 46 bytes
+			"web → db, cache  172.17.0.2 > 172.17.0.3 ICMP echo request  flood (unknown-mac)", `
+1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
 2 guard    web may use source 02:42:ac:11:00:02
            moved: 02:42:ac:11:00:02 is now behind web
 3 look up  02:42:ac:11:00:03: The MAC table does not know the destination, so every port gets a copy.
 4 admit    nothing forbids it
 6 emit     flood to db, cache`},
 		{"flood of one port", record(ping, packet.Decision{Verdict: packet.Flood, Reason: packet.UnknownMAC}),
-			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP EchoRequest  flood (unknown-mac)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP EchoRequest, 46 bytes
+			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  flood (unknown-mac)", `
+1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
 2 guard    web may use source 02:42:ac:11:00:02
 3 look up  02:42:ac:11:00:03: The MAC table does not know the destination, so every port gets a copy.
 4 admit    nothing forbids it
@@ -182,8 +182,8 @@ func TestLineAndWalk(t *testing.T) {
 6 emit     flood to db, gateway
 6 emit     ARP reply to web`},
 		{"ping of the gateway", record(pong, packet.Decision{Verdict: packet.Gateway, Reason: packet.ForGateway, Originate: packet.OriginEchoReply}),
-			"web → gateway  172.17.0.2 > 172.17.0.1 ICMP EchoRequest  gateway (for-gateway)", `
-1 parse    172.17.0.2 > 172.17.0.1 ICMP EchoRequest, 46 bytes
+			"web → gateway  172.17.0.2 > 172.17.0.1 ICMP echo request  gateway (for-gateway)", `
+1 parse    172.17.0.2 > 172.17.0.1 ICMP echo request, 46 bytes
 2 guard    web may use source 02:42:ac:11:00:02
 3 look up  02:42:ac:11:00:01 is the gateway
 4 admit    nothing forbids it
@@ -204,8 +204,8 @@ func TestLineAndWalk(t *testing.T) {
 4 admit    nothing forbids it
 5 gateway  takes the sender into its ARP table`},
 		{"hub, ping of the gateway", record(pong, packet.Decision{Verdict: packet.Flood, Reason: packet.HubMode, ToGateway: true, Originate: packet.OriginEchoReply}, 2),
-			"web → db, gateway  172.17.0.2 > 172.17.0.1 ICMP EchoRequest  flood (hub-mode)", `
-1 parse    172.17.0.2 > 172.17.0.1 ICMP EchoRequest, 46 bytes
+			"web → db, gateway  172.17.0.2 > 172.17.0.1 ICMP echo request  flood (hub-mode)", `
+1 parse    172.17.0.2 > 172.17.0.1 ICMP echo request, 46 bytes
 2 guard    web may use source 02:42:ac:11:00:02
 3 look up  02:42:ac:11:00:01: The switch plays a hub: every port gets a copy of everything.
 4 admit    nothing forbids it
@@ -218,13 +218,13 @@ func TestLineAndWalk(t *testing.T) {
 1 parse    dropped, truncated: The frame ends before the headers it announces.
            Look at the sender: it wrote a cut-off frame.`},
 		{"drop in guard", record(ping, drop(packet.SpoofedAddress)),
-			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP EchoRequest  drop (spoofed-address)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP EchoRequest, 46 bytes
+			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (spoofed-address)", `
+1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
 2 guard    dropped, spoofed-address: ` + packet.SpoofedAddress.Why() + `
            ` + packet.SpoofedAddress.Try()},
 		{"drop in look up", record(ping, drop(packet.SamePort)),
-			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP EchoRequest  drop (same-port)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP EchoRequest, 46 bytes
+			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (same-port)", `
+1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
 2 guard    web may use source 02:42:ac:11:00:02
 3 look up  dropped, same-port: ` + packet.SamePort.Why() + `
            ` + packet.SamePort.Try()},
@@ -236,8 +236,8 @@ func TestLineAndWalk(t *testing.T) {
 4 admit    dropped, flood-limit: ` + packet.FloodLimit.Why() + `
            ` + packet.FloodLimit.Try()},
 		{"drop at the gateway", record(ping, packet.Decision{Verdict: packet.Drop, Reason: packet.NoUplink, Originate: packet.OriginNetUnreachable}),
-			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP EchoRequest  drop (no-uplink)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP EchoRequest, 46 bytes
+			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (no-uplink)", `
+1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
 2 guard    web may use source 02:42:ac:11:00:02
 3 look up  02:42:ac:11:00:03 is the gateway
 4 admit    nothing forbids it
@@ -245,8 +245,8 @@ func TestLineAndWalk(t *testing.T) {
            ` + packet.NoUplink.Try() + `
 6 emit     ICMP net unreachable to web`},
 		{"drop at the gateway, silent", record(ping, drop(packet.NotUnderstood)),
-			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP EchoRequest  drop (not-understood)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP EchoRequest, 46 bytes
+			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (not-understood)", `
+1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
 2 guard    web may use source 02:42:ac:11:00:02
 3 look up  02:42:ac:11:00:03 is the gateway
 4 admit    nothing forbids it

@@ -22,9 +22,6 @@ import (
 	vswitch "fairlead/switch"
 )
 
-// childName is argv[0] of a path that is a process of this program.
-const childName = "bench-path"
-
 // An end is what a path's process is told of one container's link, whose
 // descriptor it inherits.
 type end struct {
@@ -54,8 +51,7 @@ type child struct {
 func startChild(l *lab, kind string, ends []end, links []*os.File) *child {
 	arg, err := json.Marshal(ends)
 	l.check(err, "describe the ends of path %s", kind)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{childName, kind, string(arg)}
+	cmd := exec.Command("/proc/self/exe", "path", kind, string(arg))
 	cmd.Stderr, cmd.ExtraFiles = os.Stderr, links
 	c := &child{cmd: cmd}
 	c.ask, err = cmd.StdinPipe()
@@ -83,15 +79,8 @@ func (c *child) crossed() (n crossed, err error) {
 	return n, json.Unmarshal(line, &n)
 }
 
-// childMain is the path's process: it carries frames until its standard input
-// ends and answers every line with its counters.
-func childMain(args []string) {
-	if err := carry(args); err != nil {
-		fmt.Fprintln(os.Stderr, "bench: path:", err)
-		os.Exit(125)
-	}
-}
-
+// carry is the path's process: it carries frames until its standard input ends
+// and answers every line with its counters.
 func carry(args []string) error {
 	if len(args) != 2 {
 		return errors.New("it is started by bench only")
@@ -134,7 +123,7 @@ func start(kind string, ends []end) (count func() (frames, bytes uint64), err er
 	count = func() (uint64, uint64) { return done.Frames.Load(), done.Bytes.Load() }
 	switch kind {
 	case "raw":
-		go func() { fatal(relay.Raw([2]int{firstLink, firstLink + 1}, &done)) }()
+		go func() { exit("path", relay.Raw([2]int{firstLink, firstLink + 1}, &done)) }()
 	case "textbook":
 		var taps []*water.Interface
 		for i := range ends {
@@ -145,7 +134,7 @@ func start(kind string, ends []end) (count func() (frames, bytes uint64), err er
 			}
 			taps = append(taps, &water.Interface{ReadWriteCloser: os.NewFile(uintptr(firstLink+i), "tap")})
 		}
-		go func() { fatal(relay.Textbook(taps, &done)) }()
+		go func() { exit("path", relay.Textbook(taps, &done)) }()
 	case "fairlead":
 		sw, err := startFairlead(ends)
 		if err != nil {
@@ -213,9 +202,4 @@ func cpuSeconds() float64 {
 	var u unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
-}
-
-func fatal(err error) {
-	fmt.Fprintln(os.Stderr, "bench: path:", err)
-	os.Exit(125)
 }

@@ -42,7 +42,8 @@
 //	paths.go      what carries traffic
 //	child.go      paths that are processes
 //	tcp.go        workload: bulk TCP
-//	death.go      workloads: how fast the dead are gone, and whom that delays
+//	death.go      workload: how fast the dead are gone
+//	stall.go      workload: whom that delays
 //	results.go    figures, ratios, bars
 //	report.go     the table and the JSON
 package main
@@ -71,10 +72,15 @@ type options struct {
 	json    string
 }
 
+// roles are what this program does when it started itself, by the first
+// argument.
+var roles = map[string]func(args []string) error{"path": carry, "prober": prober, "echo": echo}
+
 func main() {
-	if os.Args[0] == childName {
-		childMain(os.Args[1:])
-		return
+	if len(os.Args) > 1 {
+		if role, ok := roles[os.Args[1]]; ok {
+			exit(os.Args[1], role(os.Args[2:]))
+		}
 	}
 	var o options
 	flag.StringVar(&o.only, "only", "", "measure only workloads whose name holds one of these `WORDS`, comma between them")
@@ -158,6 +164,15 @@ func enterWorld() {
 	}
 	fmt.Fprintln(os.Stderr, "bench: make a world of its own:", err)
 	os.Exit(125)
+}
+
+// exit ends a role.
+func exit(role string, err error) {
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench %s: %v\n", role, err)
+		os.Exit(125)
+	}
+	os.Exit(0)
 }
 
 // module is the name in go.mod.

@@ -29,7 +29,7 @@ var workloads = func() []*workload {
 			ws = append(ws, bulkTCP(cc, streams))
 		}
 	}
-	return ws
+	return append(ws, gone(), stall())
 }()
 
 // rawBar is the part of the raw relay's figure that fairlead has to reach: what

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ type namespace struct {
 	t     testing.TB
 	calls chan func()
 	nl    *netlink.Handle
+	once  sync.Once // end
 }
 
 // newNamespace makes one, or ends the test where it is not allowed to.
@@ -44,15 +46,22 @@ func newNamespace(t testing.TB) *namespace {
 		}
 	}()
 	needs(t, "make a network namespace", <-started, "unshare -rn go test ./link")
-	t.Cleanup(func() { close(ns.calls) })
 	ns.do(func() (err error) {
 		// Less noise; the tests do not depend on it.
 		_ = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
 		ns.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
 	})
-	t.Cleanup(ns.nl.Close)
+	t.Cleanup(ns.end)
 	return ns
+}
+
+// end lets go of the namespace, which ends with the last that holds it.
+func (ns *namespace) end() {
+	ns.once.Do(func() {
+		ns.nl.Close()
+		close(ns.calls)
+	})
 }
 
 // do calls fn on a thread inside; an error ends the test.

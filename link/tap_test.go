@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -94,6 +95,34 @@ func TestGone(t *testing.T) {
 	}
 	if err := tap.SetOffload(0); err == nil {
 		t.Error("SetOffload on a deleted interface succeeded")
+	}
+}
+
+// TestNamespaceEnds: a TAP that was born in one namespace and moved into another
+// works there, does not keep it alive, and is gone with it.
+func TestNamespaceEnds(t *testing.T) {
+	needTAP(t)
+	nursery, container := newNamespace(t), newNamespace(t)
+	tap := nursery.tap("tap0")
+	var thread int
+	container.do(func() error { thread = unix.Gettid(); return nil })
+	must(t, nursery.nl.LinkSetNsPid(nursery.link("tap0"), thread))
+	container.up("tap0")
+	must(t, tap.SetCarrier(true))
+	if n, err := tap.WriteBatch([]*packet.Frame{aFrame()}); n != 1 || err != nil {
+		t.Errorf("WriteBatch into the other namespace: %d, %v", n, err)
+	}
+	container.end()
+	batch := packet.NewBatch()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		_, err := tap.ReadBatch(batch)
+		batch.Reset()
+		if errors.Is(err, link.ErrGone) {
+			return
+		}
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the namespace is gone, and reading says %v", err)
+		}
 	}
 }
 

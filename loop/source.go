@@ -46,9 +46,10 @@ type Source struct {
 }
 
 // Add registers a descriptor: h is called while any of events holds, or once
-// per change with Edge. It may be called from any goroutine. The descriptor
-// stays the caller's, who calls Remove before closing it: epoll forgets a
-// descriptor only when its last copy anywhere is closed.
+// per change with Edge. It may be called from any goroutine; called elsewhere
+// than on the worker, Ready may run before Add returns. The descriptor stays the
+// caller's, who calls Remove before closing it: epoll forgets a descriptor only
+// when its last copy anywhere is closed.
 func (w *Worker) Add(fd int, events uint32, h Handler) (*Source, error) {
 	s := w.newSource(fd, h)
 	w.fds.RLock()

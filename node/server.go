@@ -175,14 +175,20 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	return &controlListener{UnixListener: l, slots: make(chan struct{}, maxConnections)}, nil
+	return &controlListener{
+		UnixListener: l, slots: make(chan struct{}, maxConnections), refusals: make(chan struct{}, maxRefusals),
+	}, nil
 }
 
 // A controlListener accepts the connections of peers that may ask, and no more
 // than maxConnections at once; further ones wait in the kernel's backlog.
 type controlListener struct {
 	*net.UnixListener
-	slots chan struct{}
+	slots, refusals chan struct{}
+
+	// Of Accept alone.
+	warned time.Time // when a refusal was last logged
+	unsaid int       // refusals since then
 }
 
 // Accept refuses whoever is not the node's user in the node's user namespace
@@ -195,8 +201,7 @@ func (l *controlListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if err := peerOf(conn); err != nil {
-			slog.Warn("refused a peer", "err", err)
-			refuse(conn, err)
+			l.refuse(conn, err)
 			continue
 		}
 		l.slots <- struct{}{}
@@ -216,14 +221,42 @@ func peerOf(conn *net.UnixConn) error {
 	return refused
 }
 
-// refuse answers in HTTP, whatever was asked, without waiting for it.
-func refuse(conn *net.UnixConn, reason error) {
+// maxRefusals bounds the peers that are told at the same time why they are
+// refused. Whoever comes beside them is cut off.
+const maxRefusals = 16
+
+// refuse sends a peer away, and logs it, but not more than once a second: a
+// container may knock ten thousand times in one.
+func (l *controlListener) refuse(conn *net.UnixConn, reason error) {
+	if now := time.Now(); now.Sub(l.warned) >= time.Second {
+		slog.Warn("refused a peer", "err", reason, "others_since_the_last", l.unsaid)
+		l.warned, l.unsaid = now, 0
+	} else {
+		l.unsaid++
+	}
+	select {
+	case l.refusals <- struct{}{}:
+		go func() {
+			answerRefused(conn, reason)
+			<-l.refusals
+		}()
+	default:
+		_ = conn.Close()
+	}
+}
+
+// answerRefused answers in HTTP, whatever was asked. It waits a second for the
+// request: to a peer that still writes, a socket that is closed is a broken
+// pipe, and it never reads the reason.
+func answerRefused(conn *net.UnixConn, reason error) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	if _, err := conn.Read(make([]byte, 4096)); err != nil {
+		return
+	}
 	text, _ := json.Marshal(api.Error{Message: reason.Error()})
-	_ = conn.SetDeadline(time.Now().Add(100 * time.Millisecond))
 	fmt.Fprintf(conn, "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		len(text), text)
-	_ = conn.CloseWrite()
-	_ = conn.Close()
 }
 
 // A controlConn gives its slot back when it is closed.

@@ -46,13 +46,28 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		}
 		return nil, err
 	}
-	d := net.Dialer{Timeout: 5 * time.Second}
-	conn, err := d.DialContext(ctx, "unix", Socket(c.dir))
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, ErrNoNode
+	ctx, cancel := context.WithTimeout(ctx, dialWithin)
+	defer cancel()
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", Socket(c.dir))
+		switch {
+		case errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
+			return nil, ErrNoNode
+		case !errors.Is(err, syscall.EAGAIN):
+			return conn, err
+		}
+		// Others stand in line, perhaps a container that is refused again and
+		// again. Go's sockets do not wait, so the line is tried again.
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(time.Millisecond):
+		}
 	}
-	return conn, err
 }
+
+// dialWithin bounds the wait for a place in the line at the control socket.
+const dialWithin = 5 * time.Second
 
 // Get fetches path and decodes the answer into out.
 func (c *Client) Get(ctx context.Context, path string, out any) error {

@@ -15,7 +15,10 @@ import (
 // parts are the programs that no package of the machine has: the test binary
 // plays them inside containers, which see the same files.
 var parts = map[string]func(args []string) error{
-	"beat": beat,
+	"beat":    beat,
+	"hammer":  hammer,
+	"reach":   reach,
+	"upgrade": upgrade,
 }
 
 func TestMain(m *testing.M) {

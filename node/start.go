@@ -53,7 +53,7 @@ func Ensure(ctx context.Context, dir, version string) (*api.Client, error) {
 // spawn starts `fairlead node` so that nothing ties it to its caller: a session
 // of its own, no descriptor of the caller's (else an ssh or a CI pipe would
 // wait for it), its output in a log file.
-func spawn(dir string) (ended <-chan error, err error) {
+func spawn(dir string) (ended <-chan struct{}, err error) {
 	log, err := os.OpenFile(filepath.Join(dir, "node.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("start a node: %w", err)
@@ -70,13 +70,16 @@ func spawn(dir string) (ended <-chan error, err error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start a node: %w", err)
 	}
-	c := make(chan error, 1)
-	go func() { c <- cmd.Wait() }()
+	c := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // its log says why it ended
+		close(c)
+	}()
 	return c, nil
 }
 
 // await waits until the node answers.
-func await(ctx context.Context, c *api.Client, dir string, ended <-chan error) error {
+func await(ctx context.Context, c *api.Client, dir string, ended <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {

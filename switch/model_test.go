@@ -26,13 +26,12 @@ import (
 // speed. It says what has to become of a frame; the differential test compares
 // verdict, reason, who got which bytes, and what the gateway answered.
 type model struct {
-	hub      bool
-	ageing   int64
-	gwMAC    net.HardwareAddr
-	gwIP     netip.Addr
-	macs     map[string]modelEntry
-	ports    map[packet.PortID]*modelPort
-	addrsARP map[netip.Addr]bool
+	hub    bool
+	ageing int64
+	gwMAC  net.HardwareAddr
+	gwIP   netip.Addr
+	macs   map[string]modelEntry
+	ports  map[packet.PortID]*modelPort
 }
 
 type modelEntry struct {
@@ -470,7 +469,7 @@ func (w *world) compareEnds(in *end, b []byte, want outcome, victim *end) {
 		got := e.got(w.t)
 		switch {
 		case e == victim:
-			w.seen.reasons[e.queue.err.(packet.Reason)]++
+			w.seen.reasons[failure(e.queue.err)]++
 			e.queue.err = nil
 			fallthrough
 		default:
@@ -550,6 +549,8 @@ func (w *world) special(in *end) []byte {
 		},
 		func() []byte { return packettest.UDP(me, other, 9, 9, make([]byte, 1473+w.rng.IntN(400))) },
 		func() []byte { return packettest.Ethernet(me.MAC, gw.MAC, 0x88cc, make([]byte, 50)) },
+		func() []byte { return packettest.ARPRequest(station{MAC: me.MAC, IP: other.IP}, gw.IP) },
+		func() []byte { return ping(station{MAC: me.MAC, IP: netip.MustParseAddr("192.0.2.1")}, other) },
 		func() []byte { return ping(me, other) },
 		func() []byte { return packettest.Tagged(ping(me, other), uint16(w.rng.IntN(4))) },
 	}

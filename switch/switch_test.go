@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -227,7 +228,7 @@ func TestLinkGoneIsToldOnce(t *testing.T) {
 	_ = a.far.Close()
 	select {
 	case err := <-lost:
-		if err != packet.EgressGone {
+		if !errors.Is(err, packet.EgressGone) {
 			t.Errorf("lost: %v", err)
 		}
 	case <-time.After(5 * time.Second):

@@ -134,7 +134,7 @@ func dead(t *testing.T, tap *link.TAP) {
 // In another user namespace, by process and by path.
 func TestAttachForeign(t *testing.T) {
 	lab.NoLeaks(t)
-	needTUN(t)
+	lab.NeedTUN(t)
 	for _, by := range []string{"pid", "path"} {
 		t.Run(by, func(t *testing.T) {
 			s := newStranger(t, unix.CLONE_NEWNET)
@@ -164,7 +164,7 @@ func TestAttachForeign(t *testing.T) {
 // Closing the TAP takes the interface away; it can come again, with a route.
 func TestAttachForeignAgain(t *testing.T) {
 	lab.NoLeaks(t)
-	needTUN(t)
+	lab.NeedTUN(t)
 	s := newStranger(t, unix.CLONE_NEWNET)
 	target := Target{PID: s.cmd.Process.Pid}
 	for range 3 {
@@ -198,9 +198,9 @@ func TestAttachForeignAgain(t *testing.T) {
 // ip-netns makes them: unmounted and removed, it is gone.
 func TestAttachNamed(t *testing.T) {
 	lab.NoLeaks(t)
-	needTUN(t)
+	lab.NeedTUN(t)
 	if !haveCaps(unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN) {
-		notRun(t, "makes a named network namespace", "make test")
+		lab.NotRun(t, "makes a named network namespace", "make test")
 	}
 	path := filepath.Join(t.TempDir(), "named")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {

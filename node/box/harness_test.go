@@ -48,34 +48,6 @@ func self(name string, args ...string) []string {
 	return append([]string{exe, helperArg, name}, args...)
 }
 
-// notRun lists a test that cannot run here, with what would help. Under CI
-// everything has to run.
-func notRun(t testing.TB, reason, command string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatalf("%s; try: %s", reason, command)
-	}
-	if list := os.Getenv("FAIRLEAD_NOTRUN"); list != "" {
-		f, err := os.OpenFile(list, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		fmt.Fprintf(f, "%s: %s\t%s\n", t.Name(), reason, command)
-	}
-	t.Skipf("%s; try: %s", reason, command)
-}
-
-// needTUN is for tests whose containers have an interface.
-func needTUN(t testing.TB) {
-	t.Helper()
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		notRun(t, fmt.Sprintf("/dev/net/tun: %v", err), "sudo modprobe tun; sudo chmod 666 /dev/net/tun")
-	}
-	unix.Close(fd)
-}
-
 // eth0 is the interface of scenario S01.
 func eth0() *Interface {
 	a := netip.MustParseAddr("172.17.0.2")
@@ -159,7 +131,7 @@ func (o *output) collect(t *testing.T) *os.File {
 func createDown(t *testing.T, spec *Spec) *running {
 	t.Helper()
 	if spec.Network == NetworkOwn {
-		needTUN(t)
+		lab.NeedTUN(t)
 	}
 	r := &running{t: t}
 	w := r.out.collect(t)

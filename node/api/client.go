@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"syscall"
 	"time"
@@ -133,17 +134,14 @@ func request(ctx context.Context, method, path string, in any) (*http.Request, e
 	return http.NewRequestWithContext(ctx, method, "http://node"+path, body)
 }
 
-// plain takes off what net/http wraps around an error of dial: the method and
-// a URL that exists for nobody.
+// plain takes off what net/http wraps around an error: the method and a URL
+// that exists for nobody.
 func plain(err error) error {
-	if errors.Is(err, ErrNoNode) {
-		return ErrNoNode
+	if wrapped := new(url.Error); errors.As(err, &wrapped) {
+		err = wrapped.Err
 	}
-	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
-		err = inner
-		if _, ok := err.(*net.OpError); ok { //nolint:errorlint // walks the chain itself
-			break
-		}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return fmt.Errorf("the node left without an answer: %w", err)
 	}
 	return err
 }
@@ -168,15 +166,22 @@ func (c *Client) Hand(ctx context.Context, path string, msg any, fds []int) erro
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
+	err = c.hand(ctx, conn.(*net.UnixConn), path, msg, fds)
+	if ctx.Err() != nil {
+		return fmt.Errorf("hand over descriptors at %s: %w", path, context.Cause(ctx))
+	}
+	return err
+}
+
+func (c *Client) hand(ctx context.Context, conn *net.UnixConn, path string, msg any, fds []int) error {
 	if err := c.upgrade(ctx, conn, path); err != nil {
 		return err
 	}
-	unix := conn.(*net.UnixConn)
-	if err := SendMessage(unix, msg, fds); err != nil {
+	if err := SendMessage(conn, msg, fds); err != nil {
 		return fmt.Errorf("hand over descriptors at %s: %w", path, err)
 	}
 	var done Done
-	if _, err := ReceiveMessage(unix, &done); err != nil {
+	if _, err := ReceiveMessage(conn, &done); err != nil {
 		return fmt.Errorf("the node's answer at %s: %w", path, err)
 	}
 	if done.Error != "" {
@@ -194,11 +199,11 @@ func (c *Client) upgrade(ctx context.Context, conn net.Conn, path string) error 
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", Protocol)
 	if err := req.Write(conn); err != nil {
-		return fmt.Errorf("ask for %s: %w", Protocol, err)
+		return fmt.Errorf("ask for %s at %s: %w", Protocol, path, err)
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
 	if err != nil {
-		return fmt.Errorf("ask for %s: %w", Protocol, err)
+		return fmt.Errorf("ask for %s at %s: %w", Protocol, path, err)
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		defer resp.Body.Close()

@@ -60,14 +60,14 @@ func ReceiveMessage(conn *net.UnixConn, msg any) (fds []int, err error) {
 		more, perr := parseRights(oob[:oobn])
 		fds = append(fds, more...)
 		switch {
-		case err != nil && !(errors.Is(err, io.EOF) && n > 0):
+		case errors.Is(err, io.EOF):
+			return fds, io.ErrUnexpectedEOF
+		case err != nil:
 			return fds, err
 		case perr != nil:
 			return fds, perr
 		case flags&unix.MSG_CTRUNC != 0 || len(fds) > maxDescriptors:
 			return fds, fmt.Errorf("more than %d descriptors in one message", maxDescriptors)
-		case n == 0:
-			return fds, io.ErrUnexpectedEOF
 		}
 		if line = append(line, chunk[:n]...); len(line) > maxMessage {
 			return fds, fmt.Errorf("a message is longer than %d bytes", maxMessage)
@@ -76,12 +76,24 @@ func ReceiveMessage(conn *net.UnixConn, msg any) (fds []int, err error) {
 	return fds, Decode(bytes.NewReader(line), msg)
 }
 
-// Decode reads JSON strictly: a field nobody knows is refused by its name
-// rather than silently without effect.
+// Decode reads one JSON value strictly: a field nobody knows is refused by its
+// name rather than silently without effect, and so is what follows the value.
 func Decode(r io.Reader, v any) error {
-	d := json.NewDecoder(io.LimitReader(r, maxMessage))
+	bounded := &io.LimitedReader{R: r, N: maxMessage + 1}
+	d := json.NewDecoder(bounded)
 	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	err := d.Decode(v)
+	if err == nil {
+		if _, rest := d.Token(); !errors.Is(rest, io.EOF) {
+			err = errors.New("something follows it")
+		}
+	} else if errors.Is(err, io.EOF) {
+		err = errors.New("there is nothing")
+	}
+	if bounded.N <= 0 {
+		err = fmt.Errorf("it is longer than %d bytes", maxMessage)
+	}
+	if err != nil {
 		return fmt.Errorf("malformed JSON: %w", err)
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 // below /tmp. One node runs for each directory.
 func Dir() string {
 	if d := os.Getenv("FAIRLEAD_DIR"); d != "" {
-		return d
+		return filepath.Clean(d)
 	}
 	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
 		return filepath.Join(d, "fairlead")
@@ -33,6 +33,7 @@ func MakeDir(dir string) error {
 	if !filepath.IsAbs(dir) {
 		return fmt.Errorf("node directory %q is not an absolute path; set FAIRLEAD_DIR to one", dir)
 	}
+	dir = filepath.Clean(dir) // a slash at the end would have the parent be the directory itself
 	// sun_path of a unix socket holds 108 bytes with the final zero (unix(7)).
 	if n := len(Socket(dir)); n > 107 {
 		return fmt.Errorf("node directory %s is too long for a socket path by %d bytes; set FAIRLEAD_DIR to a shorter one", dir, n-107)
@@ -48,6 +49,7 @@ func MakeDir(dir string) error {
 
 // CheckDir refuses a node directory that somebody else owns or may enter.
 func CheckDir(dir string) error {
+	dir = filepath.Clean(dir) // a slash at the end would follow a symbolic link
 	info, err := os.Lstat(dir)
 	if err != nil {
 		return fmt.Errorf("node directory: %w", err)

@@ -19,7 +19,6 @@ func OpenAPI(version string) map[string]any {
 		}
 		methods[strings.ToLower(r.Method)] = r.operation(schemas)
 	}
-	schemas["Error"] = schemaOf(reflect.TypeOf(Error{}), schemas)
 	return map[string]any{
 		"openapi": "3.1.0",
 		"info": map[string]any{

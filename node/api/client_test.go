@@ -85,7 +85,9 @@ func TestClient(t *testing.T) {
 	go func() { served <- server.Serve(l) }()
 	defer func() {
 		_ = server.Close()
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	}()
 
 	c, ctx := NewClient(dir), context.Background()

@@ -15,10 +15,13 @@ import (
 // parts are the programs that no package of the machine has: the test binary
 // plays them inside containers, which see the same files.
 var parts = map[string]func(args []string) error{
-	"beat":    beat,
-	"hammer":  hammer,
-	"reach":   reach,
-	"upgrade": upgrade,
+	"beat":      beat,
+	"datagrams": datagrams,
+	"hammer":    hammer,
+	"reach":     reach,
+	"sink":      sink,
+	"transfer":  transfer,
+	"upgrade":   upgrade,
 }
 
 func TestMain(m *testing.M) {

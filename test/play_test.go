@@ -18,6 +18,7 @@ var parts = map[string]func(args []string) error{
 	"beat":      beat,
 	"datagrams": datagrams,
 	"hammer":    hammer,
+	"inject":    inject,
 	"reach":     reach,
 	"sink":      sink,
 	"transfer":  transfer,

@@ -20,6 +20,7 @@ type terminal struct {
 	interactive   bool
 	saved         *term.State // of our own terminal, while it is raw
 	resized       chan os.Signal
+	settled       chan struct{} // closed when nobody resizes any more
 	drained       chan struct{}
 }
 
@@ -88,8 +89,10 @@ func (t *terminal) attach() {
 		return
 	}
 	t.resized = make(chan os.Signal, 1)
+	t.settled = make(chan struct{})
 	signal.Notify(t.resized, syscall.SIGWINCH)
 	go func() {
+		defer close(t.settled)
 		for range t.resized {
 			t.resize()
 		}
@@ -135,6 +138,7 @@ func (t *terminal) close() {
 	if t.resized != nil {
 		signal.Stop(t.resized)
 		close(t.resized)
+		<-t.settled // it uses the descriptors by number
 	}
 	if t.saved != nil {
 		_ = term.Restore(int(os.Stdin.Fd()), t.saved)

@@ -21,10 +21,12 @@ home=$(mktemp -d "${TMPDIR:-/tmp}/fairlead-demo.XXXXXX")
 FAIRLEAD_DIR=$home/node
 export PATH FAIRLEAD_DIR
 
+pings=
 clean() {
 	status=$?
 	trap '' INT TERM HUP
 	trap - EXIT
+	[ -z "$pings" ] || kill "$pings" 2>/dev/null || true
 	fairlead down --all || status=$?
 	wait
 	rm -rf "$home"
@@ -59,12 +61,12 @@ try fairlead show switch
 try fairlead show mac
 try fairlead show arp
 
-say 'One packet, and why it went where it went.'
-try fairlead trace --words -n 1 client &
-trace=$!
-sleep 0.3 # until it listens
-fairlead exec client fairlead probe ping -c 1 "$web" >"$home/ping"
-wait "$trace"
+say 'One packet and its answer, and why they went where they went.'
+fairlead exec client fairlead probe ping -i 0.3s "$web" >"$home/ping" &
+pings=$!
+try fairlead trace --words --grep "$web" -n 2 client
+kill "$pings"
+wait "$pings"
 
 say 'Every frame is accounted for: on each port, in and out.'
 try fairlead show switch -v

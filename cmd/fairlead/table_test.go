@@ -198,13 +198,14 @@ func TestTracePrint(t *testing.T) {
 	}{
 		{traceOptions{}, "line 0\nline 1\nline 2\n"},
 		{traceOptions{count: 1}, "line 0\n"},
+		{traceOptions{count: 1, grep: "2"}, "line 2\n"},
 		{traceOptions{count: 1, words: true}, "line 0\n    1 parse\n    6 emit\n"},
 	} {
 		var out, stderr bytes.Buffer
 		if err := test.o.print(&out, &stderr, bytes.NewReader(stream.Bytes())); err != nil || out.String() != test.want {
 			t.Errorf("%+v: %q, %v; want %q", test.o, &out, err, test.want)
 		}
-		if lost := strings.Contains(stderr.String(), "1 packets"); lost != (test.o.count == 0) {
+		if lost := strings.Contains(stderr.String(), "1 packets"); lost != strings.Contains(test.want, "line 2") {
 			t.Errorf("%+v: %q", test.o, &stderr)
 		}
 	}

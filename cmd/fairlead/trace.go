@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,8 @@ import (
 // traceOptions is how `trace` prints.
 type traceOptions struct {
 	json, words bool
-	count       int // 0: without end
+	count       int    // 0: without end
+	grep        string // only lines that hold it
 }
 
 func newTrace() *cobra.Command {
@@ -29,7 +31,7 @@ it came in by, what it is, the verdict, the reason and the ports it left by.
 With a container, only what comes from it or goes to it.`,
 		Example: `  fairlead trace
   fairlead trace web
-  fairlead trace --words -n 1
+  fairlead trace --words --grep echo -n 2
   fairlead trace --json | jq .reason`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,6 +60,7 @@ With a container, only what comes from it or goes to it.`,
 	f := cmd.Flags()
 	f.BoolVar(&o.json, "json", false, "Print JSON, one object a line")
 	f.BoolVar(&o.words, "words", false, "Print each packet's way step by step")
+	f.StringVar(&o.grep, "grep", "", "Only packets whose line contains `TEXT`")
 	f.IntVarP(&o.count, "count", "n", 0, "End after `COUNT` packets")
 	return cmd
 }
@@ -65,16 +68,12 @@ With a container, only what comes from it or goes to it.`,
 // print prints the stream of lines as it comes.
 func (o *traceOptions) print(out, stderr io.Writer, stream io.Reader) error {
 	d := json.NewDecoder(stream)
-	for n := 0; o.count == 0 || n < o.count; n++ {
+	for n := 0; o.count == 0 || n < o.count; {
 		var raw json.RawMessage
 		if err := d.Decode(&raw); errors.Is(err, io.EOF) {
 			return nil // the node went down
 		} else if err != nil {
 			return fmt.Errorf("trace: %w", err)
-		}
-		if o.json {
-			fmt.Fprintf(out, "%s\n", raw)
-			continue
 		}
 		var line api.TraceLine
 		if err := json.Unmarshal(raw, &line); err != nil {
@@ -82,6 +81,14 @@ func (o *traceOptions) print(out, stderr io.Writer, stream io.Reader) error {
 		}
 		if line.Lost > 0 {
 			fmt.Fprintf(stderr, "fairlead: %d packets came too fast to be recorded\n", line.Lost)
+		}
+		if !strings.Contains(line.Line, o.grep) {
+			continue
+		}
+		n++
+		if o.json {
+			fmt.Fprintf(out, "%s\n", raw)
+			continue
 		}
 		fmt.Fprintln(out, line.Line)
 		if o.words {

@@ -28,7 +28,10 @@ func (n *Node) attach(c *container, m api.Attach, fds []int) error {
 	defer given.close() // what is still there when this ends
 	n.mu.Lock()
 	claimed := !c.running && !c.ending
-	c.running = c.running || claimed
+	if claimed {
+		c.running = true
+		c.dropClientLocked()
+	}
 	n.mu.Unlock()
 	if !claimed {
 		return fail(http.StatusConflict, "container %s has its descriptors already, or is just ending", c.name)

@@ -33,8 +33,12 @@ const (
 )
 
 // attachWithin is how long a reservation lives without its descriptors: init
-// needs some ten milliseconds, on a machine that swaps seconds.
-const attachWithin = 10 * time.Second
+// needs some ten milliseconds, on a machine that swaps seconds. It does not
+// outlive its client, after whom the node looks every lookEvery.
+const (
+	attachWithin = 10 * time.Second
+	lookEvery    = time.Second
+)
 
 // maxContainers bounds the registry. Every container costs a TAP, a pidfd and
 // a channel, so descriptors run out first on most machines.
@@ -55,6 +59,7 @@ type container struct {
 	forget             *time.Timer
 
 	// Guarded by Node.mu.
+	client   int // pidfd of whoever reserved it; -1 unknown, or it runs or ends
 	running  bool
 	started  time.Time
 	ending   bool
@@ -101,7 +106,7 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 		return nil, fail(http.StatusBadRequest, "no command; say what to run: `fairlead run -it -- sh`")
 	}
 	c = &container{
-		id: newID(), req: req, created: time.Now(), pidfd: -1, exit: 137, done: make(chan struct{}),
+		id: newID(), req: req, created: time.Now(), client: -1, pidfd: -1, exit: 137, done: make(chan struct{}),
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -126,21 +131,56 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	}
 	c.number = n.ids.take()
 	n.containers[c.id] = c
-	c.forget = time.AfterFunc(attachWithin, func() {
-		n.mu.Lock()
-		forgotten := !c.running
-		n.mu.Unlock()
-		if forgotten {
-			slog.Warn("container never started", "container", c.name)
-			n.end(c)
-		}
-	})
+	c.forget = time.AfterFunc(lookEvery, func() { n.reconsider(c) })
 	return c, nil
 }
 
 func (n *Node) nameLocked(c *container) error {
 	c.name, c.hostname = c.req.Name, c.req.Hostname
 	if c.name == "" {
+// reconsider takes a reservation back when nothing will come of it any more.
+func (n *Node) reconsider(c *container) {
+	n.mu.Lock()
+	waits := !c.running && !c.ending
+	forgotten := waits && (time.Since(c.created) >= attachWithin || !c.hasClientLocked())
+	if waits && !forgotten {
+		c.forget.Reset(lookEvery)
+	}
+	n.mu.Unlock()
+	if forgotten {
+		slog.Warn("container never started", "container", c.name)
+		n.end(c)
+	}
+}
+
+// follow ends a reservation with its client, whose pidfd becomes the
+// container's.
+func (n *Node) follow(c *container, client int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c.client = client
+	if c.running || c.ending {
+		c.dropClientLocked()
+	}
+}
+
+func (c *container) hasClientLocked() bool {
+	if c.client < 0 {
+		return true // for all we know
+	}
+	alive, err := box.PIDFDAlive(c.client)
+	return err == nil && alive
+}
+
+// dropClientLocked lets go of the client: what becomes of the container does
+// not depend on it any more.
+func (c *container) dropClientLocked() {
+	if c.client >= 0 {
+		_ = unix.Close(c.client)
+		c.client = -1
+	}
+}
+
 		c.name = n.inventNameLocked(c.id)
 	}
 	if !validName.MatchString(c.name) {
@@ -348,6 +388,7 @@ func (n *Node) end(c *container) {
 	last := c.leaveLocked()
 	n.mu.Unlock()
 
+	c.dropClientLocked()
 	if last != nil {
 		n.net.Switch().RemovePort(last.port, nil)
 	}

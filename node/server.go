@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,12 +66,30 @@ func (n *Node) newServer() *http.Server {
 		answerError(w, fail(http.StatusNotFound, "no such request: %s %s; GET /v1/openapi.json lists them", r.Method, r.URL.Path))
 	})
 	return &http.Server{
-		Handler:           mux,
+		Handler: mux,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, conn)
+		},
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}
+}
+
+// connKey is where the context of a request has the connection it came by.
+type connKey struct{}
+
+// clientOf returns a pidfd of the process that asks, the caller's to close.
+func clientOf(r *http.Request) (pidfd int, err error) {
+	conn, ok := r.Context().Value(connKey{}).(*controlConn)
+	if !ok {
+		return -1, errors.New("this connection is none of the control socket's")
+	}
+	if cerr := onDescriptor(conn.UnixConn, func(fd int) { pidfd, err = box.Peer(fd) }); cerr != nil {
+		return -1, cerr
+	}
+	return pidfd, err
 }
 
 // serve turns a handler into an http.Handler and notes that the node is in use.
@@ -209,16 +228,18 @@ func (l *controlListener) Accept() (net.Conn, error) {
 	}
 }
 
-func peerOf(conn *net.UnixConn) error {
+func peerOf(conn *net.UnixConn) (refused error) {
+	err := onDescriptor(conn, func(fd int) { refused = box.SamePeer(fd) })
+	return errors.Join(err, refused)
+}
+
+// onDescriptor calls fn with the descriptor of a connection.
+func onDescriptor(conn *net.UnixConn, fn func(fd int)) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var refused error
-	if err := raw.Control(func(fd uintptr) { refused = box.SamePeer(int(fd)) }); err != nil {
-		return err
-	}
-	return refused
+	return raw.Control(func(fd uintptr) { fn(int(fd)) })
 }
 
 // maxRefusals bounds the peers that are told at the same time why they are

@@ -44,6 +44,16 @@ func samePeer(fd, uid int) error {
 	return nil
 }
 
+// Peer returns a pidfd of the process that connected the unix socket fd, the
+// caller's to close.
+func Peer(fd int) (int, error) {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return -1, fmt.Errorf("ask for the peer's credentials: %w", err)
+	}
+	return peerPIDFD(fd, int(cred.Pid))
+}
+
 // peerPIDFD returns a pidfd of the process that connected. Before Linux 6.5
 // (SO_PEERPIDFD) there is only its number, which somebody else may have by
 // now: the best that can be asked is that nothing changes while we look.

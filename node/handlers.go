@@ -128,15 +128,15 @@ func (n *Node) postContainers(_ http.ResponseWriter, r *http.Request) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	created := api.Created{
-		ID: c.id, Name: c.name, Hostname: c.hostname, Mode: c.mode,
-		Hosts: c.files.hosts, ResolvConf: c.files.resolvConf, HostnameAt: c.files.hostname,
 	client, err := clientOf(r)
 	if err != nil { // it is gone already
 		n.end(c)
 		return nil, err
 	}
 	n.follow(c, client)
+	created := api.Created{
+		ID: c.id, Name: c.name, Hostname: c.hostname, Mode: c.mode,
+		Hosts: c.files.hosts, ResolvConf: c.files.resolvConf, HostnameAt: c.files.hostname,
 		Log: c.files.log, LogBytes: logLimit,
 	}
 	if c.mode == modeBridge || c.mode == modeForeign {

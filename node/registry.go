@@ -135,9 +135,6 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	return c, nil
 }
 
-func (n *Node) nameLocked(c *container) error {
-	c.name, c.hostname = c.req.Name, c.req.Hostname
-	if c.name == "" {
 // reconsider takes a reservation back when nothing will come of it any more.
 func (n *Node) reconsider(c *container) {
 	n.mu.Lock()
@@ -181,6 +178,9 @@ func (c *container) dropClientLocked() {
 	}
 }
 
+func (n *Node) nameLocked(c *container) error {
+	c.name, c.hostname = c.req.Name, c.req.Hostname
+	if c.name == "" {
 		c.name = n.inventNameLocked(c.id)
 	}
 	if !validName.MatchString(c.name) {
@@ -385,10 +385,10 @@ func (n *Node) end(c *container) {
 	}
 	c.ending = true
 	c.forget.Stop()
+	c.dropClientLocked()
 	last := c.leaveLocked()
 	n.mu.Unlock()
 
-	c.dropClientLocked()
 	if last != nil {
 		n.net.Switch().RemovePort(last.port, nil)
 	}

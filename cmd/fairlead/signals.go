@@ -46,11 +46,15 @@ func forwardSignals(cancel func()) *forwarder {
 	return f
 }
 
-// to makes send the receiver of every later signal.
+// to makes send the receiver of every later signal, and of one that came too
+// late to stop the attempt.
 func (f *forwarder) to(send func(syscall.Signal) error) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.send = send
-	f.mu.Unlock()
+	if f.last != 0 {
+		_ = send(f.last)
+	}
 }
 
 // orElse is what ended an attempt: a signal, of which nothing need be said, or

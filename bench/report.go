@@ -31,9 +31,10 @@ func (r *results) print(out io.Writer) {
 			f.Unit, f.times("kernel"), f.times("raw"), f.costs())
 	}
 	t.Flush()
+	fmt.Fprintln(out)
 	for _, f := range r.Figures {
 		if f.Note != "" && len(f.Samples) > 0 {
-			fmt.Fprintf(out, "\n%s, %s: %s\n", f.Workload, f.Path, f.Note)
+			fmt.Fprintf(out, "%s, %s: %s\n", f.Workload, f.Path, f.Note)
 		}
 	}
 	if len(r.Bars) > 0 {

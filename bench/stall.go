@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -23,7 +24,7 @@ const stallBar = 2.0
 
 // stall measures how long forwarding between two containers stands still while
 // twenty others are killed one after the other. A prober plays ping-pong with
-// UDP and notes the longest pause.
+// UDP and notes the longest pause after each death.
 //
 // A machine that does anything else has pauses of its own, so the same is done
 // with nobody dying, and the difference counts. And the kernel has work with
@@ -37,38 +38,43 @@ func stall() *workload {
 		l.check(err, "find this program")
 		echo := n.container(l, "echo", "exec "+self+" echo")
 		cases := []*stallCase{
-			{figure: r.figure(w, "quiet"), victims: func(string) int { return 0 }},
-			{figure: r.figure(w, "unattached"), victims: func(name string) int { return n.loner(l, name).Pid }},
-			{figure: r.figure(w, "attached"), victims: func(name string) int { return n.container(l, name, "").Pid }},
+			{figure: r.figure(w, "quiet"), victim: func(string) int { return 0 }},
+			{figure: r.figure(w, "unattached"), victim: func(name string) int { return n.loner(l, name).Pid }},
+			{figure: r.figure(w, "attached"), victim: func(name string) int { return n.container(l, name, "").Pid }},
 		}
-		quiet, attached := cases[0].figure, cases[2].figure
+		quiet, attached, more := cases[0], cases[2], r.figure(w, "difference")
+		window := time.Duration(o.duration()) * time.Second / deaths
 		for round := range o.pairs {
 			for _, c := range cases {
-				var pids []int
+				c.pids = nil
 				for i := range deaths {
-					if pid := c.victims(fmt.Sprintf("victim%d", i)); pid > 0 {
-						pids = append(pids, pid)
-					}
+					c.pids = append(c.pids, c.victim(fmt.Sprintf("victim%d", i)))
 				}
-				c.figure.add(sample{Round: round, Value: n.pause(l, echo.IP, time.Duration(o.duration())*time.Second, pids)})
-				progress("%s  round %d of %d  %-10s %.2f %s", w.name, round+1, o.pairs, c.figure.Path, c.figure.Samples[round].Value, w.unit)
+				pauses := n.pauses(l, echo.IP, window, c.pids)
+				c.worst = slices.Max(pauses)
+				for i, p := range pauses {
+					c.figure.add(sample{Round: round*deaths + i, Value: p})
+				}
+				progress("%s  round %d of %d  %-10s %.2f %s", w.name, round+1, o.pairs, c.figure.Path, c.worst, w.unit)
 			}
+			more.add(sample{Round: round, Value: attached.worst - quiet.worst})
 			slices.Reverse(cases)
 		}
-		more := r.figure(w, "difference")
-		for round, s := range attached.Samples {
-			more.add(sample{Round: round, Value: s.Value - quiet.Samples[round].Value})
+		for _, c := range cases {
+			c.figure.Note = fmt.Sprintf("worst of all %.2f ms", c.figure.Value.Max)
 		}
-		more.Note = "attached less quiet; it cannot tell less than the spread of quiet, and holds what unattached has more than quiet"
+		more.Note = "worst of a round attached less worst of the round quiet: no finer than the pauses of quiet, and with what unattached costs too"
 		r.atMost(more, "median", more.Value.Median, stallBar)
 	}
 	return w
 }
 
-// A stallCase is one kind of death, and where its pauses go.
+// A stallCase is one kind of death, and what was measured of it.
 type stallCase struct {
-	figure  *figure
-	victims func(name string) (pid int) // 0: nobody
+	figure *figure
+	victim func(name string) (pid int) // 0: nobody
+	pids   []int                       // of this round
+	worst  float64                     // pause of this round
 }
 
 // loner starts a container that hangs on no switch.
@@ -77,12 +83,13 @@ func (n *node) loner(l *lab, name string) *api.Container {
 	return n.known(l, name, 0)
 }
 
-// pause runs the prober in a container, kills processes meanwhile, evenly over
-// the time, and returns the longest pause in milliseconds.
-func (n *node) pause(l *lab, ip string, d time.Duration, victims []int) float64 {
+// pauses runs the prober in a container, kills one process at the start of each
+// window of time, and returns the longest pause in each window in milliseconds.
+func (n *node) pauses(l *lab, ip string, window time.Duration, victims []int) (pauses []float64) {
 	self, err := os.Executable()
 	l.check(err, "find this program")
-	cmd := exec.CommandContext(l.ctx, n.bin, "run", "--name", "prober", "--", self, "prober", ip, d.String())
+	cmd := exec.CommandContext(l.ctx, n.bin, "run", "--name", "prober", "--",
+		self, "prober", ip, window.String(), strconv.Itoa(len(victims)))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	l.check(err, "start the prober")
@@ -90,20 +97,19 @@ func (n *node) pause(l *lab, ip string, d time.Duration, victims []int) float64 
 	lines := bufio.NewReader(out)
 	_, err = lines.ReadString('\n') // it has begun
 	l.check(err, "hear from the prober")
-	for _, pid := range victims {
-		time.Sleep(d / time.Duration(len(victims)+1))
-		l.check(syscall.Kill(pid, syscall.SIGKILL), "kill a container")
+	for start, i := time.Now(), 0; i < len(victims); i++ {
+		time.Sleep(time.Until(start.Add(time.Duration(i) * window)))
+		if victims[i] != 0 {
+			l.check(syscall.Kill(victims[i], syscall.SIGKILL), "kill a container")
+		}
 	}
-	var p probed
-	l.check(json.NewDecoder(lines).Decode(&p), "hear from the prober")
+	var each []time.Duration
+	l.check(json.NewDecoder(lines).Decode(&each), "hear from the prober")
 	l.check(cmd.Wait(), "prober")
-	return milliseconds(p.Pause)
-}
-
-// probed is what a prober found.
-type probed struct {
-	Echoes int
-	Pause  time.Duration // the longest time without one
+	for _, p := range each {
+		pauses = append(pauses, milliseconds(p))
+	}
+	return pauses
 }
 
 // echoPort is where the prober's partner listens.
@@ -112,14 +118,18 @@ const echoPort = 7
 // prober plays ping-pong with an echo. Both do without the poller of the Go
 // runtime, whose pauses would be counted.
 func prober(args []string) error {
-	if len(args) != 2 {
+	if len(args) != 3 {
 		return errors.New("it is started by bench only")
 	}
 	ip, err := netip.ParseAddr(args[0])
 	if err != nil {
 		return err
 	}
-	d, err := time.ParseDuration(args[1])
+	window, err := time.ParseDuration(args[1])
+	if err != nil {
+		return err
+	}
+	windows, err := strconv.Atoi(args[2])
 	if err != nil {
 		return err
 	}
@@ -151,16 +161,20 @@ func prober(args []string) error {
 		}
 	}
 	fmt.Println("begun")
-	var p probed
-	for last, end := time.Now(), time.Now().Add(d); last.Before(end); p.Echoes++ {
+	pauses := make([]time.Duration, windows)
+	start := time.Now()
+	for last := start; ; {
 		if err := ping(); err != nil {
 			return err
 		}
 		now := time.Now()
-		p.Pause = max(p.Pause, now.Sub(last))
+		i := int(now.Sub(start) / window)
+		if i >= windows {
+			return json.NewEncoder(os.Stdout).Encode(pauses)
+		}
+		pauses[i] = max(pauses[i], now.Sub(last))
 		last = now
 	}
-	return json.NewEncoder(os.Stdout).Encode(p)
 }
 
 // echo sends every datagram back.

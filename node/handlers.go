@@ -18,6 +18,9 @@ import (
 )
 
 func (n *Node) getVersion(http.ResponseWriter, *http.Request) (any, error) {
+	if n.isLeaving() {
+		return nil, errLeaving // whoever looks for a node needs another
+	}
 	var u unix.Utsname
 	_ = unix.Uname(&u) // an empty release is answer enough
 	n.mu.Lock()

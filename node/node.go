@@ -48,9 +48,10 @@ type Node struct {
 	containers map[string]*container
 	ids        idSpace
 	lastUse    time.Time
-	leaving    *os.File // start.lock, once the node ends by itself
+	leaving    *os.File // start.lock, once the node is on its way out
 
-	down     chan struct{} // closed when the node is told to end
+	lock     *os.File      // node.lock
+	down     chan struct{} // closed when the node is to end
 	downOnce sync.Once
 }
 
@@ -69,12 +70,15 @@ func Serve(ctx context.Context, conf Config) error {
 	} else if err != nil {
 		return err
 	}
-	defer lock.Close()
 
 	n, err := newNode(conf)
 	if err != nil {
+		_ = os.Remove(lock.Name())
+		lock.Close()
+		_ = os.Remove(conf.Dir)
 		return err
 	}
+	n.lock = lock
 	defer n.close()
 	listener, err := listen(api.Socket(conf.Dir))
 	if err != nil {
@@ -88,6 +92,7 @@ func Serve(ctx context.Context, conf Config) error {
 
 	err = n.wait(ctx, served)
 	slog.Info("node goes down", "containers", len(n.list()))
+	n.leave()
 	n.endAll()
 	// Requests that wait for a container to end are answered by now.
 	grace, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -122,21 +127,55 @@ func (n *Node) wait(ctx context.Context, served <-chan error) error {
 	}
 }
 
-// idle decides whether the node may end by itself, and if so keeps others from
-// starting or reaching one until this one is gone: start.lock stays locked to
-// the end of the process.
+// idle decides whether the node may end by itself, and if so begins to leave.
 func (n *Node) idle() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.stays || len(n.containers) > 0 || time.Since(n.lastUse) < idleAfter {
 		return false
 	}
-	lock, err := lockFile(filepath.Join(n.conf.Dir, "start.lock"), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err != nil {
-		return false // somebody is just starting or looking for a node
+	// When this fails somebody is just starting or looking for a node.
+	return n.lockStartLocked() == nil
+}
+
+// leaveWithin bounds how long a node that was told to end waits for somebody
+// who is just looking for one.
+const leaveWithin = 2 * time.Second
+
+// leave refuses new containers, ends the traces, and keeps others from starting
+// a node here before this one is gone.
+func (n *Node) leave() {
+	n.goDown()
+	for deadline := time.Now().Add(leaveWithin); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		n.mu.Lock()
+		err := n.lockStartLocked()
+		n.mu.Unlock()
+		if err == nil {
+			return
+		}
 	}
-	n.leaving = lock
-	return true
+}
+
+// lockStartLocked takes start.lock, to keep it to the end, and refuses new
+// containers.
+func (n *Node) lockStartLocked() (err error) {
+	if n.leaving != nil {
+		return nil
+	}
+	if n.leaving, err = lockFile(filepath.Join(n.conf.Dir, "start.lock"), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+		n.goDown()
+	}
+	return err
+}
+
+// isLeaving reports whether the node is on its way out.
+func (n *Node) isLeaving() bool {
+	select {
+	case <-n.down:
+		return true
+	default:
+		return false
+	}
 }
 
 func newNode(conf Config) (*Node, error) {
@@ -184,21 +223,28 @@ const (
 	defaultID   packet.NetworkID = 1
 )
 
-// close ends what newNode began and takes the node's files away.
+// close ends what newNode began, takes the node's files away and gives its
+// locks up: start.lock last, so that whoever waits for it finds nothing of us.
 func (n *Node) close() {
 	n.net.Close()
 	if err := n.loop.Close(); err != nil {
 		slog.Error("close the workers", "err", err)
 	}
-	for _, name := range []string{"control.sock", "containers", "node.log", "start.lock", "node.lock"} {
+	files := []string{"control.sock", "containers", "node.log", "node.lock"}
+	if n.leaving != nil { // else it is somebody's who is just starting
+		files = append(files, "start.lock")
+	}
+	for _, name := range files {
 		if err := os.RemoveAll(filepath.Join(n.conf.Dir, name)); err != nil {
 			slog.Error("remove", "file", name, "err", err)
 		}
 	}
 	_ = os.Remove(n.conf.Dir) // stays when somebody else put something there
+	_ = n.lock.Close()
+	_ = n.leaving.Close()
 }
 
-// endAll stops all containers: first kindly, then not.
+// endAll kills all containers and waits until they are gone.
 func (n *Node) endAll() {
 	list := n.list()
 	for _, c := range list {

@@ -94,6 +94,9 @@ type statusError struct {
 
 func (e statusError) Unwrap() error { return e.error }
 
+// errLeaving refuses what a node on its way out will not do any more.
+var errLeaving = statusError{http.StatusServiceUnavailable, api.ErrLeaving}
+
 func fail(status int, format string, args ...any) error {
 	return statusError{status, fmt.Errorf(format, args...)}
 }
@@ -110,8 +113,8 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.leaving != nil {
-		return nil, fail(http.StatusServiceUnavailable, "this node is just ending; try again")
+	if n.isLeaving() {
+		return nil, errLeaving
 	}
 	if len(n.containers) >= maxContainers {
 		return nil, fail(http.StatusConflict, "this node has %d containers, which is all it can have", maxContainers)

@@ -22,32 +22,59 @@ import (
 const startWithin = 15 * time.Second
 
 // Ensure returns a client of the node in dir, starting one in the background
-// when none runs. The node that answers stays for idleAfter at least.
+// when none runs, or when the one that runs is just ending. The node that
+// answers stays for idleAfter at least.
 func Ensure(ctx context.Context, dir, version string) (*api.Client, error) {
 	c := api.NewClient(dir)
-	var info api.VersionInfo
-	switch err := c.Get(ctx, "/v1/version", &info); {
-	case err == nil:
-		return c, nil
-	case !errors.Is(err, api.ErrNoNode):
-		return nil, err
+	for {
+		if err := ask(ctx, c); !errors.Is(err, api.ErrNoNode) && !isEnding(err) {
+			return c, err
+		}
+		lock, err := lockStart(dir)
+		if err != nil {
+			return nil, err
+		}
+		err = ask(ctx, c)
+		if errors.Is(err, api.ErrNoNode) { // else somebody was faster
+			err = start(ctx, c, dir)
+		}
+		lock.Close()
+		if !isEnding(err) {
+			return c, err
+		}
+		time.Sleep(time.Millisecond) // now it is that node that wants the lock
 	}
-	if err := api.MakeDir(dir); err != nil {
-		return nil, err
-	}
-	lock, err := lockFile(filepath.Join(dir, "start.lock"), syscall.LOCK_EX)
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Close()
-	if c.Get(ctx, "/v1/version", &info) == nil {
-		return c, nil // somebody else was faster
-	}
+}
+
+// ask says whether a node answers.
+func ask(ctx context.Context, c *api.Client) error {
+	return c.Get(ctx, "/v1/version", new(api.VersionInfo))
+}
+
+// isEnding reports whether an error of ask is that of a node on its way out.
+func isEnding(err error) bool { return errors.Is(err, api.ErrLeaving) || errors.Is(err, api.ErrLeft) }
+
+// start starts a node and waits until it answers.
+func start(ctx context.Context, c *api.Client, dir string) error {
 	ended, err := spawn(dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return c, await(ctx, c, dir, ended)
+	return await(ctx, c, dir, ended)
+}
+
+// lockStart makes the node directory and takes start.lock, waiting for whoever
+// has it. A node that ends takes the directory with it, perhaps just now.
+func lockStart(dir string) (*os.File, error) {
+	for {
+		if err := api.MakeDir(dir); err != nil {
+			return nil, err
+		}
+		lock, err := lockFile(filepath.Join(dir, "start.lock"), syscall.LOCK_EX)
+		if !errors.Is(err, os.ErrNotExist) {
+			return lock, err
+		}
+	}
 }
 
 // spawn starts `fairlead node` so that nothing ties it to its caller: a session
@@ -83,8 +110,7 @@ func await(ctx context.Context, c *api.Client, dir string, ended <-chan struct{}
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		var info api.VersionInfo
-		err := c.Get(ctx, "/v1/version", &info)
+		err := ask(ctx, c)
 		if err == nil {
 			return nil
 		}

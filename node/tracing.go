@@ -18,18 +18,21 @@ type tracing struct {
 	node     *Node
 	mu       sync.Mutex
 	watchers map[*watcher]bool
-	stop     chan struct{}
+	end      func() // stops recording, once nobody watches
 }
 
-// maxWatchers bounds who watches at once.
-const maxWatchers = 16
+// Bounds: how many watch at once, and how many batches one may be behind. A
+// batch is a recorder's ring at most, which is 1.5 MB.
+const (
+	maxWatchers = 16
+	maxBatches  = 8
+)
 
 // A watcher is one client's share: a bounded queue of batches; what does not
 // fit is counted as lost.
 type watcher struct {
 	batches chan batch
-	mu      sync.Mutex
-	lost    uint64
+	lost    uint64 // guarded by tracing.mu
 }
 
 type batch struct {
@@ -38,22 +41,34 @@ type batch struct {
 	lost    uint64
 }
 
+func newWatcher() *watcher { return &watcher{batches: make(chan batch, maxBatches)} }
+
+// watch has the switch record from now on.
 func (t *tracing) watch() (*watcher, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.watchers) >= maxWatchers {
 		return nil, fail(http.StatusConflict, "%d clients are tracing already, which is all this node serves", maxWatchers)
 	}
-	w := &watcher{batches: make(chan batch, 64)}
-	if t.watchers == nil {
+	if len(t.watchers) == 0 {
 		t.watchers = make(map[*watcher]bool)
+		t.begin(t.node.network())
 	}
+	w := newWatcher()
 	t.watchers[w] = true
-	if len(t.watchers) == 1 {
-		t.stop = make(chan struct{})
-		go t.run(t.node.network(), trace.NewRecorder(), t.stop)
-	}
 	return w, nil
+}
+
+// begin and end set the recorder with mu held, so that the end of one trace
+// cannot take the recorder of the next one away.
+func (t *tracing) begin(net *network.Network) {
+	r, stop := trace.NewRecorder(), make(chan struct{})
+	net.Switch().SetRecorder(r)
+	t.end = func() {
+		net.Switch().SetRecorder(nil)
+		close(stop)
+	}
+	go t.run(net, r, stop)
 }
 
 func (t *tracing) leave(w *watcher) {
@@ -61,14 +76,12 @@ func (t *tracing) leave(w *watcher) {
 	defer t.mu.Unlock()
 	delete(t.watchers, w)
 	if len(t.watchers) == 0 {
-		close(t.stop)
+		t.end()
 	}
 }
 
 // run passes records on to the watchers until the last one has left.
-func (t *tracing) run(net *network.Network, r *trace.Recorder, stop chan struct{}) {
-	net.Switch().SetRecorder(r)
-	defer net.Switch().SetRecorder(nil)
+func (t *tracing) run(net *network.Network, r *trace.Recorder, stop <-chan struct{}) {
 	for {
 		select {
 		case <-stop:
@@ -77,22 +90,25 @@ func (t *tracing) run(net *network.Network, r *trace.Recorder, stop chan struct{
 		}
 		records, lost := r.Take(nil)
 		t.mu.Lock()
-		for w := range t.watchers {
-			w.offer(batch{net, records, lost})
+		select {
+		case <-stop: // who watches now has another recorder
+		default:
+			for w := range t.watchers {
+				w.offer(batch{net, records, lost})
+			}
 		}
 		t.mu.Unlock()
 	}
 }
 
+// offer never waits for a client.
 func (w *watcher) offer(b batch) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	b.lost += w.lost
 	select {
 	case w.batches <- b:
 		w.lost = 0
 	default:
-		w.lost += uint64(len(b.records)) + b.lost - w.lost
+		w.lost = b.lost + uint64(len(b.records))
 	}
 }
 
@@ -119,6 +135,7 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 	flush := http.NewResponseController(rw).Flush
 	_ = flush() // the client knows now that recording has begun
 	lines := json.NewEncoder(rw)
+	var lost uint64 // not yet told
 	for {
 		select {
 		case <-r.Context().Done():
@@ -126,12 +143,13 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 		case <-n.down:
 			return nil, nil
 		case b := <-w.batches:
+			lost += b.lost
 			for i := range b.records {
 				line := traceLine(b.net, &b.records[i])
 				if only != "" && !line.concerns(only) {
 					continue
 				}
-				line.Lost, b.lost = b.lost, 0
+				line.Lost, lost = lost, 0
 				if lines.Encode(line.TraceLine) != nil {
 					return nil, nil
 				}
@@ -146,8 +164,10 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 // A wireLine is a line on its way out.
 type wireLine struct{ api.TraceLine }
 
+// concerns reports whether a container sent the frame or gets a copy. Of a flood
+// not every port is named; then it is everybody's.
 func (l *wireLine) concerns(name string) bool {
-	if l.In == name {
+	if l.In == name || l.Copies > len(l.Out) {
 		return true
 	}
 	for _, out := range l.Out {

@@ -19,6 +19,14 @@ import (
 // ErrNoNode says that no node runs in the directory.
 var ErrNoNode = errors.New("no node is running; start one with `fairlead up` or `fairlead run`")
 
+// ErrLeaving says that the node is on its way out. It is answered with status
+// 503, and nothing else is.
+var ErrLeaving = errors.New("the node is just ending; try again")
+
+// ErrLeft says that the node took the connection and ended. Whether it did what
+// it was asked for, nobody knows.
+var ErrLeft = errors.New("the node left without an answer")
+
 // A Client talks to the node in one directory.
 type Client struct {
 	dir  string
@@ -141,13 +149,16 @@ func plain(err error) error {
 		err = wrapped.Err
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-		return fmt.Errorf("the node left without an answer: %w", err)
+		return fmt.Errorf("%w: %w", ErrLeft, err)
 	}
 	return err
 }
 
 // failure reads the error an answer carries.
 func failure(resp *http.Response) error {
+	if resp.StatusCode == http.StatusServiceUnavailable {
+		return ErrLeaving
+	}
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	e := new(Error)
 	if json.Unmarshal(b, e) == nil && e.Message != "" {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,10 +42,15 @@ func MakeDir(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return fmt.Errorf("make node directory %s: %w; set FAIRLEAD_DIR to a directory of yours", dir, err)
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
-		return fmt.Errorf("make node directory %s: %w; set FAIRLEAD_DIR to a directory of yours", dir, err)
+	for {
+		if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+			return fmt.Errorf("make node directory %s: %w; set FAIRLEAD_DIR to a directory of yours", dir, err)
+		}
+		// A node that ends may take it away between the two.
+		if err := CheckDir(dir); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
-	return CheckDir(dir)
 }
 
 // CheckDir refuses a node directory that somebody else owns or may enter.

@@ -80,7 +80,7 @@ func runExec(ctx context.Context, name string, e *api.Exec, t *terminal) error {
 	}
 	t.attach()
 	code, err := s.Wait()
-	t.drain()
+	t.drainSome()
 	if err != nil || code == 0 {
 		return err
 	}

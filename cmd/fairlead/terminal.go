@@ -91,6 +91,7 @@ func (t *terminal) attach() {
 	t.resized = make(chan os.Signal, 1)
 	t.settled = make(chan struct{})
 	signal.Notify(t.resized, syscall.SIGWINCH)
+	t.resize() // it may have changed before anybody listened
 	go func() {
 		defer close(t.settled)
 		for range t.resized {
@@ -118,15 +119,23 @@ func (t *terminal) resize() {
 	}
 }
 
-// drain waits for the last output of a command that has ended. A reader that
-// stands still must not keep us for ever.
+// drain waits for the last output of a container that has ended, with which the
+// terminal has lost its last user.
 func (t *terminal) drain() {
+	if t.drained != nil {
+		<-t.drained
+	}
+}
+
+// drainSome is drain for a command that may have left others on its terminal:
+// they can write for as long as they live.
+func (t *terminal) drainSome() {
 	if t.drained == nil {
 		return
 	}
 	select {
 	case <-t.drained:
-	case <-time.After(2 * time.Second):
+	case <-time.After(time.Second):
 	}
 }
 

@@ -163,7 +163,7 @@ func (n *Node) endpointFor(c *container, m api.Attach, d *descriptors, pid int) 
 
 // newEndpoint makes the TAP a port.
 func (n *Node) newEndpoint(c *container, m api.Attach, d *descriptors, pid int) (*endpoint, error) {
-	e := &endpoint{owner: c, iface: m.Interface, index: m.Index, members: 1}
+	e := &endpoint{owner: c, iface: m.Interface, index: m.Index, netns: m.Netns, members: 1}
 	if d.init >= 0 {
 		ns, err := box.NetNS(d.init)
 		if err != nil {

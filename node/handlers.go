@@ -46,8 +46,8 @@ func (n *Node) postUp(_ http.ResponseWriter, r *http.Request) (any, error) {
 	defer n.mu.Unlock()
 	if up.BIP != "" || len(up.Options) > 0 {
 		if len(n.containers) > 0 {
-			return nil, fail(http.StatusConflict, "network %s has %d containers, so it stays as it is; stop them first: `fairlead down --all`",
-				defaultName, len(n.containers))
+			return nil, fail(http.StatusConflict, "network %s has %s, so it stays as it is; stop them first: `fairlead down --all`",
+				defaultName, plural(len(n.containers), "container"))
 		}
 		fresh, err := n.newDefault(up)
 		if err != nil {
@@ -69,7 +69,7 @@ func (n *Node) postDown(_ http.ResponseWriter, r *http.Request) (any, error) {
 	running := len(n.containers)
 	n.mu.Unlock()
 	if running > 0 && !down.All {
-		return nil, fail(http.StatusConflict, "%d containers are running; `fairlead down --all` stops them too", running)
+		return nil, fail(http.StatusConflict, "%s on this node; `fairlead down --all` stops them too", plural(running, "container"))
 	}
 	n.goDown()
 	return done, nil
@@ -378,6 +378,14 @@ func seekTail(f *os.File, lines int) error {
 	}
 	_, err = f.Seek(0, io.SeekStart)
 	return err
+}
+
+// plural counts things in words.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // parsePrefix reads an address with a length.

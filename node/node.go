@@ -134,8 +134,9 @@ func (n *Node) idle() bool {
 	if n.stays || len(n.containers) > 0 || time.Since(n.lastUse) < idleAfter {
 		return false
 	}
-	// When this fails somebody is just starting or looking for a node.
-	return n.lockStartLocked() == nil
+	// Somebody who is just starting or looking for a node has the lock. Any
+	// other error means that the directory is gone, and with it all who could.
+	return !errors.Is(n.lockStartLocked(), syscall.EWOULDBLOCK)
 }
 
 // leaveWithin bounds how long a node that was told to end waits for somebody

@@ -233,10 +233,13 @@ func (n *Node) modeLocked(c *container) error {
 		return fail(http.StatusBadRequest, "invalid network config: user specified IP address is supported on a network only, not with --network %s", c.req.Network)
 	}
 	if c.req.MAC != "" {
-		return fail(http.StatusBadRequest, "conflicting options: mac-address and the network mode")
+		return fail(http.StatusBadRequest, "conflicting options: mac-address and the network mode; leave out --mac, or --network %s", c.req.Network)
 	}
 	if c.req.Hostname != "" && c.mode != modeNone {
-		return fail(http.StatusBadRequest, "conflicting options: hostname and the network mode")
+		return fail(http.StatusBadRequest, "conflicting options: hostname and the network mode; leave out --hostname, or --network %s", c.req.Network)
+	}
+	if len(c.req.Options) > 0 {
+		return fail(http.StatusBadRequest, "conflicting options: --opt and the network mode; with --network %s there is no link to set up", c.req.Network)
 	}
 	if c.mode == modeHost {
 		c.hostname, _ = os.Hostname() // it only fails without a kernel
@@ -283,6 +286,9 @@ func (n *Node) addressLocked(c *container) error {
 	}
 	addr, err := n.net.Reserve(want)
 	if err != nil {
+		if other := n.ownerLocked(want); other != nil {
+			err = fmt.Errorf("%w by container %s", err, other.name)
+		}
 		return statusError{http.StatusConflict, err}
 	}
 	if mac.IsZero() {
@@ -292,6 +298,16 @@ func (n *Node) addressLocked(c *container) error {
 	if err := n.macFreeLocked(mac); err != nil {
 		n.net.Release(addr.Addr())
 		return err
+	}
+	return nil
+}
+
+// ownerLocked is the container that has an address, nil when it is nobody's.
+func (n *Node) ownerLocked(addr netip.Addr) *container {
+	for _, c := range n.containers {
+		if owner := c.addressOwner(); owner != nil && owner.addr.Addr() == addr {
+			return owner
+		}
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ func TestNodeEndsByItself(t *testing.T) {
 		t.Errorf("version:\n%s", out)
 	}
 	n.start("c")
-	n.refuses("1 containers are running; `fairlead down --all` stops them too", "down")
+	n.refuses("1 container on this node; `fairlead down --all` stops them too", "down")
 	n.run("down", "--all")
 	n.left()
 }

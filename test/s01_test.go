@@ -165,7 +165,7 @@ func TestS01_BIP(t *testing.T) {
 	if got := n.exec("a", "cat", "/etc/resolv.conf"); !strings.Contains(got, "nameserver 172.17.42.1\n") {
 		t.Errorf("/etc/resolv.conf: %q", got)
 	}
-	n.refuses("network default has 1 containers, so it stays as it is", "up", "--bip", "10.9.0.1/24")
+	n.refuses("network default has 1 container, so it stays as it is", "up", "--bip", "10.9.0.1/24")
 	n.run("kill", "a")
 	n.gone("a")
 	n.run("up", "--bip", "10.9.0.1/29")

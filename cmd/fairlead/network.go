@@ -107,7 +107,7 @@ func (o *connectOptions) connect(cmd *cobra.Command, target string) error {
 	}
 	defer foreign.Close()
 	err = c.Hand(ctx, containerPath(created.ID, "attach"), api.Attach{
-		Descriptors: []string{"tap"}, Pid: o.target.PID, Interface: link.Name, Index: foreign.Index,
+		Descriptors: []string{"tap"}, Pid: o.target.PID, Interface: link.Name, Index: foreign.Index, Netns: foreign.NetNS.Ino,
 	}, []int{foreign.TAP})
 	if err != nil {
 		giveBack(c, created.ID)

@@ -172,7 +172,7 @@ func TestForeignDirectory(t *testing.T) {
 	if err := os.Chmod(c.Dir(), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	want := "node directory " + c.Dir() + " may be entered by others (mode 0755); chmod 700 " + c.Dir()
+	want := "node directory " + c.Dir() + " may be entered by others (mode 0755); set FAIRLEAD_DIR to a directory of yours alone (mode 0700)"
 	for _, err := range []error{c.Get(context.Background(), "/v1/version", nil), c.Hand(context.Background(), "/x", nil, nil)} {
 		if err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)

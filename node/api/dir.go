@@ -67,7 +67,7 @@ func CheckDir(dir string) error {
 	case !ok || int(stat.Uid) != os.Getuid():
 		return fmt.Errorf("node directory %s belongs to uid %d, not to you (%d); set FAIRLEAD_DIR to a directory of yours", dir, stat.Uid, os.Getuid())
 	case info.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("node directory %s may be entered by others (mode %04o); chmod 700 %s", dir, info.Mode().Perm(), dir)
+		return fmt.Errorf("node directory %s may be entered by others (mode %04o); set FAIRLEAD_DIR to a directory of yours alone (mode 0700)", dir, info.Mode().Perm())
 	}
 	return nil
 }

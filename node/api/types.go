@@ -86,6 +86,9 @@ type Attach struct {
 	// Interface is what the link is called and numbered inside its namespace.
 	Interface string `json:"interface,omitempty"`
 	Index     int    `json:"index,omitempty"`
+	// Netns is the inode of a foreign namespace; that of a container of ours
+	// the node sees itself.
+	Netns uint64 `json:"netns,omitempty"`
 }
 
 // Exec is the first message on an upgraded /v1/containers/ID/exec. With it

@@ -131,6 +131,8 @@ func (s *Spec) Validate() error {
 	switch {
 	case len(s.Args) == 0 || s.Args[0] == "":
 		return errors.New("no command given")
+	case s.RootFS != "" && filepath.Clean(s.RootFS) == "/":
+		return errors.New("--rootfs /: that is what a container sees without it; leave it out")
 	case s.Detached && s.Log == nil:
 		return errors.New("a detached container needs a log")
 	case (s.Network == NetworkShared) != (s.SharePID != 0):

@@ -17,8 +17,8 @@ import (
 )
 
 // attach takes the descriptors that make a reserved container a running one.
-// They are the node's from here on, whatever becomes of it. After an error the
-// container is gone.
+// They are the node's from here on, whatever becomes of it. When they are not
+// those it needs the reservation stays; after any other error it is gone.
 func (n *Node) attach(c *container, m api.Attach, fds []int) error {
 	given, err := sortOut(c.mode, m.Descriptors, fds)
 	if err != nil {
@@ -62,26 +62,33 @@ func sortOut(mode string, names []string, fds []int) (*descriptors, error) {
 	if len(names) != len(fds) {
 		return nil, fail(http.StatusBadRequest, "the message names %d descriptors and brought %d", len(names), len(fds))
 	}
-	needs := map[string]*int{}
-	if mode == modeBridge || mode == modeForeign {
-		needs["tap"] = &d.tap
-	}
-	if mode != modeForeign {
-		needs["init"], needs["channel"] = &d.init, &d.channel
-	}
 	for i, name := range names {
-		at := needs[name]
+		at := d.place(mode, name)
 		if at == nil || *at >= 0 {
 			return nil, fail(http.StatusBadRequest, "descriptor %q is not wanted for a container of mode %s", name, mode)
 		}
 		*at = fds[i]
 	}
-	for name, at := range needs {
-		if *at < 0 {
+	for _, name := range []string{"tap", "init", "channel"} {
+		if at := d.place(mode, name); at != nil && *at < 0 {
 			return nil, fail(http.StatusBadRequest, "descriptor %q is missing for a container of mode %s", name, mode)
 		}
 	}
 	return d, nil
+}
+
+// place is where the descriptor of that name belongs; nil when containers of
+// the mode have none.
+func (d *descriptors) place(mode, name string) *int {
+	switch {
+	case name == "tap" && (mode == modeBridge || mode == modeForeign):
+		return &d.tap
+	case name == "init" && mode != modeForeign:
+		return &d.init
+	case name == "channel" && mode != modeForeign:
+		return &d.channel
+	}
+	return nil
 }
 
 // start puts the descriptors to use. What it takes over it takes out of d.
@@ -111,7 +118,7 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if c.ending { // somebody killed it meanwhile, and end has been here already
-		go n.undo(e, channel)
+		go n.undo(c, e, channel)
 		return errors.New("it was told to end")
 	}
 	c.pid, c.pidfd, c.channel, c.endpoint, c.started = pid, d.init, channel, e, time.Now()
@@ -125,11 +132,14 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 
 // undo releases what start took over for a container that is gone already. The
 // closed channel ends its init.
-func (n *Node) undo(e *endpoint, channel *box.Channel) {
+func (n *Node) undo(c *container, e *endpoint, channel *box.Channel) {
 	if e != nil {
 		n.mu.Lock()
 		e.members--
 		last := e.members == 0
+		if last && e.owner != c { // who has ended before, and left its address to the last
+			n.giveBackLocked(e.owner)
+		}
 		n.mu.Unlock()
 		if last {
 			n.net.Switch().RemovePort(e.port, nil)
@@ -179,7 +189,7 @@ func (n *Node) newEndpoint(c *container, m api.Attach, d *descriptors, pid int) 
 	e.port, err = n.net.Attach(network.Endpoint{
 		Name: c.name, Container: c.number, MAC: c.mac, Addr: c.addr.Addr(),
 		Queue: queue, Isolated: c.option("isolated", false),
-		Lost: func(_ *vswitch.Port, err error) { go n.lost(c, err) },
+		Lost: func(p *vswitch.Port, err error) { go n.lost(c, p, err) },
 	})
 	if err != nil {
 		return nil, err // the network has closed the queue
@@ -206,19 +216,15 @@ func (e *endpoint) open(c *container, fd int) (vswitch.Queue, error) {
 }
 
 // lost is called when a link has gone: the end of a namespace somebody else
-// made, or of an interface root inside removed.
-func (n *Node) lost(c *container, err error) {
+// made, or of an interface root inside removed. It may be before the container
+// has its endpoint.
+func (n *Node) lost(c *container, p *vswitch.Port, err error) {
 	slog.Info("link is gone", "container", c.name, "err", err)
 	if c.mode == modeForeign {
 		n.end(c)
 		return
 	}
-	n.mu.Lock()
-	e := c.endpoint
-	n.mu.Unlock()
-	if e != nil {
-		n.net.Switch().RemovePort(e.port, nil)
-	}
+	n.net.Switch().RemovePort(p, nil)
 }
 
 // death is told by a pidfd that a container's init has ended.

@@ -23,12 +23,17 @@ type files struct {
 // makeFiles writes the files of a container. Those of the mode host are the
 // host's own, and who shares a namespace shares its files.
 func (n *Node) makeFiles(c *container) error {
-	f := files{dir: filepath.Join(n.conf.Dir, "containers", c.id)}
+	c.files.dir = filepath.Join(n.conf.Dir, "containers", c.id)
+	f := &c.files
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return fmt.Errorf("make the files of container %s: %w", c.name, err)
 	}
 	if c.req.Detached {
 		f.log = filepath.Join(f.dir, "log")
+		// Empty until init opens it: so it can be followed from the first moment.
+		if err := os.WriteFile(f.log, nil, 0o600); err != nil {
+			return fmt.Errorf("make the files of container %s: %w", c.name, err)
+		}
 	}
 	switch c.mode {
 	case modeShared:
@@ -48,7 +53,6 @@ func (n *Node) makeFiles(c *container) error {
 			return fmt.Errorf("make the files of container %s: %w", c.name, err)
 		}
 	}
-	c.files = f
 	return nil
 }
 

@@ -37,9 +37,9 @@ func (n *Node) getOpenAPI(http.ResponseWriter, *http.Request) (any, error) {
 
 // postUp has the node stay. The default network can be set up anew only while
 // it is empty: a container's address is not changed under its feet.
-func (n *Node) postUp(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (n *Node) postUp(w http.ResponseWriter, r *http.Request) (any, error) {
 	var up api.UpRequest
-	if err := body(r, &up); err != nil {
+	if err := body(w, r, &up); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
@@ -60,9 +60,9 @@ func (n *Node) postUp(_ http.ResponseWriter, r *http.Request) (any, error) {
 	return done, nil
 }
 
-func (n *Node) postDown(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (n *Node) postDown(w http.ResponseWriter, r *http.Request) (any, error) {
 	var down api.DownRequest
-	if err := body(r, &down); err != nil {
+	if err := body(w, r, &down); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
@@ -122,9 +122,9 @@ func (c *container) networkName() string {
 	return c.mode
 }
 
-func (n *Node) postContainers(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, error) {
 	var req api.CreateRequest
-	if err := body(r, &req); err != nil {
+	if err := body(w, r, &req); err != nil {
 		return nil, err
 	}
 	c, err := n.create(req)
@@ -209,8 +209,8 @@ func (n *Node) postExec(w http.ResponseWriter, r *http.Request, c *container) (a
 	return upgrade(w, r, &m, func(fds []int) error { return n.exec(c, m, fds) })
 }
 
-func (n *Node) postKill(_ http.ResponseWriter, r *http.Request, c *container) (any, error) {
-	_, sig, err := signalRequest(r, c, unix.SIGKILL)
+func (n *Node) postKill(w http.ResponseWriter, r *http.Request, c *container) (any, error) {
+	_, sig, err := signalRequest(w, r, c, unix.SIGKILL)
 	if err != nil {
 		return nil, err
 	}
@@ -225,8 +225,8 @@ func (n *Node) postKill(_ http.ResponseWriter, r *http.Request, c *container) (a
 }
 
 // postStop asks the command to end and kills the container when it does not.
-func (n *Node) postStop(_ http.ResponseWriter, r *http.Request, c *container) (any, error) {
-	req, sig, err := signalRequest(r, c, unix.SIGTERM)
+func (n *Node) postStop(w http.ResponseWriter, r *http.Request, c *container) (any, error) {
+	req, sig, err := signalRequest(w, r, c, unix.SIGTERM)
 	if err != nil {
 		return nil, err
 	}
@@ -251,9 +251,9 @@ func (n *Node) postStop(_ http.ResponseWriter, r *http.Request, c *container) (a
 	return done, nil
 }
 
-func signalRequest(r *http.Request, c *container, otherwise unix.Signal) (api.SignalRequest, unix.Signal, error) {
+func signalRequest(w http.ResponseWriter, r *http.Request, c *container, otherwise unix.Signal) (api.SignalRequest, unix.Signal, error) {
 	var req api.SignalRequest
-	if err := body(r, &req); err != nil {
+	if err := body(w, r, &req); err != nil {
 		return req, 0, err
 	}
 	if t := req.Timeout; t != nil && (*t < 0 || *t > 3600) {
@@ -308,7 +308,7 @@ func (n *Node) getLogs(w http.ResponseWriter, r *http.Request, c *container) (an
 	if err != nil {
 		return nil, fmt.Errorf("log of container %s: %w", c.name, err)
 	}
-	defer f.Close()
+	defer func() { f.Close() }() // whichever it is by then
 	if err := seekTail(f, tail); err != nil {
 		return nil, fmt.Errorf("log of container %s: %w", c.name, err)
 	}
@@ -327,23 +327,28 @@ func (n *Node) getLogs(w http.ResponseWriter, r *http.Request, c *container) (an
 			return nil, nil
 		case <-time.After(100 * time.Millisecond):
 		}
-		f = reopen(f, c.files.log)
+		if next := successor(f, c.files.log); next != nil {
+			_, err := io.Copy(w, f) // what was written since; nothing follows there
+			f.Close()
+			if f = next; err != nil {
+				return nil, nil //nolint:nilerr // as above
+			}
+		}
 	}
 }
 
-// reopen follows a log that was rotated away: once f is read to its end and the
-// path leads elsewhere, it goes on there.
-func reopen(f *os.File, path string) *os.File {
+// successor opens the file a log goes on in after f was rotated away; nil when
+// f is still the one.
+func successor(f *os.File, path string) *os.File {
 	have, err1 := f.Stat()
 	named, err2 := os.Stat(path)
 	if err1 != nil || err2 != nil || os.SameFile(have, named) {
-		return f
+		return nil
 	}
 	next, err := os.Open(path)
 	if err != nil {
-		return f
+		return nil
 	}
-	f.Close()
 	return next
 }
 

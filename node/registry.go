@@ -13,6 +13,7 @@ import (
 	"sort"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -129,6 +130,7 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 		return nil, err
 	}
 	if err := n.makeFiles(c); err != nil {
+		c.files.remove()
 		n.net.Release(c.addr.Addr())
 		return nil, err
 	}
@@ -198,10 +200,16 @@ func (n *Node) nameLocked(c *container) error {
 	if c.hostname == "" {
 		c.hostname = c.id[:12]
 	}
-	if len(c.hostname) > 63 || strings.ContainsAny(c.hostname, " \t\n/") {
+	if len(c.hostname) > 63 || strings.ContainsFunc(c.hostname, notInHostname) {
 		return fail(http.StatusBadRequest, "invalid hostname %q: at most 63 characters without blanks", c.hostname)
 	}
 	return nil
+}
+
+// notInHostname are the characters that would mean something else in a hosts
+// file or on a terminal.
+func notInHostname(r rune) bool {
+	return unicode.IsSpace(r) || unicode.IsControl(r) || r == '/' || r == '#'
 }
 
 // modeLocked reads --network. What contradicts the mode is refused in Docker's
@@ -293,6 +301,10 @@ func (n *Node) addressLocked(c *container) error {
 	}
 	if mac.IsZero() {
 		mac = packet.MACFromIPv4(addr.Addr())
+		if n.macFreeLocked(mac) != nil { // somebody took it by hand
+			mac = packet.MAC{0x02, 0x42}
+			_, _ = hex.Decode(mac[2:], []byte(c.id[:8])) // an id is hexadecimal
+		}
 	}
 	c.addr, c.mac = addr, mac
 	if err := n.macFreeLocked(mac); err != nil {
@@ -477,15 +489,16 @@ func (n *Node) kill(c *container) {
 // with which everything in it dies.
 func (n *Node) signal(c *container, sig unix.Signal) error {
 	n.mu.Lock()
-	pidfd, channel := c.pidfd, c.channel
-	n.mu.Unlock()
+	defer n.mu.Unlock() // or end closes the pidfd meanwhile, and its number is another's
 	switch {
-	case pidfd < 0:
+	case c.ending:
+		return errors.New("it is just ending")
+	case c.pidfd < 0:
 		return errors.New("it has no process of ours")
 	case sig == unix.SIGKILL:
-		return unix.PidfdSendSignal(pidfd, sig, nil, 0)
+		return unix.PidfdSendSignal(c.pidfd, sig, nil, 0)
 	}
-	return channel.Send(&box.Message{Signal: int(sig)})
+	return c.channel.Send(&box.Message{Signal: int(sig)})
 }
 
 func newID() string {

@@ -3,8 +3,11 @@ package node
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -39,6 +42,9 @@ func TestMain(m *testing.M) {
 			fmt.Println(api.NewClient(os.Args[2]).Get(context.Background(), "/v1/version", &info))
 			os.Exit(0)
 		}
+	}
+	if flag.Parse(); !testing.Verbose() {
+		slog.SetDefault(slog.New(slog.DiscardHandler))
 	}
 	os.Exit(m.Run())
 }
@@ -267,10 +273,12 @@ func (r *rig) runOn(g *guest, req api.CreateRequest) (*api.Created, *fakeInit) {
 	return c, i
 }
 
-// A handlers is a node without a socket: its handlers, called directly.
+// A handlers is a node without a listener: its handlers, called directly, as if
+// by way of conn.
 type handlers struct {
 	*Node
 	http.Handler
+	conn *controlConn
 }
 
 func newHandlers(t testing.TB) *handlers {
@@ -284,13 +292,24 @@ func newHandlers(t testing.TB) *handlers {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.close)
-	return &handlers{n, n.newServer().Handler}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fds[0]), "socketpair")
+	conn, err := net.FileConn(file)
+	if err = errors.Join(err, file.Close(), unix.Close(fds[1])); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &handlers{n, n.newServer().Handler, &controlConn{UnixConn: conn.(*net.UnixConn)}}
 }
 
 // call sends a request and returns status and body.
 func (h *handlers) call(method, path, body string) (int, string) {
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+	ctx := context.WithValue(context.Background(), connKey{}, h.conn)
+	h.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)).WithContext(ctx))
 	text, _ := io.ReadAll(w.Result().Body)
 	return w.Code, strings.TrimSpace(string(text))
 }

@@ -128,9 +128,17 @@ func answerError(w http.ResponseWriter, err error) {
 	_ = json.NewEncoder(w).Encode(api.Error{Message: err.Error()})
 }
 
+// bodyWithin is how long a client may take to send a body: a slow one must not
+// keep its connection from others for ever.
+const bodyWithin = 10 * time.Second
+
 // body decodes a request's body; unknown fields are refused by name.
-func body(r *http.Request, into any) error {
-	if err := api.Decode(r.Body, into); err != nil {
+func body(w http.ResponseWriter, r *http.Request, into any) error {
+	conn := http.NewResponseController(w)
+	_ = conn.SetReadDeadline(time.Now().Add(bodyWithin)) // fails only for a connection that has none
+	err := api.Decode(r.Body, into)
+	_ = conn.SetReadDeadline(time.Time{})
+	if err != nil {
 		return statusError{http.StatusBadRequest, err}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"testing"
 	"time"
 
 	"fairlead/test/lab"
@@ -13,6 +14,17 @@ import (
 // nothing that nobody asked for.
 const quiet = "--sysctl=net.ipv6.conf.all.disable_ipv6=1"
 
+// tcpdump is a command line of tcpdump. As root it always becomes another user,
+// and gives up when that fails; but a plain user's container has one user only,
+// and may not even set its groups (user_namespaces(7)). So strace answers those
+// three system calls.
+func tcpdump(t *testing.T, args ...string) []string {
+	t.Helper()
+	lab.Need(t, "tcpdump", "strace")
+	return append([]string{"strace", "-D", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=setgroups,setgid,setuid",
+		"-e", "inject=setgroups,setgid,setuid:retval=0", "tcpdump"}, args...)
+}
+
 // An ear is a third container that listens to what the switch sends it.
 type ear struct {
 	n    *node
@@ -21,10 +33,9 @@ type ear struct {
 }
 
 // ear runs tcpdump in a container; filter is what it heeds.
-func (n *node) ear(name, filter string) *ear {
+func (n *node) ear(name, filter string, options ...string) *ear {
 	n.t.Helper()
-	lab.Need(n.t, "tcpdump")
-	n.start(name, quiet, "--", "tcpdump", "-lnte", "--immediate-mode", "-i", "eth0", filter)
+	n.start(name, append(append(options, "--"), tcpdump(n.t, "-lnte", "--immediate-mode", "-i", "eth0", filter)...)...)
 	n.logSays(name, "listening on eth0")
 	return &ear{n: n, name: name, at: len(n.run("logs", name))}
 }

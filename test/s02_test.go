@@ -37,7 +37,7 @@ func TestS02_IPv6Off(t *testing.T) {
 	lab.Need(t, "ip", "ping")
 	n := newNode(t)
 	trace := n.background("trace", "--json")
-	e := n.ear("ear", "ip6")
+	e := n.ear("ear", "ip6", quiet)
 	n.start("off", "--sysctl", "net.ipv6.conf.all.disable_ipv6=1", "--sysctl", "net.ipv6.conf.default.disable_ipv6=1")
 	n.start("on")
 	if out := n.exec("off", "ip", "-6", "addr"); out != "" {

@@ -10,11 +10,10 @@ import (
 )
 
 func TestS23_GatewayAnswers(t *testing.T) {
-	lab.Need(t, "ping", "ip", "tcpdump")
+	lab.Need(t, "ping", "ip")
 	n := newNode(t)
 	n.start("a", quiet)
-	n.start("dump", "--network", "container:a", "--", "tcpdump", "-lnte", "--immediate-mode", "-i", "eth0", "arp")
-	n.logSays("dump", "listening on")
+	n.ear("dump", "arp", "--network", "container:a")
 	n.exec("a", "ping", "-c", "1", "-W", "5", "172.17.0.1")
 	n.logSays("dump", "02:42:ac:11:00:01 > 02:42:ac:11:00:02, ethertype ARP (0x0806), length 42: Reply 172.17.0.1 is-at 02:42:ac:11:00:01, length 28")
 	if neigh := n.exec("a", "ip", "neigh"); !strings.Contains(neigh, "172.17.0.1 dev eth0 lladdr 02:42:ac:11:00:01 REACHABLE") {

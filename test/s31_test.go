@@ -24,7 +24,7 @@ func learning(t *testing.T, upArgs ...string) (*node, *ear) {
 	n := newNode(t, upArgs...)
 	n.start("a", quiet)
 	n.start("b", quiet)
-	return n, n.ear("ear", "arp or icmp")
+	return n, n.ear("ear", "arp or icmp", quiet)
 }
 
 // ping sends three echo requests and wants three replies.

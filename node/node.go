@@ -80,6 +80,10 @@ func Serve(ctx context.Context, conf Config) error {
 	}
 	n.lock = lock
 	defer n.close()
+	// Of a node that was killed; its containers have ended with it.
+	if err := os.RemoveAll(filepath.Join(conf.Dir, "containers")); err != nil {
+		return fmt.Errorf("remove what another node left: %w", err)
+	}
 	listener, err := listen(api.Socket(conf.Dir))
 	if err != nil {
 		return err

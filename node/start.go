@@ -24,19 +24,22 @@ const startWithin = 15 * time.Second
 // Ensure returns a client of the node in dir, starting one in the background
 // when none runs, or when the one that runs is just ending. The node that
 // answers stays for idleAfter at least.
+//
+// A start that has begun is not cut short by ctx: a node that does not answer
+// yet could not be told to go down.
 func Ensure(ctx context.Context, dir, version string) (*api.Client, error) {
 	c := api.NewClient(dir)
 	for {
 		if err := ask(ctx, c); !errors.Is(err, api.ErrNoNode) && !isEnding(err) {
 			return c, err
 		}
-		lock, err := lockStart(dir)
+		lock, err := lockStart(ctx, dir)
 		if err != nil {
 			return nil, err
 		}
 		err = ask(ctx, c)
 		if errors.Is(err, api.ErrNoNode) { // else somebody was faster
-			err = start(ctx, c, dir)
+			err = errors.Join(start(context.WithoutCancel(ctx), c, dir), ctx.Err())
 		}
 		lock.Close()
 		if !isEnding(err) {
@@ -65,14 +68,25 @@ func start(ctx context.Context, c *api.Client, dir string) error {
 
 // lockStart makes the node directory and takes start.lock, waiting for whoever
 // has it. A node that ends takes the directory with it, perhaps just now.
-func lockStart(dir string) (*os.File, error) {
-	for {
+func lockStart(ctx context.Context, dir string) (*os.File, error) {
+	path := filepath.Join(dir, "start.lock")
+	for deadline := time.Now().Add(startWithin); ; {
 		if err := api.MakeDir(dir); err != nil {
 			return nil, err
 		}
-		lock, err := lockFile(filepath.Join(dir, "start.lock"), syscall.LOCK_EX)
-		if !errors.Is(err, os.ErrNotExist) {
+		lock, err := lockFile(path, syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			continue
+		case !errors.Is(err, syscall.EWOULDBLOCK):
 			return lock, err
+		case time.Now().After(deadline):
+			return nil, fmt.Errorf("another command has been starting or ending a node for %v; `fuser %s` says which", startWithin, path)
+		}
+		select { // a lock that waits could not be interrupted
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(2 * time.Millisecond):
 		}
 	}
 }

@@ -227,15 +227,9 @@ func arguments(n int) string {
 // client returns the client of the node that runs, if one does.
 func client() *api.Client { return api.NewClient(api.Dir()) }
 
-// ensure returns the client of a node that runs, starting one if need be. The
-// start takes milliseconds and is not cut short by Ctrl-C: a node that does not
-// answer yet could not be told to go down.
+// ensure returns the client of a node that runs, starting one if need be.
 func ensure(ctx context.Context) (*api.Client, error) {
-	c, err := node.Ensure(context.WithoutCancel(ctx), api.Dir(), version)
-	if err == nil {
-		err = ctx.Err()
-	}
-	return c, err
+	return node.Ensure(ctx, api.Dir(), version)
 }
 
 // containerPath is the path of a container, or of something below it.

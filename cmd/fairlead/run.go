@@ -71,6 +71,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	term.attach()
 	code, err := b.Wait()
 	term.drain()
+	awaitGone(id)
 	if err != nil || code == 0 {
 		return err
 	}
@@ -99,6 +100,7 @@ func (o *runOptions) begin(ctx context.Context, cmd *cobra.Command, term *termin
 	}
 	if err != nil {
 		abandon(b)
+		awaitGone(created.ID)
 		return nil, "", err
 	}
 	return b, created.ID, nil
@@ -191,6 +193,14 @@ func boxInterface(link *api.Interface) (*box.Interface, error) {
 		i.Gateways = []netip.Addr{gw}
 	}
 	return i, nil
+}
+
+// awaitGone waits until the node, too, knows that a container has ended: then
+// its name and its address are free for whatever the caller does next.
+func awaitGone(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = client().Get(ctx, containerPath(id, "wait"), nil) // mostly it is gone already
 }
 
 // giveBack tells the node that a reservation is not needed. It would find out

@@ -231,3 +231,15 @@ func (s *short) pid() int {
 	}
 	return 0
 }
+
+// When run returns, its container has left: name, address and node are free for
+// the next command.
+func TestRunReturnsAfterTheEnd(t *testing.T) {
+	n := newNodeDir(t)
+	for range 10 {
+		for _, mac := range []string{"02:00:00:00:00:01", "02:00:00:00:00:02"} {
+			n.run("run", "--name", "same", "--ip", "172.17.0.9", "--mac", mac, "--", "true")
+		}
+		n.run("down")
+	}
+}

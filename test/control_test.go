@@ -1,0 +1,251 @@
+package test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/test/lab"
+)
+
+// A node is killed: its containers end with it, what it connected is taken away,
+// and the next command finds nothing in its way.
+func TestNodeKilled(t *testing.T) {
+	n := newNode(t)
+	path, remove := namedNetns(t)
+	defer remove()
+	n.start("quiet")
+	n.start("deaf", "--", "sh", "-c", "trap '' TERM; sleep 1000 & sleep 1000")
+	n.start("leaves", "--", "sh", "-c", "nohup setsid sleep 1000 & sleep 1000")
+	front := n.background("run", "--name", "front", "--", "sh", "-c", "echo here; sleep 1000")
+	front.says("here")
+	n.run("network", "connect", "--name", "foreign", "default", "netns:"+path)
+	var pids []int
+	for _, c := range n.containers() {
+		if c.Pid != 0 {
+			pids = append(pids, c.Pid)
+		}
+	}
+	follower := n.background("logs", "-f", "quiet")
+	tracer := n.background("trace")
+	killed := time.Now()
+	kill(t, n.nodePid(), syscall.SIGKILL)
+
+	if code := front.wait(); code != 128+int(syscall.SIGTERM) || !strings.Contains(front.errors.String(), "the node is gone") {
+		t.Errorf("a container in the foreground ends with %d: %s", code, front.errors.String())
+	}
+	follower.wait()
+	tracer.wait()
+	lab.Eventually(t, 5*time.Second, func() error {
+		for _, pid := range pids {
+			if syscall.Kill(pid, 0) == nil {
+				return fmt.Errorf("init %d is still there", pid)
+			}
+		}
+		return nil
+	})
+	t.Logf("all containers ended %v after their node", time.Since(killed))
+	hasNoInterface(t, openNetns(t, path))
+	if out := n.run("ps", "-q"); out != "" {
+		t.Errorf("without a node ps prints %q", out)
+	}
+	n.refuses("no node is running", "show", "switch")
+
+	n.run("up")
+	if left, _ := filepath.Glob(filepath.Join(n.dir, "containers", "*")); len(left) > 0 {
+		t.Errorf("the node that was killed left %v to its successor", left)
+	}
+	n.run("run", "--name", "quiet", "--ip", "172.17.0.2", "--", "true")
+}
+
+// A node is killed while it starts, while it serves the first command and while
+// it waits for more. The next command always gets a node.
+func TestNodeKilledAtAnyMoment(t *testing.T) {
+	n := newNodeDir(t)
+	rng, seed := newRNG()
+	t.Logf("seed %d", seed)
+	killed := 0
+	for range 20 {
+		c := n.background("run", "--", "true")
+		time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond)
+		for _, pid := range n.nodes() {
+			if syscall.Kill(pid, syscall.SIGKILL) == nil {
+				killed++
+			}
+		}
+		c.wait()
+		if r := n.try("run", "--", "true"); r.code != 0 {
+			t.Fatal(r)
+		}
+	}
+	t.Logf("killed %d nodes", killed)
+	if nodes := n.nodes(); len(nodes) > 1 {
+		t.Errorf("several nodes run: %v", nodes)
+	}
+}
+
+// nodes are the processes that are, or begin to be, nodes of our directory.
+func (n *node) nodes() (pids []int) {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, line := range lines {
+		text, _ := os.ReadFile(line)
+		if strings.Contains(string(text), "\x00node\x00--dir\x00"+n.dir+"\x00") {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(line)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// What lies in the node directory does not keep a node from starting, as long
+// as nobody holds it.
+func TestStaleFiles(t *testing.T) {
+	n := newNodeDir(t)
+	in := func(name string) string { return filepath.Join(n.dir, name) }
+	for what, leave := range map[string]func() error{
+		"locks": func() error {
+			return errors.Join(os.WriteFile(in("node.lock"), nil, 0o600), os.WriteFile(in("start.lock"), nil, 0o600))
+		},
+		"a file for a socket": func() error { return os.WriteFile(in("control.sock"), []byte("x"), 0o600) },
+		"a socket of a dead node": func() error {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Bind(fd, &unix.SockaddrUnix{Name: in("control.sock")})
+		},
+		"a link that leads nowhere": func() error { return os.Symlink("/nowhere/at/all", in("control.sock")) },
+		"files of containers":       func() error { return os.MkdirAll(in("containers/0123/log"), 0o700) },
+		"a log":                     func() error { return os.WriteFile(in("node.log"), []byte("old words\n"), 0o600) },
+	} {
+		if err := errors.Join(os.Mkdir(n.dir, 0o700), leave()); err != nil {
+			t.Fatal(err)
+		}
+		if r := n.try("run", "--", "true"); r.code != 0 {
+			t.Errorf("%s: %v", what, r)
+		}
+		n.run("down")
+		if _, err := os.Stat(n.dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the directory outlives the node: %s", what, n.listing())
+			_ = os.RemoveAll(n.dir)
+		}
+	}
+}
+
+// Somebody else holds a lock and does not let go. A command says so, and can be
+// interrupted.
+func TestHeldLocks(t *testing.T) {
+	n := newNodeDir(t)
+	for _, name := range []string{"start.lock", "node.lock"} {
+		if err := os.MkdirAll(n.dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		lock, err := os.OpenFile(filepath.Join(n.dir, name), os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		c := n.background("run", "--", "true")
+		time.Sleep(200 * time.Millisecond)
+		_ = c.cmd.Process.Signal(os.Interrupt) // or it has given up already
+		select {
+		case <-c.done:
+			t.Logf("%s: %d: %s", name, c.wait(), c.errors.String())
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s is held: run still waits 5 s after an interrupt", name)
+			c.stop()
+		}
+		lock.Close()
+		if r := n.try("run", "--", "true"); r.code != 0 {
+			t.Errorf("after %s was let go: %v", name, r)
+		}
+		n.run("down")
+	}
+}
+
+// The file system of the node directory is full: commands say what could not be
+// written, and work again when there is room.
+func TestFullDisk(t *testing.T) {
+	lab.Need(t, "pgrep")
+	n := newNodeDir(t)
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256k,mode=0700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	n.dir = filepath.Join(disk, "d")
+	t.Cleanup(n.cleanup) // again, before the disk goes
+	fill := func() (empty func()) {
+		name := filepath.Join(disk, "full")
+		f, err := os.Create(name)
+		for err == nil {
+			_, err = f.Write(make([]byte, 4096))
+		}
+		f.Close()
+		return func() { _ = os.Remove(name) }
+	}
+
+	empty := fill()
+	n.refuses("no space left on device", "run", "--", "true")
+	n.refuses(n.dir, "run", "--", "true")
+	empty()
+	n.run("up")
+	before := n.holdings()
+	n.start("a")
+
+	empty = fill()
+	r := n.try("run", "--name", "b", "--", "true")
+	if r.code != 125 || !strings.Contains(r.stderr, "no space left on device") || !strings.Contains(r.stderr, "make the files of container b: ") {
+		t.Errorf("on a full disk: %v", r)
+	}
+	if out := n.exec("a", "echo", "well"); out != "well\n" {
+		t.Errorf("on a full disk exec says %q", out)
+	}
+	if len(n.containers()) != 1 {
+		t.Errorf("containers are left: %+v", n.containers())
+	}
+	if left, _ := filepath.Glob(filepath.Join(n.dir, "containers", "*")); len(left) != 1 {
+		t.Errorf("files are left: %v", left)
+	}
+	empty()
+	n.start("b", "--ip", "172.17.0.3")
+	// What cannot be logged is lost; who writes it does not notice.
+	n.start("talker", "--", "sh", "-c", "yes | head -c 1000000; echo >&2 done; exec sleep 1000")
+	lab.Eventually(t, 5*time.Second, func() error {
+		out, err := exec.Command("pgrep", "-f", "-c", "^sleep 1000").Output()
+		if strings.TrimSpace(string(out)) != "3" {
+			err = fmt.Errorf("%s sleep, want 3: the talker hangs (%w)", out, err)
+		}
+		return err
+	})
+
+	for _, name := range []string{"a", "b", "talker"} {
+		n.run("kill", name)
+		n.gone(name)
+	}
+	lab.Eventually(t, 5*time.Second, before.exceeded)
+}
+
+// A read-only file system has no room for a node directory.
+func TestReadOnlyDisk(t *testing.T) {
+	n := newNodeDir(t)
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	n.dir = filepath.Join(disk, "d")
+	n.refuses("make node directory "+n.dir+": mkdir "+n.dir+": read-only file system; set FAIRLEAD_DIR", "run", "--", "true")
+}

@@ -89,8 +89,8 @@ func carry(args []string) error {
 	if err := json.Unmarshal([]byte(args[1]), &ends); err != nil {
 		return err
 	}
-	// As the node has it, for all paths alike: a processor for the worker and
-	// two for the rest.
+	// As the node has it, for all paths alike: one for the worker and two for
+	// the rest.
 	runtime.GOMAXPROCS(workers + 2)
 	count, err := start(args[0], ends)
 	if err != nil {
@@ -135,8 +135,13 @@ func start(kind string, ends []end) (count func() (frames, bytes uint64), err er
 			taps = append(taps, &water.Interface{ReadWriteCloser: os.NewFile(uintptr(firstLink+i), "tap")})
 		}
 		go func() { exit("path", relay.Textbook(taps, &done)) }()
-	case "fairlead":
-		sw, err := startFairlead(ends)
+	case "fairlead", "fairlead-2":
+		n := workers
+		if kind == "fairlead-2" {
+			n = 2
+			runtime.GOMAXPROCS(n + 2)
+		}
+		sw, err := startFairlead(n, ends)
 		if err != nil {
 			return nil, err
 		}
@@ -151,8 +156,8 @@ func start(kind string, ends []end) (count func() (frames, bytes uint64), err er
 }
 
 // startFairlead begins to carry between the inherited links through a switch.
-func startFairlead(ends []end) (*vswitch.Switch, error) {
-	_, n, err := newNetwork()
+func startFairlead(workers int, ends []end) (*vswitch.Switch, error) {
+	_, n, err := newNetwork(workers)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +174,7 @@ func startFairlead(ends []end) (*vswitch.Switch, error) {
 }
 
 // newNetwork wires a network as a node does.
-func newNetwork() (*loop.Loop, *network.Network, error) {
+func newNetwork(workers int) (*loop.Loop, *network.Network, error) {
 	l, err := loop.New(workers)
 	if err != nil {
 		return nil, nil, err

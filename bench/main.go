@@ -65,6 +65,7 @@ import (
 // options are what the flags say.
 type options struct {
 	only    string
+	paths   string
 	pairs   int
 	seconds int
 	quick   bool
@@ -84,9 +85,10 @@ func main() {
 	}
 	var o options
 	flag.StringVar(&o.only, "only", "", "measure only workloads whose name holds one of these `WORDS`, comma between them")
+	flag.StringVar(&o.paths, "paths", "", "measure only these `PATHS`, comma between them, also those that are not measured unasked")
 	flag.IntVar(&o.pairs, "pairs", minPairs, "how often each path is measured; bars need seven")
 	flag.IntVar(&o.seconds, "seconds", 3, "how long one measurement of throughput takes")
-	flag.BoolVar(&o.quick, "quick", false, "one second each, and only fairlead, the raw relay and the kernel")
+	flag.BoolVar(&o.quick, "quick", false, "one second each, and of the paths only fairlead, the raw relay and the kernel")
 	flag.BoolVar(&o.check, "check", false, "end with status 1 when a bar is not met")
 	flag.StringVar(&o.json, "json", "", "write all figures to `FILE`")
 	flag.Usage = usage
@@ -106,6 +108,14 @@ func usage() {
 	for _, w := range workloads {
 		fmt.Fprintf(os.Stderr, "  %-14s %s\n", w.name, w.what)
 	}
+	fmt.Fprintf(os.Stderr, "\nPaths of bulk traffic:\n")
+	for _, p := range paths {
+		what := p.what
+		if p.asked {
+			what += " (only with -paths)"
+		}
+		fmt.Fprintf(os.Stderr, "  %-14s %s\n", p.name, what)
+	}
 	fmt.Fprintf(os.Stderr, "\nOptions:\n")
 	flag.PrintDefaults()
 }
@@ -120,6 +130,11 @@ func (o *options) validate() error {
 		return fmt.Errorf("-check needs at least %d pairs, else a bar cannot be met", minPairs)
 	case len(o.chosen()) == 0:
 		return fmt.Errorf("-only %s: no workload's name holds that; see -help", o.only)
+	}
+	for _, name := range split(o.paths) {
+		if !slices.ContainsFunc(paths, func(p *path) bool { return p.name == name }) {
+			return fmt.Errorf("-paths: there is no path %q; see -help", name)
+		}
 	}
 	if o.json == "" {
 		return nil
@@ -150,6 +165,22 @@ func (o *options) chosen() []*workload {
 		}
 	}
 	return ws
+}
+
+// measures reports whether a path of bulk traffic is measured.
+func (o *options) measures(p *path) bool {
+	if o.paths != "" {
+		return slices.Contains(split(o.paths), p.name)
+	}
+	return !p.asked && (p.quick || !o.quick)
+}
+
+// split takes a list with commas apart.
+func split(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
 }
 
 // enterWorld starts this program again in a world of its own. `go run` builds

@@ -24,6 +24,9 @@ type path struct {
 	brief bool
 	// quick paths are measured with -quick too.
 	quick bool
+	// asked paths are measured only if -paths names them: what was tried and
+	// decided against.
+	asked bool
 
 	lay func(l *lab, p *cable)
 }
@@ -35,6 +38,7 @@ var paths = []*path{
 	{name: "raw", every: 1, quick: true, what: "two TAPs, one worker, a read and a write each", lay: process("raw", false, false)},
 	{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs", lay: kernelBridge},
 	{name: "fairlead-wire", every: 3, brief: true, what: "fairlead, the receiver on a textbook wire", lay: process("fairlead", false, true)},
+	{name: "two-workers", every: 1, asked: true, what: "fairlead with two workers, a TAP each", lay: process("fairlead-2", false, false)},
 	{name: "textbook", every: 3, brief: true, what: "water and gopacket, a frame for each Read", lay: process("textbook", true, true)},
 }
 

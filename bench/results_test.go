@@ -140,12 +140,24 @@ func TestOptions(t *testing.T) {
 		"too few for bars": {options{pairs: 3, seconds: 3, check: true}, "at least 7 pairs"},
 		"no time":          {options{pairs: 7}, "at least 1"},
 		"unknown":          {options{pairs: 7, seconds: 3, only: "sctp"}, "no workload's name"},
+		"unknown path":     {options{pairs: 7, seconds: 3, paths: "raw,carrier-pigeon"}, "no path \"carrier-pigeon\""},
 		"JSON gets lost":   {options{pairs: 7, seconds: 3, json: "/tmp/bench.json"}, "name a file in the checkout"},
 		"JSON":             {options{pairs: 7, seconds: 3, json: "bench.json"}, ""},
 	} {
 		err := c.o.validate()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+	for name, want := range map[string]int{"": 5, "raw": 1, "raw,two-workers": 2} {
+		o, n := options{paths: name}, 0
+		for _, p := range paths {
+			if o.measures(p) {
+				n++
+			}
+		}
+		if n != want {
+			t.Errorf("-paths %q measures %d paths, want %d", name, n, want)
 		}
 	}
 	if got := len((&options{only: "cubic,stall"}).chosen()); got != 3 {

@@ -58,7 +58,7 @@ func bulkTCP(cc string, streams int) *workload {
 		var cables []*cable
 		figures := map[string]*figure{}
 		for _, p := range paths {
-			if o.quick && !p.quick {
+			if !o.measures(p) {
 				continue
 			}
 			c := layCable(l, p)
@@ -81,11 +81,16 @@ func bulkTCP(cc string, streams int) *workload {
 			}
 			slices.Reverse(cables) // neither of two neighbours is always the first
 		}
-		for _, f := range figures {
-			f.ratio(figures["kernel"])
-			f.ratio(figures["raw"])
+		for _, to := range []string{"kernel", "raw", "fairlead"} {
+			for _, f := range figures {
+				if other := figures[to]; other != nil {
+					f.ratio(other)
+				}
+			}
 		}
-		r.atLeast(figures["fairlead"], figures["raw"], rawBar)
+		if f, other := figures["fairlead"], figures["raw"]; f != nil && other != nil {
+			r.atLeast(f, other, rawBar)
+		}
 	}
 	return w
 }

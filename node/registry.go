@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/netip"
 	"os"
@@ -41,9 +42,29 @@ const (
 	lookEvery    = time.Second
 )
 
-// maxContainers bounds the registry. Every container costs a TAP, a pidfd and
-// a channel, so descriptors run out first on most machines.
+// maxContainers bounds the registry; where a process may not have as many
+// descriptors as that takes, share says the bound.
 const maxContainers = 16384
+
+// A container costs a TAP, a pidfd and a channel. ownDescriptors are what the
+// node needs besides: its workers, its files, and to look at who asks.
+const (
+	containerDescriptors = 3
+	ownDescriptors       = 64
+)
+
+// share divides the descriptors a process may have (ulimit -n) among containers
+// and connections: a node without any could not even be told to end.
+func share() (containers, connections, limit int) {
+	var r unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {
+		r.Cur = math.MaxInt32
+	}
+	limit = int(min(r.Cur, math.MaxInt32))
+	connections = min(maxConnections, limit/4)
+	containers = min(maxContainers, max(0, limit-connections-ownDescriptors)/containerDescriptors)
+	return containers, connections, limit
+}
 
 // A container is one on this node. What is not marked otherwise never changes
 // after create.
@@ -117,8 +138,10 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if n.isLeaving() {
 		return nil, errLeaving
 	}
-	if len(n.containers) >= maxContainers {
-		return nil, fail(http.StatusConflict, "this node has %d containers, which is all it can have", maxContainers)
+	if most, _, limit := share(); len(n.containers) >= maxContainers {
+		return nil, fail(http.StatusConflict, "this node has %d containers, which is all it can have", len(n.containers))
+	} else if len(n.containers) >= most {
+		return nil, fail(http.StatusConflict, "this node has %d containers, and no descriptors for more: start it with a higher `ulimit -n`, which is %d", len(n.containers), limit)
 	}
 	if err := n.nameLocked(c); err != nil {
 		return nil, err

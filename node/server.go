@@ -19,6 +19,7 @@ import (
 
 // maxConnections bounds what clients hold open at once: each costs a
 // descriptor and a goroutine. Waiting and streaming clients hold theirs long.
+// Where descriptors are few, share says the bound.
 const maxConnections = 1024
 
 // A handler answers one route: what it returns is encoded, unless it has
@@ -202,13 +203,14 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
+	_, connections, _ := share()
 	return &controlListener{
-		UnixListener: l, slots: make(chan struct{}, maxConnections), refusals: make(chan struct{}, maxRefusals),
+		UnixListener: l, slots: make(chan struct{}, connections), refusals: make(chan struct{}, maxRefusals),
 	}, nil
 }
 
 // A controlListener accepts the connections of peers that may ask, and no more
-// than maxConnections at once; further ones wait in the kernel's backlog.
+// than slots has room for at once; further ones wait in the kernel's backlog.
 type controlListener struct {
 	*net.UnixListener
 	slots, refusals chan struct{}

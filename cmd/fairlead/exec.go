@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -74,15 +75,21 @@ func runExec(ctx context.Context, name string, e *api.Exec, t *terminal) error {
 	if err != nil {
 		return signals.orElse(about(name, err))
 	}
-	signals.to(s.Signal)
+	// Until the command runs there is nobody to signal, perhaps for long: an
+	// init that stands still does not answer.
+	signals.to(func(syscall.Signal) error { s.Close(); return nil })
 	if err := s.Started(); err != nil {
 		return signals.orElse(err)
 	}
+	signals.to(s.Signal)
 	t.attach()
 	code, err := s.Wait()
 	t.drainSome()
-	if err != nil || code == 0 {
-		return err
+	if err != nil {
+		return signals.orElse(err)
+	}
+	if code == 0 {
+		return nil
 	}
 	return exitStatus(code)
 }

@@ -3,6 +3,7 @@ package test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fairlead/node/api"
 	"fairlead/test/lab"
 )
 
@@ -248,4 +250,109 @@ func TestReadOnlyDisk(t *testing.T) {
 	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
 	n.dir = filepath.Join(disk, "d")
 	n.refuses("make node directory "+n.dir+": mkdir "+n.dir+": read-only file system; set FAIRLEAD_DIR", "run", "--", "true")
+}
+
+// A process may not have many descriptors here: the node refuses containers it
+// has none for, and keeps enough to be asked and told to end.
+func TestFewDescriptors(t *testing.T) {
+	n := newNodeDir(t)
+	// The bound has to be that of the node, and not ours.
+	ctx, cancel := contextWithPatience()
+	defer cancel()
+	up := n.command(ctx, "up")
+	up.Path, up.Args = "/bin/sh", []string{"sh", "-c", `ulimit -n 128 && exec "$0" up`, n.bin}
+	if out, err := up.CombinedOutput(); err != nil {
+		t.Fatalf("up: %v\n%s", err, out)
+	}
+	started := 0
+	for ; started < 43; started++ {
+		if r := n.try("run", "-d", "--name", fmt.Sprintf("c%d", started), "--", "sleep", "1000"); r.code != 0 {
+			if r.code != 125 || !strings.Contains(r.stderr, "no descriptors for more: start it with a higher `ulimit -n`, which is 128") {
+				t.Error(r)
+			}
+			break
+		}
+	}
+	t.Logf("%d containers with 128 descriptors", started)
+	if started < 5 || started > 40 {
+		t.Errorf("%d containers with 128 descriptors", started)
+	}
+	var idle []*net.UnixConn
+	for range 20 {
+		idle = append(idle, n.dial())
+	}
+	if len(n.containers()) != started {
+		t.Errorf("%d containers, want %d", len(n.containers()), started)
+	}
+	n.exec("c0", "true")
+	n.run("kill", "c1")
+	n.gone("c1")
+	n.start("again")
+	for _, conn := range idle {
+		conn.Close()
+	}
+}
+
+// A container whose init stands still can be ended, and who waits for it can
+// leave.
+func TestFrozenInit(t *testing.T) {
+	n := newNode(t)
+	before := n.holdings()
+	for _, end := range []string{"stop -t 1", "kill"} {
+		n.start("frozen")
+		kill(t, n.pid("frozen"), syscall.SIGSTOP)
+		c := n.background("exec", "frozen", "true")
+		time.Sleep(100 * time.Millisecond)
+		c.signal(os.Interrupt)
+		if code := c.wait(); code != 128+int(syscall.SIGINT) {
+			t.Errorf("an exec that was interrupted ends with %d: %s", code, c.errors.String())
+		}
+		n.run(append(strings.Fields(end), "frozen")...)
+		n.gone("frozen")
+	}
+	lab.Eventually(t, 5*time.Second, before.exceeded)
+}
+
+// What is handed over for an exec is not what it should be: the container's init
+// puts up with it, and keeps nothing.
+func TestWrongExec(t *testing.T) {
+	n := newNode(t)
+	id := n.start("a")
+	n.exec("a", "true")
+	before := n.holdings()
+	init := holdings{n.pid("a"), countDescriptors(n.pid("a"))}
+	file := openFile(t, os.DevNull)
+	pipe, _ := unixPipe(t)
+	_, session := socketPair(t, unix.SOCK_SEQPACKET)
+	dead, end := socketPair(t, unix.SOCK_SEQPACKET)
+	_ = unix.Close(dead)
+	sleep := sleeper(t)
+	command := []string{"true"}
+	for _, c := range []struct {
+		what string
+		exec api.Exec
+		fds  []int
+		want string // "" is no complaint
+	}{
+		{"nothing", api.Exec{Command: command}, nil, "0 came"},
+		{"no session", api.Exec{Command: command}, []int{file, file, file}, "3 came"},
+		{"one too many", api.Exec{Command: command}, repeat(file, 5), "5 came"},
+		{"no command", api.Exec{}, repeat(file, 4), "no command"},
+		{"a file for a session", api.Exec{Command: command}, repeat(file, 4), ""},
+		{"a pidfd for a session", api.Exec{Command: command}, []int{file, file, file, sleep}, ""},
+		{"a session nobody listens to", api.Exec{Command: []string{"sleep", "1000"}}, []int{file, file, file, end}, ""},
+		{"strange standard input", api.Exec{Command: []string{"cat"}}, []int{sleep, pipe, pipe, session}, ""},
+		{"no terminal", api.Exec{Command: command, TTY: true}, []int{file, file, file, session}, ""},
+		{"too much", api.Exec{Command: []string{"true", strings.Repeat("x", 200<<10)}}, []int{file, file, file, session}, "at most"},
+	} {
+		err := api.NewClient(n.dir).Hand(t.Context(), "/v1/containers/"+id+"/exec", c.exec, c.fds)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: error %v, want %q", c.what, err, c.want)
+		}
+	}
+	lab.Eventually(t, 5*time.Second, func() error { return errors.Join(before.exceeded(), init.exceeded()) })
+	childOf(t, init.pid) // one
+	if out := n.exec("a", "echo", "well"); out != "well\n" {
+		t.Errorf("exec says %q", out)
+	}
 }

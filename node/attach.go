@@ -142,7 +142,7 @@ func (n *Node) undo(c *container, e *endpoint, channel *box.Channel) {
 		}
 		n.mu.Unlock()
 		if last {
-			n.net.Switch().RemovePort(e.port, nil)
+			e.net.Switch().RemovePort(e.port, nil)
 		}
 	}
 	if channel != nil {
@@ -173,7 +173,7 @@ func (n *Node) endpointFor(c *container, m api.Attach, d *descriptors, pid int) 
 
 // newEndpoint makes the TAP a port.
 func (n *Node) newEndpoint(c *container, m api.Attach, d *descriptors, pid int) (*endpoint, error) {
-	e := &endpoint{owner: c, iface: m.Interface, index: m.Index, netns: m.Netns, members: 1}
+	e := &endpoint{owner: c, net: c.net, iface: m.Interface, index: m.Index, netns: m.Netns, members: 1}
 	if d.init >= 0 {
 		ns, err := box.NetNS(d.init)
 		if err != nil {
@@ -186,10 +186,10 @@ func (n *Node) newEndpoint(c *container, m api.Attach, d *descriptors, pid int) 
 		return nil, err
 	}
 	d.tap = -1
-	e.port, err = n.net.Attach(network.Endpoint{
+	e.port, err = e.net.Attach(network.Endpoint{
 		Name: c.name, Container: c.number, MAC: c.mac, Addr: c.addr.Addr(),
 		Queue: queue, Isolated: c.option("isolated", false),
-		Lost: func(p *vswitch.Port, err error) { go n.lost(c, p, err) },
+		Lost: func(p *vswitch.Port, err error) { go n.lost(c, p, err) }, // on a worker
 	})
 	if err != nil {
 		return nil, err // the network has closed the queue
@@ -224,7 +224,7 @@ func (n *Node) lost(c *container, p *vswitch.Port, err error) {
 		n.end(c)
 		return
 	}
-	n.net.Switch().RemovePort(p, nil)
+	c.net.Switch().RemovePort(p, nil)
 }
 
 // death is told by a pidfd that a container's init has ended.

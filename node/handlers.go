@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fairlead/node/api"
+	"fairlead/node/network"
 	"fairlead/packet"
 )
 
@@ -42,6 +43,18 @@ func (n *Node) postUp(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := body(w, r, &up); err != nil {
 		return nil, err
 	}
+	old, err := n.stay(up)
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		old.Close() // waits for links of containers that have just gone
+	}
+	return done, nil
+}
+
+// stay does what up asks for and returns the network it has replaced, if any.
+func (n *Node) stay(up api.UpRequest) (old *network.Network, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if up.BIP != "" || len(up.Options) > 0 {
@@ -53,11 +66,10 @@ func (n *Node) postUp(w http.ResponseWriter, r *http.Request) (any, error) {
 		if err != nil {
 			return nil, statusError{http.StatusBadRequest, err}
 		}
-		n.net.Close() // it has no ports
-		n.net = fresh
+		old, n.net = n.net, fresh
 	}
 	n.stays = true
-	return done, nil
+	return old, nil
 }
 
 func (n *Node) postDown(w http.ResponseWriter, r *http.Request) (any, error) {

@@ -92,7 +92,7 @@ func Serve(ctx context.Context, conf Config) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	slog.Info("node is up", "dir", conf.Dir, "version", conf.Version, "pid", os.Getpid(),
-		"workers", n.loop.NumWorkers(), "network", n.net.Config().Gateway.Masked().String())
+		"workers", n.loop.NumWorkers(), "network", n.network().Config().Gateway.Masked().String())
 
 	err = n.wait(ctx, served)
 	slog.Info("node goes down", "containers", len(n.list()))

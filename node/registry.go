@@ -21,6 +21,7 @@ import (
 	"fairlead/loop"
 	"fairlead/node/api"
 	"fairlead/node/box"
+	"fairlead/node/network"
 	"fairlead/packet"
 	vswitch "fairlead/switch"
 )
@@ -73,6 +74,7 @@ type container struct {
 	number             packet.ContainerID
 	req                api.CreateRequest
 	mode               string
+	net                *network.Network // the node's when it was made, used or not
 	created            time.Time
 	mac                packet.MAC
 	addr               netip.Prefix
@@ -99,6 +101,7 @@ type container struct {
 // the namespace share it; it goes with the last of them.
 type endpoint struct {
 	owner   *container // whose address, MAC and number it has, also once that has ended
+	net     *network.Network
 	port    *vswitch.Port
 	kind    string // tap, wire
 	offload string
@@ -138,6 +141,7 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if n.isLeaving() {
 		return nil, errLeaving
 	}
+	c.net = n.net
 	if most, _, limit := share(); len(n.containers) >= maxContainers {
 		return nil, fail(http.StatusConflict, "this node has %d containers, which is all it can have", len(n.containers))
 	} else if len(n.containers) >= most {
@@ -154,7 +158,7 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	}
 	if err := n.makeFiles(c); err != nil {
 		c.files.remove()
-		n.net.Release(c.addr.Addr())
+		c.net.Release(c.addr.Addr())
 		return nil, err
 	}
 	c.number = n.ids.take()
@@ -315,7 +319,7 @@ func (n *Node) addressLocked(c *container) error {
 			return fail(http.StatusBadRequest, "invalid MAC address %q: six bytes such as 02:42:ac:11:00:02, the first one even", c.req.MAC)
 		}
 	}
-	addr, err := n.net.Reserve(want)
+	addr, err := c.net.Reserve(want)
 	if err != nil {
 		if other := n.ownerLocked(want); other != nil {
 			err = fmt.Errorf("%w by container %s", err, other.name)
@@ -331,7 +335,7 @@ func (n *Node) addressLocked(c *container) error {
 	}
 	c.addr, c.mac = addr, mac
 	if err := n.macFreeLocked(mac); err != nil {
-		n.net.Release(addr.Addr())
+		c.net.Release(addr.Addr())
 		return err
 	}
 	return nil
@@ -388,7 +392,7 @@ func (c *container) option(key string, otherwise bool) bool {
 // giveBackLocked returns what a container reserved beside its name.
 func (n *Node) giveBackLocked(c *container) {
 	n.ids.give(c.number)
-	n.net.Release(c.addr.Addr())
+	c.net.Release(c.addr.Addr())
 }
 
 // find looks a container up by name, id or unique beginning of the id.
@@ -444,7 +448,7 @@ func (n *Node) end(c *container) {
 	n.mu.Unlock()
 
 	if last != nil {
-		n.net.Switch().RemovePort(last.port, nil)
+		last.net.Switch().RemovePort(last.port, nil)
 	}
 	if c.watch != nil {
 		c.watch.Remove()

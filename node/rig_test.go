@@ -152,7 +152,7 @@ func refused(t testing.TB, err error, want string) {
 	}
 }
 
-// gone waits until a container is.
+// gone waits until a container is. Its name must not be the beginning of an id.
 func (r *rig) gone(ref string) {
 	r.t.Helper()
 	lab.Eventually(r.t.(lab.T), 5*time.Second, func() error {

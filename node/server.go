@@ -137,11 +137,10 @@ const bodyWithin = 10 * time.Second
 func body(w http.ResponseWriter, r *http.Request, into any) error {
 	conn := http.NewResponseController(w)
 	_ = conn.SetReadDeadline(time.Now().Add(bodyWithin)) // fails only for a connection that has none
-	err := api.Decode(r.Body, into)
-	_ = conn.SetReadDeadline(time.Time{})
-	if err != nil {
-		return statusError{http.StatusBadRequest, err}
+	if err := api.Decode(r.Body, into); err != nil {
+		return statusError{http.StatusBadRequest, err} // the rest has what is left of the time
 	}
+	_ = conn.SetReadDeadline(time.Time{})
 	return nil
 }
 

@@ -152,7 +152,7 @@ func TestKilledNode(t *testing.T) {
 
 // TestIdleExit: a node that was not asked to stay ends by itself.
 func TestIdleExit(t *testing.T) {
-	lab.NoLeaks(t)
+	t.Parallel()
 	r := serve(t, func(c *Config) { c.Stays = false })
 	start := time.Now()
 	c := r.create(api.CreateRequest{Network: "none"})

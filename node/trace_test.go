@@ -6,6 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,7 +37,7 @@ func (h *handlers) join(t testing.TB, name string) *member {
 		t.Fatal(err)
 	}
 	near, far := link.NewPair(4 * packet.BatchFrames)
-	e := &endpoint{owner: c, kind: "tap", iface: "eth0", members: 1}
+	e := &endpoint{owner: c, net: h.net, kind: "tap", iface: "eth0", members: 1}
 	if e.port, err = h.net.Attach(network.Endpoint{
 		Name: c.name, Container: c.number, MAC: c.mac, Addr: c.addr.Addr(), Queue: near,
 	}); err != nil {
@@ -174,5 +178,91 @@ func TestTraceEndsWithTheNode(t *testing.T) {
 				t.Errorf("the node took %v to end, as if it had waited for the stream", d)
 			}
 		})
+	}
+}
+
+// TestTraceStream is what a client of GET /v1/trace reads.
+func TestTraceStream(t *testing.T) {
+	h := newHandlers(t)
+	web, db, cache := h.join(t, "web"), h.join(t, "db"), h.join(t, "cache")
+	if _, err := h.create(api.CreateRequest{Name: "none", Network: "none", Command: []string{"sh"}}); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(h)
+	defer server.Close()
+	stream := func(query string) (*json.Decoder, func()) {
+		t.Helper()
+		resp, err := http.Get(server.URL + "/v1/trace" + query)
+		if err != nil || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "application/x-ndjson" {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		return json.NewDecoder(resp.Body), func() { _ = resp.Body.Close() }
+	}
+	all, stopAll := stream("")
+	defer stopAll()
+	ofCache, stopCache := stream("?container=cache")
+	defer stopCache()
+
+	web.send(t, packettest.ICMPEcho(web.Station, db.Station, 1, 1, nil)) // flooded
+	db.send(t, packettest.ICMPEcho(db.Station, web.Station, 1, 2, nil))  // not cache's
+	gw := packettest.Station{MAC: h.net.GatewayMAC(), IP: h.net.Config().Gateway.Addr()}
+	cache.send(t, packettest.ICMPEcho(cache.Station, gw, 1, 3, nil))
+
+	read := func(d *json.Decoder) (l api.TraceLine) {
+		t.Helper()
+		if err := d.Decode(&l); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	lines := map[string]api.TraceLine{}
+	for range 3 {
+		l := read(all)
+		lines[l.In] = l
+	}
+	if l := lines["web"]; l.Network != "default" || l.Copies != 2 || !slices.Equal(l.Out, []string{"db", "cache"}) || l.Verdict != "flood" ||
+		l.Reason != "unknown-mac" || l.Bytes != 42 || l.Segments != 1 || l.Summary != "172.17.0.2 > 172.17.0.3 ICMP echo request" ||
+		len(l.Walk) != 6 || !strings.Contains(l.Line, "web → db, cache") || time.Since(l.Time) > time.Minute {
+		t.Errorf("%+v", l)
+	}
+	if l := lines["db"]; l.Verdict != "unicast" || !slices.Equal(l.Out, []string{"web"}) {
+		t.Errorf("%+v", l)
+	}
+	if l := lines["cache"]; l.Verdict != "gateway" || l.Answer != "echo reply" || l.Out == nil || len(l.Out) != 0 {
+		t.Errorf("%+v", l)
+	}
+	seen := map[string]bool{}
+	for range 2 {
+		seen[read(ofCache).In] = true
+	}
+	if !seen["web"] || !seen["cache"] {
+		t.Errorf("cache's trace has frames of %v", seen)
+	}
+
+	for query, want := range map[string]string{
+		"?container=nobody": "No such container: nobody; `fairlead ps` lists those that run",
+		"?container=none":   "container none has no port: its network is none",
+	} {
+		if code, text := h.call("GET", "/v1/trace"+query, ""); code/100 != 4 || !strings.Contains(text, want) {
+			t.Errorf("%s: %d %s", query, code, text)
+		}
+	}
+	// A port that goes while it is traced is still named.
+	l := traceLine(h.net, &trace.Record{Port: 77, Decision: packet.Decision{Verdict: packet.Unicast}})
+	if l.In != "port 77 (gone)" {
+		t.Errorf("%+v", l.TraceLine)
+	}
+}
+
+// TestFloodConcernsEverybody: of a flood to more ports than are named it is not
+// known who is not among them.
+func TestFloodConcernsEverybody(t *testing.T) {
+	l := wireLine{api.TraceLine{In: "web", Out: []string{"db"}, Copies: 1}}
+	if !l.concerns("web") || !l.concerns("db") || l.concerns("cache") {
+		t.Error("a frame concerns who sent it and who gets it")
+	}
+	l.Copies = 9
+	if !l.concerns("cache") {
+		t.Error("a flood to nine passes cache by")
 	}
 }

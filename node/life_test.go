@@ -1,0 +1,471 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/node/api"
+	"fairlead/node/box"
+	"fairlead/test/lab"
+)
+
+// message receives what the node says to an init.
+func (i *fakeInit) message(t testing.TB) (*box.Message, []int) {
+	t.Helper()
+	_ = i.SetReadDeadline(time.Now().Add(5 * time.Second))
+	m, fds, err := i.Recv()
+	if err != nil {
+		t.Fatalf("the init was told nothing: %v", err)
+	}
+	return m, fds
+}
+
+// TestS28_ProcessKilled: a container whose init is killed is gone at once, with
+// all it had.
+func TestS28_ProcessKilled(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	c, i := r.run(api.CreateRequest{Name: "web"})
+	if got := r.inspect("web"); !got.State.Running || got.State.Status != "running" || got.State.Pid != i.cmd.Process.Pid ||
+		got.State.StartedAt.IsZero() {
+		t.Errorf("%+v", got.State)
+	}
+	start := time.Now()
+	i.die()
+	r.gone("web")
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("it took %v", d)
+	}
+	if _, err := os.Stat(c.Hosts); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its files are left: %v", err)
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	for code, end := range map[int]func(i *fakeInit){
+		0:   func(i *fakeInit) { i.exit(t, 0) },
+		3:   func(i *fakeInit) { i.exit(t, 3) },
+		143: func(i *fakeInit) { _ = i.Send(&box.Message{Started: 1}); i.exit(t, 143) }, // not its last word
+		137: func(i *fakeInit) { i.die() },                                              // without a word
+	} {
+		c, i := r.run(api.CreateRequest{})
+		got := make(chan error, 2)
+		for range 2 { // waiters hear the same
+			go func() {
+				var exit api.Exit
+				err := r.Get(r.ctx, "/v1/containers/"+c.ID+"/wait", &exit)
+				if err == nil && exit.Code != code {
+					err = fmt.Errorf("exit status %d, want %d", exit.Code, code)
+				}
+				got <- err
+			}()
+		}
+		time.Sleep(10 * time.Millisecond)
+		end(i)
+		if err := errors.Join(<-got, <-got); err != nil {
+			t.Error(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(r.ctx)
+	c, _ := r.run(api.CreateRequest{})
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if err := r.Get(ctx, "/v1/containers/"+c.ID+"/wait", new(api.Exit)); !errors.Is(err, context.Canceled) {
+		t.Errorf("a waiter that left: %v", err)
+	}
+}
+
+func TestKillAndStop(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	one := 1
+
+	// A reservation has no process: to kill it is to give it back.
+	r.create(api.CreateRequest{Name: "early"})
+	refused(t, r.Post(r.ctx, "/v1/containers/early/kill", api.SignalRequest{Signal: "TERM"}, nil), "kill early: it has no process of ours")
+	if err := r.Post(r.ctx, "/v1/containers/early/kill", api.SignalRequest{}, nil); err != nil {
+		t.Error(err)
+	}
+	r.gone("early")
+
+	// A signal goes to the command, by way of init.
+	_, i := r.run(api.CreateRequest{Name: "web"})
+	for signal, want := range map[string]unix.Signal{"HUP": unix.SIGHUP, "sigusr1": unix.SIGUSR1, "15": unix.SIGTERM} {
+		if err := r.Post(r.ctx, "/v1/containers/web/kill", api.SignalRequest{Signal: signal}, nil); err != nil {
+			t.Error(err)
+		}
+		if m, _ := i.message(t); m.Signal != int(want) {
+			t.Errorf("%s came as %+v", signal, m)
+		}
+	}
+	// SIGKILL goes to init itself.
+	if err := r.Post(r.ctx, "/v1/containers/web/kill", api.SignalRequest{}, nil); err != nil {
+		t.Error(err)
+	}
+	r.gone("web")
+	if err := r.Post(r.ctx, "/v1/containers/web/kill", api.SignalRequest{}, nil); err == nil {
+		t.Error("killed twice")
+	}
+
+	// stop returns when the container is gone, by itself.
+	_, i = r.run(api.CreateRequest{Name: "web"})
+	go func() {
+		if m, _ := i.message(t); m.Signal != int(unix.SIGTERM) {
+			t.Errorf("stop says %+v", m)
+		}
+		i.exit(t, 0)
+	}()
+	if err := r.Post(r.ctx, "/v1/containers/web/stop", api.SignalRequest{}, nil); err != nil {
+		t.Error(err)
+	}
+	r.gone("web")
+
+	// Or else it is killed, after the time-out.
+	_, i = r.run(api.CreateRequest{Name: "web"})
+	start := time.Now()
+	if err := r.Post(r.ctx, "/v1/containers/web/stop", api.SignalRequest{Signal: "INT", Timeout: &one}, nil); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(start); d < time.Second || d > 3*time.Second {
+		t.Errorf("killed after %v, want a second", d)
+	}
+	if m, _ := i.message(t); m.Signal != int(unix.SIGINT) {
+		t.Errorf("stop says %+v", m)
+	}
+	r.gone("web")
+
+	// Who stops and leaves has not killed.
+	_, i = r.run(api.CreateRequest{Name: "web"})
+	ctx, cancel := context.WithTimeout(r.ctx, 20*time.Millisecond)
+	defer cancel()
+	if err := r.Post(ctx, "/v1/containers/web/stop", api.SignalRequest{}, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a client that left: %v", err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if got := r.inspect("web"); !got.State.Running {
+		t.Error("it was killed")
+	}
+	refused(t, r.Delete(r.ctx, "/v1/containers/web", nil), "container web is running; stop it with `fairlead stop web`")
+}
+
+// TestAttachWrongDescriptors: whatever is handed over that was not asked for is
+// refused and closed, and the container can still be attached.
+func TestAttachWrongDescriptors(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	i := newInit(t)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	fd := map[string]int{"tap": int(null.Fd()), "init": i.pidfd, "channel": i.channel, "other": int(null.Fd())}
+	describe := func(names []string) string { return strings.Join(names, "+") }
+
+	// Every choice of up to four names, in every order, for every mode.
+	names := []string{"tap", "init", "channel", "other"}
+	var choices [][]string
+	var choose func(have []string)
+	choose = func(have []string) {
+		choices = append(choices, have)
+		if len(have) < 4 {
+			for _, n := range names {
+				choose(append(have[:len(have):len(have)], n))
+			}
+		}
+	}
+	choose(nil)
+	needs := map[string]string{
+		"default": "channel+init+tap", "none": "channel+init", "host": "channel+init", "foreign": "tap",
+	}
+	for mode, want := range needs {
+		req := api.CreateRequest{Name: "web", Network: mode}
+		if mode == "foreign" {
+			req = api.CreateRequest{Name: "web", Foreign: "pid:1"}
+		}
+		r.create(req)
+		before := openDescriptors(t)
+		for _, choice := range choices {
+			if describe(sorted(choice)) == want {
+				continue // right, and tried below
+			}
+			var fds []int
+			for _, n := range choice {
+				fds = append(fds, fd[n])
+			}
+			err := r.Hand(r.ctx, "/v1/containers/web/attach", api.Attach{Descriptors: choice}, fds)
+			if err == nil || !strings.Contains(err.Error(), "descriptor ") {
+				t.Errorf("%s: %s: %v", mode, describe(choice), err)
+			}
+		}
+		// Names and descriptors that do not agree in number.
+		for _, n := range []int{0, 1, 4} {
+			err := r.Hand(r.ctx, "/v1/containers/web/attach", api.Attach{Descriptors: []string{"init", "channel"}}, []int{0, 0, 0, 0}[:n])
+			refused(t, err, fmt.Sprintf("the message names 2 descriptors and brought %d", n))
+		}
+		lab.Eventually(t, 5*time.Second, func() error { // the connections' own
+			if n := openDescriptors(t); n > before {
+				return fmt.Errorf("mode %s: %d descriptors, there were %d", mode, n, before)
+			}
+			return nil
+		})
+		if got := r.inspect("web"); got.State.Status != "created" {
+			t.Errorf("%s: %+v", mode, got.State)
+		}
+		if err := r.Delete(r.ctx, "/v1/containers/web", nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func sorted(names []string) []string {
+	s := append([]string(nil), names...)
+	for i := range s {
+		for j := range i {
+			if s[i] < s[j] {
+				s[i], s[j] = s[j], s[i]
+			}
+		}
+	}
+	return s
+}
+
+// openDescriptors counts those of this process.
+func openDescriptors(t testing.TB) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+// TestAttachImpostors: descriptors with the right names that are something else
+// end the container, with what it had.
+func TestAttachImpostors(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	i := newInit(t)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	stream, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.CloseAll(stream[:])
+	dead := newInit(t)
+	dead.die()
+	file := int(null.Fd())
+	for _, c := range []struct {
+		name    string
+		network string
+		fds     []int // tap, init, channel
+		want    string
+	}{
+		{"a file for init", "none", []int{-1, file, i.channel}, " is not a pidfd"},
+		{"a channel for init", "none", []int{-1, i.channel, i.channel}, " is not a pidfd"},
+		{"a dead init", "none", []int{-1, dead.pidfd, i.channel}, "the process has ended"},
+		{"a file for the channel", "none", []int{-1, i.pidfd, file}, " is not a channel (a unix socket of type seqpacket)"},
+		{"a stream for the channel", "none", []int{-1, i.pidfd, stream[0]}, " is not a channel (a unix socket of type seqpacket)"},
+		{"a file for the TAP", "default", []int{file, i.pidfd, i.channel}, " is not of /dev/net/tun"},
+		{"a channel for the TAP", "default", []int{i.channel, i.pidfd, i.channel}, " is not of /dev/net/tun"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := openDescriptors(t)
+			created := r.create(api.CreateRequest{Name: "web", Network: c.network})
+			names, fds := []string{"tap", "init", "channel"}, c.fds
+			if c.fds[0] < 0 {
+				names, fds = names[1:], fds[1:]
+			}
+			err := r.Hand(r.ctx, "/v1/containers/web/attach", api.Attach{Descriptors: names}, fds)
+			if err == nil || !strings.HasPrefix(err.Error(), "attach container web: ") || !strings.HasSuffix(err.Error(), c.want) {
+				t.Errorf("got %v, want …%s", err, c.want)
+			}
+			r.gone(created.ID)
+			lab.Eventually(t, 5*time.Second, func() error {
+				if n := openDescriptors(t); n > before {
+					return fmt.Errorf("%d descriptors, there were %d", n, before)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// TestAttachTwice: the second to come is refused and changes nothing.
+func TestAttachTwice(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	c, _ := r.run(api.CreateRequest{Name: "web"})
+	refused(t, r.attach(c.ID, newInit(t)), "container web has its descriptors already, or is just ending")
+	if got := r.inspect("web"); !got.State.Running {
+		t.Error("it does not run any more")
+	}
+	refused(t, r.attach("nobody", newInit(t)), "No such container: nobody; `fairlead ps` lists those that run")
+	err := r.Post(r.ctx, "/v1/containers/web/attach", nil, nil)
+	refused(t, err, "/v1/containers/web/attach takes descriptors: ask for Upgrade: fairlead-fd")
+}
+
+// TestEndWhileStarting has containers killed at the moment they are attached:
+// each ends, whoever is first.
+func TestEndWhileStarting(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	for range 40 {
+		c, i := r.create(api.CreateRequest{Network: "none"}), newInit(t)
+		killed := make(chan error, 1)
+		go func() { killed <- r.Post(r.ctx, "/v1/containers/"+c.ID+"/kill", api.SignalRequest{}, nil) }()
+		_ = r.attach(c.ID, i) // either may win
+		if err := <-killed; err != nil && !strings.HasPrefix(err.Error(), "No such container: ") {
+			t.Error(err)
+		}
+		r.gone(c.ID)
+	}
+	if list := r.list(); len(list) != 0 {
+		t.Errorf("left: %+v", list)
+	}
+}
+
+func TestExec(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	_, i := r.run(api.CreateRequest{Name: "web"})
+	r.create(api.CreateRequest{Name: "early"})
+	a, b, err := box.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.CloseAll([]int{a, b})
+	four := []int{0, 1, 2, a}
+	exec := func(name string, m api.Exec, fds []int) error {
+		return r.Hand(r.ctx, "/v1/containers/"+name+"/exec", m, fds)
+	}
+	before := openDescriptors(t)
+	if err := exec("web", api.Exec{Command: []string{"id", "-u"}, Env: []string{"A=1"}, Workdir: "/srv", TTY: true}, four); err != nil {
+		t.Fatal(err)
+	}
+	m, fds := i.message(t)
+	if len(fds) != 4 || m.Exec == nil || strings.Join(m.Exec.Args, " ") != "id -u" || m.Exec.Cwd != "/srv" || m.Exec.Env[0] != "A=1" || !m.Exec.TTY {
+		t.Errorf("the init got %+v with %d descriptors", m.Exec, len(fds))
+	}
+	api.CloseAll(fds)
+	refused(t, exec("web", api.Exec{}, four), "no command; say what to run: `fairlead exec -it web sh`")
+	refused(t, exec("web", api.Exec{Command: []string{"id"}}, four[:3]),
+		"exec takes four descriptors: standard input, output, error and a session; 3 came")
+	refused(t, exec("early", api.Exec{Command: []string{"id"}}, four), "Container early is not running")
+	refused(t, exec("nobody", api.Exec{Command: []string{"id"}}, four), "No such container: nobody; `fairlead ps` lists those that run")
+	lab.Eventually(t, 5*time.Second, func() error {
+		if n := openDescriptors(t); n > before {
+			return fmt.Errorf("%d descriptors, there were %d", n, before)
+		}
+		return nil
+	})
+}
+
+// TestSharedNamespace: who shares a namespace has its files and name, and the
+// one that made it may end first.
+func TestSharedNamespace(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	x, xInit := r.run(api.CreateRequest{Name: "x", Network: "none", Hostname: "xhost"})
+	c, _ := r.run(api.CreateRequest{Name: "guest", Network: "container:x"})
+	if c.Mode != "shared" || c.SharePid != xInit.cmd.Process.Pid || c.Hostname != "xhost" || c.Hosts != x.Hosts {
+		t.Errorf("created %+v", c)
+	}
+	if got := r.inspect("guest"); got.HostConfig.NetworkMode != "container:x" || got.Config.Hostname != "xhost" {
+		t.Errorf("%+v", got)
+	}
+	xInit.die()
+	r.gone("x")
+	if got := r.inspect("guest"); !got.State.Running {
+		t.Error("the other is gone, too")
+	}
+	late := r.create(api.CreateRequest{Name: "late", Network: "none"})
+	if err := r.Post(r.ctx, "/v1/containers", api.CreateRequest{Command: []string{"sh"}, Network: "container:late"}, nil); err == nil {
+		t.Error("joined one that does not run")
+	}
+	_ = late
+}
+
+// TestSharedAddressIsGivenBack: the address of a namespace goes with the last
+// container in it, also when that is told to end before it has started.
+func TestSharedAddressIsGivenBack(t *testing.T) {
+	h := newHandlers(t)
+	x := h.join(t, "x")
+	h.mu.Lock()
+	x.endpoint.members++ // c is starting
+	h.mu.Unlock()
+	h.end(x.container)
+	next := func() string {
+		t.Helper()
+		c, err := h.create(api.CreateRequest{Command: []string{"sh"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.end(c)
+		return c.addr.String()
+	}
+	if got := next(); got != "172.17.0.3/16" {
+		t.Errorf("c still has x's address, and the next got %s", got)
+	}
+	h.undo(&container{}, x.endpoint, nil)
+	if got := next(); got != "172.17.0.2/16" {
+		t.Errorf("nobody has x's address, and the next got %s", got)
+	}
+	if ports := h.net.Switch().Ports(); len(ports) != 0 {
+		t.Errorf("%d ports are left", len(ports))
+	}
+}
+
+// TestDownEndsContainers: down --all kills what runs and waits for it.
+func TestDownEndsContainers(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	r.create(api.CreateRequest{})
+	c, i := r.run(api.CreateRequest{})
+	waited := make(chan error, 1)
+	go func() { waited <- r.Get(r.ctx, "/v1/containers/"+c.ID+"/wait", new(api.Exit)) }()
+	time.Sleep(10 * time.Millisecond)
+	if err := r.Post(r.ctx, "/v1/down", api.DownRequest{All: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.ended(5 * time.Second)
+	if err := <-waited; err != nil {
+		t.Errorf("who waited was told %v", err)
+	}
+	if state, err := i.cmd.Process.Wait(); err != nil || !strings.Contains(state.String(), "killed") {
+		t.Errorf("its init is %v, %v", state, err)
+	}
+	i.dead.Store(true)
+}
+
+// TestNothingStartsAnyMore: a node on its way out takes nobody in.
+func TestNothingStartsAnyMore(t *testing.T) {
+	h := newHandlers(t)
+	c, err := h.create(api.CreateRequest{Name: "web", Command: []string{"sh"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.end(c)
+	h.goDown()
+	for _, call := range [][2]string{{"GET", "/v1/version"}, {"POST", "/v1/containers"}} {
+		code, text := h.call(call[0], call[1], `{"command":["sh"]}`)
+		if code != 503 || text != `{"error":"the node is just ending; try again"}` {
+			t.Errorf("%v: %d %s", call, code, text)
+		}
+	}
+	if code, _ := h.call("GET", "/v1/containers/web", ""); code != 200 {
+		t.Errorf("inspect: %d", code)
+	}
+}

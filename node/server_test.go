@@ -1,0 +1,222 @@
+package node
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/node/api"
+	"fairlead/test/lab"
+)
+
+func (r *rig) connect(t *testing.T) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("unix", api.Socket(r.Dir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// askBy sends a request by hand and reads the answer's status and body.
+func askBy(conn net.Conn, request string) (int, string) {
+	if _, err := fmt.Fprint(conn, request); err != nil {
+		return 0, err.Error()
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, strings.TrimSpace(string(b))
+}
+
+func TestSocketIsOurs(t *testing.T) {
+	r := serve(t)
+	info, err := os.Stat(api.Socket(r.Dir()))
+	if err != nil || info.Mode() != os.ModeSocket|0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+// TestPeerOfAnotherUserNamespace: a container runs under our uid and may find
+// the socket; it hears 403 and nothing else.
+func TestPeerOfAnotherUserNamespace(t *testing.T) {
+	r := serve(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := func(attr *syscall.SysProcAttr) string {
+		t.Helper()
+		cmd := exec.Command(exe, "peer", r.Dir())
+		cmd.SysProcAttr = attr
+		out, err := cmd.CombinedOutput()
+		if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
+			lab.NotRun(t, "may not make a user namespace", "sudo sysctl -w user.max_user_namespaces=15000")
+		}
+		if err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	if got := peer(nil); got != "<nil>" {
+		t.Errorf("a peer of our own heard %s", got)
+	}
+	same := []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
+	group := []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
+	got := peer(&syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: same, GidMappings: group})
+	if !strings.HasPrefix(got, "refused: peer is process ") ||
+		!strings.HasSuffix(got, " of another user namespace (a container?), this node serves its own only") {
+		t.Errorf("a peer in another user namespace heard %s", got)
+	}
+}
+
+// TestConnectionsAreBounded: the last one there is room for is served, the next
+// once one of them has gone.
+func TestConnectionsAreBounded(t *testing.T) {
+	r := serve(t)
+	const request = "GET /v1/version HTTP/1.1\r\nHost: node\r\n\r\n"
+	_, most, _ := share()
+	var held []net.Conn
+	for range most - 1 {
+		held = append(held, r.connect(t))
+	}
+	last, next := r.connect(t), r.connect(t)
+	if code, text := askBy(last, request); code != 200 {
+		t.Errorf("the last one: %d %s", code, text)
+	}
+	answered := make(chan string, 1)
+	go func() {
+		code, text := askBy(next, request)
+		answered <- fmt.Sprint(code, " ", text)
+	}()
+	select {
+	case got := <-answered:
+		t.Errorf("one too many was served: %s", got)
+	case <-time.After(50 * time.Millisecond):
+	}
+	_ = held[0].Close()
+	select {
+	case got := <-answered:
+		if !strings.HasPrefix(got, "200 ") {
+			t.Errorf("the next one: %s", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the next one is not served although there is room")
+	}
+	for _, c := range append(held, last, next) {
+		_ = c.Close()
+	}
+}
+
+// TestBadRequests: what is no request of ours is refused, and costs nobody else
+// anything.
+func TestBadRequests(t *testing.T) {
+	r := serve(t)
+	for _, c := range []struct {
+		request string
+		code    int
+	}{
+		{"SSH-2.0-OpenSSH_9.2\r\n\r\n", 400},
+		{"GET /v1/version HTTP/1.1\r\n\r\n", 400}, // no Host
+		{"GET /v1/version HTTP/1.1\r\nHost: node\r\nX: " + strings.Repeat("x", 100<<10) + "\r\n\r\n", 431},
+		{"GET /v1/containers/..%2f..%2fetc HTTP/1.1\r\nHost: node\r\n\r\n", 404},
+		{"DELETE /v1/version HTTP/1.1\r\nHost: node\r\n\r\n", 404},
+		{"POST /v1/containers HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n\r\n", 400},
+	} {
+		conn := r.connect(t)
+		if code, text := askBy(conn, c.request); code != c.code && (code != 405 || c.code != 404) {
+			t.Errorf("%.60q: %d %.100s, want %d", c.request, code, text, c.code)
+		}
+		_ = conn.Close()
+	}
+	r.answers()
+}
+
+// TestSpeakingBefore101: descriptors that come with the request are gone before
+// anybody can take them, so the connection is closed.
+func TestSpeakingBefore101(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	c := r.create(api.CreateRequest{Network: "none"})
+	conn := r.connect(t).(*net.UnixConn)
+	request := "POST /v1/containers/" + c.ID + "/attach HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: fairlead-fd\r\n\r\n" +
+		`{"descriptors":["init"]}` + "\n"
+	if _, _, err := conn.WriteMsgUnix([]byte(request), unix.UnixRights(0), nil); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(conn); err != nil && !errors.Is(err, syscall.ECONNRESET) || len(b) != 0 {
+		t.Errorf("heard %q, %v", b, err)
+	}
+	_ = conn.Close()
+	if got := r.inspect(c.ID); got.State.Status != "created" {
+		t.Errorf("%+v", got.State)
+	}
+}
+
+// TestSlowClients: half a header, half a body and half a message are waited for
+// ten seconds, not longer, and others are served meanwhile. It takes its time
+// beside others.
+func TestSlowClients(t *testing.T) {
+	t.Parallel()
+	r := serve(t)
+	c := r.create(api.CreateRequest{Network: "none"})
+	halves := map[string]string{
+		"header": "GET /v1/version HTTP/1.1\r\nHost:",
+		"body":   "POST /v1/up HTTP/1.1\r\nHost: node\r\nContent-Length: 100\r\n\r\n{",
+		"message": "POST /v1/containers/" + c.ID + "/attach HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\n" +
+			"Upgrade: fairlead-fd\r\n\r\n",
+	}
+	start := time.Now()
+	ended := make(chan error, len(halves))
+	for name, half := range halves {
+		conn := r.connect(t)
+		go func() {
+			_, err := fmt.Fprint(conn, half)
+			if err == nil && name == "message" {
+				_, err = bufio.NewReader(conn).ReadString('\n') // 101
+				if err == nil {
+					_, _, err = conn.(*net.UnixConn).WriteMsgUnix([]byte("{"), unix.UnixRights(0, 1), nil)
+				}
+			}
+			if err == nil {
+				_, err = io.Copy(io.Discard, conn)
+			}
+			if d := time.Since(start); err == nil && (d < 9*time.Second || d > 14*time.Second) {
+				err = fmt.Errorf("half a %s was waited for %v", name, d)
+			}
+			_ = conn.Close()
+			ended <- err
+		}()
+	}
+	for range 5 {
+		r.answers()
+		time.Sleep(20 * time.Millisecond)
+	}
+	for range halves {
+		if err := <-ended; err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Error(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, time.Second)
+	defer cancel()
+	if err := r.Get(ctx, "/v1/version", new(api.VersionInfo)); err != nil {
+		t.Error(err)
+	}
+}

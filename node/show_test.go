@@ -1,0 +1,145 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"fairlead/node/api"
+	"fairlead/packet"
+	"fairlead/packet/packettest"
+	"fairlead/test/lab"
+)
+
+// get decodes the answer to a GET.
+func get[T any](t *testing.T, h *handlers, path string) (v T) {
+	t.Helper()
+	code, text := h.call("GET", path, "")
+	if code != 200 {
+		t.Fatalf("GET %s: %d %s", path, code, text)
+	}
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatalf("GET %s: %v\n%s", path, err, text)
+	}
+	return v
+}
+
+// settled waits until so many frames have been read on a port.
+func (m *member) settled(t *testing.T, frames uint64) {
+	t.Helper()
+	lab.Eventually(t, 5*time.Second, func() error {
+		if c := m.endpoint.port.Counts(); c.Read != frames {
+			return fmt.Errorf("%d frames read, want %d", c.Read, frames)
+		}
+		return nil
+	})
+}
+
+func TestTables(t *testing.T) {
+	h := newHandlers(t)
+	// An empty table is an empty list, not null.
+	for _, path := range []string{"/v1/arp", "/v1/drops", "/v1/containers"} {
+		if code, text := h.call("GET", path, ""); code != 200 || text != "[]" {
+			t.Errorf("GET %s: %d %s", path, code, text)
+		}
+	}
+	if s := get[[]api.Switch](t, h, "/v1/switches"); len(s) != 1 || s[0].Network != "default" || s[0].BridgeID != "8000.0242ac110001" ||
+		s[0].Subnet != "172.17.0.0/16" || s[0].Ageing != 300 || s[0].LoopGuard == "" {
+		t.Errorf("%+v", s)
+	}
+
+	web, db := h.join(t, "web"), h.join(t, "db")
+	gw := packettest.Station{MAC: h.net.GatewayMAC(), IP: h.net.Config().Gateway.Addr()}
+	web.send(t, packettest.ARPRequest(web.Station, gw.IP))
+	db.send(t, packettest.ICMPEcho(db.Station, web.Station, 1, 1, nil))
+	stranger := packettest.Station{MAC: packet.MAC{2, 9, 9, 9, 9, 9}, IP: web.IP}
+	web.send(t, packettest.ICMPEcho(stranger, db.Station, 1, 1, nil), packettest.ICMPEcho(stranger, db.Station, 1, 2, nil))
+	web.settled(t, 3)
+	db.settled(t, 1)
+
+	s := get[[]api.Switch](t, h, "/v1/switches")[0]
+	if len(s.Ports) != 2 {
+		t.Fatalf("%+v", s.Ports)
+	}
+	p := s.Ports[0]
+	if p.Port != 1 || p.Container != "web" || p.ID != web.id || p.MAC != web.MAC.String() || p.IP != "172.17.0.2" || p.Kind != "tap" ||
+		p.Interface != "eth0" || !p.Guard || p.Isolated || p.HostIface != "" {
+		t.Errorf("%+v", p)
+	}
+	if c := p.Counts; c.Read != 3 || c.Flooded != 1 || c.Fanout != 1 || c.Originated != 1 || c.Dropped["spoofed-mac"] != 2 || len(c.Failed) != 0 {
+		t.Errorf("%+v", c)
+	}
+	if c := s.Totals; c.Read != 4 || c.Written != 3 || c.Dropped["spoofed-mac"] != 2 {
+		t.Errorf("%+v", c)
+	}
+
+	macs := get[[]api.MAC](t, h, "/v1/macs")
+	if len(macs) != 3 || !macs[0].Local || macs[0].MAC != gw.MAC.String() || macs[0].Port != 0 {
+		t.Errorf("%+v", macs)
+	}
+	learned := map[string]string{}
+	for _, m := range macs[1:] {
+		learned[m.MAC] = fmt.Sprint(m.Port, m.Container, m.Local)
+	}
+	if learned[web.MAC.String()] != "1webfalse" || learned[db.MAC.String()] != "2dbfalse" {
+		t.Errorf("%v", learned)
+	}
+	if arp := get[[]api.Neighbour](t, h, "/v1/arp"); len(arp) != 1 || arp[0].IP != "172.17.0.2" || arp[0].MAC != web.MAC.String() ||
+		arp[0].Port != 1 || arp[0].Container != "web" || arp[0].Age < 0 || arp[0].Age > 60 {
+		t.Errorf("%+v", arp)
+	}
+	drops := get[[]api.Drop](t, h, "/v1/drops")
+	if len(drops) != 1 || drops[0].Reason != "spoofed-mac" || drops[0].Count != 2 || drops[0].Container != "web" || drops[0].Direction != "in" ||
+		drops[0].Why == "" || drops[0].Try == "" || time.Since(drops[0].Last) > time.Minute || time.Until(drops[0].Last) > time.Second {
+		t.Errorf("%+v", drops)
+	}
+	if check := get[api.Check](t, h, "/v1/check"); check.Violations == nil || len(check.Violations) != 0 {
+		t.Errorf("%+v", check)
+	}
+
+	if code, text := h.call("DELETE", "/v1/macs?network=default", ""); code != 200 || text != `{"macs":2}` {
+		t.Errorf("flushed: %d %s", code, text)
+	}
+	if code, text := h.call("DELETE", "/v1/macs?network=backend", ""); code != 404 || !strings.Contains(text, "network backend not found") {
+		t.Errorf("flushed: %d %s", code, text)
+	}
+
+	// Who leaves takes his port, and not what was counted on it.
+	h.end(web.container)
+	lab.Eventually(t, 5*time.Second, func() error {
+		if d := get[[]api.Drop](t, h, "/v1/drops"); len(d) != 1 || d[0].Container != "(gone)" || d[0].Count != 2 {
+			return fmt.Errorf("drops %+v", d)
+		}
+		return nil
+	})
+	if s := get[[]api.Switch](t, h, "/v1/switches")[0]; len(s.Ports) != 1 || s.Totals.Read != 4 {
+		t.Errorf("%+v", s)
+	}
+	if arp := get[[]api.Neighbour](t, h, "/v1/arp"); len(arp) != 0 {
+		t.Errorf("%+v", arp)
+	}
+	if check := get[api.Check](t, h, "/v1/check"); len(check.Violations) != 0 {
+		t.Errorf("%+v", check)
+	}
+	h.end(db.container)
+}
+
+func TestOpenAPIIsServed(t *testing.T) {
+	h := newHandlers(t)
+	d := get[map[string]any](t, h, "/v1/openapi.json")
+	if paths, _ := d["paths"].(map[string]any); paths["/v1/containers/{id}/attach"] == nil {
+		t.Errorf("%v", d)
+	}
+}
+
+// TestErrorStatus: an error that says its status is answered with it, however
+// it is wrapped, and any other is ours.
+func TestErrorStatus(t *testing.T) {
+	var s statusError
+	if !errors.As(fmt.Errorf("wrapped: %w", fail(409, "taken by %w", errors.ErrUnsupported)), &s) || s.status != 409 || !errors.Is(s, errors.ErrUnsupported) {
+		t.Errorf("%+v", s)
+	}
+}

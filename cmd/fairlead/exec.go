@@ -53,9 +53,10 @@ as with run. When you leave, what it started is hung up.`,
 // runExec hands the node one end of a session and our stdio, and then talks to
 // the container's init itself.
 func runExec(ctx context.Context, name string, e *api.Exec, t *terminal) error {
+	caller := ctx
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // as in run
 	defer cancel()
-	signals := forwardSignals(cancel)
+	signals := forwardSignals(caller, cancel)
 	defer signals.stop()
 
 	stdio, closeStdio, err := t.descriptors()

@@ -51,7 +51,7 @@ func (o *runOptions) run(cmd *cobra.Command) error {
 	// then they end the attempt. So cmd.Context, which they cancel, is not used.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(cmd.Context()))
 	defer cancel()
-	signals := forwardSignals(cancel)
+	signals := forwardSignals(cmd.Context(), cancel)
 	defer signals.stop()
 
 	term, err := o.terminal()

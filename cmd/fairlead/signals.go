@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"sync"
@@ -23,6 +24,8 @@ func heeded(first os.Signal, more ...os.Signal) []os.Signal {
 // before that they end the attempt to run it.
 type forwarder struct {
 	signals chan os.Signal
+	earlier context.Context // ended by a signal that came before we listened
+	expect  func() bool     // stops looking out for that
 
 	mu   sync.Mutex // guards what follows
 	send func(syscall.Signal) error
@@ -30,9 +33,10 @@ type forwarder struct {
 }
 
 // forwardSignals begins to take the signals a user or a supervisor sends. Those
-// for job control stay with this process.
-func forwardSignals(cancel func()) *forwarder {
-	f := &forwarder{signals: make(chan os.Signal, 16)}
+// for job control stay with this process. One that came earlier has ended ctx.
+func forwardSignals(ctx context.Context, cancel func()) *forwarder {
+	f := &forwarder{signals: make(chan os.Signal, 16), earlier: ctx}
+	f.expect = context.AfterFunc(ctx, cancel)
 	f.send = func(syscall.Signal) error { cancel(); return nil }
 	signal.Notify(f.signals, heeded(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)...)
 	go func() {
@@ -52,9 +56,23 @@ func (f *forwarder) to(send func(syscall.Signal) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.send = send
-	if f.last != 0 {
-		_ = send(f.last)
+	if sig := f.cameLocked(); sig != 0 {
+		_ = send(sig)
 	}
+	f.expect()
+}
+
+// cameLocked is the last signal that came, 0 without.
+func (f *forwarder) cameLocked() syscall.Signal {
+	switch {
+	case f.last != 0:
+		return f.last
+	case f.earlier.Err() == nil:
+		return 0
+	case context.Cause(f.earlier).Error() == syscall.SIGTERM.String()+" signal received": // see signal.NotifyContext
+		return syscall.SIGTERM
+	}
+	return syscall.SIGINT
 }
 
 // orElse is what ended an attempt: a signal, of which nothing need be said, or
@@ -62,13 +80,14 @@ func (f *forwarder) to(send func(syscall.Signal) error) {
 func (f *forwarder) orElse(err error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.last != 0 {
-		return exitStatus(128 + int(f.last))
+	if sig := f.cameLocked(); sig != 0 {
+		return exitStatus(128 + int(sig))
 	}
 	return err
 }
 
 func (f *forwarder) stop() {
+	f.expect()
 	signal.Stop(f.signals)
 	close(f.signals)
 }

@@ -38,7 +38,7 @@ func TestS28_ProcessKilled(t *testing.T) {
 		{"its init is killed", func(pid int) { kill(t, pid, syscall.SIGKILL) }},
 		{"fairlead kill", func(int) { n.run("kill", "victim") }},
 		{"fairlead stop", func(int) { n.run("stop", "victim") }},
-		{"its command ends", func(pid int) { kill(t, childOf(t, childOf(t, pid)), syscall.SIGTERM) }},
+		{"its command ends", func(pid int) { kill(t, sleeping(t, childOf(t, pid)), syscall.SIGTERM) }},
 	}
 	for _, d := range deaths {
 		var took []time.Duration
@@ -187,11 +187,14 @@ func (n *node) talkative(name string) api.Container {
 	return n.learned(name)
 }
 
+// foreignInterface is the name of what connected makes, which no other has.
+const foreignInterface = "victim0"
+
 // connected connects a namespace, as "victim", and waits until every table has
 // it.
 func (n *node) connected(target, path string) api.Container {
 	n.t.Helper()
-	n.run("network", "connect", "--name", "victim", "default", target)
+	n.run("network", "connect", "--name", "victim", "--ifname", foreignInterface, "default", target)
 	inNetns(n.t, path, func() error {
 		out, err := exec.Command("ping", "-c1", "-W5", "172.17.0.1").CombinedOutput()
 		if err != nil {
@@ -347,32 +350,48 @@ func childOf(t *testing.T, pid int) (child int) {
 	return child
 }
 
+// sleeping waits until a shell has come to its sleep.
+func sleeping(t *testing.T, shell int) (pid int) {
+	t.Helper()
+	lab.Eventually(t, 5*time.Second, func() error {
+		pid = childOf(t, shell)
+		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if err == nil && string(comm) != "sleep\n" {
+			err = fmt.Errorf("process %d still runs %s", shell, comm)
+		}
+		return err
+	})
+	return pid
+}
+
 // A heldTAP is a copy of the node's descriptor of a TAP.
 type heldTAP int
 
-// copyOfTAP copies the node's newest: it tells when the kernel removes
-// the device, which nothing else does once its namespace has gone. It pins no
-// namespace.
+// copyOfTAP copies the node's of what connected made: it tells when the kernel
+// removes the device, which nothing else does once its namespace has gone. It
+// pins no namespace.
 func copyOfTAP(t *testing.T, node int) heldTAP {
 	t.Helper()
-	newest := -1
-	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", node))
-	for _, link := range links {
-		if to, _ := os.Readlink(link); to == "/dev/net/tun" {
-			fd, _ := strconv.Atoi(filepath.Base(link))
-			newest = max(newest, fd)
-		}
-	}
 	pidfd, err := unix.PidfdOpen(node, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(pidfd)
-	fd, err := unix.PidfdGetfd(pidfd, newest, 0)
-	if err != nil {
-		t.Fatalf("copy descriptor %d of the node: %v", newest, err)
+	infos, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", node))
+	for _, info := range infos {
+		text, _ := os.ReadFile(info)
+		if !strings.Contains(string(text), "iff:\t"+foreignInterface+"\n") {
+			continue
+		}
+		number, _ := strconv.Atoi(filepath.Base(info))
+		fd, err := unix.PidfdGetfd(pidfd, number, 0)
+		if err != nil {
+			t.Fatalf("copy descriptor %d of the node: %v", number, err)
+		}
+		return heldTAP(fd)
 	}
-	return heldTAP(fd)
+	t.Fatalf("node %d has no TAP %s", node, foreignInterface)
+	return -1
 }
 
 // removed waits until the device is gone, and lets go of it.

@@ -34,7 +34,7 @@ var offloads = []struct {
 
 // Whatever each end leaves to the other, TCP connects and every byte arrives,
 // over IPv4 and IPv6, and every datagram as it was sent.
-func TestOffloads(t *testing.T) { testOffloads(t, 16<<20, 16<<20) }
+func TestOffloads(t *testing.T) { testOffloads(t, 8<<20, 4<<20) }
 
 // The same with gigabytes.
 func TestOffloadsRelease(t *testing.T) {
@@ -71,7 +71,7 @@ func testOffloads(t *testing.T, whole, part int64) {
 		ip := n.containers()["server"].IP
 		four := n.exec("client", play(t, "transfer", ip+":5001", strconv.FormatInt(amount, 10))...)
 		six := n.exec("client", play(t, "transfer", "["+linkLocal(n, "server")+"%eth0]:5001", strconv.FormatInt(part, 10))...)
-		udp := n.exec("client", play(t, "datagrams", ip+":7", "100", strconv.FormatUint(seed, 10))...)
+		udp := n.exec("client", play(t, "datagrams", ip+":7", "60", strconv.FormatUint(seed, 10))...)
 		t.Logf("%s: %d MiB each way, %s   IPv6: %s   %s", o.name, amount>>20, four, six, udp)
 		n.audit()
 		n.checkSegments(t, o.offA || o.wireA)

@@ -56,6 +56,32 @@ func TestS28_ProcessKilled(t *testing.T) {
 	heart.stop()
 }
 
+// Many containers die at the same moment.
+func TestS28_ManyKilled(t *testing.T) {
+	n := newNode(t)
+	heart := n.beating("a", "b")
+	before := n.holdings()
+	const many = 25
+	for i := range many {
+		n.start(fmt.Sprintf("c%d", i))
+	}
+	victims := n.containers()
+	delete(victims, "a")
+	delete(victims, "b")
+	start := time.Now()
+	for _, c := range victims {
+		kill(t, c.Pid, syscall.SIGKILL)
+	}
+	for _, c := range victims {
+		n.leavesTables(c, start)
+	}
+	t.Logf("%d at once: in no table after %v", len(victims), time.Since(start))
+	for _, c := range victims {
+		n.nothingLeft(c, before)
+	}
+	heart.stop()
+}
+
 // The client of a container in the foreground dies, and the container with it.
 func TestS28_ClientKilled(t *testing.T) {
 	lab.Need(t, "ping")

@@ -345,3 +345,43 @@ func TestNoDescriptorsLeakIntoContainers(t *testing.T) {
 		}
 	}
 }
+
+// Sixteen clients follow the packets and read none of what they are told. That
+// costs a bounded amount of memory, and no traffic.
+func TestTracesNobodyReads(t *testing.T) {
+	lab.Need(t, "ethtool")
+	n := newNode(t)
+	n.start("client")
+	n.start("server", append([]string{"--"}, play(t, "sink", ":5001")...)...)
+	n.logSays("server", "listening")
+	for _, name := range []string{"client", "server"} { // many frames
+		n.exec(name, "ethtool", "-K", "eth0", "tx", "off")
+	}
+	before := n.holdings()
+	var idle []*net.UnixConn
+	for range 16 {
+		conn := n.dial()
+		send(conn, "GET /v1/trace HTTP/1.1\r\nHost: node\r\n\r\n", nil)
+		answer := make([]byte, 1024)
+		if size, err := conn.Read(answer); err != nil || !strings.HasPrefix(string(answer[:size]), "HTTP/1.1 200 ") {
+			t.Fatalf("trace is answered %q (%v)", answer[:size], err)
+		}
+		idle = append(idle, conn)
+	}
+	n.refuses("16 clients are tracing already", "trace")
+	memory := residentKB(t, before.pid)
+	var grown int
+	to := n.containers()["server"].IP + ":5001"
+	for range 3 {
+		t.Log(n.exec("client", play(t, "transfer", to, "50000000")...))
+		grown = max(grown, residentKB(t, before.pid)-memory)
+	}
+	t.Logf("the node grew by %d KiB", grown)
+	if grown > 200<<10 {
+		t.Errorf("the node grew by %d KiB", grown)
+	}
+	for _, conn := range idle {
+		conn.Close()
+	}
+	lab.Eventually(t, 5*time.Second, before.exceeded)
+}

@@ -247,7 +247,7 @@ func moveLink(name string, target int) error {
 	}
 	err = h.LinkSetNsFd(l, target)
 	if errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("there is an interface %s already: choose another name", name)
+		return fmt.Errorf("there is an interface %s already: name this one by --ifname", name)
 	} else if err != nil {
 		return fmt.Errorf("move the interface: %w", err)
 	}

@@ -140,6 +140,12 @@ func (c *container) launch(args, env []string, cwd string, tty bool, stdio [3]in
 		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: tty, Ctty: 0},
 	})
 	if err != nil {
+		if !filepath.IsAbs(path) { // as execve had it
+			path = filepath.Join(cwd, path)
+		}
+		if info, serr := os.Stat(path); serr == nil && info.IsDir() {
+			err = unix.EISDIR // execve says EACCES of one
+		}
 		return 0, commandError(args[0], err)
 	}
 	return pid, nil

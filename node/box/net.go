@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -127,14 +128,37 @@ func setupInterface(h *netlink.Handle, i *Interface) error {
 		return fmt.Errorf("set interface %s up: %w", i.Name, err)
 	}
 	for _, g := range i.Gateways {
-		err := h.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: g.AsSlice()})
-		if errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("interface %s: there is a default route already; attach without a gateway", i.Name)
-		} else if err != nil {
+		if err := addDefaultRoute(h, l, g); err != nil {
 			return fmt.Errorf("interface %s: add default route via %v: %w", i.Name, g, err)
 		}
 	}
 	return nil
+}
+
+// addDefaultRoute leaves a default route that is there as it is, also one of a
+// higher metric, which ours would win over: how a namespace reaches the world
+// is for its owner to say.
+func addDefaultRoute(h *netlink.Handle, l netlink.Link, gateway netip.Addr) error {
+	family := netlink.FAMILY_V4
+	if gateway.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	routes, err := h.RouteList(nil, family)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(routes, isDefault) {
+		return nil
+	}
+	return h.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: gateway.AsSlice()})
+}
+
+func isDefault(r netlink.Route) bool {
+	if r.Dst == nil {
+		return true
+	}
+	ones, _ := r.Dst.Mask.Size()
+	return ones == 0
 }
 
 // waitCarrier waits until the node reads the other end: what a command sends

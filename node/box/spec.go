@@ -75,7 +75,7 @@ type Interface struct {
 	MAC       packet.MAC     `json:"mac"`
 	MTU       int            `json:"mtu,omitempty"` // 0: the kernel's 1500
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
-	Gateways  []netip.Addr   `json:"gateways,omitempty"` // a default route via each
+	Gateways  []netip.Addr   `json:"gateways,omitempty"` // a default route via each, where there is none yet
 	// Plain makes a textbook wire: plain frames without the virtio-net
 	// header, nothing offloaded.
 	Plain bool `json:"plain,omitempty"`

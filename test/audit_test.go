@@ -33,13 +33,19 @@ func (n *node) cleanup() {
 	if out := n.show("down", "--all"); out != "" {
 		n.t.Errorf("fairlead down --all: %s", out)
 	}
-	lab.Eventually(n.t, 5*time.Second, func() error {
+	n.judgeLogs()
+	n.left()
+}
+
+// left waits until the node has gone, and its directory with it.
+func (n *node) left() {
+	n.t.Helper()
+	lab.Eventually(n.t, 10*time.Second, func() error {
 		if _, err := os.Stat(n.dir); !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("the node directory is still there (%v): %s", err, n.listing())
+			return fmt.Errorf("the node directory is still there, with %s", n.listing())
 		}
 		return nil
 	})
-	n.judgeLogs()
 }
 
 // show is the output of a call in cleanup, where nothing may end the test.

@@ -120,17 +120,6 @@ func TestNodeEndsByItself(t *testing.T) {
 	n.left()
 }
 
-// left waits until the node has gone, and its directory with it.
-func (n *node) left() {
-	n.t.Helper()
-	lab.Eventually(n.t, 10*time.Second, func() error {
-		if _, err := os.Stat(n.dir); !os.IsNotExist(err) {
-			return fmt.Errorf("the node directory is still there (%v): %s", err, n.listing())
-		}
-		return nil
-	})
-}
-
 // Commands that come while the node is just ending get another one, and no
 // error.
 func TestNodeEndsWhileCommandsCome(t *testing.T) {

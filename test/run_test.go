@@ -341,10 +341,10 @@ func TestStopAndKill(t *testing.T) {
 		t.Helper()
 		lab.Eventually(t, 5*time.Second, func() error {
 			got, err := os.ReadFile(filepath.Join(dir, name))
-			if string(got) != want {
-				return fmt.Errorf("%s heard %q, want %q (%v)", name, got, want, err)
+			if err == nil && string(got) != want {
+				err = fmt.Errorf("%s heard %q, want %q", name, got, want)
 			}
-			return nil
+			return err
 		})
 	}
 	for _, name := range []string{"a", "b", "deaf"} {

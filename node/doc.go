@@ -29,12 +29,14 @@
 // # Files
 //
 //	node.go        Serve: start to end of the process
+//	home.go        the node directory and its locks
 //	start.go       Ensure: the other side of starting
 //	registry.go    containers: create, find, end
 //	attach.go      what arrives as descriptors
 //	files.go       a container's files below the node directory
 //	server.go      the control socket, its routes and peer check
 //	handlers.go    containers' requests
+//	names.go       names for containers that were given none
 //	show.go        tables
 //	tracing.go     the trace stream
 package node

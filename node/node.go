@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -50,7 +49,7 @@ type Node struct {
 	lastUse    time.Time
 	leaving    *os.File // start.lock, once the node is on its way out
 
-	lock     *os.File      // node.lock
+	home     *home
 	down     chan struct{} // closed when the node is to end
 	downOnce sync.Once
 }
@@ -61,27 +60,18 @@ type Node struct {
 func Serve(ctx context.Context, conf Config) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	if err := api.MakeDir(conf.Dir); err != nil {
-		return err
-	}
-	lock, err := lockFile(filepath.Join(conf.Dir, "node.lock"), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("a node is running in %s already; stop it with `fairlead down`, or set FAIRLEAD_DIR for another", conf.Dir)
-	} else if err != nil {
-		return err
-	}
-
-	n, err := newNode(conf)
+	home, err := claim(conf.Dir)
 	if err != nil {
-		_ = os.Remove(lock.Name())
-		lock.Close()
-		_ = os.Remove(conf.Dir)
 		return err
 	}
-	n.lock = lock
+	n, err := newNode(conf, home)
+	if err != nil {
+		home.leave(nodeLock)
+		return err
+	}
 	defer n.close()
 	// Of a node that was killed; its containers have ended with it.
-	if err := os.RemoveAll(filepath.Join(conf.Dir, "containers")); err != nil {
+	if err := home.RemoveAll("containers"); err != nil {
 		return fmt.Errorf("remove what another node left: %w", err)
 	}
 	listener, err := listen(api.Socket(conf.Dir))
@@ -123,6 +113,9 @@ func (n *Node) wait(ctx context.Context, served <-chan error) error {
 			}
 			return fmt.Errorf("control socket: %w", err)
 		case <-tick.C:
+			if n.home.lost() {
+				return fmt.Errorf("the node directory %s was removed, and no command finds the node any more", n.conf.Dir)
+			}
 			if n.idle() {
 				slog.Info("nothing left to do")
 				return nil
@@ -138,8 +131,7 @@ func (n *Node) idle() bool {
 	if n.stays || len(n.containers) > 0 || time.Since(n.lastUse) < idleAfter {
 		return false
 	}
-	// Somebody who is just starting or looking for a node has the lock. Any
-	// other error means that the directory is gone, and with it all who could.
+	// Somebody who is just starting or looking for a node has the lock.
 	return !errors.Is(n.lockStartLocked(), syscall.EWOULDBLOCK)
 }
 
@@ -155,8 +147,8 @@ func (n *Node) leave() {
 		n.mu.Lock()
 		err := n.lockStartLocked()
 		n.mu.Unlock()
-		if err == nil {
-			return
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return // we have it, or the directory is gone, and with it all who could
 		}
 	}
 }
@@ -167,7 +159,7 @@ func (n *Node) lockStartLocked() (err error) {
 	if n.leaving != nil {
 		return nil
 	}
-	if n.leaving, err = lockFile(filepath.Join(n.conf.Dir, "start.lock"), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+	if n.leaving, err = lockFile(n.home.Root, startLock, syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
 		n.goDown()
 	}
 	return err
@@ -183,7 +175,7 @@ func (n *Node) isLeaving() bool {
 	}
 }
 
-func newNode(conf Config) (*Node, error) {
+func newNode(conf Config, home *home) (*Node, error) {
 	// One worker up to four cores: it beats two (docs/decisions). The control
 	// plane gets two processors beside the workers.
 	workers := max(1, runtime.NumCPU()/4)
@@ -193,7 +185,7 @@ func newNode(conf Config) (*Node, error) {
 		return nil, fmt.Errorf("start the workers: %w", err)
 	}
 	n := &Node{
-		conf: conf, started: time.Now(), loop: l, lanes: vswitch.NewLanes(l),
+		conf: conf, home: home, started: time.Now(), loop: l, lanes: vswitch.NewLanes(l),
 		stays: conf.Stays, lastUse: time.Now(),
 		containers: make(map[string]*container),
 		down:       make(chan struct{}),
@@ -235,17 +227,11 @@ func (n *Node) close() {
 	if err := n.loop.Close(); err != nil {
 		slog.Error("close the workers", "err", err)
 	}
-	files := []string{"control.sock", "containers", "node.log", "node.lock"}
+	files := []string{"control.sock", "containers", "node.log", nodeLock}
 	if n.leaving != nil { // else it is somebody's who is just starting
-		files = append(files, "start.lock")
+		files = append(files, startLock)
 	}
-	for _, name := range files {
-		if err := os.RemoveAll(filepath.Join(n.conf.Dir, name)); err != nil {
-			slog.Error("remove", "file", name, "err", err)
-		}
-	}
-	_ = os.Remove(n.conf.Dir) // stays when somebody else put something there
-	_ = n.lock.Close()
+	n.home.leave(files...)
 	_ = n.leaving.Close()
 }
 
@@ -268,25 +254,3 @@ func (n *Node) endAll() {
 
 // goDown makes Serve return.
 func (n *Node) goDown() { n.downOnce.Do(func() { close(n.down) }) }
-
-// lockFile opens (and makes) a file and locks it; the lock ends with the file.
-// A node removes its lock files when it ends, so the lock counts only if the
-// path still leads to the file that was locked.
-func lockFile(path string, how int) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		if err := syscall.Flock(int(f.Fd()), how); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		locked, err1 := f.Stat()
-		named, err2 := os.Stat(path)
-		if err1 == nil && err2 == nil && os.SameFile(locked, named) {
-			return f, nil
-		}
-		f.Close()
-	}
-}

@@ -284,10 +284,11 @@ type handlers struct {
 func newHandlers(t testing.TB) *handlers {
 	t.Helper()
 	dir := shortDir(t)
-	if err := api.MakeDir(dir); err != nil {
+	home, err := claim(dir)
+	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := newNode(Config{Dir: dir, Version: "test", Stays: true})
+	n, err := newNode(Config{Dir: dir, Version: "test", Stays: true}, home)
 	if err != nil {
 		t.Fatal(err)
 	}

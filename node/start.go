@@ -69,19 +69,18 @@ func start(ctx context.Context, c *api.Client, dir string) error {
 // lockStart makes the node directory and takes start.lock, waiting for whoever
 // has it. A node that ends takes the directory with it, perhaps just now.
 func lockStart(ctx context.Context, dir string) (*os.File, error) {
-	path := filepath.Join(dir, "start.lock")
 	for deadline := time.Now().Add(startWithin); ; {
 		if err := api.MakeDir(dir); err != nil {
 			return nil, err
 		}
-		lock, err := lockFile(path, syscall.LOCK_EX|syscall.LOCK_NB)
+		lock, err := lockIn(dir, startLock)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			continue
 		case !errors.Is(err, syscall.EWOULDBLOCK):
 			return lock, err
 		case time.Now().After(deadline):
-			return nil, fmt.Errorf("another command has been starting or ending a node for %v; `fuser %s` says which", startWithin, path)
+			return nil, fmt.Errorf("another command has been starting or ending a node for %v; `fuser %s` says which", startWithin, filepath.Join(dir, startLock))
 		}
 		select { // a lock that waits could not be interrupted
 		case <-ctx.Done():

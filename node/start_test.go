@@ -92,7 +92,7 @@ func TestEnsureSaysWhyANodeDoesNotStart(t *testing.T) {
 	if err := api.MakeDir(dir); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := lockFile(filepath.Join(dir, "node.lock"), syscall.LOCK_EX)
+	lock, err := lockIn(dir, nodeLock)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,18 +173,24 @@ func TestIdleExit(t *testing.T) {
 }
 
 func TestLockFileOfARemovedPath(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	first, err := lockFile(path, syscall.LOCK_EX)
+	root, err := os.OpenRoot(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = lockFile(path, syscall.LOCK_EX|syscall.LOCK_NB)
+	defer root.Close()
+	const name = "lock"
+	path := filepath.Join(root.Name(), name)
+	first, err := lockFile(root, name, syscall.LOCK_EX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = lockFile(root, name, syscall.LOCK_EX|syscall.LOCK_NB)
 	if !errors.Is(err, syscall.EWOULDBLOCK) || !strings.Contains(err.Error(), path) {
 		t.Errorf("locked twice: %v", err)
 	}
 	got := make(chan *os.File)
 	go func() {
-		f, err := lockFile(path, syscall.LOCK_EX) // waits for the file that goes
+		f, err := lockFile(root, name, syscall.LOCK_EX) // waits for the file that goes
 		if err != nil {
 			t.Error(err)
 		}
@@ -197,7 +203,7 @@ func TestLockFileOfARemovedPath(t *testing.T) {
 	first.Close()
 	second := <-got
 	defer second.Close()
-	if _, err := lockFile(path, syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+	if _, err := lockFile(root, name, syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
 		t.Errorf("the lock is one of a file nobody finds: %v", err)
 	}
 }

@@ -6,7 +6,6 @@
 package arp
 
 import (
-	"sort"
 	"time"
 
 	"fairlead/packet"
@@ -105,7 +104,8 @@ func (t *Table) FlushPort(port packet.PortID) {
 	delete(t.byPort, port)
 }
 
-// Entries returns the neighbours heard within MaxAge, by address.
+// Entries returns the neighbours heard within MaxAge, in no order: whoever has
+// to serialise the use of the table can sort them afterwards.
 func (t *Table) Entries(now int64) []Entry {
 	var list []Entry
 	for _, e := range t.entries {
@@ -113,7 +113,6 @@ func (t *Table) Entries(now int64) []Entry {
 			list = append(list, e)
 		}
 	}
-	sort.Slice(list, func(i, j int) bool { return string(list[i].Addr[:]) < string(list[j].Addr[:]) })
 	return list
 }
 

@@ -1,6 +1,9 @@
 package gateway
 
 import (
+	"bytes"
+	"slices"
+
 	"fairlead/arp"
 	"fairlead/packet"
 	"fairlead/policy"
@@ -94,7 +97,7 @@ func (g *Gateway) unreachable(f *packet.Frame, buf []byte, code uint8) int {
 		rate = &r
 		g.errors[f.Port] = rate
 	}
-	rate.Take(f.Time)
+	rate.Take(f.Time, 1)
 	g.mu.Unlock()
 
 	about := packet.IPv4(f.Ether()[f.L3:])
@@ -129,9 +132,11 @@ func (g *Gateway) FlushPort(port packet.PortID) {
 	delete(g.errors, port)
 }
 
-// Neighbours lists the neighbour table at time now.
+// Neighbours lists the neighbour table at time now, by address.
 func (g *Gateway) Neighbours(now int64) []arp.Entry {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.neighbours.Entries(now)
+	list := g.neighbours.Entries(now)
+	g.mu.Unlock() // workers may be waiting
+	slices.SortFunc(list, func(a, b arp.Entry) int { return bytes.Compare(a.Addr[:], b.Addr[:]) })
+	return list
 }

@@ -10,6 +10,6 @@
 //
 // Route decides and changes nothing; Apply does what Route decided: it takes
 // neighbours into the table and makes the answers. Both may be called by any
-// worker at any time; a mutex guards the neighbour table and the ICMP rates,
-// which only frames to the gateway's own address and refused ones touch.
+// worker at any time; a mutex guards the neighbour table, which every ARP packet
+// that is heard touches, and the ICMP rates, which refused packets touch.
 package gateway

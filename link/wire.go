@@ -15,11 +15,11 @@ import (
 // wireFlags are those of a device a Wire can be: plain frames.
 const wireFlags = unix.IFF_TAP | unix.IFF_NO_PI
 
-// maxSegments is how many frames a wire cuts one into: 64 KiB in the segments
-// of the smallest MSS Linux lets a peer ask for (net.ipv4.tcp_min_snd_mss is
-// 48) less timestamps. More is no TCP that means well, and each costs a system
-// call.
-const maxSegments = 65536 / (48 - 12)
+// maxSegments is how many frames a wire cuts one into: each is a system call
+// that runs the receiver's stack, and others wait meanwhile. 64 KiB are that
+// many segments at an MSS of 128, far below what any path asks for; Linux lets
+// a peer ask for 48 (net.ipv4.tcp_min_snd_mss), which would be 1,820.
+const maxSegments = 512
 
 // A Wire is the textbook wire: a TAP device whose frames are as the books draw
 // them, without virtio-net header. The kernel finishes what it hands over; what
@@ -157,8 +157,11 @@ func (w *Wire) finish(b []byte) error {
 	defer w.mu.Unlock()
 	w.frame = packet.Frame{B: b}
 	defer func() { w.frame = packet.Frame{} }() // the bytes are only borrowed
-	if packet.Parse(&w.frame) != packet.OK || w.frame.Segments() > maxSegments {
+	if packet.Parse(&w.frame) != packet.OK {
 		return ErrRefused
+	}
+	if w.frame.Segments() > maxSegments {
+		return packet.EgressSegments
 	}
 	w.cut.Reset(&w.frame)
 	for {

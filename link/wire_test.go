@@ -56,9 +56,13 @@ func TestWireRefuses(t *testing.T) {
 	lying := packettest.Partial(packettest.UDP(alice, bob, 1, 2, make([]byte, 100)))
 	packet.VNet(lying).SetCSumStart(60000)
 	tiny := packettest.GSO(packettest.TCP(alice, bob, packettest.Segment{Flags: packet.TCPAck}, make([]byte, 60000)), 8)
-	for name, b := range map[string][]byte{"lying header": lying, "7,500 segments": tiny} {
-		if n, err := w.WriteBatch([]*packet.Frame{{B: b}}); n != 0 || !errors.Is(err, link.ErrRefused) {
-			t.Errorf("%s: %d, %v, want %v", name, n, err, link.ErrRefused)
+	for _, c := range []struct {
+		name  string
+		frame []byte
+		want  packet.Reason
+	}{{"lying header", lying, link.ErrRefused}, {"7,500 segments", tiny, packet.EgressSegments}} {
+		if n, err := w.WriteBatch([]*packet.Frame{{B: c.frame}}); n != 0 || !errors.Is(err, c.want) {
+			t.Errorf("%s: %d, %v, want %v", c.name, n, err, c.want)
 		}
 	}
 	if n, err := unix.Read(far, make([]byte, 100)); err == nil {
@@ -70,8 +74,8 @@ func TestWireRefuses(t *testing.T) {
 func TestWireFails(t *testing.T) {
 	near, _ := datagrams(t)
 	w := link.NewWireOn(near)
-	b := packettest.GSO(packettest.TCP(alice, bob, packettest.Segment{Flags: packet.TCPAck}, make([]byte, 60000)), 100)
-	// The other end holds far fewer datagrams than the 600 this is cut into.
+	b := packettest.GSO(packettest.TCP(alice, bob, packettest.Segment{Flags: packet.TCPAck}, make([]byte, 60000)), 120)
+	// The other end holds far fewer datagrams than the 500 this is cut into.
 	if n, err := w.WriteBatch([]*packet.Frame{{B: b}}); n != 0 || !errors.Is(err, link.ErrFull) {
 		t.Errorf("WriteBatch: %d, %v, want 0, %v", n, err, link.ErrFull)
 	}

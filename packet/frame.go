@@ -146,6 +146,7 @@ func (f *Frame) Clone(dst []byte) Frame {
 // frames borrow them until Reset. Used by one worker.
 type Batch struct {
 	Frames []Frame
+	limit  int
 	arena  []byte
 	used   int
 }
@@ -154,6 +155,7 @@ type Batch struct {
 func NewBatch() *Batch {
 	return &Batch{
 		Frames: make([]Frame, 0, BatchFrames),
+		limit:  BatchFrames,
 		arena:  make([]byte, (BatchFrames-1)*smallFrame+MaxFrame),
 	}
 }
@@ -161,10 +163,13 @@ func NewBatch() *Batch {
 // Reset forgets the frames and takes their bytes back.
 func (b *Batch) Reset() { b.Frames, b.used = b.Frames[:0], 0 }
 
-// Full reports whether the batch takes no further frame: BatchFrames are in
-// it, or the last one was large.
+// Limit has the batch be full with n frames, from 1 to BatchFrames.
+func (b *Batch) Limit(n int) { b.limit = min(max(n, 1), BatchFrames) }
+
+// Full reports whether the batch takes no further frame: as many as its limit
+// are in it, or the last one was large.
 func (b *Batch) Full() bool {
-	return len(b.Frames) == cap(b.Frames) || b.used > len(b.arena)-MaxFrame
+	return len(b.Frames) >= b.limit || b.used > len(b.arena)-MaxFrame
 }
 
 // Room returns MaxFrame bytes for the next frame, for a queue to read into.

@@ -49,6 +49,7 @@ const (
 	EgressDown
 	EgressGone
 	EgressFull
+	EgressSegments
 	EgressRefused
 
 	NumReasons = iota
@@ -84,9 +85,9 @@ var reasons = [NumReasons]reasonText{
 	BadSourceMAC: {"bad-source-mac", "The source MAC is zero or a group address, which no station can have (IEEE 802.3).",
 		"Give the interface a MAC whose first byte is even."},
 	SpoofedMAC: {"spoofed-mac", "The source MAC is not the one this port was given.",
-		"Start the container with `--mac`, or the network with `--opt guard=off`."},
+		"Start the container with `--mac`, or the node with `fairlead up --opt guard=off`."},
 	SpoofedAddress: {"spoofed-address", "The source address (or the ARP sender address) is not the one this port was given.",
-		"Start the container with `--ip`, or the network with `--opt guard=off`."},
+		"Start the container with `--ip`, or the node with `fairlead up --opt guard=off`."},
 	SpoofedGateway: {"spoofed-gateway", "A container uses the gateway's MAC or address as its own.",
 		"Take the gateway's address off the interface in that container; this is refused with any guard."},
 	LoopbackAddress: {"loopback-address", "A frame carries an address of 127.0.0.0/8 or ::1, which must not leave a host (RFC 1122, 4291).",
@@ -103,10 +104,10 @@ var reasons = [NumReasons]reasonText{
 
 	Isolated: {"isolated", "Both ports are isolated, and isolated ports do not hear one another.",
 		"Take the isolation off one of the two containers."},
-	FloodLimit: {"flood-limit", "The port floods more frames per second than it may.",
-		"Raise the limit with `--opt flood-limit=N`, or find out what the container broadcasts."},
+	FloodLimit: {"flood-limit", "The port has more copies of flooded frames made per second than it may.",
+		"Raise the limit with `fairlead up --opt flood-limit=N`, or find out what the container broadcasts."},
 	Oversize: {"oversize", "The packet is larger than the MTU of the network.",
-		"Set the interface's MTU back, or give the network a larger one with `--opt mtu=N`."},
+		"Set the interface's MTU back, or start the node with a larger one: `fairlead up --opt mtu=N`."},
 
 	ForGateway: {"for-gateway", "The frame is addressed to the gateway itself.", ""},
 	NotUnderstood: {"not-understood", "The gateway got a frame it has no use for.",
@@ -120,6 +121,8 @@ var reasons = [NumReasons]reasonText{
 		"Nothing: its port goes within a second."},
 	EgressFull: {"egress-full", "The link took no further frame at that moment.",
 		"Look at what the receiving container does with its time."},
+	EgressSegments: {"egress-segments", "The segment train would leave a textbook wire as more packets than one frame may cost.",
+		"Give the connection a larger MSS, or that container its offloads."},
 	EgressRefused: {"egress-refused", "The kernel refused the frame.",
 		"Report it: the frame was checked before, so this is a fault of the switch."},
 }
@@ -151,14 +154,4 @@ func (r Reason) Try() string {
 		return ""
 	}
 	return reasons[r].try
-}
-
-// ReasonByName finds a reason by its name.
-func ReasonByName(s string) (Reason, bool) {
-	for r := range reasons {
-		if reasons[r].name == s {
-			return Reason(r), true
-		}
-	}
-	return OK, false
 }

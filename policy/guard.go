@@ -78,10 +78,13 @@ func (g *Guard) checkIPv6(f *packet.Frame) packet.Reason {
 		return packet.OK
 	}
 	if isLinkLocal6(src) {
-		// A host forms as many link-local addresses as it likes, so only the
-		// gateway's are taken.
-		if contains(g.GatewayAddrs, src) {
+		// A host forms as many link-local addresses as it likes. Taken are the
+		// gateway's, and those that say of which MAC they were formed.
+		switch {
+		case contains(g.GatewayAddrs, src):
 			return packet.SpoofedGateway
+		case g.Strict && isEUI64(src) && src != packet.AddrFromNetip(g.MAC.LinkLocal()):
+			return packet.SpoofedAddress
 		}
 		return packet.OK
 	}
@@ -123,6 +126,9 @@ var loopback6 = packet.Addr{15: 1}
 func isLinkLocal6(a packet.Addr) bool {
 	return binary.BigEndian.Uint16(a[:])&0xffc0 == 0xfe80
 }
+
+// isEUI64 reports whether an address was formed from a MAC (RFC 4291 appendix A).
+func isEUI64(a packet.Addr) bool { return a[11] == 0xff && a[12] == 0xfe }
 
 func contains(list []packet.Addr, a packet.Addr) bool {
 	for i := range list {

@@ -25,9 +25,10 @@ func (r *Rate) Allows(now int64) bool {
 	return r.interval == 0 || r.full-now <= r.burst-r.interval
 }
 
-// Take uses one unit up.
-func (r *Rate) Take(now int64) {
+// Take uses n units up. It may go into debt: what was allowed may turn out to
+// cost more than one.
+func (r *Rate) Take(now int64, n int) {
 	if r.interval != 0 {
-		r.full = max(r.full, now) + r.interval
+		r.full = max(r.full, now) + r.interval*int64(n)
 	}
 }

@@ -50,7 +50,7 @@ func TestRateAgainstBucket(t *testing.T) {
 					t.Fatal("asking has changed the answer")
 				}
 				if got {
-					rate.Take(now)
+					rate.Take(now, 1)
 					passed++
 				} else {
 					refused++
@@ -69,7 +69,7 @@ func TestRateWithoutLimit(t *testing.T) {
 			if !rate.Allows(0) {
 				t.Fatalf("%+v refuses", rate)
 			}
-			rate.Take(0)
+			rate.Take(0, 1)
 		}
 	}
 }
@@ -86,7 +86,7 @@ func TestRateBounds(t *testing.T) {
 		rate := NewRate(c.perSecond, c.burst)
 		n := 0
 		for ; rate.Allows(0) && n <= c.atOnce; n++ {
-			rate.Take(0)
+			rate.Take(0, 1)
 		}
 		if n != c.atOnce {
 			t.Errorf("%d per second, %d at once: %d passed at once, want %d", c.perSecond, c.burst, n, c.atOnce)
@@ -98,7 +98,7 @@ func TestRateBounds(t *testing.T) {
 func TestRateTakenBeyondItsLimit(t *testing.T) {
 	rate := NewRate(10, 1)
 	for range 5 {
-		rate.Take(0)
+		rate.Take(0, 1)
 	}
 	if rate.Allows(5e8 - 1) {
 		t.Error("allowed before the debt is paid")

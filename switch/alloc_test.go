@@ -84,7 +84,7 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	}
 	batch("drop isolated", alone, ping(alone.station, alsoAlone.station), packet.Drop, packet.Isolated)
 	batch("drop flood-limit", limited, packettest.ARPRequest(limited.station, to.IP), packet.Drop, packet.FloodLimit)
-	for _, reason := range []packet.Reason{packet.EgressDown, packet.EgressGone, packet.EgressFull, packet.EgressRefused} {
+	for _, reason := range []packet.Reason{packet.EgressDown, packet.EgressGone, packet.EgressFull, packet.EgressSegments, packet.EgressRefused} {
 		others[0].queue.err = reason
 		batch(fmt.Sprint("failed ", reason), in, ping(in.station, to), packet.Unicast, packet.KnownMAC)
 	}

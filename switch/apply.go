@@ -36,23 +36,19 @@ func newLane() *lane {
 }
 
 // apply carries a decision out: the only place that writes tables, counts and
-// hands frames to queues. It returns how many copies of the frame it made.
-func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d *packet.Decision) int {
+// hands frames to queues.
+func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d *packet.Decision) {
 	if d.Learn != packet.LearnNothing {
 		s.macs.learn(macKey(f, packet.Ethernet(f.Ether()).Src()), in.id, f.Time)
 	}
-	copies := 0
 	switch d.Verdict {
 	case packet.Unicast:
 		in.n.unicast.Add(1)
 		ln.stage(ports.find(d.Egress), f)
-		copies = 1
 	case packet.Flood:
 		in.n.flooded.Add(1)
-		if d.Reason != packet.HubMode {
-			in.flood.Take(f.Time)
-		}
-		copies = ln.flood(in, ports, f)
+		copies := ln.flood(in, ports, f)
+		in.flood.Take(f.Time, copies)
 		in.n.fanout.Add(uint64(copies))
 	case packet.Gateway:
 		in.n.gateway.Add(1)
@@ -62,10 +58,9 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 	if d.Originate != packet.OriginNone || d.Neighbour {
 		if n := s.gateway.Apply(f, d, ln.answerRoom()); n > 0 {
 			in.n.originated.Add(1)
-			ln.stage(in, ln.answer(n))
+			ln.stage(in, ln.answer(n, f.Time))
 		}
 	}
-	return copies
 }
 
 // stage puts a frame down for writing to a port at the next flush.
@@ -94,8 +89,8 @@ func (ln *lane) answerRoom() []byte {
 }
 
 // answer takes the first n bytes of answerRoom as a frame.
-func (ln *lane) answer(n int) *packet.Frame {
-	ln.answers = append(ln.answers, packet.Frame{B: ln.room[ln.used : ln.used+n : ln.used+n]})
+func (ln *lane) answer(n int, now int64) *packet.Frame {
+	ln.answers = append(ln.answers, packet.Frame{B: ln.room[ln.used : ln.used+n : ln.used+n], Time: now})
 	ln.used += n
 	return &ln.answers[len(ln.answers)-1]
 }
@@ -123,7 +118,7 @@ func (ln *lane) flush() {
 // write hands frames to the port's queue and counts each as written or failed.
 func (p *Port) write(frames []*packet.Frame) {
 	for len(frames) > 0 {
-		n, err := p.queue.WriteBatch(frames)
+		n, err := p.conf.Queue.WriteBatch(frames)
 		p.n.wrote(frames[:n])
 		if err == nil {
 			return

@@ -16,7 +16,7 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 	dst, src := ether.Dst(), ether.Src()
 
 	// 2 guard
-	if r := in.guard.Check(f); r != packet.OK {
+	if r := in.conf.Guard.Check(f); r != packet.OK {
 		d.Refuse(r)
 		return
 	}
@@ -61,7 +61,7 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 	case out != nil && !mayPass(in, out):
 		d.Refuse(packet.Isolated)
 		return
-	case d.Verdict == packet.Flood && !s.hub && !in.flood.Allows(f.Time):
+	case d.Verdict == packet.Flood && !in.flood.Allows(f.Time):
 		d.Refuse(packet.FloodLimit)
 		return
 	}
@@ -76,7 +76,7 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 
 // mayPass is the admission of one port's frames to another: isolated ports do
 // not hear one another (as the kernel bridge's `isolated` flag).
-func mayPass(in, out *Port) bool { return !in.isolated || !out.isolated }
+func mayPass(in, out *Port) bool { return !in.conf.Isolated || !out.conf.Isolated }
 
 // floods is the egress set of a flooded frame: every port but the one it came
 // from, as far as it may pass.

@@ -253,18 +253,18 @@ type MACEntry struct {
 	Age  time.Duration // since it was heard, exact to a second
 }
 
-// entries lists the stations heard within the ageing time, by VLAN and MAC.
+// entries lists the stations heard within the ageing time, by VLAN and MAC. It
+// reads as lookup does, so no worker waits for it.
 func (t *macTable) entries(now int64) []MACEntry {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	var list []MACEntry
 	for b := range t.buckets {
 		bucket := &t.buckets[b]
 		for i := range bucket.keys {
-			key, seen := bucket.keys[i].Load(), bucket.seen[i].Load()
-			if key != 0 && now-seen <= t.ageing {
+			key := bucket.keys[i].Load()
+			word, seen := bucket.hops[i].Load(), bucket.seen[i].Load()
+			if key != 0 && bucket.keys[i].Load() == key && now-seen <= t.ageing {
 				list = append(list, MACEntry{keyVLAN(key), keyMAC(key),
-					hopFromWord(bucket.hops[i].Load()).port, time.Duration(max(now-seen, 0))})
+					hopFromWord(word).port, time.Duration(max(now-seen, 0))})
 			}
 		}
 	}

@@ -55,9 +55,13 @@ func newBucket(perSecond, burst int64) bucket {
 	return bucket{cost: cost, depth: cost * burst, level: cost * burst}
 }
 
-func (b *bucket) take(now int64) bool {
+func (b *bucket) allows(now int64) bool {
 	b.level, b.last = min(b.depth, b.level+now-b.last), now
-	if b.level < b.cost {
+	return b.level >= b.cost
+}
+
+func (b *bucket) take(now int64) bool {
+	if !b.allows(now) {
 		return false
 	}
 	b.level -= b.cost
@@ -179,6 +183,9 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 		case src.IsUnspecified():
 			return packet.OK
 		case src.IsLinkLocalUnicast() && src != packet.MAC(m.gwMAC).LinkLocal():
+			if b := src.As16(); port.guarded && b[11] == 0xff && b[12] == 0xfe && src != port.MAC.LinkLocal() {
+				return packet.SpoofedAddress
+			}
 			return packet.OK
 		}
 		return claim(src)
@@ -212,7 +219,7 @@ func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layer
 		return outcome{verdict: packet.Unicast, reason: packet.KnownMAC, egress: []packet.PortID{known.port}}
 	}
 	if o.verdict == packet.Flood {
-		if !m.hub && !port.flood.take(now) {
+		if !port.flood.allows(now) {
 			return m.drop(packet.FloodLimit)
 		}
 		for id, out := range m.ports {
@@ -221,6 +228,7 @@ func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layer
 			}
 		}
 		slices.Sort(o.egress)
+		port.flood.level -= port.flood.cost * int64(len(o.egress))
 	}
 	if forGateway || group {
 		m.gateway(&o, port, p, eth, forGateway, now)
@@ -374,7 +382,7 @@ func newWorld(t *testing.T, seed uint64, hub bool) *world {
 func (w *world) addPort() {
 	guarded, isolated := w.rng.IntN(3) > 0, w.rng.IntN(3) == 0
 	e := w.add(w.next, func(c *PortConfig) {
-		c.Isolated, c.FloodLimit = isolated, 100
+		c.Isolated, c.FloodLimit = isolated, 500
 		if !guarded {
 			c.Guard = policy.Guard{}
 		}
@@ -382,7 +390,7 @@ func (w *world) addPort() {
 	w.next++
 	w.model.ports[e.port.ID()] = &modelPort{
 		station: e.station, guarded: guarded, isolated: isolated,
-		flood: newBucket(100, 10), errors: newBucket(100, 50),
+		flood: newBucket(500, 50), errors: newBucket(100, 50),
 	}
 }
 
@@ -458,7 +466,7 @@ func (w *world) breakEgress(o outcome) *end {
 		return nil
 	}
 	e := w.ends[o.egress[w.rng.IntN(len(o.egress))]]
-	e.queue.err = packet.EgressDown + packet.Reason(w.rng.IntN(4))
+	e.queue.err = packet.EgressDown + packet.Reason(w.rng.IntN(packet.NumReasons-int(packet.EgressDown)))
 	return e
 }
 

@@ -10,12 +10,15 @@ import (
 	"fairlead/policy"
 )
 
-// A turn bounds the work one port may have done before the next gets its turn:
-// a flooded copy counts as a frame, else one broadcaster costs N writes per
-// unit of its budget.
+// A turn bounds what one port may have done before the next gets its turn: in
+// frames, in bytes, and in time. Time is what counts when one frame is much
+// work: a broadcast is a write to every port, a segment train towards a
+// textbook wire a write for every packet, and the receiver's network stack runs
+// inside each.
 const (
 	turnFrames = 64
 	turnBytes  = 256 << 10
+	turnTime   = int64(300 * time.Microsecond)
 )
 
 // PortConfig says what a new port is.
@@ -26,8 +29,8 @@ type PortConfig struct {
 
 	Guard    policy.Guard // its gateway fields are filled in by the switch
 	Isolated bool         // hears no other isolated port
-	// FloodLimit bounds the frames per second the port may have flooded; zero
-	// is DefaultFloodLimit, negative no limit.
+	// FloodLimit bounds the copies per second of frames the port has flooded;
+	// zero is DefaultFloodLimit, negative no limit.
 	FloodLimit int
 
 	// Worker is the port's home: the index of the worker that reads it.
@@ -38,27 +41,27 @@ type PortConfig struct {
 	Lost func(p *Port, err error)
 }
 
-// DefaultFloodLimit is far above what ARP, DHCP and neighbour discovery of a
-// hundred containers need, and keeps a storm from taking the workers.
-const DefaultFloodLimit = 10_000
+// DefaultFloodLimit is a tenth of what one worker can write, so that a storm
+// leaves nine tenths to others, and enough for every one of a hundred
+// containers to ask for every other ten times a second.
+const DefaultFloodLimit = 100_000
 
 // A Port is an identity on a switch with a queue and its counters. Its
 // configuration never changes after AddPort.
 type Port struct {
-	id   packet.PortID
-	conf PortConfig
-	sw   *Switch
-
-	queue    Queue
-	guard    policy.Guard
-	isolated bool
-	flood    policy.Rate // used by the home worker only
-
+	id     packet.PortID
+	conf   PortConfig
+	sw     *Switch
 	ln     *lane
 	worker *loop.Worker
 	source *loop.Source
-	lost   bool // home worker only
 	added  time.Time
+
+	// Of the home worker only:
+
+	flood policy.Rate
+	batch int  // how many frames to read at once, by what the last ones cost
+	lost  bool // the link is gone and Lost was called
 
 	n counters
 }
@@ -76,23 +79,25 @@ func (p *Port) Added() time.Time { return p.added }
 func (p *Port) Counts() Counts { return p.n.load() }
 
 // Ready is the port's turn, called by its home worker: it reads, decides and
-// acts until no frame waits or the turn's budget is used up, and then asks for
-// another.
+// acts until no frame waits or the turn is over, and then asks for another.
 func (p *Port) Ready(now int64, events uint32) (again bool) {
-	frames, bytes := turnFrames, turnBytes
-	for frames > 0 && bytes > 0 {
-		p.ln.batch.Reset()
-		n, err := p.queue.ReadBatch(p.ln.batch)
+	batch, begin := p.ln.batch, loop.Clock()
+	for frames, bytes, end := 0, 0, begin; frames < turnFrames && bytes < turnBytes && end-begin < turnTime; {
+		batch.Reset()
+		batch.Limit(p.batch)
+		n, err := p.conf.Queue.ReadBatch(batch)
 		if n > 0 {
-			f, b := p.sw.run(p, now)
-			frames -= f
-			bytes -= b
+			bytes += p.sw.run(p, now)
+			frames += n
+			last := end
+			end = loop.Clock()
+			p.batch = int(turnTime / max(1, (end-last)/int64(n)))
 		}
 		switch {
 		case err != nil:
 			p.lose(err)
 			return false
-		case !p.ln.batch.Full(): // the queue is drained
+		case !batch.Full(): // the queue is drained
 			if events&unix.EPOLLERR != 0 {
 				p.lose(packet.EgressGone)
 			}
@@ -102,9 +107,8 @@ func (p *Port) Ready(now int64, events uint32) (again bool) {
 	return true
 }
 
-// run takes one batch through the path and returns the frames (copies
-// included) and bytes it was worth.
-func (s *Switch) run(p *Port, now int64) (work, bytes int) {
+// run takes one batch through the path and returns the bytes in it.
+func (s *Switch) run(p *Port, now int64) (bytes int) {
 	ports, recorder := s.ports.Load(), s.recorder.Load()
 	frames := p.ln.batch.Frames
 	segments := 0
@@ -117,7 +121,7 @@ func (s *Switch) run(p *Port, now int64) (work, bytes int) {
 		if recorder != nil {
 			s.record(recorder, p, ports, f, d)
 		}
-		work += 1 + s.apply(p.ln, p, ports, f, d)
+		s.apply(p.ln, p, ports, f, d)
 		bytes += f.Len()
 		segments += f.Segments()
 	}
@@ -125,7 +129,7 @@ func (s *Switch) run(p *Port, now int64) (work, bytes int) {
 	p.n.read.Add(uint64(len(frames)))
 	p.n.readBytes.Add(uint64(bytes))
 	p.n.readSegments.Add(uint64(segments))
-	return work, bytes
+	return bytes
 }
 
 // lose leaves epoll, where a dead descriptor would fire for ever, and says once

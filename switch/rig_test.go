@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"time"
 
 	"fairlead/gateway"
 	"fairlead/link"
@@ -48,6 +49,7 @@ type faulty struct {
 	*link.Mem
 	inject [][]byte
 	err    error
+	slow   time.Duration // a write takes that long, for each frame
 	closed chan struct{}
 }
 
@@ -66,6 +68,7 @@ func (q *faulty) WriteBatch(frames []*packet.Frame) (int, error) {
 	if q.err != nil {
 		return 0, q.err
 	}
+	time.Sleep(time.Duration(len(frames)) * q.slow)
 	return q.Mem.WriteBatch(frames)
 }
 

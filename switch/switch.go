@@ -68,7 +68,8 @@ type Switch struct {
 
 	mu          sync.Mutex // serialises what follows and the replacing of ports
 	generations map[uint16]uint16
-	retired     Counts // of ports that are gone
+	leaving     map[*Port]bool // off the snapshot, not closed yet
+	retired     Counts         // of ports that are gone
 	closing     sync.WaitGroup
 }
 
@@ -97,6 +98,7 @@ func New(conf Config, lanes *Lanes) *Switch {
 		conf: conf, hub: conf.Hub, mtu: conf.MTU, gateway: conf.Gateway, lanes: lanes,
 		macs:        newMACTable(conf.Ageing, macSlots),
 		generations: make(map[uint16]uint16),
+		leaving:     make(map[*Port]bool),
 	}
 	s.ports.Store(&portTable{})
 	return s
@@ -108,14 +110,14 @@ func (s *Switch) Config() Config { return s.conf }
 // AddPort gives a link a port and has its home worker read it from now on.
 // After an error the queue is still the caller's.
 func (s *Switch) AddPort(conf PortConfig) (*Port, error) {
-	p := &Port{
-		conf: conf, sw: s, queue: conf.Queue, guard: conf.Guard, isolated: conf.Isolated,
-		ln: s.lanes.lanes[conf.Worker], worker: s.lanes.loop.Worker(conf.Worker), added: time.Now(),
-	}
 	if s.gateway != nil {
-		p.guard.GatewayMAC = s.gateway.MAC()
+		conf.Guard.GatewayMAC = s.gateway.MAC()
 	}
-	p.guard.GatewayAddrs = s.conf.GatewayAddrs
+	conf.Guard.GatewayAddrs = s.conf.GatewayAddrs
+	p := &Port{
+		conf: conf, sw: s, ln: s.lanes.lanes[conf.Worker], worker: s.lanes.loop.Worker(conf.Worker),
+		added: time.Now(), batch: packet.BatchFrames,
+	}
 	limit := conf.FloodLimit
 	if limit == 0 {
 		limit = DefaultFloodLimit
@@ -167,8 +169,8 @@ func (s *Switch) replaceLocked(index uint16, p *Port) {
 // register has the port's worker told when frames wait. It happens on the
 // worker, so that no turn begins before the port knows its source.
 func (p *Port) register() (err error) {
-	p.worker.Call(func() {
-		switch q := p.queue.(type) {
+	ran := p.worker.Call(func() {
+		switch q := p.conf.Queue.(type) {
 		case interface{ Fd() int }:
 			p.source, err = p.worker.Add(q.Fd(), unix.EPOLLIN, p)
 		case interface{ Notify(func()) }:
@@ -179,6 +181,9 @@ func (p *Port) register() (err error) {
 			err = errors.New("its queue has neither a descriptor nor a way to notify")
 		}
 	})
+	if !ran {
+		return loop.ErrClosed
+	}
 	return err
 }
 
@@ -196,6 +201,7 @@ func (s *Switch) RemovePort(p *Port, done func()) {
 		return
 	}
 	s.replaceLocked(uint16(p.id), nil)
+	s.leaving[p] = true
 	s.closing.Add(1)
 	s.mu.Unlock()
 
@@ -204,9 +210,10 @@ func (s *Switch) RemovePort(p *Port, done func()) {
 	s.lanes.loop.Grace(func() {
 		defer s.closing.Done()
 		s.forget(p) // a worker in mid-turn may have learned from it once more
-		_ = p.queue.Close()
+		_ = p.conf.Queue.Close()
 		counts := p.Counts()
 		s.mu.Lock()
+		delete(s.leaving, p)
 		s.retired.Add(&counts)
 		s.mu.Unlock()
 		if done != nil {
@@ -250,7 +257,7 @@ func (s *Switch) FlushMACs() int {
 func (s *Switch) Totals() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.retired
+	c := s.retiredLocked()
 	for _, p := range s.ports.Load().list {
 		n := p.Counts()
 		c.Add(&n)
@@ -262,7 +269,16 @@ func (s *Switch) Totals() Counts {
 func (s *Switch) Retired() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.retired
+	return s.retiredLocked()
+}
+
+func (s *Switch) retiredLocked() Counts {
+	c := s.retired
+	for p := range s.leaving {
+		n := p.Counts()
+		c.Add(&n)
+	}
+	return c
 }
 
 // SetRecorder starts (or with nil stops) recording of decisions.

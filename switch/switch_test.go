@@ -181,7 +181,7 @@ func TestFailedCopies(t *testing.T) {
 	a, b := r.add(2), r.add(3)
 	r.send(b, ping(b.station, a.station))
 	a.got(t)
-	for _, reason := range []packet.Reason{packet.EgressDown, packet.EgressGone, packet.EgressFull, packet.EgressRefused} {
+	for _, reason := range []packet.Reason{packet.EgressDown, packet.EgressGone, packet.EgressFull, packet.EgressSegments, packet.EgressRefused} {
 		b.queue.err = reason
 		r.send(a, ping(a.station, b.station), ping(a.station, b.station))
 		if c := b.port.Counts(); c.Failed[reason].N != 2 {
@@ -285,4 +285,45 @@ func TestDifferentVLANsAreDifferentStations(t *testing.T) {
 	r.send(a, in10, in20)
 	b.expect(t, in10)
 	c.expect(t, in20)
+}
+
+// TestATurnEndsByTheClock: a receiver whose network stack is slow inside our
+// write takes few frames a turn, so that others get theirs.
+func TestATurnEndsByTheClock(t *testing.T) {
+	r := newRig(t)
+	a, b := r.add(2), r.add(3)
+	r.send(b, ping(b.station, a.station))
+	a.got(t)
+	b.queue.slow = time.Millisecond
+	frames := make([][]byte, 200)
+	for i := range frames {
+		frames[i] = packettest.ICMPEcho(a.station, b.station, 1, uint16(i), nil)
+	}
+	var turns []int
+	r.on(func() {
+		a.queue.inject = frames
+		for again := true; again; {
+			before := len(a.queue.inject)
+			again = a.port.Ready(r.now, 0)
+			turns = append(turns, before-len(a.queue.inject))
+		}
+	})
+	for i, n := range turns[1:] { // what it costs is known after the first
+		if n > 1 {
+			t.Errorf("turn %d took %d frames of a millisecond each", i+1, n)
+		}
+	}
+	if got := b.got(t); len(got) != len(frames) {
+		t.Errorf("%d of %d frames arrived", len(got), len(frames))
+	}
+	b.queue.slow = 0
+	r.on(func() {
+		a.queue.inject = frames
+		for a.port.Ready(r.now, 0) {
+		}
+		if a.port.batch != packet.BatchFrames && a.port.batch < 16 {
+			t.Errorf("after the receiver recovered %d frames are read at once", a.port.batch)
+		}
+	})
+	b.got(t)
 }

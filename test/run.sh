@@ -56,6 +56,10 @@ fi
 # A parser that loops would hang the fuzzer for good.
 timeout --foreground 5m bin/world env FUZZTIME=10000x test/fuzz.sh "$@" || failed=1
 echo "The tests took $((SECONDS - start)) s."
+if [ $((SECONDS - start)) -gt 600 ]; then
+	echo 'That is more than the ten minutes they may take.'
+	[ -z "${CI:-}" ] || failed=1
+fi
 
 if [ -s "$FAIRLEAD_NOTRUN" ]; then
 	printf '\nNot run here:\n'

@@ -68,29 +68,40 @@ func (r *Record) Named() []packet.PortID { return r.Egress[:min(r.Copies, maxEgr
 
 // A Recorder is a bounded ring of records between the workers and one reader.
 type Recorder struct {
-	mu    sync.Mutex
-	ring  []Record
-	first int
-	n     int
-	lost  uint64
-	wake  chan struct{} // holds one token while there is something to read
+	mu   sync.Mutex
+	ring ring
+	lost uint64
+	wake chan struct{} // holds one token while there is something to read
+
+	read ring // the reader's: changes places with ring in Take
+}
+
+// A ring holds the last records of many.
+type ring struct {
+	records  []Record
+	first, n int
 }
 
 // NewRecorder returns an empty recorder.
 func NewRecorder() *Recorder {
-	return &Recorder{ring: make([]Record, ringLen), wake: make(chan struct{}, 1)}
+	return &Recorder{
+		ring: ring{records: make([]Record, ringLen)},
+		read: ring{records: make([]Record, ringLen)},
+		wake: make(chan struct{}, 1),
+	}
 }
 
 // Add appends a record; the oldest one goes when the ring is full.
 func (t *Recorder) Add(r Record) {
 	t.mu.Lock()
-	if t.n == len(t.ring) {
-		t.first = (t.first + 1) % len(t.ring)
-		t.n--
+	q := &t.ring
+	if q.n == ringLen {
+		q.first = (q.first + 1) % ringLen
+		q.n--
 		t.lost++
 	}
-	t.ring[(t.first+t.n)%len(t.ring)] = r
-	t.n++
+	q.records[(q.first+q.n)%ringLen] = r
+	q.n++
 	t.mu.Unlock()
 	select {
 	case t.wake <- struct{}{}:
@@ -102,14 +113,18 @@ func (t *Recorder) Add(r Record) {
 func (t *Recorder) Wake() <-chan struct{} { return t.wake }
 
 // Take moves waiting records to the end of dst and says how many went lost
-// since the last Take.
+// since the last Take. Workers wait for it no longer than it takes to exchange
+// two rings.
 func (t *Recorder) Take(dst []Record) (records []Record, lost uint64) {
+	q := &t.read
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for ; t.n > 0; t.n-- {
-		dst = append(dst, t.ring[t.first])
-		t.first = (t.first + 1) % len(t.ring)
-	}
+	t.ring, t.read = t.read, t.ring
 	lost, t.lost = t.lost, 0
+	t.mu.Unlock()
+	for ; q.n > 0; q.n-- {
+		dst = append(dst, q.records[q.first])
+		q.first = (q.first + 1) % ringLen
+	}
+	q.first = 0
 	return dst, lost
 }

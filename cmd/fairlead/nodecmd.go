@@ -32,7 +32,8 @@ Options of the default network, each as --opt KEY=VALUE:
   hub=on            be a hub: every port hears everything
   ageing=300s       how long the switch remembers a MAC address
   guard=off         let containers use any source address but the gateway's
-  flood-limit=N     frames a second that one port may flood; 0 is no limit`,
+  flood-limit=N     copies a second that are made of the frames one port floods;
+                    0 is no limit`,
 		Example: `  fairlead up
   fairlead up --bip 172.17.42.1/16 --opt ageing=30s
   fairlead up --foreground`,

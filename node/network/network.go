@@ -42,12 +42,12 @@ type Options struct {
 	Hub        bool          // hub
 	Ageing     time.Duration // ageing: of MAC addresses
 	Unguarded  bool          // guard=off: ports may use any source but the gateway's
-	FloodLimit int           // flood-limit: frames a second and port; negative is none
+	FloodLimit int           // flood-limit: copies of flooded frames a second and port; negative is none
 }
 
 // ParseOptions reads `--opt` pairs. The error names the option.
 func ParseOptions(pairs map[string]string) (Options, error) {
-	o := Options{MTU: DefaultMTU, Ageing: vswitch.DefaultAgeing, FloodLimit: vswitch.DefaultFloodLimit}
+	o := Options{MTU: DefaultMTU, Ageing: vswitch.DefaultAgeing}
 	for key, value := range pairs {
 		var err error
 		switch key {
@@ -65,7 +65,7 @@ func ParseOptions(pairs map[string]string) (Options, error) {
 				err = fmt.Errorf("%q is not a time from 1s to 1000000s, such as 300s", value)
 			}
 		case "flood-limit":
-			if o.FloodLimit, err = number(value, 0, 10_000_000); o.FloodLimit == 0 {
+			if o.FloodLimit, err = number(value, 0, 100_000_000); o.FloodLimit == 0 {
 				o.FloodLimit = -1
 			}
 		default:
@@ -73,6 +73,12 @@ func ParseOptions(pairs map[string]string) (Options, error) {
 		}
 		if err != nil {
 			return o, fmt.Errorf("option %s: %w", key, err)
+		}
+	}
+	if o.FloodLimit == 0 {
+		o.FloodLimit = vswitch.DefaultFloodLimit
+		if o.Hub {
+			o.FloodLimit = -1 // a hub floods everything, that is what it is for
 		}
 	}
 	return o, nil

@@ -19,7 +19,7 @@ import (
 )
 
 func TestParseOptions(t *testing.T) {
-	standard := Options{MTU: 1500, Ageing: 5 * time.Minute, FloodLimit: 10_000}
+	standard := Options{MTU: 1500, Ageing: 5 * time.Minute, FloodLimit: 100_000}
 	with := func(change func(*Options)) Options {
 		o := standard
 		change(&o)
@@ -32,7 +32,7 @@ func TestParseOptions(t *testing.T) {
 		{nil, standard},
 		{map[string]string{"mtu": "576"}, with(func(o *Options) { o.MTU = 576 })},
 		{map[string]string{"mtu": "65521"}, with(func(o *Options) { o.MTU = 65521 })},
-		{map[string]string{"hub": "on"}, with(func(o *Options) { o.Hub = true })},
+		{map[string]string{"hub": "on"}, with(func(o *Options) { o.Hub, o.FloodLimit = true, -1 })},
 		{map[string]string{"hub": "off"}, standard},
 		{map[string]string{"guard": "off"}, with(func(o *Options) { o.Unguarded = true })},
 		{map[string]string{"guard": "yes"}, standard},
@@ -61,8 +61,8 @@ func TestParseOptionsNamesTheOption(t *testing.T) {
 		{"ageing", "999ms", `option ageing: "999ms" is not a time from 1s to 1000000s, such as 300s`},
 		{"ageing", "1000001s", `option ageing: "1000001s" is not a time from 1s to 1000000s, such as 300s`},
 		{"ageing", "-5s", `option ageing: "-5s" is not a time from 1s to 1000000s, such as 300s`},
-		{"flood-limit", "-1", `option flood-limit: "-1" is not a number from 0 to 10000000`},
-		{"flood-limit", "many", `option flood-limit: "many" is not a number from 0 to 10000000`},
+		{"flood-limit", "-1", `option flood-limit: "-1" is not a number from 0 to 100000000`},
+		{"flood-limit", "many", `option flood-limit: "many" is not a number from 0 to 100000000`},
 		{"icc", "off", `unknown option "icc"; a network has mtu, hub, guard, ageing and flood-limit`},
 		{"MTU", "1500", `unknown option "MTU"; a network has mtu, hub, guard, ageing and flood-limit`},
 	} {

@@ -75,6 +75,7 @@ func sh(script string) []string { return []string{"sh", "-c", script} }
 // A queue is a TAP or a wire.
 type queue interface {
 	ReadBatch(b *packet.Batch) (int, error)
+	WriteBatch(frames []*packet.Frame) (int, error)
 	SetCarrier(up bool) error
 	Close() error
 }

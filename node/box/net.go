@@ -59,6 +59,7 @@ func createTAP(i *Interface) (fd, index int, err error) {
 func (c *container) setupNetwork() error {
 	if c.spec.Network == NetworkOwn {
 		linkLocalAtOnce(c.spec.Interface.Name, c.warn)
+		ignoreRouters(c.spec.Interface.Name, c.warn)
 	}
 	for name, value := range c.spec.Sysctls {
 		if err := setSysctl(name, value); err != nil {
@@ -92,7 +93,19 @@ func (c *container) setupNetwork() error {
 // would still wait for a random part of a second, addrconf_dad_kick in
 // net/ipv6/addrconf.c.)
 func linkLocalAtOnce(name string, warn func(string, ...any)) {
-	for _, key := range []string{"addr_gen_mode", "accept_dad"} {
+	clearIPv6(name, warn, "addr_gen_mode", "accept_dad")
+}
+
+// ignoreRouters keeps an interface from taking routes and addresses from
+// whoever says he is a router (RFC 6104): the gateway speaks no IPv6, so it can
+// only be a neighbour. --sysctl, which is set later, may ask for them.
+func ignoreRouters(name string, warn func(string, ...any)) {
+	clearIPv6(name, warn, "accept_ra", "accept_redirects")
+}
+
+// clearIPv6 sets IPv6 settings of an interface to 0.
+func clearIPv6(name string, warn func(string, ...any), keys ...string) {
+	for _, key := range keys {
 		err := setSysctl("net/ipv6/conf/"+name+"/"+key, "0")
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
 			warn("%v", err)

@@ -3,9 +3,11 @@ package box
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,6 +69,66 @@ func TestS02_Off(t *testing.T) {
 	}
 	if n := r.frames(packet.EtherTypeIPv6); n != 0 {
 		t.Errorf("%d IPv6 frames", n)
+	}
+}
+
+// Whatever a neighbour advertises, a container takes neither a route nor an
+// address from it, unless it was told to.
+func TestS02_RouterAdvertisement(t *testing.T) {
+	lab.NoLeaks(t)
+	lab.Need(t, "ip")
+	for _, asked := range []bool{false, true} {
+		spec := own(sh("cd /proc/sys/net/ipv6/conf/eth0; cat accept_ra accept_redirects; " +
+			"while :; do echo look; ip -6 route show default; ip -6 -o addr show eth0 scope global; sleep 0.05; done")...)
+		settings := "0\n0\n"
+		if asked {
+			spec.Sysctls = map[string]string{"net.ipv6.conf.eth0.accept_ra": "1"}
+			settings = "1\n0\n"
+		}
+		r := start(t, spec)
+		r.until("look")
+		if out := r.out.String(); !strings.HasPrefix(out, settings) {
+			t.Errorf("accept_ra and accept_redirects are:\n%s", out)
+		}
+		r.advertise()
+		if asked {
+			r.until("default via fe80::bad ")
+			r.until(" 2001:db8::42:acff:fe11:2/64 ")
+			r.stop()
+			continue
+		}
+		seen := strings.Count(r.out.String(), "look")
+		lab.Eventually(t, 5*time.Second, func() error {
+			if now := strings.Count(r.out.String(), "look"); now < seen+5 {
+				return fmt.Errorf("looked %d times, then %d", seen, now)
+			}
+			return nil
+		})
+		if out := r.out.String(); strings.Contains(out, "default") || strings.Contains(out, "2001:db8") {
+			t.Errorf("it believes a neighbour:\n%s", out)
+		}
+		r.stop()
+	}
+}
+
+// advertise has a neighbour, fe80::bad, offer itself as a router (RFC 4861 4.2)
+// with a prefix to make addresses of (4.6.2).
+func (r *running) advertise() {
+	r.t.Helper()
+	src, dst := netip.MustParseAddr("fe80::bad").As16(), netip.MustParseAddr("ff02::1").As16()
+	prefix := netip.MustParseAddr("2001:db8::").As16()
+	icmp := append([]byte{
+		134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, // 1800 seconds
+		3, 4, 64, 0xc0, 0, 0, 14, 16, 0, 0, 14, 16, 0, 0, 0, 0, // on link, autonomous, 3600 seconds
+	}, prefix[:]...)
+	packet.ICMP(icmp).UpdateChecksum(packet.PseudoSum6(packet.Addr(src), packet.Addr(dst), packet.ProtoICMPv6, len(icmp)))
+	b := make([]byte, packet.VNetLen)
+	b = append(b, 0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0xad, 0x86, 0xdd)
+	b = append(b, 0x60, 0, 0, 0, 0, byte(len(icmp)), byte(packet.ProtoICMPv6), 255)
+	b = slices.Concat(b, src[:], dst[:], icmp)
+	n, err := r.tap.WriteBatch([]*packet.Frame{{B: b}})
+	if n != 1 || err != nil {
+		r.t.Fatalf("wrote %d frames, %v", n, err)
 	}
 }
 

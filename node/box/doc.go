@@ -40,6 +40,15 @@
 // Go heap. A TAP for a foreign namespace is born in an empty one, the nursery,
 // and moved: its descriptor pins the nursery, never the target.
 //
+// # The files
+//
+// What clients use: spec.go what a container shall be, start.go and session.go
+// start it and one more command, attach.go serves namespaces of others. What
+// runs inside: init.go, with tree.go the mounts, net.go the interface,
+// command.go the command and log.go its output. Below: join.go the fork,
+// channel.go the messages, pidfd.go and peer.go who a process is and where it
+// lives, rights.go what it may, pty.go terminals, main.go which of us we are.
+//
 // # One binary
 //
 // Both kinds of child are this binary under another name (argv[0]). A program

@@ -36,6 +36,7 @@
 //	files.go       a container's files below the node directory
 //	server.go      the control socket, its routes and peer check
 //	handlers.go    containers' requests
+//	logs.go        what detached containers wrote
 //	names.go       names for containers that were given none
 //	show.go        tables
 //	tracing.go     the trace stream

@@ -18,11 +18,16 @@ type files struct {
 	dir                         string
 	hosts, resolvConf, hostname string // empty: the container sees the caller's
 	log                         string // empty unless detached
+
+	// holders are the container and who reads its log; with the last of them
+	// the files go. Guarded by Node.mu.
+	holders int
 }
 
 // makeFiles writes the files of a container. Those of the mode host are the
 // host's own, and who shares a namespace shares its files.
 func (n *Node) makeFiles(c *container) error {
+	c.files.holders = 1
 	c.files.dir = filepath.Join(n.conf.Dir, "containers", c.id)
 	f := &c.files
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
@@ -54,6 +59,23 @@ func (n *Node) makeFiles(c *container) error {
 		}
 	}
 	return nil
+}
+
+// holdFiles keeps a container's files beyond its end, until releaseFiles.
+func (n *Node) holdFiles(c *container) {
+	n.mu.Lock()
+	c.files.holders++
+	n.mu.Unlock()
+}
+
+func (n *Node) releaseFiles(c *container) {
+	n.mu.Lock()
+	c.files.holders--
+	last := c.files.holders == 0
+	n.mu.Unlock()
+	if last {
+		c.files.remove()
+	}
 }
 
 // remove takes the files away.

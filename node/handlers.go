@@ -2,7 +2,6 @@ package node
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"net/netip"
 	"os"
@@ -301,100 +300,6 @@ func (n *Node) getWait(_ http.ResponseWriter, r *http.Request, c *container) (an
 	case <-r.Context().Done():
 		return nil, r.Context().Err()
 	}
-}
-
-// getLogs sends what a detached container wrote, and with ?follow=1 what it
-// goes on to write.
-func (n *Node) getLogs(w http.ResponseWriter, r *http.Request, c *container) (any, error) {
-	if c.files.log == "" {
-		return nil, fail(http.StatusConflict, "container %s runs in the foreground: its output went where it was started; `fairlead run -d` keeps it", c.name)
-	}
-	tail := -1
-	if s := r.URL.Query().Get("tail"); s != "" {
-		var err error
-		if tail, err = strconv.Atoi(s); err != nil || tail < 0 {
-			return nil, fail(http.StatusBadRequest, "tail=%q is not a number of lines", s)
-		}
-	}
-	f, err := os.Open(c.files.log)
-	if err != nil {
-		return nil, fmt.Errorf("log of container %s: %w", c.name, err)
-	}
-	defer func() { f.Close() }() // whichever it is by then
-	if err := seekTail(f, tail); err != nil {
-		return nil, fmt.Errorf("log of container %s: %w", c.name, err)
-	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	follow := r.URL.Query().Get("follow") == "1"
-	for {
-		if _, err := io.Copy(w, f); err != nil || !follow {
-			return nil, nil //nolint:nilerr // the client has left, nobody hears the error
-		}
-		_ = http.NewResponseController(w).Flush()
-		select {
-		case <-r.Context().Done():
-			return nil, nil
-		case <-c.done:
-			_, _ = io.Copy(w, f)
-			return nil, nil
-		case <-time.After(100 * time.Millisecond):
-		}
-		if next := successor(f, c.files.log); next != nil {
-			_, err := io.Copy(w, f) // what was written since; nothing follows there
-			f.Close()
-			if f = next; err != nil {
-				return nil, nil //nolint:nilerr // as above
-			}
-		}
-	}
-}
-
-// successor opens the file a log goes on in after f was rotated away; nil when
-// f is still the one.
-func successor(f *os.File, path string) *os.File {
-	have, err1 := f.Stat()
-	named, err2 := os.Stat(path)
-	if err1 != nil || err2 != nil || os.SameFile(have, named) {
-		return nil
-	}
-	next, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	return next
-}
-
-// seekTail moves to the beginning of the last lines of a file; -1 is all. It
-// reads backwards in pieces, so it is bounded by the lines asked for and the
-// log's size.
-func seekTail(f *os.File, lines int) error {
-	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil || lines == 0 {
-		return err
-	}
-	if lines < 0 {
-		_, err = f.Seek(0, io.SeekStart)
-		return err
-	}
-	piece := make([]byte, 4096)
-	for at := end; at > 0; {
-		size := min(at, int64(len(piece)))
-		at -= size
-		if _, err := f.ReadAt(piece[:size], at); err != nil {
-			return err
-		}
-		for i := size - 1; i >= 0; i-- {
-			if piece[i] != '\n' || at+i == end-1 {
-				continue
-			}
-			if lines--; lines <= 0 {
-				_, err := f.Seek(at+i+1, io.SeekStart)
-				return err
-			}
-		}
-	}
-	_, err = f.Seek(0, io.SeekStart)
-	return err
 }
 
 // plural counts things in words.

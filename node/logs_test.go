@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"fairlead/node/api"
 	"fairlead/test/lab"
 )
@@ -113,7 +115,7 @@ func TestTailReadsBackwards(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := seekTail(f, n); err != nil {
+		if _, _, err := seekTail(f, n, false); err != nil {
 			t.Fatal(err)
 		}
 		got, err := io.ReadAll(f)
@@ -122,6 +124,77 @@ func TestTailReadsBackwards(t *testing.T) {
 		}
 		f.Close()
 	}
+}
+
+// TestLogsRotated: what was written before the file was full is still there.
+func TestLogsRotated(t *testing.T) {
+	r := serve(t)
+	c, i := r.run(api.CreateRequest{Name: "web", Detached: true})
+	w := newWriter(t, c.Log)
+	w.write("gone\n")
+	w.rotate()
+	w.write("one\ntwo\nth")
+	w.rotate() // in the middle of a line
+	check := func(all string) {
+		t.Helper()
+		lines := strings.SplitAfter(strings.TrimSuffix(all, "\n"), "\n")
+		for n := 0; n <= len(lines)+1; n++ {
+			want := strings.TrimPrefix(all, strings.Join(lines[:max(0, len(lines)-n)], ""))
+			if n == 0 {
+				want = ""
+			}
+			if got := r.logs(fmt.Sprintf("?tail=%d", n)); got != want {
+				t.Errorf("the last %d lines: %q, want %q", n, got, want)
+			}
+		}
+		if got := r.logs(""); got != all {
+			t.Errorf("got %q, want %q", got, all)
+		}
+	}
+	check("one\ntwo\nth")
+	w.write("ree\nfour\n")
+	check("one\ntwo\nthree\nfour\n")
+	w.rotate() // at the end of one
+	check("ree\nfour\n")
+	w.write("five\n")
+	check("ree\nfour\nfive\n")
+
+	// Two rotations between two looks of a follower, and another before the end.
+	body, err := r.Stream(r.ctx, "/v1/containers/web/logs?follow=1&tail=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	w.write("six\n")
+	w.rotate()
+	w.write("seven\n")
+	w.rotate()
+	w.write("eight\n")
+	w.rotate()
+	w.write("nine\n")
+	i.exit(t, 0)
+	rest, err := io.ReadAll(body)
+	if got := string(rest); err != nil || !strings.HasPrefix(got, "six\n") || !strings.HasSuffix(got, "eight\nnine\n") {
+		t.Errorf("followed: %q, %v", got, err)
+	}
+	_ = body.Close()
+	lab.Eventually(t, time.Second, func() error {
+		if _, err := os.Stat(filepath.Dir(c.Log)); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("the files outlive their last reader: %v", err)
+		}
+		return nil
+	})
+}
+
+// TestLogThatIsNoFile: a container can put what it likes in its log's place.
+func TestLogThatIsNoFile(t *testing.T) {
+	r := serve(t)
+	c, _ := r.run(api.CreateRequest{Name: "web", Detached: true})
+	if err := errors.Join(os.Remove(c.Log), unix.Mkfifo(c.Log, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Stream(r.ctx, "/v1/containers/web/logs")
+	refused(t, err, "log of container web: "+c.Log+" is not a file any more")
 }
 
 // TestLogsFollow: what is written arrives, over rotations too, and the stream

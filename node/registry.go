@@ -460,7 +460,7 @@ func (n *Node) end(c *container) {
 	if c.pidfd >= 0 {
 		n.loop.Grace(func() { _ = unix.Close(c.pidfd) })
 	}
-	c.files.remove()
+	n.releaseFiles(c)
 
 	n.mu.Lock()
 	delete(n.containers, c.id)

@@ -157,18 +157,35 @@ func (n *Node) endpointFor(c *container, m api.Attach, d *descriptors, pid int) 
 	case modeBridge, modeForeign:
 		return n.newEndpoint(c, m, d, pid)
 	case modeShared:
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		e := c.share.endpoint
-		if c.share.ending {
-			return nil, fmt.Errorf("container %s has just ended", c.share.name)
-		}
-		if e != nil { // none when it has no network
-			e.members++
-		}
-		return e, nil
+		return n.shareEndpoint(c, d.init)
 	}
 	return nil, nil
+}
+
+// shareEndpoint joins the container to the endpoint of the one it shares a
+// namespace with; nil when that has no network.
+func (n *Node) shareEndpoint(c *container, init int) (*endpoint, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c.share.ending {
+		return nil, fmt.Errorf("container %s has just ended", c.share.name)
+	}
+	// The client has joined a process by its number, which may have become
+	// another's meanwhile.
+	want, err := box.NetNS(c.share.pidfd)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", c.share.name, err)
+	}
+	if have, err := box.NetNS(init); err != nil {
+		return nil, err
+	} else if have != want {
+		return nil, fmt.Errorf("its network namespace is not that of container %s", c.share.name)
+	}
+	e := c.share.endpoint
+	if e != nil {
+		e.members++
+	}
+	return e, nil
 }
 
 // newEndpoint makes the TAP a port.

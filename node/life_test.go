@@ -398,6 +398,19 @@ func TestSharedNamespace(t *testing.T) {
 	_ = late
 }
 
+// TestSharesTheNamespaceItSays: a client joins a process by its number, which
+// may be that of another one by then. It must not get the host's network so.
+func TestSharesTheNamespaceItSays(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	r.run(api.CreateRequest{Name: "x"})
+	elsewhere := lab.In(t, lab.NewHost(t, "elsewhere"), func() (*fakeInit, error) { return newInit(t), nil })
+	c := r.create(api.CreateRequest{Name: "guest", Network: "container:x"})
+	refused(t, r.attach(c.ID, elsewhere), "attach container guest: its network namespace is not that of container x")
+	r.gone("guest")
+	r.run(api.CreateRequest{Name: "guest", Network: "container:x"})
+}
+
 // TestSharedAddressIsGivenBack: the address of a namespace goes with the last
 // container in it, also when that is told to end before it has started.
 func TestSharedAddressIsGivenBack(t *testing.T) {

@@ -47,6 +47,7 @@ func (n *Node) postUp(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	if old != nil {
+		n.tracing.follow()
 		old.Close() // waits for links of containers that have just gone
 	}
 	return done, nil

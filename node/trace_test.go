@@ -84,6 +84,30 @@ func TestTraceAfterTrace(t *testing.T) {
 	}
 }
 
+// TestTraceFollowsTheNetwork: who watches while `up` sets the network up anew
+// sees what happens on the new one.
+func TestTraceFollowsTheNetwork(t *testing.T) {
+	h := newHandlers(t)
+	w, err := h.tracing.watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.tracing.leave(w)
+	if code, text := h.call("POST", "/v1/up", `{"bip":"10.0.0.1/24"}`); code != 200 {
+		t.Fatal(text)
+	}
+	web := h.join(t, "web")
+	web.send(t, packettest.ARPRequest(web.Station, web.IP))
+	select {
+	case b := <-w.batches:
+		if line := traceLine(b.net, &b.records[0]); line.In != "web" {
+			t.Errorf("%+v", line.TraceLine)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("nothing is seen of the new network")
+	}
+}
+
 // TestTraceWatchersAreBounded in number, and each in what it may owe.
 func TestTraceWatchersAreBounded(t *testing.T) {
 	h := newHandlers(t)

@@ -71,6 +71,16 @@ func (t *tracing) begin(net *network.Network) {
 	go t.run(net, r, stop)
 }
 
+// follow goes on with the network there is now, if anybody watches.
+func (t *tracing) follow() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.watchers) > 0 {
+		t.end()
+		t.begin(t.node.network())
+	}
+}
+
 func (t *tracing) leave(w *watcher) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -54,6 +54,9 @@ func TestSummary(t *testing.T) {
 		whole := packettest.UDP(web.IPv6(), db.IPv6(), 1, 2, make([]byte, 64))[packet.VNetLen+packet.EthernetLen+packet.IPv6Len:]
 		return packettest.IP(web.IPv6(), db.IPv6(), packet.ProtoFragment, append(h, whole...))
 	}
+	message := func(kind, code byte) []byte {
+		return packettest.IP(web, db, packet.ProtoICMP, append([]byte{kind, code}, make([]byte, 30)...))
+	}
 	hopByHop := append([]byte{byte(packet.ProtoUDP), 0, 5, 2, 0, 0, 1, 0},
 		packettest.UDP(web.IPv6(), db.IPv6(), 7, 8, data)[packet.VNetLen+packet.EthernetLen+packet.IPv6Len:]...)
 	inside := packettest.Tagged(packettest.TCP(db, gw, packettest.Segment{SrcPort: 1, DstPort: 2}, nil), 99)[packet.VNetLen:]
@@ -101,6 +104,10 @@ func TestSummary(t *testing.T) {
 			"172.17.0.2 > 172.17.0.3 IPv4"},
 		{packettest.Ethernet(web.MAC, db.MAC, 0x8847, append([]byte{0, 1, 1, 64}, packettest.UDP(db, gw, 1, 2, nil)[packet.VNetLen+packet.EthernetLen:]...)),
 			"02:42:ac:11:00:02 > 02:42:ac:11:00:03 ethertype 0x8847"},
+		{message(packet.ICMPUnreachable, packet.ICMPPortUnreachable), "172.17.0.2 > 172.17.0.3 ICMP port unreachable"},
+		{message(packet.ICMPUnreachable, 200), "172.17.0.2 > 172.17.0.3 ICMP unreachable"},
+		{message(packet.ICMPTimeExceeded, 0), "172.17.0.2 > 172.17.0.3 ICMP time exceeded"},
+		{message(42, 1), "172.17.0.2 > 172.17.0.3 ICMP type 42 code 1"},
 		// Malformed.
 		{make([]byte, packet.VNetLen), "0 bytes"},
 		{make([]byte, 3), "0 bytes"},
@@ -324,7 +331,7 @@ func FuzzSummary(f *testing.F) {
 // The head is cut off where it may be cut off: in the middle of any header.
 func TestSummaryOfEveryHead(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
-	for range 300 {
+	for range 60 {
 		b := packettest.Good(rng)
 		for n := packet.VNetLen; n < min(len(b), 150); n++ {
 			r := record(b[:n:n], packet.Decision{Verdict: packet.Drop, Reason: packet.Truncated})

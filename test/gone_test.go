@@ -45,8 +45,8 @@ func TestS28_ProcessKilled(t *testing.T) {
 		for range 3 {
 			before := n.holdings()
 			c := n.talkative("victim")
-			start := time.Now()
 			d.kill(c.Pid)
+			start := time.Now()
 			took = append(took, n.leavesTables(c, start))
 			n.nothingLeft(c, before)
 		}

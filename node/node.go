@@ -58,7 +58,11 @@ type Node struct {
 // its last container has left and it need not stay. It returns when nothing of
 // it is left.
 func Serve(ctx context.Context, conf Config) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(ctx, ends...)
 	defer stop()
 	home, err := claim(conf.Dir)
 	if err != nil {

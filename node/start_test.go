@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -148,6 +149,32 @@ func TestKilledNode(t *testing.T) {
 		t.Error(err)
 	}
 	endsWithin(t, dir, 5*time.Second)
+}
+
+// TestHangup: a node whose terminal is closed cleans up as for any other signal,
+// except under nohup.
+func TestHangup(t *testing.T) {
+	dir := shortDir(t)
+	_, pid := ensure(t, dir)
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	endsWithin(t, dir, 2*idleAfter/3)
+
+	signal.Ignore(syscall.SIGHUP) // it is inherited
+	defer signal.Reset(syscall.SIGHUP)
+	_, pid = ensure(t, dir)
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	if _, still := ensure(t, dir); still != pid {
+		t.Errorf("node %d has ended, %d answers", pid, still)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	endsWithin(t, dir, 2*idleAfter/3)
 }
 
 // TestIdleExit: a node that was not asked to stay ends by itself.

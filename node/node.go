@@ -46,6 +46,7 @@ type Node struct {
 	net        *network.Network // the default network
 	containers map[string]*container
 	ids        idSpace
+	requests   int // that run
 	lastUse    time.Time
 	leaving    *os.File // start.lock, once the node is on its way out
 
@@ -132,7 +133,7 @@ func (n *Node) wait(ctx context.Context, served <-chan error) error {
 func (n *Node) idle() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.stays || len(n.containers) > 0 || time.Since(n.lastUse) < idleAfter {
+	if n.stays || len(n.containers) > 0 || n.requests > 0 || time.Since(n.lastUse) < idleAfter {
 		return false
 	}
 	// Somebody who is just starting or looking for a node has the lock.

@@ -93,11 +93,11 @@ func clientOf(r *http.Request) (pidfd int, err error) {
 	return pidfd, err
 }
 
-// serve turns a handler into an http.Handler and notes that the node is in use.
+// serve turns a handler into an http.Handler and counts it as use of the node.
 func (n *Node) serve(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n.touch()
-		defer n.touch()
+		n.use(1)
+		defer n.use(-1)
 		out, err := h(w, r)
 		switch {
 		case err != nil:
@@ -109,8 +109,11 @@ func (n *Node) serve(h handler) http.Handler {
 	})
 }
 
-func (n *Node) touch() {
+// use counts a request in or out. While one runs, so that somebody watches or
+// waits, the node does not end by itself.
+func (n *Node) use(change int) {
 	n.mu.Lock()
+	n.requests += change
 	n.lastUse = time.Now()
 	n.mu.Unlock()
 }

@@ -199,6 +199,19 @@ func TestIdleExit(t *testing.T) {
 	}
 }
 
+// TestWatchedNode does not end by itself while somebody watches.
+func TestWatchedNode(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t, func(c *Config) { c.Stays = false })
+	_, stop := r.follow(t, "")
+	time.Sleep(idleAfter + time.Second)
+	if len(r.served) > 0 {
+		t.Error("it ended while it was watched")
+	}
+	stop()
+	r.ended(idleAfter + 2*time.Second)
+}
+
 func TestLockFileOfARemovedPath(t *testing.T) {
 	root, err := os.OpenRoot(t.TempDir())
 	if err != nil {

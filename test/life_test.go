@@ -33,8 +33,8 @@ func TestWithoutNode(t *testing.T) {
 	if out := n.run("down", "--all"); out != "" {
 		t.Errorf("down says %q", out)
 	}
-	for _, args := range [][]string{{"show", "switch"}, {"logs", "web"}, {"stop", "web"}, {"trace"}, {"mac", "flush"}, {"inspect", "web"}} {
-		n.refuses("no node is running; start one with `fairlead up` or `fairlead run`", args...)
+	for _, args := range [][]string{{"show", "switch"}, {"logs", "web"}, {"stop", "web"}, {"trace", "web"}, {"mac", "flush"}, {"inspect", "web"}} {
+		n.refuses("no node is running in "+n.dir+"; start one with `fairlead up` or `fairlead run`", args...)
 	}
 	n.refuses("no such file or directory", "run", "--rootfs", "/no/such/tree", "--", "true") // before a node is started
 	if _, err := os.Stat(n.dir); !os.IsNotExist(err) {

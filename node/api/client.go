@@ -16,8 +16,9 @@ import (
 	"time"
 )
 
-// ErrNoNode says that no node runs in the directory.
-var ErrNoNode = errors.New("no node is running; start one with `fairlead up` or `fairlead run`")
+// ErrNoNode says that no node runs in the directory. An error that wraps it says
+// in which: nobody can tell from outside where we look.
+var ErrNoNode = errors.New("no node is running")
 
 // ErrLeaving says that the node is on its way out. It is answered with status
 // 503, and nothing else is.
@@ -51,7 +52,7 @@ func (c *Client) Dir() string { return c.dir }
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if err := CheckDir(c.dir); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
-			return nil, ErrNoNode
+			return nil, c.noNode()
 		}
 		return nil, err
 	}
@@ -61,7 +62,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", Socket(c.dir))
 		switch {
 		case errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
-			return nil, ErrNoNode
+			return nil, c.noNode()
 		case !errors.Is(err, syscall.EAGAIN):
 			return conn, err
 		}
@@ -73,6 +74,10 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		case <-time.After(time.Millisecond):
 		}
 	}
+}
+
+func (c *Client) noNode() error {
+	return fmt.Errorf("%w in %s; start one with `fairlead up` or `fairlead run`", ErrNoNode, c.dir)
 }
 
 // dialWithin bounds the wait for a place in the line at the control socket.

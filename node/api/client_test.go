@@ -158,7 +158,7 @@ func TestNoNode(t *testing.T) {
 			c.Get(ctx, "/v1/version", nil), c.Post(ctx, "/v1/up", UpRequest{}, nil), c.Delete(ctx, "/v1/macs", nil),
 			streamed, c.Hand(ctx, "/v1/containers/x/attach", Attach{}, nil),
 		} {
-			if !errors.Is(err, ErrNoNode) || err.Error() != "no node is running; start one with `fairlead up` or `fairlead run`" {
+			if !errors.Is(err, ErrNoNode) || err.Error() != "no node is running in "+dir+"; start one with `fairlead up` or `fairlead run`" {
 				t.Errorf("%s: %v", dir, err)
 			}
 		}

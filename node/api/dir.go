@@ -9,20 +9,29 @@ import (
 	"syscall"
 )
 
-// Dir is the node directory: $FAIRLEAD_DIR, or fairlead below
-// $XDG_RUNTIME_DIR, or /run/fairlead for root, or a directory of the user's
-// below /tmp. One node runs for each directory.
+// Dir is the node directory: $FAIRLEAD_DIR, or /run/fairlead for root, or
+// fairlead below $XDG_RUNTIME_DIR, or a directory of the user's below /tmp. One
+// node runs for each directory.
+//
+// Root's comes before $XDG_RUNTIME_DIR, which root has after a login and lacks
+// under sudo: both are to find the same node. Root of a user namespace, to whom
+// the host's /run does not belong, is a user like others.
 func Dir() string {
 	if d := os.Getenv("FAIRLEAD_DIR"); d != "" {
 		return filepath.Clean(d)
 	}
+	if os.Getuid() == 0 && isOurs("/run") {
+		return "/run/fairlead"
+	}
 	if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
 		return filepath.Join(d, "fairlead")
 	}
-	if os.Getuid() == 0 {
-		return "/run/fairlead"
-	}
 	return filepath.Join(os.TempDir(), "fairlead-"+strconv.Itoa(os.Getuid()))
+}
+
+func isOurs(dir string) bool {
+	var st syscall.Stat_t
+	return syscall.Stat(dir, &st) == nil && int(st.Uid) == os.Getuid()
 }
 
 // Socket is the control socket of the node in dir.

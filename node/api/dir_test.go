@@ -10,15 +10,15 @@ import (
 )
 
 func TestDir(t *testing.T) {
-	byUser := filepath.Join(os.TempDir(), "fairlead-"+strconv.Itoa(os.Getuid()))
-	if os.Getuid() == 0 {
-		byUser = "/run/fairlead"
+	byLogin, byUser := "/run/user/1000/fairlead", filepath.Join(os.TempDir(), "fairlead-"+strconv.Itoa(os.Getuid()))
+	if os.Getuid() == 0 && isOurs("/run") {
+		byLogin, byUser = "/run/fairlead", "/run/fairlead" // one node, however one became root
 	}
 	for _, c := range []struct{ own, runtime, want string }{
 		{"/tmp/mine", "/run/user/1000", "/tmp/mine"},
 		{"/tmp/mine/", "", "/tmp/mine"},
 		{"here", "", "here"}, // refused by MakeDir, with the name the user gave
-		{"", "/run/user/1000", "/run/user/1000/fairlead"},
+		{"", "/run/user/1000", byLogin},
 		{"", "", byUser},
 	} {
 		t.Setenv("FAIRLEAD_DIR", c.own)
@@ -29,6 +29,16 @@ func TestDir(t *testing.T) {
 	}
 	if got := Socket("/run/fairlead"); got != "/run/fairlead/control.sock" {
 		t.Errorf("socket %s", got)
+	}
+}
+
+func TestIsOurs(t *testing.T) {
+	dir := t.TempDir()
+	if !isOurs(dir) || isOurs(filepath.Join(dir, "none")) {
+		t.Error("a directory of ours is not, or one that is not there is")
+	}
+	if os.Chown(dir, 65534, 65534) == nil && isOurs(dir) {
+		t.Error("nobody's directory is ours")
 	}
 }
 

@@ -26,7 +26,10 @@ name namespaces of its own, connected to the switch by an interface eth0.
 The command sees your files with your rights, and is root only inside. When it
 ends, the container and everything it started are gone. The exit status is the
 command's, 128+N when signal N ended it, 127 when there is no such command, 126
-when it cannot be run, and 125 when fairlead failed.`,
+when it cannot be run, and 125 when fairlead failed.
+
+--rootfs DIR makes the folders dev, proc and sys in DIR where they are missing,
+and leaves them there. The command can write to DIR, as it can to your files.`,
 		Example: `  fairlead run -it -- sh
   fairlead run -d --name web -- fairlead probe http-server
   fairlead run --ip 172.17.0.100 -- ping -c 1 172.17.0.1
@@ -144,7 +147,7 @@ func abandon(b *box.Box) {
 func (o *runOptions) spec(created *api.Created) (*box.Spec, error) {
 	spec := &box.Spec{
 		ID: created.ID, Hostname: created.Hostname, Args: o.command, Env: o.environ, Cwd: o.dir,
-		TTY: o.tty && !o.detach, Stdin: o.interactive, Detached: o.detach, RootFS: o.rootfs, Sysctls: o.parameters,
+		TTY: o.tty, Stdin: o.interactive, Detached: o.detach, RootFS: o.rootfs, Sysctls: o.parameters,
 	}
 	if o.detach {
 		spec.Log = &box.Log{Path: created.Log, Limit: created.LogBytes}

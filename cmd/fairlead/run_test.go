@@ -48,7 +48,7 @@ func TestRunGrammar(t *testing.T) {
 		{"-h is Docker's host name", "-h web sh", func(o *runOptions) bool { return o.hostname == "web" }},
 		{"--net is --network", "--net none sh", func(o *runOptions) bool { return o.network == "none" }},
 		{"--mac-address is --mac", "--mac-address 02:00:00:00:00:01 sh", func(o *runOptions) bool { return o.mac == "02:00:00:00:00:01" }},
-		{"bridge is default", "--net=bridge sh", func(o *runOptions) bool { return o.network == "default" }},
+		{"what bridge is says the node", "--net=bridge sh", func(o *runOptions) bool { return o.request().Network == "bridge" }},
 		{"without --network", "sh", func(o *runOptions) bool { return o.network == "default" }},
 		{"--rm says nothing", "--rm -d sh", func(o *runOptions) bool { return o.detach }},
 		{"options of the link", "--opt offload=off --opt isolated=on sh", func(o *runOptions) bool {
@@ -124,8 +124,8 @@ func TestSpec(t *testing.T) {
 	case spec.Network != box.NetworkOwn, i.Name != "eth0", i.MAC.String() != "02:42:ac:11:00:02", i.MTU != 1400, !i.Plain,
 		i.Addresses[0].String() != "172.17.0.2/16", i.Gateways[0].String() != "172.17.0.1":
 		t.Errorf("interface %+v", i)
-	case spec.TTY || !spec.Stdin || !spec.Detached || spec.Log.Path != "/n/log" || spec.Log.Limit != 9:
-		t.Errorf("detached there is a log and no terminal: %+v", spec)
+	case !spec.TTY || !spec.Stdin || !spec.Detached || spec.Log.Path != "/n/log" || spec.Log.Limit != 9:
+		t.Errorf("detached there is a log, and a terminal if asked for: %+v", spec)
 	case len(spec.Files) != 1 || spec.Files[0] != box.File{Source: "/n/hosts", Target: "/etc/hosts"}:
 		t.Errorf("files %+v", spec.Files)
 	case spec.Sysctls["net.a"] != "1":

@@ -61,10 +61,7 @@ func (o *runOptions) define(f *pflag.FlagSet) {
 // check finds what is wrong with the call itself; names and addresses are the
 // node's to judge.
 func (o *runOptions) check(cmd *cobra.Command) error {
-	switch {
-	case o.network == "bridge":
-		o.network = "default"
-	case o.network == "":
+	if o.network == "" {
 		return wrongCall(cmd, "no name set for network")
 	}
 	if target, shared := strings.CutPrefix(o.network, "container:"); shared && target == "" {
@@ -83,7 +80,7 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 		return wrongCall(cmd, "%v", err)
 	}
 	var err error
-	if o.options, err = pairs("--opt", o.opts); err != nil {
+	if o.options, err = linkOptions(o.opts); err != nil {
 		return wrongCall(cmd, "%v", err)
 	}
 	if o.parameters, err = pairs("--sysctl", o.sysctls); err != nil {
@@ -173,6 +170,20 @@ func (o *runOptions) directory() (string, error) {
 		return o.workdir, nil
 	}
 	return os.Getwd()
+}
+
+// networkOptions are those of `up`, which people try on a container too.
+var networkOptions = []string{"mtu", "hub", "ageing", "guard", "flood-limit"}
+
+// linkOptions reads --opt of a container; which there are is the node's to say.
+func linkOptions(args []string) (map[string]string, error) {
+	options, err := pairs("--opt", args)
+	for _, key := range networkOptions {
+		if value, given := options[key]; given && err == nil {
+			err = fmt.Errorf("--opt %s is not a container's: `fairlead up --opt %[1]s=%s` sets up the network", key, value)
+		}
+	}
+	return options, err
 }
 
 // pairs reads KEY=VALUE arguments of flag.

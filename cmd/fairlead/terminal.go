@@ -26,8 +26,7 @@ type terminal struct {
 
 // terminal opens what -i and -t ask for.
 func (o *runOptions) terminal() (*terminal, error) {
-	// Detached there is nobody to look at a terminal; Docker has one then, we
-	// have a log.
+	// Detached, init makes the command's terminal and copies it to the log.
 	return openTerminal(o.tty && !o.detach, o.interactive && !o.detach)
 }
 

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -109,7 +111,7 @@ func newStop() *cobra.Command {
 			}
 			return forEach(args, func(name string) error {
 				done := slow(cmd.ErrOrStderr(), fmt.Sprintf("waiting up to %d seconds for %s to end", timeout, name))
-				err := client().Post(cmd.Context(), containerPath(name, "stop"), request, nil)
+				name, err := signalOne(cmd.Context(), name, "stop", request)
 				done()
 				if err == nil {
 					fmt.Fprintln(cmd.OutOrStdout(), name)
@@ -140,7 +142,7 @@ func newKill() *cobra.Command {
 		Args: atLeast(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return forEach(args, func(name string) error {
-				err := client().Post(cmd.Context(), containerPath(name, "kill"), api.SignalRequest{Signal: sig}, nil)
+				name, err := signalOne(cmd.Context(), name, "kill", api.SignalRequest{Signal: sig})
 				if err == nil {
 					fmt.Fprintln(cmd.OutOrStdout(), name)
 				}
@@ -150,6 +152,16 @@ func newKill() *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&sig, "signal", "s", "", "`SIGNAL` to send: a name or a number (default KILL)")
 	return cmd
+}
+
+// signalOne stops or kills a container and returns its name: whose id begins
+// with "3" is better said than guessed.
+func signalOne(ctx context.Context, ref, how string, request api.SignalRequest) (name string, err error) {
+	c, err := find(ctx, ref)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimPrefix(c.Name, "/"), client().Post(ctx, containerPath(c.ID, how), request, nil)
 }
 
 // slow says what we are waiting for once that takes more than a second, to a

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -36,8 +37,9 @@ func newConnect() *cobra.Command {
 		Short: "Hang an interface into a network namespace that somebody else made",
 		Long: `Hang an interface into a network namespace that somebody else made: the one a
 path leads to, or that of a process. You must have the rights of root in the
-user namespace that owns it. It leaves the network when the namespace ends, or
-by network disconnect.`,
+user namespace that owns it. The gateway becomes the default route unless there
+is one. The interface leaves the network when the namespace ends, or by network
+disconnect.`,
 		Example: `  fairlead network connect default netns:/run/netns/blue
   fairlead network connect --name db --ip 172.17.0.9 default pid:4711
   fairlead network connect --ifname eth1 default netns:/run/netns/blue`,
@@ -77,7 +79,7 @@ func parseTarget(s string) (box.Target, error) {
 }
 
 func (o *connectOptions) connect(cmd *cobra.Command, target string) error {
-	options, err := pairs("--opt", o.opts)
+	options, err := linkOptions(o.opts)
 	if err != nil {
 		return wrongCall(cmd, "%v", err)
 	}
@@ -124,7 +126,20 @@ func newDisconnect() *cobra.Command {
 		Example: "  fairlead network disconnect default blue",
 		Args:    exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return about(args[1], client().Delete(cmd.Context(), containerPath(args[1]), nil))
+			return about(args[1], disconnect(cmd.Context(), args[0], args[1]))
 		},
 	}
+}
+
+func disconnect(ctx context.Context, network, ref string) error {
+	c, err := find(ctx, ref)
+	if err != nil {
+		return err
+	}
+	// bridge is Docker's word for the default network, and the node's other one.
+	if _, connected := c.NetworkSettings.Networks[network]; !connected && network != "bridge" {
+		return fmt.Errorf("network disconnect: container %s is not connected to network %s; `fairlead ps` shows what is where",
+			strings.TrimPrefix(c.Name, "/"), network)
+	}
+	return client().Delete(ctx, containerPath(c.ID), nil)
 }

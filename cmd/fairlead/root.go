@@ -237,6 +237,14 @@ func containerPath(name string, below ...string) string {
 	return "/v1/containers/" + strings.Join(append([]string{url.PathEscape(name)}, below...), "/")
 }
 
+// find asks the node which container ref means: a name, an id or the beginning
+// of one. What is done to a container is done by the id found.
+func find(ctx context.Context, ref string) (*api.Inspect, error) {
+	c := new(api.Inspect)
+	err := client().Get(ctx, containerPath(ref), c)
+	return c, err
+}
+
 // forEach calls do for each name and goes on after an error; all errors are
 // reported, a line each.
 func forEach(names []string, do func(name string) error) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,21 +29,18 @@ func newTrace() *cobra.Command {
 		Short: "Follow packets: one line for each, with where it went and why",
 		Long: `Follow packets through the switch until Ctrl-C: one line for each, with the port
 it came in by, what it is, the verdict, the reason and the ports it left by.
-With a container, only what comes from it or goes to it.`,
+With a container, only what comes from it or goes to it. Without a node it starts
+one, so that it can be there before the first container.`,
 		Example: `  fairlead trace
   fairlead trace web
   fairlead trace --words --grep echo -n 2
   fairlead trace --json | jq .reason`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path := "/v1/trace"
-			switch {
-			case len(args) == 1:
-				path += "?container=" + url.QueryEscape(args[0])
-			case o.count < 0:
+			if o.count < 0 {
 				return wrongCall(cmd, "--count %d is less than 0", o.count)
 			}
-			body, err := client().Stream(cmd.Context(), path)
+			body, err := follow(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
@@ -63,6 +61,21 @@ With a container, only what comes from it or goes to it.`,
 	f.StringVar(&o.grep, "grep", "", "Only packets whose line contains `TEXT`")
 	f.IntVarP(&o.count, "count", "n", 0, "End after `COUNT` packets")
 	return cmd
+}
+
+// follow opens the stream of all packets or of one container's. Who follows all
+// may be there before the first container, and with that before its node; a
+// container's node runs or there is no such container.
+func follow(ctx context.Context, container []string) (io.ReadCloser, error) {
+	if len(container) > 0 {
+		stream, err := client().Stream(ctx, "/v1/trace?container="+url.QueryEscape(container[0]))
+		return stream, about(container[0], err)
+	}
+	c, err := ensure(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.Stream(ctx, "/v1/trace")
 }
 
 // print prints the stream of lines as it comes.

@@ -10,27 +10,56 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// What is said of several of them.
+const (
+	noImages  = "containers run programs of this machine, there are no images; try `fairlead run -it -- sh`"
+	noStopped = "a container is gone when its command ends; "
+	noPorts   = "ports are not published yet; other containers reach every port by the container's address"
+	noVolumes = "a container sees the files of this machine already; --rootfs DIR gives it another tree"
+	oneNet    = "a node has one network; `fairlead up --bip ADDRESS/LENGTH` sets it up, and FAIRLEAD_DIR chooses another node"
+)
+
 // elsewhere says what to do instead of a command that Docker has and we have
 // not.
 var elsewhere = map[string]string{
-	"rm":      "a container is gone when its command ends; `fairlead stop NAME` ends it",
-	"start":   "a container is gone when its command ends; `fairlead run` makes a new one",
-	"restart": "a container is gone when its command ends; `fairlead run` makes a new one",
+	"rm":      noStopped + "`fairlead stop NAME` ends it",
+	"start":   noStopped + "`fairlead run` makes a new one",
+	"restart": noStopped + "`fairlead run` makes a new one",
 	"create":  "`fairlead run -d` makes and starts a container",
+	"rename":  "a container keeps the name that `fairlead run --name NAME` gave it",
 	"attach":  "`fairlead logs -f NAME` follows the output, `fairlead exec -it NAME sh` opens a shell",
-	"pull":    "containers run programs of this machine, there are no images; try `fairlead run -it -- sh`",
-	"build":   "containers run programs of this machine, there are no images; `fairlead run --rootfs DIR` uses another tree",
-	"images":  "containers run programs of this machine, there are no images; try `fairlead run -it -- sh`",
+	"wait":    "`fairlead run` without -d waits, and exits with the command's status",
+	"pause":   "`fairlead kill -s STOP NAME` stops the command, and -s CONT has it go on",
+	"unpause": "`fairlead kill -s CONT NAME` has a stopped command go on",
+	"cp":      noVolumes,
+	"volume":  noVolumes,
+	"port":    noPorts,
 	"top":     "try `fairlead exec NAME ps`",
+	"stats":   "`fairlead show switch -v` counts what each container sends and gets",
+	"info":    "try `fairlead version` and `fairlead show switch`",
+
+	"container": "leave that word out: `fairlead ps`, `fairlead run`, `fairlead inspect`",
+	"build":     "containers run programs of this machine, there are no images; `fairlead run --rootfs DIR` uses another tree",
+	"pull":      noImages, "push": noImages, "image": noImages, "images": noImages, "rmi": noImages, "tag": noImages,
+	"commit": noImages, "save": noImages, "load": noImages, "import": noImages, "history": noImages,
+	"search": noImages, "login": noImages, "logout": noImages,
+
+	"network ls":      "`fairlead show switch` shows the network",
+	"network list":    "`fairlead show switch` shows the network",
+	"network inspect": "`fairlead show switch -v` shows all of the network",
+	"network create":  oneNet,
+	"network rm":      oneNet,
+	"network remove":  oneNet,
+	"network prune":   oneNet,
 }
 
 // elsewhereFlags is the same for flags of `docker run`.
 var elsewhereFlags = map[string]string{
-	"publish":    "ports are not published yet; other containers reach every port by the container's address",
-	"volume":     "a container sees the files of this machine already; --rootfs DIR gives it another tree",
+	"publish":    noPorts,
+	"volume":     noVolumes,
 	"user":       "the command has your rights outside and is root inside",
 	"privileged": "inside, the command is root in namespaces of its own already",
-	"restart":    "a container is gone when its command ends; start it again with `fairlead run`",
+	"restart":    noStopped + "start it again with `fairlead run`",
 	"link":       "containers reach one another by address; `fairlead ps` shows them",
 }
 
@@ -52,9 +81,13 @@ func unknownCommand(cmd *cobra.Command, word string) error {
 	if cmd.HasParent() {
 		prefix = short(cmd) + ": "
 	}
-	switch near, instead := closest(word, names), elsewhere[word]; {
-	case instead != "" && !cmd.HasParent():
-		return fmt.Errorf("unknown command %q: %s", word, instead)
+	path := word
+	if cmd.HasParent() {
+		path = short(cmd) + " " + word
+	}
+	switch near, instead := closest(word, names), elsewhere[path]; {
+	case instead != "":
+		return fmt.Errorf("%sunknown command %q: %s", prefix, word, instead)
 	case near != "":
 		return fmt.Errorf("%sunknown command %q; did you mean `%s %s`?", prefix, word, cmd.CommandPath(), near)
 	}
@@ -77,7 +110,11 @@ func explainFlag(cmd *cobra.Command, err error) error {
 		name = alias
 	}
 	if instead := elsewhereFlags[name]; instead != "" && cmd.Name() == "run" {
-		return fmt.Errorf("%s: %w: %s", short(cmd), unknown, instead)
+		typed := "--" + unknown.GetSpecifiedName()
+		if unknown.GetSpecifiedShortnames() != "" {
+			typed = typed[1:]
+		}
+		return fmt.Errorf("%s: %s: %s", short(cmd), typed, instead)
 	}
 	if near := closest(name, flagNames(cmd)); near != "" && len(name) > 1 {
 		return fmt.Errorf("%s: %w; did you mean --%s?", short(cmd), unknown, near)
@@ -86,13 +123,14 @@ func explainFlag(cmd *cobra.Command, err error) error {
 }
 
 // closest returns the candidate that word is most likely a misspelling of, or
-// nothing: one or two slips of the finger away, or what word begins.
+// nothing: what word begins, or one slip of the finger away, two when it is
+// long. Any two letters are a slip away from others.
 func closest(word string, candidates []string) string {
-	best, bestDistance := "", 1+min(2, len(word)/2)
+	best, bestDistance := "", 1+min(2, len(word)/3)
 	for _, c := range candidates {
 		d := distance(strings.ToLower(word), c)
 		if len(word) > 1 && strings.HasPrefix(c, word) {
-			d = min(d, 1)
+			d = 0
 		}
 		if d < bestDistance {
 			best, bestDistance = c, d

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"fairlead/node/network"
 )
 
 func TestDistance(t *testing.T) {
@@ -26,9 +28,48 @@ func TestClosest(t *testing.T) {
 	words := []string{"exec", "inspect", "kill", "logs", "ps", "run", "stop", "timeout"}
 	for word, want := range map[string]string{
 		"rnu": "run", "exce": "exec", "insp": "inspect", "Stop": "stop", "tineout": "timeout", "p": "", "xy": "", "frobnicate": "", "": "",
+		"lo": "logs", "cs": "", "sp": "", "login": "", "instect": "inspect", "insptec": "inspect",
 	} {
 		if got := closest(word, words); got != want {
 			t.Errorf("closest to %q is %q, want %q", word, got, want)
+		}
+	}
+}
+
+// What Docker has and we have not is answered with what to do instead, and
+// what we have is none of it.
+func TestElsewhere(t *testing.T) {
+	t.Setenv("FAIRLEAD_DIR", t.TempDir())
+	for words := range elsewhere {
+		var out, stderr bytes.Buffer
+		code := execute(strings.Fields(words), &out, &stderr)
+		if text := stderr.String(); code != exitFailure || !strings.Contains(text, "unknown command") || strings.Contains(text, "did you mean") || strings.Contains(text, "--help") {
+			t.Errorf("fairlead %s: %d %s", words, code, text)
+		}
+	}
+}
+
+// An option that belongs elsewhere is named as it was typed.
+func TestElsewhereFlags(t *testing.T) {
+	t.Setenv("FAIRLEAD_DIR", t.TempDir())
+	for args, want := range map[string]string{
+		"run -p 80:80 sh":                            "run: -p: ports are not",
+		"run -itp 80:80 sh":                          "run: -p: ports are not",
+		"run --publish 80:80 sh":                     "run: --publish: ports are not",
+		"run --cap-add X sh":                         "run: --cap-add: inside, ",
+		"run --opt mtu=9000 sh":                      "run: --opt mtu is not a container's: `fairlead up --opt mtu=9000` sets up the network",
+		"run --opt ageing=1s sh":                     "run: --opt ageing is not a container's: `fairlead up --opt ageing=1s` sets up the network",
+		"network connect --opt hub=on default pid:1": "network connect: --opt hub is not a container's: `fairlead up --opt hub=on` sets up the network",
+	} {
+		var out, stderr bytes.Buffer
+		code := execute(strings.Fields(args), &out, &stderr)
+		if text := stderr.String(); code != exitFailure || !strings.HasPrefix(text, "fairlead: "+want) {
+			t.Errorf("fairlead %s: %d %s, want %s", args, code, text, want)
+		}
+	}
+	for _, key := range networkOptions {
+		if _, err := network.ParseOptions(map[string]string{key: ""}); err == nil || strings.Contains(err.Error(), "unknown option") {
+			t.Errorf("option %s: %v", key, err)
 		}
 	}
 }
@@ -67,7 +108,7 @@ func TestHelp(t *testing.T) {
 // Every error is one line, with our name before it, and no usage behind it.
 func TestErrorsAreLines(t *testing.T) {
 	t.Setenv("FAIRLEAD_DIR", t.TempDir())
-	for _, args := range []string{"frob", "run", "run --frob", "show frob", "mac frob", "stop", "ps x", "exec -", "logs --tail", "network connect a b"} {
+	for _, args := range []string{"frob", "run", "run --frob", "show frob", "mac frob", "stop", "ps x", "exec -", "logs --tail", "trace -n -1 web", "network connect a b"} {
 		var out, stderr bytes.Buffer
 		code := execute(strings.Fields(args), &out, &stderr)
 		if text := stderr.String(); code != exitFailure || out.Len() > 0 || strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "fairlead: ") {

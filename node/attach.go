@@ -167,25 +167,26 @@ func (n *Node) endpointFor(c *container, m api.Attach, d *descriptors, pid int) 
 func (n *Node) shareEndpoint(c *container, init int) (*endpoint, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if c.share.ending {
-		return nil, fmt.Errorf("container %s has just ended", c.share.name)
+	x := c.door
+	if x.ending {
+		return nil, fmt.Errorf("container %s has just ended", x.name)
 	}
 	// The client has joined a process by its number, which may have become
 	// another's meanwhile.
-	want, err := box.NetNS(c.share.pidfd)
+	want, err := box.NetNS(x.pidfd)
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", c.share.name, err)
+		return nil, fmt.Errorf("container %s: %w", x.name, err)
 	}
 	if have, err := box.NetNS(init); err != nil {
 		return nil, err
 	} else if have != want {
-		return nil, fmt.Errorf("its network namespace is not that of container %s", c.share.name)
+		return nil, fmt.Errorf("its network namespace is not that of container %s", x.name)
 	}
-	e := c.share.endpoint
-	if e != nil {
-		e.members++
+	c.door = nil
+	if x.endpoint != nil {
+		x.endpoint.members++
 	}
-	return e, nil
+	return x.endpoint, nil
 }
 
 // newEndpoint makes the TAP a port.

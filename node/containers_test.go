@@ -205,8 +205,6 @@ func TestCreateRefuses(t *testing.T) {
 		{api.CreateRequest{Command: sh, Network: "container:web"}, "cannot join network of a non running container: web"},
 		{api.CreateRequest{Command: sh, Network: "container:h"},
 			"container h has no network namespace of its own (--network host); join that one instead"},
-		{api.CreateRequest{Command: sh, Network: "container:s"},
-			"container s has no network namespace of its own (--network container:x); join that one instead"},
 		{api.CreateRequest{Command: sh, Network: "none", IP: "172.17.0.9"},
 			"invalid network config: user specified IP address is supported on a network only, not with --network none"},
 		{api.CreateRequest{Command: sh, Network: "host", MAC: "02:42:ac:11:00:09"},

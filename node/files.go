@@ -19,8 +19,8 @@ type files struct {
 	hosts, resolvConf, hostname string // empty: the container sees the caller's
 	log                         string // empty unless detached
 
-	// holders are the container and who reads its log; with the last of them
-	// the files go. Guarded by Node.mu.
+	// holders are the container, those that share its namespace and who reads
+	// its log; with the last of them the files go. Guarded by Node.mu.
 	holders int
 }
 

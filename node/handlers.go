@@ -161,11 +161,11 @@ func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, erro
 			MTU: conf.Options.MTU, Textbook: !c.option("offload", true),
 		}
 	}
-	if c.share != nil {
-		n.mu.Lock()
-		created.SharePid = c.share.pid
-		n.mu.Unlock()
+	n.mu.Lock()
+	if c.door != nil {
+		created.SharePid = c.door.pid
 	}
+	n.mu.Unlock()
 	return created, nil
 }
 

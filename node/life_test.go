@@ -379,7 +379,7 @@ func TestSharedNamespace(t *testing.T) {
 	lab.NoLeaks(t)
 	r := serve(t)
 	x, xInit := r.run(api.CreateRequest{Name: "x", Network: "none", Hostname: "xhost"})
-	c, _ := r.run(api.CreateRequest{Name: "guest", Network: "container:x"})
+	c, guest := r.run(api.CreateRequest{Name: "guest", Network: "container:x"})
 	if c.Mode != "shared" || c.SharePid != xInit.cmd.Process.Pid || c.Hostname != "xhost" || c.Hosts != x.Hosts {
 		t.Errorf("created %+v", c)
 	}
@@ -390,6 +390,23 @@ func TestSharedNamespace(t *testing.T) {
 	r.gone("x")
 	if got := r.inspect("guest"); !got.State.Running {
 		t.Error("the other is gone, too")
+	}
+	// Through one that is in it others can still come in, and see the same files.
+	third, _ := r.run(api.CreateRequest{Name: "third", Network: "container:guest"})
+	if third.SharePid != guest.cmd.Process.Pid || third.Hostname != "xhost" || third.Hosts != x.Hosts {
+		t.Errorf("created %+v", third)
+	}
+	if b, err := os.ReadFile(x.Hosts); err != nil || len(b) == 0 {
+		t.Errorf("the files of x: %v", err)
+	}
+	for _, name := range []string{"guest", "third"} {
+		if err := r.Post(r.ctx, "/v1/containers/"+name+"/kill", api.SignalRequest{}, nil); err != nil {
+			t.Error(err)
+		}
+		r.gone(name)
+	}
+	if _, err := os.Stat(x.Hosts); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the files of x outlive those who share them: %v", err)
 	}
 	late := r.create(api.CreateRequest{Name: "late", Network: "none"})
 	if err := r.Post(r.ctx, "/v1/containers", api.CreateRequest{Command: []string{"sh"}, Network: "container:late"}, nil); err == nil {

@@ -79,11 +79,12 @@ type container struct {
 	mac                packet.MAC
 	addr               netip.Prefix
 	files              files
-	share              *container // mode shared: whose endpoint it uses
+	share              *container // mode shared: who made the namespace; it may have ended
 	forget             *time.Timer
 
 	// Guarded by Node.mu.
-	client   int // pidfd of whoever reserved it; -1 unknown, or it runs or ends
+	door     *container // mode shared: whose namespace it is going to join; nil once it has
+	client   int        // pidfd of whoever reserved it; -1 unknown, or it runs or ends
 	running  bool
 	started  time.Time
 	ending   bool
@@ -160,6 +161,9 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 		c.files.remove()
 		c.net.Release(c.addr.Addr())
 		return nil, err
+	}
+	if c.share != nil {
+		c.share.files.holders++ // its files are c's, too
 	}
 	c.number = n.ids.take()
 	n.containers[c.id] = c
@@ -289,10 +293,13 @@ func (n *Node) modeLocked(c *container) error {
 	if !x.running || x.pidfd < 0 {
 		return fail(http.StatusConflict, "cannot join network of a non running container: %s", of)
 	}
-	if x.mode == modeHost || x.mode == modeShared {
+	if x.mode == modeHost {
 		return fail(http.StatusBadRequest, "container %s has no network namespace of its own (--network %s); join that one instead", x.name, x.req.Network)
 	}
-	c.share, c.hostname = x, x.hostname
+	c.door, c.share, c.hostname = x, x, x.hostname
+	if x.share != nil {
+		c.share = x.share
+	}
 	return nil
 }
 
@@ -461,6 +468,9 @@ func (n *Node) end(c *container) {
 		n.loop.Grace(func() { _ = unix.Close(c.pidfd) })
 	}
 	n.releaseFiles(c)
+	if c.share != nil {
+		n.releaseFiles(c.share)
+	}
 
 	n.mu.Lock()
 	delete(n.containers, c.id)

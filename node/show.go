@@ -31,25 +31,48 @@ func (n *Node) getSwitches(http.ResponseWriter, *http.Request) (any, error) {
 		MTU:      conf.Options.MTU, Hub: conf.Options.Hub, LoopGuard: "no",
 		Ageing: sw.Config().Ageing.Seconds(), Ports: []api.Port{}, Totals: counts(&totals),
 	}
-	byNumber := n.byNumber()
+	at := n.residents()
 	for _, p := range sw.Ports() {
-		s.Ports = append(s.Ports, n.describePort(p, byNumber[p.Config().Container]))
+		s.Ports = append(s.Ports, n.describePort(p, at[p.Config().Container]))
 	}
 	return []api.Switch{s}, nil
 }
 
-// byNumber finds containers and, for ports that outlive theirs, their owners.
-func (n *Node) byNumber() map[packet.ContainerID]*container {
+// residents are the containers at ports, by the number the port has: who made
+// its namespace or, once that has ended, the oldest of those that share it.
+type residents map[packet.ContainerID]*container
+
+func (n *Node) residents() residents {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	m := make(map[packet.ContainerID]*container, len(n.containers))
+	at := make(residents, len(n.containers))
 	for _, c := range n.containers {
-		m[c.number] = c
+		number := c.number
 		if c.endpoint != nil {
-			m[c.endpoint.owner.number] = c.endpoint.owner
+			number = c.endpoint.owner.number
+		}
+		if have := at[number]; have == nil || c.number == number || have.number != number && c.created.Before(have.created) {
+			at[number] = c
 		}
 	}
-	return m
+	return at
+}
+
+// name is that of the container at a port.
+func (at residents) name(p *vswitch.Port) string {
+	if c := at[p.Config().Container]; c != nil {
+		return c.name
+	}
+	return p.Config().Name // of one that has come or gone since
+}
+
+// nameOf is the name of the container at the port with an id, empty when the
+// port has gone.
+func (at residents) nameOf(net *network.Network, id packet.PortID) string {
+	if p := net.Switch().Port(id); p != nil {
+		return at.name(p)
+	}
+	return ""
 }
 
 func (n *Node) describePort(p *vswitch.Port, c *container) api.Port {
@@ -63,7 +86,10 @@ func (n *Node) describePort(p *vswitch.Port, c *container) api.Port {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	d.ID, d.IP, d.Pid = c.id, c.addr.Addr().String(), c.pid
+	d.Container, d.ID, d.Pid = c.name, c.id, c.pid
+	if owner := c.addressOwner(); owner != nil {
+		d.IP = owner.addr.Addr().String()
+	}
 	if e := c.endpoint; e != nil {
 		d.Kind, d.Interface, d.Index, d.Netns, d.Offload = e.kind, e.iface, e.index, e.netns, e.offload
 	}
@@ -93,10 +119,11 @@ func (n *Node) getMACs(http.ResponseWriter, *http.Request) (any, error) {
 	net := n.network()
 	name := net.Config().Name
 	list := []api.MAC{{Network: name, MAC: net.GatewayMAC().String(), Local: true}}
+	at := n.residents()
 	for _, e := range net.Switch().MACs(loop.Clock()) {
 		list = append(list, api.MAC{
 			Network: name, VLAN: e.VLAN, MAC: e.MAC.String(), Port: portNumber(e.Port),
-			Container: portName(net, e.Port), Age: e.Age.Seconds(),
+			Container: at.nameOf(net, e.Port), Age: e.Age.Seconds(),
 		})
 	}
 	return list, nil
@@ -113,11 +140,11 @@ func (n *Node) deleteMACs(_ http.ResponseWriter, r *http.Request) (any, error) {
 func (n *Node) getARP(http.ResponseWriter, *http.Request) (any, error) {
 	net := n.network()
 	list := []api.Neighbour{}
-	now := loop.Clock()
+	now, at := loop.Clock(), n.residents()
 	for _, e := range net.Neighbours(now) {
 		list = append(list, api.Neighbour{
 			Network: net.Config().Name, IP: packet.AddrFrom4(e.Addr).String(), MAC: e.MAC.String(),
-			Port: portNumber(e.Port), Container: portName(net, e.Port), Age: time.Duration(now - e.Seen).Seconds(),
+			Port: portNumber(e.Port), Container: at.nameOf(net, e.Port), Age: time.Duration(now - e.Seen).Seconds(),
 		})
 	}
 	return list, nil
@@ -140,10 +167,11 @@ func (n *Node) getDrops(http.ResponseWriter, *http.Request) (any, error) {
 			})
 		}
 	}
+	at := n.residents()
 	for _, p := range net.Switch().Ports() {
 		c := p.Counts()
-		add(portNumber(p.ID()), p.Config().Name, "in", &c.Dropped)
-		add(portNumber(p.ID()), p.Config().Name, "out", &c.Failed)
+		add(portNumber(p.ID()), at.name(p), "in", &c.Dropped)
+		add(portNumber(p.ID()), at.name(p), "out", &c.Failed)
 	}
 	gone := net.Switch().Retired()
 	add(0, "(gone)", "in", &gone.Dropped)
@@ -186,12 +214,4 @@ func (n *Node) violations() []string {
 		list = append(list, fmt.Sprintf("network %s: %v", net.Config().Name, err))
 	}
 	return list
-}
-
-// portName is the name of the container at a port, empty when it has gone.
-func portName(net *network.Network, id packet.PortID) string {
-	if p := net.Switch().Port(id); p != nil {
-		return p.Config().Name
-	}
-	return ""
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -100,8 +101,8 @@ func TestTraceFollowsTheNetwork(t *testing.T) {
 	web.send(t, packettest.ARPRequest(web.Station, web.IP))
 	select {
 	case b := <-w.batches:
-		if line := traceLine(b.net, &b.records[0]); line.In != "web" {
-			t.Errorf("%+v", line.TraceLine)
+		if line := traceLine(b.net, &b.records[0], h.residents()); line.In != "web" {
+			t.Errorf("%+v", line)
 		}
 	case <-time.After(5 * time.Second):
 		t.Error("nothing is seen of the new network")
@@ -272,21 +273,85 @@ func TestTraceStream(t *testing.T) {
 		}
 	}
 	// A port that goes while it is traced is still named.
-	l := traceLine(h.net, &trace.Record{Port: 77, Decision: packet.Decision{Verdict: packet.Unicast}})
+	l := traceLine(h.net, &trace.Record{Port: 77, Decision: packet.Decision{Verdict: packet.Unicast}}, h.residents())
 	if l.In != "port 77 (gone)" {
-		t.Errorf("%+v", l.TraceLine)
+		t.Errorf("%+v", l)
 	}
 }
 
 // TestFloodConcernsEverybody: of a flood to more ports than are named it is not
 // known who is not among them.
 func TestFloodConcernsEverybody(t *testing.T) {
-	l := wireLine{api.TraceLine{In: "web", Out: []string{"db"}, Copies: 1}}
-	if !l.concerns("web") || !l.concerns("db") || l.concerns("cache") {
+	h := newHandlers(t)
+	web, db, cache := h.join(t, "web"), h.join(t, "db"), h.join(t, "cache")
+	r := &trace.Record{Port: web.endpoint.port.ID()}
+	r.AddEgress(db.endpoint.port.ID())
+	concerned := func(m *member) bool { return concerns(h.net, r, m.number) }
+	if !concerned(web) || !concerned(db) || concerned(cache) {
 		t.Error("a frame concerns who sent it and who gets it")
 	}
-	l.Copies = 9
-	if !l.concerns("cache") {
-		t.Error("a flood to nine passes cache by")
+	r.Copies = len(r.Egress) + 1
+	if !concerned(cache) {
+		t.Error("a flood to more ports than are named passes cache by")
 	}
+}
+
+// TestNamesake: the port of a container that has ended, and whose namespace
+// another one shares, is that one's, and nobody's who has got the name since.
+func TestNamesake(t *testing.T) {
+	h := newHandlers(t)
+	x, db := h.join(t, "x"), h.join(t, "db")
+	y, err := h.create(api.CreateRequest{Name: "y", Network: "none", Command: []string{"sh"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.mu.Lock()
+	y.endpoint, y.share, y.running, y.pid = x.endpoint, x.container, true, 4711
+	y.endpoint.members++
+	h.mu.Unlock()
+	h.end(x.container)
+	fresh := h.join(t, "x")
+	ports := map[string]api.Port{}
+	for _, p := range get[[]api.Switch](t, h, "/v1/switches")[0].Ports {
+		ports[p.Container] = p
+	}
+	if p := ports["y"]; len(ports) != 3 || p.ID != y.id || p.Pid != 4711 || p.IP != x.IP.String() {
+		t.Errorf("ports %+v", ports)
+	}
+
+	gw := packettest.Station{MAC: h.net.GatewayMAC(), IP: h.net.Config().Gateway.Addr()}
+	db.send(t, packettest.ICMPEcho(db.Station, gw, 1, 1, nil))
+	lab.Eventually(t, 5*time.Second, func() error { // so that nothing is flooded to all
+		if macs := get[[]api.MAC](t, h, "/v1/macs"); len(macs) != 2 {
+			return fmt.Errorf("learned %+v", macs)
+		}
+		return nil
+	})
+	server := httptest.NewServer(h)
+	defer server.Close()
+	lines := map[string]*json.Decoder{}
+	for _, name := range []string{"x", "y"} {
+		resp, err := http.Get(server.URL + "/v1/trace?container=" + name)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		defer resp.Body.Close()
+		lines[name] = json.NewDecoder(resp.Body)
+	}
+	for range 2 {
+		x.send(t, packettest.ICMPEcho(x.Station, db.Station, 1, 1, nil))
+		fresh.send(t, packettest.ICMPEcho(fresh.Station, db.Station, 1, 1, nil))
+	}
+	for name, d := range lines {
+		for range 2 {
+			var l api.TraceLine
+			if err := d.Decode(&l); err != nil {
+				t.Fatal(err)
+			}
+			if l.In != name || !slices.Equal(l.Out, []string{"db"}) {
+				t.Errorf("trace of %s: %s", name, l.Line)
+			}
+		}
+	}
+	h.end(y)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 
 	"fairlead/node/api"
@@ -124,16 +125,16 @@ func (w *watcher) offer(b batch) {
 
 // getTrace streams decisions as JSON lines until the client leaves.
 func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
-	only := r.URL.Query().Get("container")
-	if only != "" {
-		c, err := n.find(only)
+	var only packet.ContainerID // 0 is all
+	if ref := r.URL.Query().Get("container"); ref != "" {
+		c, err := n.find(ref)
 		if err != nil {
 			return nil, err
 		}
 		if c.addressOwner() == nil {
 			return nil, fail(http.StatusConflict, "container %s has no port: its network is %s", c.name, c.networkName())
 		}
-		only = c.addressOwner().name
+		only = c.addressOwner().number
 	}
 	w, err := n.tracing.watch()
 	if err != nil {
@@ -154,13 +155,14 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 			return nil, nil
 		case b := <-w.batches:
 			lost += b.lost
+			at := n.residents()
 			for i := range b.records {
-				line := traceLine(b.net, &b.records[i])
-				if only != "" && !line.concerns(only) {
+				if only != 0 && !concerns(b.net, &b.records[i], only) {
 					continue
 				}
+				line := traceLine(b.net, &b.records[i], at)
 				line.Lost, lost = lost, 0
-				if lines.Encode(line.TraceLine) != nil {
+				if lines.Encode(line) != nil {
 					return nil, nil
 				}
 			}
@@ -171,26 +173,20 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 	}
 }
 
-// A wireLine is a line on its way out.
-type wireLine struct{ api.TraceLine }
-
 // concerns reports whether a container sent the frame or gets a copy. Of a flood
-// not every port is named; then it is everybody's.
-func (l *wireLine) concerns(name string) bool {
-	if l.In == name || l.Copies > len(l.Out) {
-		return true
+// not every port is named; then it is everybody's. A name would not do: a
+// container may have that of one which has ended and left its port to another.
+func concerns(net *network.Network, r *trace.Record, c packet.ContainerID) bool {
+	is := func(id packet.PortID) bool {
+		p := net.Switch().Port(id)
+		return p != nil && p.Config().Container == c
 	}
-	for _, out := range l.Out {
-		if out == name {
-			return true
-		}
-	}
-	return false
+	return is(r.Port) || r.Copies > len(r.Named()) || slices.ContainsFunc(r.Named(), is)
 }
 
-func traceLine(net *network.Network, r *trace.Record) wireLine {
+func traceLine(net *network.Network, r *trace.Record, at residents) api.TraceLine {
 	names := func(_ packet.NetworkID, p packet.PortID) string {
-		if name := portName(net, p); name != "" {
+		if name := at.nameOf(net, p); name != "" {
 			return name
 		}
 		return fmt.Sprintf("port %d (gone)", portNumber(p))
@@ -204,5 +200,5 @@ func traceLine(net *network.Network, r *trace.Record) wireLine {
 	for _, p := range r.Named() {
 		l.Out = append(l.Out, names(r.Network, p))
 	}
-	return wireLine{l}
+	return l
 }

@@ -40,11 +40,13 @@ func (l *lab) do(fn func()) error {
 
 func (l *lab) Helper()                   {}
 func (l *lab) Name() string              { return l.name }
-func (l *lab) Failed() bool              { return l.err != nil }
 func (l *lab) Cleanup(fn func())         { l.cleanups = append(l.cleanups, fn) }
 func (l *lab) Logf(f string, a ...any)   { endProgress(); fmt.Fprintf(os.Stderr, f+"\n", a...) }
 func (l *lab) Errorf(f string, a ...any) { l.err = fmt.Errorf(f, a...) }
 func (l *lab) Fatalf(f string, a ...any) { l.Errorf(f, a...); panic(broken{}) }
+
+// Failed has what services said shown, unless it was the user who ended it.
+func (l *lab) Failed() bool { return l.err != nil && l.ctx.Err() == nil }
 
 // Skipf says that something is missing here, and what to try.
 func (l *lab) Skipf(f string, a ...any) { l.Fatalf(f, a...) }

@@ -218,10 +218,10 @@ func (o *options) run() int {
 	for _, w := range o.chosen() {
 		l := &lab{ctx: ctx, name: w.name}
 		if err := l.do(func() { w.measure(l, o, res) }); err != nil {
-			if ctx.Err() != nil {
-				break
-			}
 			res.fail(w, err)
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
 	endProgress()

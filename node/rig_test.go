@@ -46,6 +46,7 @@ func TestMain(m *testing.M) {
 	if flag.Parse(); !testing.Verbose() {
 		slog.SetDefault(slog.New(slog.DiscardHandler))
 	}
+	_ = flag.Set("test.parallel", "8") // those that are parallel do nothing but wait
 	os.Exit(m.Run())
 }
 

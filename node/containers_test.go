@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"fairlead/node/api"
 	"fairlead/packet"
 	"fairlead/test/lab"
@@ -170,6 +172,20 @@ func TestFiles(t *testing.T) {
 	_ = body.Close()
 	if info, err := os.Stat(filepath.Dir(web.Hosts)); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("directory of the files: %v, %v", info, err)
+	}
+}
+
+// TestFilesForAllInside: a container has users besides root, and the node's
+// umask is none of their business.
+func TestFilesForAllInside(t *testing.T) {
+	r := serve(t)
+	old := unix.Umask(0o077)
+	c := r.create(api.CreateRequest{})
+	unix.Umask(old)
+	for _, path := range []string{c.Hosts, c.ResolvConf, c.HostnameAt} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o644 {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
 	}
 }
 

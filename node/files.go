@@ -45,20 +45,29 @@ func (n *Node) makeFiles(c *container) error {
 		f.hosts, f.resolvConf, f.hostname = c.share.files.hosts, c.share.files.resolvConf, c.share.files.hostname
 	case modeBridge:
 		f.resolvConf = filepath.Join(f.dir, "resolv.conf")
-		if err := os.WriteFile(f.resolvConf, n.resolvConf(), 0o644); err != nil {
+		if err := writePublic(f.resolvConf, n.resolvConf()); err != nil {
 			return fmt.Errorf("make the files of container %s: %w", c.name, err)
 		}
 		fallthrough
 	case modeNone:
 		f.hosts, f.hostname = filepath.Join(f.dir, "hosts"), filepath.Join(f.dir, "hostname")
-		if err := os.WriteFile(f.hosts, hostsFile(c.addr.Addr(), c.hostname), 0o644); err != nil {
+		if err := writePublic(f.hosts, hostsFile(c.addr.Addr(), c.hostname)); err != nil {
 			return fmt.Errorf("make the files of container %s: %w", c.name, err)
 		}
-		if err := os.WriteFile(f.hostname, []byte(c.hostname+"\n"), 0o644); err != nil {
+		if err := writePublic(f.hostname, []byte(c.hostname+"\n")); err != nil {
 			return fmt.Errorf("make the files of container %s: %w", c.name, err)
 		}
 	}
 	return nil
+}
+
+// writePublic writes a file that every user in a container may read, whatever
+// the umask of the node is.
+func writePublic(path string, b []byte) error {
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o644)
 }
 
 // holdFiles keeps a container's files beyond its end, until releaseFiles.

@@ -250,15 +250,15 @@ func (n *Node) modeLocked(c *container) error {
 	switch {
 	case c.req.Foreign != "":
 		c.mode = modeForeign
-		if network != "" && network != defaultName && network != "bridge" {
-			return fail(http.StatusNotFound, "network %s not found; the network of this node is %q", c.req.Network, defaultName)
+		if !isDefault(c.req.Network) {
+			return noNetwork(c.req.Network)
 		}
 		return nil
 	case shares && network == "container":
 		c.mode = modeShared
 	case shares:
 		return fail(http.StatusBadRequest, "network %q: only container:NAME takes a name behind a colon", c.req.Network)
-	case network == "" || network == "bridge" || network == defaultName:
+	case isDefault(network):
 		c.mode = modeBridge
 		return nil
 	case network == "none":
@@ -266,7 +266,7 @@ func (n *Node) modeLocked(c *container) error {
 	case network == "host":
 		c.mode = modeHost
 	default:
-		return fail(http.StatusNotFound, "network %s not found; the network of this node is %q", network, defaultName)
+		return noNetwork(network)
 	}
 	if c.req.IP != "" {
 		return fail(http.StatusBadRequest, "invalid network config: user specified IP address is supported on a network only, not with --network %s", c.req.Network)
@@ -301,6 +301,14 @@ func (n *Node) modeLocked(c *container) error {
 		c.share = x.share
 	}
 	return nil
+}
+
+// isDefault reports whether a name is one of the default network's: what it is
+// called without a word, by us and by Docker.
+func isDefault(name string) bool { return name == "" || name == defaultName || name == "bridge" }
+
+func noNetwork(name string) error {
+	return fail(http.StatusNotFound, "network %s not found; the network of this node is %q", name, defaultName)
 }
 
 func (n *Node) addressLocked(c *container) error {

@@ -131,8 +131,8 @@ func (n *Node) getMACs(http.ResponseWriter, *http.Request) (any, error) {
 
 func (n *Node) deleteMACs(_ http.ResponseWriter, r *http.Request) (any, error) {
 	net := n.network()
-	if name := r.URL.Query().Get("network"); name != "" && name != net.Config().Name && name != "bridge" {
-		return nil, fail(http.StatusNotFound, "network %s not found; the network of this node is %q", name, defaultName)
+	if name := r.URL.Query().Get("network"); !isDefault(name) {
+		return nil, noNetwork(name)
 	}
 	return api.Flushed{MACs: net.Switch().FlushMACs()}, nil
 }

@@ -49,9 +49,17 @@ func Ensure(ctx context.Context, dir, version string) (*api.Client, error) {
 	}
 }
 
-// ask says whether a node answers.
+// ask says whether a node answers that we can talk to.
 func ask(ctx context.Context, c *api.Client) error {
-	return c.Get(ctx, "/v1/version", new(api.VersionInfo))
+	var info api.VersionInfo
+	if err := c.Get(ctx, "/v1/version", &info); err != nil {
+		return err
+	}
+	if info.API != api.Version {
+		return fmt.Errorf("the node in %s is of version %s and speaks API v%d, this program v%d; end it with `fairlead down --all`, or set FAIRLEAD_DIR for another",
+			c.Dir(), info.Version, info.API, api.Version)
+	}
+	return nil
 }
 
 // isEnding reports whether an error of ask is that of a node on its way out.

@@ -2,7 +2,11 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -103,6 +107,26 @@ func TestEnsureSaysWhyANodeDoesNotStart(t *testing.T) {
 		" already; stop it with `fairlead down`, or set FAIRLEAD_DIR for another")
 	_, err = Ensure(context.Background(), "here", "test")
 	refused(t, err, `node directory "here" is not an absolute path; set FAIRLEAD_DIR to one`)
+}
+
+// TestEnsureOfAnotherVersion says what to do rather than what is malformed.
+func TestEnsureOfAnotherVersion(t *testing.T) {
+	dir := shortDir(t)
+	if err := api.MakeDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", api.Socket(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(api.VersionInfo{Version: "v0.9", API: api.Version + 1})
+	})}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	_, err = Ensure(t.Context(), dir, "test")
+	refused(t, err, fmt.Sprintf("the node in %s is of version v0.9 and speaks API v%d, this program v%d; end it with `fairlead down --all`, "+
+		"or set FAIRLEAD_DIR for another", dir, api.Version+1, api.Version))
 }
 
 func TestServeRefuses(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,6 +90,8 @@ func Decode(r io.Reader, v any) error {
 		}
 	} else if errors.Is(err, io.EOF) {
 		err = errors.New("there is nothing")
+	} else if strings.HasPrefix(err.Error(), "json: unknown field ") { // the package has no type for it
+		err = fmt.Errorf("%w; `fairlead version` says whether the node is older than the program", err)
 	}
 	if bounded.N <= 0 {
 		err = fmt.Errorf("it is longer than %d bytes", maxMessage)

@@ -136,6 +136,9 @@ func TestMessageInPieces(t *testing.T) {
 	}
 }
 
+// hint is what follows a field that only another version knows.
+const hint = "; `fairlead version` says whether the node is older than the program"
+
 // TestBadMessages: after an error no descriptor is left open, whatever came.
 func TestBadMessages(t *testing.T) {
 	fds := files(t, 1)
@@ -161,7 +164,7 @@ func TestBadMessages(t *testing.T) {
 		{"no JSON", []string{"PRI * HTTP/2.0\r\n"}, fds, nil, "malformed JSON: invalid character 'P' looking for beginning of value"},
 		{"empty line", []string{"\n"}, fds, nil, "malformed JSON: there is nothing"},
 		{"binary", []string{"\x16\x03\x01\x00\n"}, fds, nil, `malformed JSON: invalid character '\x16' looking for beginning of value`},
-		{"unknown field", []string{`{"pid":5,"uid":0}` + "\n"}, fds, nil, `malformed JSON: json: unknown field "uid"`},
+		{"unknown field", []string{`{"pid":5,"uid":0}` + "\n"}, fds, nil, `malformed JSON: json: unknown field "uid"` + hint},
 		{"wrong type", []string{`{"pid":"five"}` + "\n"}, fds, nil, "malformed JSON: json: cannot unmarshal string into Go struct field Attach.pid of type int"},
 		{"two messages", []string{`{"pid":5}` + "\n" + `{"pid":6}` + "\n"}, fds, nil, "malformed JSON: something follows it"},
 	} {
@@ -238,7 +241,7 @@ func TestDecode(t *testing.T) {
 		{``, "malformed JSON: there is nothing"},
 		{"  \n", "malformed JSON: there is nothing"},
 		{`{"name":"web"`, "malformed JSON: unexpected EOF"},
-		{`{"colour":"red"}`, `malformed JSON: json: unknown field "colour"`},
+		{`{"colour":"red"}`, `malformed JSON: json: unknown field "colour"` + hint},
 		{`[]`, "malformed JSON: json: cannot unmarshal array into Go value of type api.CreateRequest"},
 		{`{"tty":"yes"}`, "malformed JSON: json: cannot unmarshal string into Go struct field CreateRequest.tty of type bool"},
 		{`{} {}`, "malformed JSON: something follows it"},

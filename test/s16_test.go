@@ -103,7 +103,9 @@ func TestS16_Container(t *testing.T) {
 		n.refuses(text, "run", "--net", "container:x", flag, "--", "true")
 	}
 	n.refuses("No such container: nobody", "run", "--net", "container:nobody", "--", "true")
-	n.refuses("container y has no network namespace of its own", "run", "--net", "container:y", "--", "true")
+	if out := n.run("run", "--net", "container:y", "--", "ip", "-o", "-4", "addr", "show", "dev", "eth0"); !strings.Contains(out, " 172.17.0.2/16 ") {
+		t.Errorf("who joins y is not in x: %q", out)
+	}
 	n.refuses("invalid container format container:<name|id>", "run", "--net", "container:", "--", "true")
 }
 

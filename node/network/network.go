@@ -116,6 +116,9 @@ func New(conf Config, lanes *vswitch.Lanes) (*Network, error) {
 	if !conf.Gateway.IsValid() {
 		conf.Gateway = DefaultSubnet
 	}
+	if conf.Options.MTU == 0 {
+		conf.Options.MTU = DefaultMTU
+	}
 	if err := checkGateway(conf.Gateway); err != nil {
 		return nil, fmt.Errorf("network %s: %w", conf.Name, err)
 	}

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -289,6 +290,22 @@ func TestRunTerminal(t *testing.T) {
 	}
 	if r := n.tryWith(strings.NewReader(""), "run", "-it", "--", "sh"); r.code != 125 || !strings.Contains(r.stderr, "the input device is not a TTY") {
 		t.Error(r)
+	}
+}
+
+// Detached, a terminal is the container's, and the log has what was written
+// there.
+func TestDetachedTerminal(t *testing.T) {
+	n := newNode(t)
+	n.start("with", "-t", "--", "sh", "-c", "test -t 0 && test -t 1 && test -t 2 && echo terminal; sleep 1000")
+	n.start("without", "--", "sh", "-c", "test -t 0 || test -t 1 || test -t 2 || echo none; sleep 1000")
+	lab.Eventually(t, 5*time.Second, func() error {
+		return errors.Join(contains(n.run("logs", "with"), "terminal\r\n"), contains(n.run("logs", "without"), "none\n"))
+	})
+	for name, want := range map[string]string{"with": "true\n", "without": "false\n"} {
+		if tty := n.run("inspect", "-f", "{{.Config.Tty}}", name); tty != want {
+			t.Errorf("inspect says of %s: %s", name, tty)
+		}
 	}
 }
 

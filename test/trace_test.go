@@ -152,6 +152,24 @@ func TestTraceOptions(t *testing.T) {
 	}
 }
 
+// Who follows packets may begin before there is a node: it starts, and stays for
+// as long as somebody watches.
+func TestTraceFirst(t *testing.T) {
+	n := newNodeDir(t)
+	trace := n.background("trace")
+	var pid int
+	lab.Eventually(t, 10*time.Second, func() error {
+		n.run("run", "--", "fairlead", "probe", "ping", "-c", "1", "172.17.0.1")
+		pid = n.nodePid()
+		return contains(trace.out.String(), "172.17.0.1")
+	})
+	time.Sleep(3 * time.Second) // a node without a use lasts two
+	if now := n.nodePid(); now != pid {
+		t.Errorf("node %d was followed by %d", pid, now)
+	}
+	trace.stop()
+}
+
 // The control socket speaks HTTP, so curl is a client.
 func TestControlSocketByCurl(t *testing.T) {
 	lab.Need(t, "curl")

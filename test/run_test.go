@@ -197,15 +197,23 @@ func TestDetachedOutlivesTerminal(t *testing.T) {
 	defer terminal.Close()
 	var said []byte
 	buf := make([]byte, 4096)
-	for !strings.Contains(string(said), "started") {
-		k, err := terminal.Read(buf)
-		if said = append(said, buf[:k]...); err != nil {
-			t.Fatalf("%v\n%s", err, said)
+	step := func(keys, until string, times int) {
+		t.Helper()
+		if _, err := terminal.WriteString(keys); err != nil {
+			t.Fatal(err)
+		}
+		for strings.Count(string(said), until) < times {
+			k, err := terminal.Read(buf)
+			if said = append(said, buf[:k]...); err != nil {
+				t.Fatalf("%v\n%s", err, said)
+			}
 		}
 	}
-	if _, err := terminal.WriteString("\x03"); err != nil {
-		t.Fatal(err)
-	}
+	// A shell that hears Ctrl-C before it has started cat waits for it all the
+	// same, so cat has to say first what the terminal has said.
+	step("", "started", 1)
+	step("hello\n", "hello", 2)
+	step("\x03", "", 0)
 	_ = cmd.Wait() // cat was interrupted
 	terminal.Close()
 	n.followLog()

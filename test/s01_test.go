@@ -3,6 +3,7 @@ package test
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -107,9 +108,9 @@ func TestS01_ResolvConf(t *testing.T) {
 	}
 	// A node in a mount namespace of its own has another /etc/resolv.conf.
 	cmd := n.command(t.Context(), "up")
-	cmd.Args = append([]string{"unshare", "--mount", "sh", "-ec", `mount -n --bind "$0" /etc/resolv.conf; exec "$@"`, file}, cmd.Args...)
-	cmd.Path = "/usr/bin/unshare"
-	if out, err := cmd.CombinedOutput(); err != nil {
+	own := exec.Command("unshare", append([]string{"--mount", "sh", "-ec", `mount -n --bind "$0" /etc/resolv.conf; exec "$@"`, file}, cmd.Args...)...)
+	own.Env = cmd.Env
+	if out, err := own.CombinedOutput(); err != nil {
 		t.Fatalf("up: %v\n%s", err, out)
 	}
 	n.start("web")

@@ -207,7 +207,7 @@ func (n *Node) newEndpoint(c *container, m api.Attach, d *descriptors, pid int) 
 	e.port, err = e.net.Attach(network.Endpoint{
 		Name: c.name, Container: c.number, MAC: c.mac, Addr: c.addr.Addr(),
 		Queue: queue, Isolated: c.option("isolated", false),
-		Lost: func(p *vswitch.Port, err error) { go n.lost(c, p, err) }, // on a worker
+		Lost: func(p *vswitch.Port, err error) { go n.lost(c, e, p, err) }, // on a worker
 	})
 	if err != nil {
 		return nil, err // the network has closed the queue
@@ -236,12 +236,15 @@ func (e *endpoint) open(c *container, fd int) (vswitch.Queue, error) {
 // lost is called when a link has gone: the end of a namespace somebody else
 // made, or of an interface root inside removed. It may be before the container
 // has its endpoint.
-func (n *Node) lost(c *container, p *vswitch.Port, err error) {
+func (n *Node) lost(c *container, e *endpoint, p *vswitch.Port, err error) {
 	slog.Info("link is gone", "container", c.name, "err", err)
 	if c.mode == modeForeign {
 		n.end(c)
 		return
 	}
+	n.mu.Lock()
+	e.gone = true
+	n.mu.Unlock()
 	c.net.Switch().RemovePort(p, nil)
 }
 

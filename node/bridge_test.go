@@ -91,7 +91,11 @@ func TestLinkRemovedInside(t *testing.T) {
 	r.fewerPorts(0)
 	if got := r.inspect("web"); !got.State.Running {
 		t.Error("the container is gone, too")
+	} else if got.NetworkSettings.IPAddress != "" || len(got.NetworkSettings.Networks) != 0 || r.list()[0].IP != "" {
+		t.Errorf("it is said to have an address still: %+v", got.NetworkSettings)
 	}
+	_, err = r.Stream(r.ctx, "/v1/trace?container=web")
+	refused(t, err, "container web has no port any more: its interface was removed from inside")
 }
 
 // TestForeignNamespace: it has no init of ours and ends with its link.

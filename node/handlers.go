@@ -105,7 +105,7 @@ func (n *Node) describe(c *container) api.Container {
 	if !c.started.IsZero() {
 		d.Status = "running"
 	}
-	if owner := c.addressOwner(); owner != nil {
+	if owner := c.addressOwner(); owner != nil && !(c.endpoint != nil && c.endpoint.gone) {
 		d.IP, d.MAC = owner.addr.Addr().String(), owner.mac.String()
 	}
 	return d
@@ -186,7 +186,7 @@ func (n *Node) inspect(_ http.ResponseWriter, _ *http.Request, c *container) (an
 	i.Config = api.InspectConfig{Hostname: d.Hostname, Tty: c.req.TTY, Env: c.req.Env, Cmd: d.Command, WorkingDir: c.req.Workdir}
 	i.HostConfig = api.InspectHostConfig{NetworkMode: d.Network, AutoRemove: true}
 	i.NetworkSettings.Networks = map[string]api.InspectNetwork{}
-	if owner := c.addressOwner(); owner != nil {
+	if owner := c.addressOwner(); owner != nil && d.IP != "" {
 		net := api.InspectNetwork{
 			NetworkID: defaultName, IPAddress: d.IP, IPPrefixLen: owner.addr.Bits(), MacAddress: d.MAC,
 			Gateway:              n.network().Config().Gateway.Addr().String(),

@@ -110,6 +110,7 @@ type endpoint struct {
 	index   int    // inside
 	netns   uint64 // inode
 	members int    // guarded by Node.mu
+	gone    bool   // the interface was removed from inside; guarded by Node.mu
 }
 
 // A statusError is an error with the HTTP status it is answered with.

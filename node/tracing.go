@@ -134,6 +134,9 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 		if c.addressOwner() == nil {
 			return nil, fail(http.StatusConflict, "container %s has no port: its network is %s", c.name, c.networkName())
 		}
+		if n.describe(c).IP == "" {
+			return nil, fail(http.StatusConflict, "container %s has no port any more: its interface was removed from inside", c.name)
+		}
 		only = c.addressOwner().number
 	}
 	w, err := n.tracing.watch()

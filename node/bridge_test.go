@@ -175,7 +175,8 @@ func TestTextbookWire(t *testing.T) {
 }
 
 // TestSharedLink: who joins a container's namespace has its address, and the
-// link stays until the last of them has ended.
+// link stays until the last of them has ended, under the name of one who is
+// there.
 func TestSharedLink(t *testing.T) {
 	lab.NoLeaks(t)
 	r := serve(t)
@@ -187,7 +188,7 @@ func TestSharedLink(t *testing.T) {
 	}
 	xInit.die()
 	r.gone("x")
-	if p := r.ports(); len(p) != 1 || p[0].Container != "x" || p[0].IP != "172.17.0.2" {
+	if p := r.ports(); len(p) != 1 || p[0].Container != "guest" || p[0].IP != "172.17.0.2" {
 		t.Errorf("%+v", p)
 	}
 	if next := r.create(api.CreateRequest{}); next.Link.Address != "172.17.0.3/16" {

@@ -57,6 +57,7 @@ func TestCommands(t *testing.T) {
 	inspect.NetworkSettings.IPAddress = "172.17.0.2"
 	inspect.NetworkSettings.Networks = map[string]api.InspectNetwork{"default": {}}
 	answers := map[string]any{
+		"GET /v1/version":                             api.VersionInfo{API: api.Version},
 		"GET /v1/containers":                          []api.Container{{ID: testID, Name: "web"}},
 		"GET /v1/containers/web":                      inspect,
 		"GET /v1/containers/db":                       api.Error{Message: "No such container: db"},

@@ -38,7 +38,7 @@ func TestNodeKilled(t *testing.T) {
 		}
 	}
 	follower := n.background("logs", "-f", "quiet")
-	tracer := n.background("trace")
+	tracer := n.background("trace", "quiet") // without a name it would start another node
 	killed := time.Now()
 	kill(t, n.nodePid(), syscall.SIGKILL)
 

@@ -205,9 +205,9 @@ func TestCreateRefuses(t *testing.T) {
 		want string
 	}{
 		{api.CreateRequest{}, "no command; say what to run: `fairlead run -it -- sh`"},
-		{api.CreateRequest{Command: sh, Name: "my web"}, "Invalid container name (my web), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"},
-		{api.CreateRequest{Command: sh, Name: "-web"}, "Invalid container name (-web), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"},
-		{api.CreateRequest{Command: sh, Name: "../web"}, "Invalid container name (../web), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"},
+		{api.CreateRequest{Command: sh, Name: "my web"}, "Invalid container name (my web), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most"},
+		{api.CreateRequest{Command: sh, Name: "-web"}, "Invalid container name (-web), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most"},
+		{api.CreateRequest{Command: sh, Name: "../web"}, "Invalid container name (../web), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most"},
 		{api.CreateRequest{Command: sh, Name: "web"}, `Conflict. The container name "/web" is already in use by container "` + web.ID[:12] +
 			"\". Stop it with `fairlead stop web`, or choose another name."},
 		{api.CreateRequest{Command: sh, Hostname: "my web"}, `invalid hostname "my web": at most 63 characters without blanks`},

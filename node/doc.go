@@ -31,7 +31,8 @@
 //	node.go        Serve: start to end of the process
 //	home.go        the node directory and its locks
 //	start.go       Ensure: the other side of starting
-//	registry.go    containers: create, find, end
+//	registry.go    containers: find, follow, end
+//	create.go      what a container may be called, have and ask for
 //	attach.go      what arrives as descriptors
 //	files.go       a container's files below the node directory
 //	server.go      the control socket, its routes and peer check

@@ -1,20 +1,15 @@
 package node
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"net/http"
 	"net/netip"
-	"os"
-	"regexp"
 	"sort"
 	"strings"
 	"time"
-	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -128,50 +123,6 @@ func fail(status int, format string, args ...any) error {
 	return statusError{status, fmt.Errorf(format, args...)}
 }
 
-var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
-
-// create reserves what a container needs: name, number, address, files.
-func (n *Node) create(req api.CreateRequest) (c *container, err error) {
-	if len(req.Command) == 0 && req.Foreign == "" {
-		return nil, fail(http.StatusBadRequest, "no command; say what to run: `fairlead run -it -- sh`")
-	}
-	c = &container{
-		id: newID(), req: req, created: time.Now(), client: -1, pidfd: -1, exit: 137, done: make(chan struct{}),
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.isLeaving() {
-		return nil, errLeaving
-	}
-	c.net = n.net
-	if most, _, limit := share(); len(n.containers) >= maxContainers {
-		return nil, fail(http.StatusConflict, "this node has %d containers, which is all it can have", len(n.containers))
-	} else if len(n.containers) >= most {
-		return nil, fail(http.StatusConflict, "this node has %d containers, and no descriptors for more: start it with a higher `ulimit -n`, which is %d", len(n.containers), limit)
-	}
-	if err := n.nameLocked(c); err != nil {
-		return nil, err
-	}
-	if err := n.modeLocked(c); err != nil {
-		return nil, err
-	}
-	if err := n.addressLocked(c); err != nil {
-		return nil, err
-	}
-	if err := n.makeFiles(c); err != nil {
-		c.files.remove()
-		c.net.Release(c.addr.Addr())
-		return nil, err
-	}
-	if c.share != nil {
-		c.share.files.holders++ // its files are c's, too
-	}
-	c.number = n.ids.take()
-	n.containers[c.id] = c
-	c.forget = time.AfterFunc(lookEvery, func() { n.reconsider(c) })
-	return c, nil
-}
-
 // reconsider takes a reservation back when nothing will come of it any more.
 func (n *Node) reconsider(c *container) {
 	n.mu.Lock()
@@ -213,196 +164,6 @@ func (c *container) dropClientLocked() {
 		_ = unix.Close(c.client)
 		c.client = -1
 	}
-}
-
-func (n *Node) nameLocked(c *container) error {
-	c.name, c.hostname = c.req.Name, c.req.Hostname
-	if c.name == "" {
-		c.name = n.inventNameLocked(c.id)
-	}
-	if !validName.MatchString(c.name) {
-		return fail(http.StatusBadRequest, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", c.name)
-	}
-	for _, other := range n.containers {
-		if other.name == c.name {
-			return fail(http.StatusConflict, "Conflict. The container name %q is already in use by container %q. "+
-				"Stop it with `fairlead stop %s`, or choose another name.", "/"+c.name, other.id[:12], c.name)
-		}
-	}
-	if c.hostname == "" {
-		c.hostname = c.id[:12]
-	}
-	if len(c.hostname) > 63 || strings.ContainsFunc(c.hostname, notInHostname) {
-		return fail(http.StatusBadRequest, "invalid hostname %q: at most 63 characters without blanks", c.hostname)
-	}
-	return nil
-}
-
-// notInHostname are the characters that would mean something else in a hosts
-// file or on a terminal.
-func notInHostname(r rune) bool {
-	return unicode.IsSpace(r) || unicode.IsControl(r) || r == '/' || r == '#'
-}
-
-// modeLocked reads --network. What contradicts the mode is refused in Docker's
-// words.
-func (n *Node) modeLocked(c *container) error {
-	network, of, shares := strings.Cut(c.req.Network, ":")
-	switch {
-	case c.req.Foreign != "":
-		c.mode = modeForeign
-		if !isDefault(c.req.Network) {
-			return noNetwork(c.req.Network)
-		}
-		return nil
-	case shares && network == "container":
-		c.mode = modeShared
-	case shares:
-		return fail(http.StatusBadRequest, "network %q: only container:NAME takes a name behind a colon", c.req.Network)
-	case isDefault(network):
-		c.mode = modeBridge
-		return nil
-	case network == "none":
-		c.mode = modeNone
-	case network == "host":
-		c.mode = modeHost
-	default:
-		return noNetwork(network)
-	}
-	if c.req.IP != "" {
-		return fail(http.StatusBadRequest, "invalid network config: user specified IP address is supported on a network only, not with --network %s", c.req.Network)
-	}
-	if c.req.MAC != "" {
-		return fail(http.StatusBadRequest, "conflicting options: mac-address and the network mode; leave out --mac, or --network %s", c.req.Network)
-	}
-	if c.req.Hostname != "" && c.mode != modeNone {
-		return fail(http.StatusBadRequest, "conflicting options: hostname and the network mode; leave out --hostname, or --network %s", c.req.Network)
-	}
-	if len(c.req.Options) > 0 {
-		return fail(http.StatusBadRequest, "conflicting options: --opt and the network mode; with --network %s there is no link to set up", c.req.Network)
-	}
-	if c.mode == modeHost {
-		c.hostname, _ = os.Hostname() // it only fails without a kernel
-	}
-	if c.mode != modeShared {
-		return nil
-	}
-	x, err := n.findLocked(of)
-	if err != nil {
-		return err
-	}
-	if !x.running || x.pidfd < 0 {
-		return fail(http.StatusConflict, "cannot join network of a non running container: %s", of)
-	}
-	if x.mode == modeHost {
-		return fail(http.StatusBadRequest, "container %s has no network namespace of its own (--network %s); join that one instead", x.name, x.req.Network)
-	}
-	c.door, c.share, c.hostname = x, x, x.hostname
-	if x.share != nil {
-		c.share = x.share
-	}
-	return nil
-}
-
-// isDefault reports whether a name is one of the default network's: what it is
-// called without a word, by us and by Docker.
-func isDefault(name string) bool { return name == "" || name == defaultName || name == "bridge" }
-
-func noNetwork(name string) error {
-	return fail(http.StatusNotFound, "network %s not found; the network of this node is %q", name, defaultName)
-}
-
-func (n *Node) addressLocked(c *container) error {
-	if c.mode != modeBridge && c.mode != modeForeign {
-		return nil
-	}
-	for key, value := range c.req.Options {
-		if _, err := linkOption(key, value); err != nil {
-			return err
-		}
-	}
-	var want netip.Addr
-	if c.req.IP != "" {
-		var err error
-		if want, err = netip.ParseAddr(c.req.IP); err != nil || !want.Is4() {
-			return fail(http.StatusBadRequest, "invalid IPv4 address: %s", c.req.IP)
-		}
-	}
-	var mac packet.MAC
-	if c.req.MAC != "" {
-		var err error
-		if mac, err = packet.ParseMAC(c.req.MAC); err != nil || mac.IsGroup() || mac.IsZero() {
-			return fail(http.StatusBadRequest, "invalid MAC address %q: six bytes such as 02:42:ac:11:00:02, the first one even", c.req.MAC)
-		}
-	}
-	addr, err := c.net.Reserve(want)
-	if err != nil {
-		if other := n.ownerLocked(want); other != nil {
-			err = fmt.Errorf("%w by container %s", err, other.name)
-		}
-		return statusError{http.StatusConflict, err}
-	}
-	if mac.IsZero() {
-		mac = packet.MACFromIPv4(addr.Addr())
-		if n.macFreeLocked(mac) != nil { // somebody took it by hand
-			mac = packet.MAC{0x02, 0x42}
-			_, _ = hex.Decode(mac[2:], []byte(c.id[:8])) // an id is hexadecimal
-		}
-	}
-	c.addr, c.mac = addr, mac
-	if err := n.macFreeLocked(mac); err != nil {
-		c.net.Release(addr.Addr())
-		return err
-	}
-	return nil
-}
-
-// ownerLocked is the container that has an address, nil when it is nobody's.
-func (n *Node) ownerLocked(addr netip.Addr) *container {
-	for _, c := range n.containers {
-		if owner := c.addressOwner(); owner != nil && owner.addr.Addr() == addr {
-			return owner
-		}
-	}
-	return nil
-}
-
-// macFreeLocked refuses a MAC another station of the segment has: two ports
-// with one MAC take each other's frames.
-func (n *Node) macFreeLocked(mac packet.MAC) error {
-	if mac == n.net.GatewayMAC() {
-		return fail(http.StatusConflict, "MAC address %s is the gateway's", mac)
-	}
-	for _, other := range n.containers {
-		if other.mac == mac || other.endpoint != nil && other.endpoint.owner.mac == mac {
-			return fail(http.StatusConflict, "MAC address %s is already in use by container %s", mac, other.name)
-		}
-	}
-	return nil
-}
-
-// linkOption reads one --opt of a container.
-func linkOption(key, value string) (bool, error) {
-	if key != "offload" && key != "isolated" {
-		return false, fail(http.StatusBadRequest, "unknown option %q; a container's link has offload and isolated", key)
-	}
-	switch value {
-	case "on":
-		return true, nil
-	case "off":
-		return false, nil
-	}
-	return false, fail(http.StatusBadRequest, "option %s: %q is neither on nor off", key, value)
-}
-
-// option reads a link option that was checked before.
-func (c *container) option(key string, otherwise bool) bool {
-	value, ok := c.req.Options[key]
-	if !ok {
-		return otherwise
-	}
-	on, _ := linkOption(key, value)
-	return on
 }
 
 // giveBackLocked returns what a container reserved beside its name.
@@ -545,12 +306,6 @@ func (n *Node) signal(c *container, sig unix.Signal) error {
 		return unix.PidfdSendSignal(c.pidfd, sig, nil, 0)
 	}
 	return c.channel.Send(&box.Message{Signal: int(sig)})
-}
-
-func newID() string {
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails
-	return hex.EncodeToString(b[:])
 }
 
 // An idSpace hands out container numbers: a dense index and a generation.

@@ -462,7 +462,7 @@ func (w *world) oneFrame() {
 
 // breakEgress has one egress of the frame fail now and then.
 func (w *world) breakEgress(o outcome) *end {
-	if len(o.egress) == 0 || w.rng.IntN(20) > 0 {
+	if len(o.egress) == 0 || w.rng.IntN(8) > 0 {
 		return nil
 	}
 	e := w.ends[o.egress[w.rng.IntN(len(o.egress))]]

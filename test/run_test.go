@@ -248,7 +248,7 @@ func TestRunLeavesNothing(t *testing.T) {
 func TestRunTerminal(t *testing.T) {
 	n := newNode(t)
 	n.start("c")
-	for _, args := range [][]string{{"run", "-it", "--", "sh"}, {"exec", "-it", "c", "sh"}} {
+	for _, args := range [][]string{{"run", "-it", "-e", "PS1=> ", "--", "sh"}, {"exec", "-it", "-e", "PS1=> ", "c", "sh"}} {
 		t.Run(args[0], func(t *testing.T) {
 			cmd := n.command(t.Context(), args...)
 			terminal, err := pty.StartWithAttrs(cmd, &pty.Winsize{Rows: 33, Cols: 99}, &syscall.SysProcAttr{Setsid: true, Setctty: true})
@@ -281,8 +281,11 @@ func TestRunTerminal(t *testing.T) {
 				t.Fatal(err)
 			}
 			step("until [ \"$(stty size)\" = '22 77' ]; do sleep 0.05; done; echo resized-$((1+2))\n", "resized-3")
-			step("echo begin-$((1+3)); sleep 1000\n", "begin-4")
-			step("\x03echo alive-$((1+4))\n", "alive-5")
+			// Once tr has answered it is there; before that Ctrl-C would be the
+			// shell's.
+			step("tr a-z A-Z\nhello\n", "HELLO\r\n")
+			step("\x03", "^C\r\n> ")
+			step("echo alive-$((1+3))\n", "alive-4")
 			step("exit 7\n", "")
 			if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 7 {
 				t.Errorf("exit 7 ended with %v:\n%s", err, screen.String())

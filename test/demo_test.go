@@ -100,7 +100,7 @@ func TestDemoInterrupted(t *testing.T) {
 
 func noDemoFiles(t *testing.T) {
 	t.Helper()
-	if left, err := filepath.Glob(os.TempDir() + "/fairlead*"); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(os.TempDir() + "/fairlead-demo*"); err != nil || len(left) > 0 {
 		t.Errorf("the demo left %s (%v)", strings.Join(left, " "), err)
 	}
 }

@@ -32,6 +32,16 @@ func TestS16_None(t *testing.T) {
 	n.refuses("conflicting options: mac-address and the network mode", "run", "--net", "none", "--mac", "02:42:ac:11:00:09", "--", "true")
 }
 
+// A command that ends at once ends after the node has looked at its container.
+func TestS16_EndsAtOnce(t *testing.T) {
+	n := newNode(t)
+	n.start("x")
+	for range 10 {
+		n.run("run", "--net", "none", "--", "true")
+		n.run("run", "--net", "container:x", "--", "true")
+	}
+}
+
 func TestS16_Host(t *testing.T) {
 	lab.Need(t, "ip")
 	// So that there is something to see.

@@ -12,7 +12,8 @@
 //	                                 the node channel
 //	hands over {TAP, pidfd, node channel} -----------------------> adds a port,
 //	Release                          waits for the carrier <------ raises the carrier
-//	Started <---------- born ------- {started}: the command runs
+//	Started ----------- born ------> {go}: starts the command
+//	        <---------- born ------- {started}: the command runs
 //	Signal ------------ born ------> to the command <------------- {signal}, {exec}
 //	                                 reaps whatever ends
 //	                                 the command ends: {exit} ---> and the pidfd says so

@@ -25,7 +25,9 @@ const maxSessions = 64
 // one prepares and then reaps, two more listen on the channels.
 type container struct {
 	spec *Spec
-	born *Channel // to the client
+	born *Channel      // to the client
+	goes chan struct{} // closed when the client says go
+	goOn sync.Once
 	node *Channel // to the node
 	null int      // /dev/null, for whatever stdio is not the caller's
 	log  *logger  // of a detached container
@@ -44,7 +46,7 @@ func initMain() int {
 		fmt.Fprintf(os.Stderr, "%s: to be started by a client only: %v\n", initName, err)
 		return 125
 	}
-	c := &container{born: born, sessions: map[int]*Channel{}}
+	c := &container{born: born, goes: make(chan struct{}), sessions: map[int]*Channel{}}
 	if err := c.prepare(); err != nil {
 		failure := asFailure(explainInside(err))
 		_ = born.Send(&Message{Failure: failure}) // nobody left to tell when this fails
@@ -110,6 +112,7 @@ func (c *container) prepare() error {
 			return err
 		}
 	}
+	<-c.goes // whoever leaves or signals meanwhile ends us
 	return c.start()
 }
 
@@ -150,6 +153,9 @@ func (c *container) listen(ch *Channel, gone func()) {
 			c.signal(syscall.Signal(m.Signal))
 		case m.Exec != nil:
 			c.exec(m.Exec, fds)
+		case m.Go:
+			closeAll(fds)
+			c.goOn.Do(func() { close(c.goes) })
 		default:
 			closeAll(fds)
 		}

@@ -178,6 +178,9 @@ func (b *Box) ready(spec *Spec) error {
 // Started waits until the command runs. An error that is a *Failure has the
 // exit status that tells why it does not.
 func (b *Box) Started() error {
+	// Only now: a command that ends at once must not end before the node has
+	// looked at its container. An init that has failed already says so below.
+	_ = b.session.channel.Send(&Message{Go: true})
 	err := b.session.started(func(w string) { b.Warnings = append(b.Warnings, w) })
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("init ended with status %d before the command started", b.mustWait())

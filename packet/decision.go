@@ -9,11 +9,12 @@ const (
 	Unicast                // one copy, to Decision.Egress
 	Flood                  // a copy to every other port that may have one
 	Gateway                // ends at the gateway, which may originate an answer
+	Hold                   // waits for what Decision.HoldKey names, and is decided on again then
 
 	NumVerdicts = iota
 )
 
-var verdictNames = [NumVerdicts]string{"drop", "unicast", "flood", "gateway"}
+var verdictNames = [NumVerdicts]string{"drop", "unicast", "flood", "gateway", "hold"}
 
 func (v Verdict) String() string { return name(verdictNames[:], int(v)) }
 
@@ -27,21 +28,77 @@ const (
 	LearnRefresh                 // known here, its age is due
 )
 
-// An Origin names a frame the gateway makes in answer to one it got.
+// An Origin names a frame the router makes because of one it got.
 type Origin uint8
 
 const (
-	OriginNone           Origin = iota
-	OriginARPReply              // RFC 826
-	OriginEchoReply             // RFC 792 type 0
-	OriginNetUnreachable        // RFC 792 type 3 code 0
+	OriginNone            Origin = iota
+	OriginARPReply               // RFC 826
+	OriginEchoReply              // RFC 792 type 0
+	OriginNetUnreachable         // RFC 792 type 3 code 0
+	OriginHostUnreachable        // RFC 792 type 3 code 1
+	OriginProtoUnreachable       // RFC 792 type 3 code 2
+	OriginPortUnreachable        // RFC 792 type 3 code 3
+	OriginFragNeeded             // RFC 1191: type 3 code 4, with Decision.MTU
+	OriginProhibited             // RFC 1812: type 3 code 13
+	OriginTimeExceeded           // RFC 792 type 11 code 0
+	OriginReset                  // RFC 9293 3.10.7.1: a TCP reset
+	OriginARPRequest             // RFC 826: who has the next hop? asked at Decision.To
 
 	NumOrigins = iota
 )
 
-var originNames = [NumOrigins]string{"", "ARP reply", "echo reply", "ICMP net unreachable"}
+var originNames = [NumOrigins]string{"", "ARP reply", "echo reply", "ICMP net unreachable", "ICMP host unreachable",
+	"ICMP protocol unreachable", "ICMP port unreachable", "ICMP fragmentation needed", "ICMP administratively prohibited",
+	"ICMP time exceeded", "TCP reset", "ARP request"}
 
 func (o Origin) String() string { return name(originNames[:], int(o)) }
+
+// IsICMPError reports whether the frame is an ICMP error about the other.
+func (o Origin) IsICMPError() bool { return OriginNetUnreachable <= o && o <= OriginTimeExceeded }
+
+// A Place is a port on some network of the node. Uplinks are networks of one
+// port in this sense. The zero Place is nowhere.
+type Place struct {
+	Network NetworkID
+	Port    PortID
+}
+
+// A NATKind says by which kind of rule a connection is translated.
+type NATKind uint8
+
+const (
+	NATNone       NATKind = iota // not translated
+	NATMasquerade                // source → the uplink's address
+	NATPublish                   // destination → the container behind a published port
+	NATHairpin                   // both: a container meets a published port from inside
+	NATOneToOne                  // an outside address of the container's own
+
+	NumNATKinds = iota
+)
+
+var natNames = [NumNATKinds]string{"none", "masquerade", "publish", "hairpin", "one-to-one"}
+
+func (k NATKind) String() string { return name(natNames[:], int(k)) }
+
+// A Translation is what NAT does to one packet.
+type Translation struct {
+	Kind  NATKind
+	Reply bool // the packet belongs to the answering direction of its flow
+	New   bool // the flow does not exist yet: applying the decision makes it
+	// Quoted is set on an ICMP error that concerns the flow: Before and After
+	// are the tuple of the packet it quotes, and its own addresses follow.
+	Quoted bool
+
+	// Flow is the number of the flow; valid unless New.
+	Flow uint32
+	// Rule is the number of the rule the flow was made by.
+	Rule uint32
+
+	// Before and After are the packet's tuple on either side. They are equal
+	// when the flow is tracked and not translated.
+	Before, After Tuple
+}
 
 // A Decision is all that forwarding has to say of one frame. Deciding reads
 // tables and fills a Decision; it changes nothing. Carrying it out is the
@@ -51,8 +108,9 @@ type Decision struct {
 	Verdict Verdict
 	Reason  Reason // why; never OK once decided
 
-	// Egress is where a Unicast frame goes.
-	Egress PortID
+	// Egress is where a Unicast frame goes: a port of the frame's own network,
+	// or with Routed of any.
+	Egress Place
 
 	// ToGateway is set on a flooded frame that the gateway hears as well.
 	ToGateway bool
@@ -64,8 +122,31 @@ type Decision struct {
 	// its neighbour table.
 	Neighbour bool
 
-	// Originate is what the gateway sends in answer, at the port it came from.
+	// Originate is what the router sends because of the frame: to the port it
+	// came from, an ARP request to To.
 	Originate Origin
+
+	// Routed is set on a frame the router passes on, with all that follows. A
+	// flooded frame may be Routed too: its copy for the gateway is then.
+	Routed bool
+
+	// SrcMAC and DstMAC are those of the frame on the next link.
+	SrcMAC, DstMAC MAC
+	// NextHop is who has DstMAC: the destination, or the router behind the uplink.
+	NextHop Addr
+	// Route is the number of the route taken, as `show routes` counts them.
+	Route uint16
+	// MTU is that of the next link: with OriginFragNeeded what the sender is
+	// told; else, when it is not zero, the packet is cut into fragments of it.
+	MTU uint16
+	// NAT is the translation of the packet.
+	NAT Translation
+
+	// To is where an ARP request goes.
+	To Place
+	// HoldKey names what a held frame waits for, on the whole node. A flooded
+	// frame is never held; its copy for the gateway is lost then.
+	HoldKey uint64
 }
 
 // Refuse turns the decision into a drop for reason r.

@@ -40,10 +40,28 @@ const (
 	FloodLimit
 	Oversize
 
-	// 5 gateway.
+	// 5 gateway, in the order of its steps.
 	ForGateway
 	NotUnderstood
-	NoUplink
+	NotForUs
+	Martian
+	Refused
+	TTLExceeded
+	Routed
+	NotTranslatable
+	NoFlow
+	Filtered
+	FlowBudget
+	FlowTableFull
+	PortsExhausted
+	FirstFragment
+	FragmentOrphan
+	BadQuote
+	NoRoute
+	FragNeeded
+	NextHop
+	HostUnreachable
+	HoldFull
 
 	// 6 emit: why a copy did not reach its egress.
 	EgressDown
@@ -112,8 +130,41 @@ var reasons = [NumReasons]reasonText{
 	ForGateway: {"for-gateway", "The frame is addressed to the gateway itself.", ""},
 	NotUnderstood: {"not-understood", "The gateway got a frame it has no use for.",
 		"Nothing: the gateway answers ARP and ping, and routes IPv4."},
-	NoUplink: {"no-uplink", "The destination is outside and the network has no way out.",
-		"Nothing yet: this network connects containers with one another only."},
+	NotForUs: {"not-for-us", "A packet from outside is for an address that is not the uplink's; networks of containers cannot be entered by their own addresses.",
+		"Publish the port: `fairlead publish NAME HOST:CONTAINER`."},
+	Martian: {"martian", "The source or destination is an address no router may pass on: 0/8, 127/8, 240/4, a group, a broadcast (RFC 1812 5.3.7).",
+		"Look at the sender's address and routes."},
+	Refused: {"refused", "Nothing is published at this address and port, so the connection is refused as a host does it.",
+		"Publish the port: `fairlead publish NAME HOST:CONTAINER`."},
+	TTLExceeded: {"ttl-exceeded", "The time to live is used up (RFC 1812 5.3.1); the sender is told, which is how traceroute works.",
+		"If nobody traces a route: look for a loop in the routes."},
+	Routed: {"routed", "The packet is passed on by the routing table.", ""},
+	NotTranslatable: {"not-translatable", "NAT knows the ports of TCP, UDP and ICMP echo; this protocol has none it could translate.",
+		"Use TCP or UDP, for example a tunnel over UDP."},
+	NoFlow: {"no-flow", "The packet belongs to a connection this node does not know, and is none that begins one.",
+		"Nothing: the sender is told to begin again."},
+	Filtered: {"filtered", "The port is in use by a connection of a container, and this sender is not who the container talks to (RFC 4787 REQ-8).",
+		"Publish the port if it is meant to be reached: `fairlead publish NAME HOST:CONTAINER`."},
+	FlowBudget: {"flow-budget", "The container has as many connections as it may have at once.",
+		"Find out what opens them with `fairlead show flows`, or raise it: `fairlead up --opt flows-per-container=N`."},
+	FlowTableFull: {"flow-table-full", "The node has as many connections as its table holds.",
+		"Find out what opens them with `fairlead show flows`, or raise it: `fairlead up --opt flows=N`."},
+	PortsExhausted: {"ports-exhausted", "No port of the uplink's address is left for another connection of this container.",
+		"Find out what opens them with `fairlead show flows`, or give the network a second uplink."},
+	FirstFragment: {"first-fragment", "A later fragment waits for the first one, which has the ports.", ""},
+	FragmentOrphan: {"fragment-orphan", "The first fragment of the datagram did not come in time, or was refused.",
+		"Look for packet loss, or send smaller datagrams."},
+	BadQuote: {"bad-quote", "An ICMP error quotes a packet that belongs to no known connection, or not enough of it.",
+		"Nothing: an error about a connection that has ended, or a forged one."},
+	NoRoute: {"no-route", "The routing table has no way to the destination.",
+		"Give the network an uplink: `fairlead network set NET --uplink tap:NAME,ip=ADDRESS/LENGTH,gw=ADDRESS`."},
+	FragNeeded: {"frag-needed", "The packet is larger than the next link's MTU and may not be cut; the sender is told the MTU (RFC 1191).",
+		"Nothing: the sender sends smaller packets from now on."},
+	NextHop: {"next-hop", "The packet waits until the next hop has said its MAC (RFC 826).", ""},
+	HostUnreachable: {"host-unreachable", "The next hop does not answer ARP.",
+		"Look whether it is up, and whether the uplink's address and gateway are right: `fairlead show routes`."},
+	HoldFull: {"hold-full", "As many packets wait for ARP or a first fragment as there is room for, or this one is too large to be kept.",
+		"Nothing: the sender repeats it."},
 
 	EgressDown: {"egress-down", "The interface at the other end is down.",
 		"Set it up in the container: `ip link set eth0 up`."},

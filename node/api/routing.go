@@ -1,0 +1,102 @@
+package api
+
+// NATRule is one line of GET /v1/nat, in the order the rules are tried.
+type NATRule struct {
+	Number  int    `json:"number"` // stays the rule's while it exists; a trace names it
+	Network string `json:"network"`
+	// Kind is none (what stays inside is not rewritten), masquerade, publish,
+	// hairpin or one-to-one.
+	Kind string `json:"kind"`
+
+	// What the first packet of a connection has to be like. 0.0.0.0/0 and an
+	// empty uplink are any.
+	Proto       string `json:"proto"` // all, tcp, udp, icmp
+	Source      string `json:"source"`
+	Destination string `json:"destination"`
+	Port        uint16 `json:"port,omitempty"` // its destination port; 0 is any
+	In          string `json:"in,omitempty"`   // uplink it comes from
+	Out         string `json:"out,omitempty"`  // uplink it leaves by
+
+	// To is what the rule writes: of a masquerade and a hairpin the new source
+	// address, else the new destination.
+	To        string `json:"to,omitempty"`
+	ToPort    uint16 `json:"to_port,omitempty"`
+	Container string `json:"container,omitempty"` // whose published port or address it is
+
+	Mappings int    `json:"mappings"` // outside ports it holds at the moment
+	Flows    uint64 `json:"flows"`    // connections made by it, ended ones included
+	Packets  uint64 `json:"packets"`  // in both directions
+	Bytes    uint64 `json:"bytes"`
+}
+
+// Flow is one line of GET /v1/flows: a tracked connection.
+type Flow struct {
+	Number    uint32  `json:"number"`
+	Proto     string  `json:"proto"` // tcp, udp, icmp
+	State     string  `json:"state,omitempty"`
+	TTL       float64 `json:"ttl_seconds"` // until it is forgotten, if nothing comes
+	Kind      string  `json:"kind"`        // as NATRule.Kind
+	Rule      int     `json:"rule,omitempty"`
+	Network   string  `json:"network"`
+	Uplink    string  `json:"uplink,omitempty"`
+	Container string  `json:"container"`
+	Unreplied bool    `json:"unreplied"` // nothing has come back yet
+	Assured   bool    `json:"assured"`   // both ends have shown that they mean it
+
+	// Original is the direction of the first packet, Reply that of the answers,
+	// each as it is before it is translated.
+	Original FlowHalf `json:"original"`
+	Reply    FlowHalf `json:"reply"`
+}
+
+// FlowHalf is one direction of a flow.
+type FlowHalf struct {
+	Source          string `json:"source"`
+	Destination     string `json:"destination"`
+	SourcePort      uint16 `json:"source_port"` // of ICMP both ports are the identifier
+	DestinationPort uint16 `json:"destination_port"`
+	Packets         uint64 `json:"packets"`
+	Bytes           uint64 `json:"bytes"`
+}
+
+// FilterRule is one line of GET /v1/rules: what may pass. Rules are listed in
+// the order of the packet's path; the first one that fits decides.
+type FilterRule struct {
+	Network string `json:"network"`
+	// Chain is the step of the path: guard, admit, forward, inbound.
+	Chain  string `json:"chain"`
+	Target string `json:"target"` // accept, drop, or reject: the sender is told
+
+	Proto       string `json:"proto"` // all, tcp, udp, icmp
+	Source      string `json:"source"`
+	Destination string `json:"destination"`
+	Port        uint16 `json:"port,omitempty"`
+	In          string `json:"in,omitempty"`  // container or uplink
+	Out         string `json:"out,omitempty"` // container or uplink
+	// Match is what else has to be so, in words.
+	Match string `json:"match,omitempty"`
+	// Reason is the drop reason the rule counts under, as in GET /v1/drops.
+	Reason string `json:"reason,omitempty"`
+
+	Packets uint64 `json:"packets"`
+	// Bytes is missing where only frames are counted: what was dropped.
+	Bytes *uint64 `json:"bytes,omitempty"`
+}
+
+// IPRoute is one line of GET /v1/routes, most specific first.
+type IPRoute struct {
+	Number      int    `json:"number"` // as a trace names it
+	Network     string `json:"network"`
+	Destination string `json:"destination"` // 0.0.0.0/0 is the default route
+	Via         string `json:"via,omitempty"`
+	Dev         string `json:"dev"`   // the network itself or an uplink
+	Kind        string `json:"kind"`  // network, or the uplink's: tap, if
+	Scope       string `json:"scope"` // link: reached directly; global: by way of Via
+	Source      string `json:"source,omitempty"`
+	MTU         int    `json:"mtu"`
+	// State is up, or why the route is not used: no-address, down.
+	State string `json:"state"`
+	// NextHop is the MAC of Via, once it has been asked for.
+	NextHop string `json:"next_hop,omitempty"`
+	Packets uint64 `json:"packets"`
+}

@@ -17,10 +17,8 @@ const quoteMax = 576 - packet.IPv4MinLen - packet.ICMPLen
 const ttl = 64
 
 // Apply carries out what Route decided of f: it takes the sender into the
-// neighbour table and, when an answer is due, writes it into buf (at least
-// packet.MaxFrame bytes, owned by the caller) and returns its length, else 0.
-// f and its bytes are left as they are.
-func (g *Gateway) Apply(f *packet.Frame, d *packet.Decision, buf []byte) int {
+// neighbour table and sends the answer, if one is due.
+func (g *Gateway) Apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
 	if d.Neighbour {
 		a := packet.ARP(f.Ether()[f.L3:])
 		g.mu.Lock()
@@ -29,16 +27,22 @@ func (g *Gateway) Apply(f *packet.Frame, d *packet.Decision, buf []byte) int {
 		})
 		g.mu.Unlock()
 	}
+	n := 0
 	switch d.Originate {
 	case packet.OriginARPReply:
-		return g.arpReply(f, buf)
+		n = g.arpReply(f, out.Room())
 	case packet.OriginEchoReply:
-		return g.echoReply(f, buf)
+		n = g.echoReply(f, out.Room())
 	case packet.OriginNetUnreachable:
-		return g.unreachable(f, buf, packet.ICMPNetUnreachable)
+		n = g.unreachable(f, out.Room(), packet.ICMPNetUnreachable)
 	}
-	return 0
+	if n > 0 {
+		out.Originate(packet.Place{Network: f.Network, Port: f.Port}, n)
+	}
 }
+
+// Tick does what is due: nothing so far.
+func (g *Gateway) Tick(int64, packet.Out) {}
 
 // reply copies the first n bytes of the frame, counted from its Ethernet
 // header, behind a virtio-net header that asks for nothing, and turns the

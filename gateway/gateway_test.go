@@ -307,7 +307,7 @@ func TestNetUnreachable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			d, answer := r.send(1, b)
-			if d.Verdict != packet.Drop || d.Reason != packet.NoUplink || d.Originate != packet.OriginNetUnreachable {
+			if d.Verdict != packet.Drop || d.Reason != packet.NoRoute || d.Originate != packet.OriginNetUnreachable {
 				t.Fatalf("decided %+v", d)
 			}
 			f := r.frame(1, b)
@@ -354,7 +354,7 @@ func TestNoErrorAbout(t *testing.T) {
 		frames[name] = message(kind)
 	}
 	for name, b := range frames {
-		if d, answer := r.send(1, b); d.Verdict != packet.Drop || d.Reason != packet.NoUplink || answer != nil {
+		if d, answer := r.send(1, b); d.Verdict != packet.Drop || d.Reason != packet.NoRoute || answer != nil {
 			t.Errorf("about %s: decided %+v, answered % x", name, d, answer)
 		}
 	}
@@ -380,7 +380,7 @@ func TestErrorsAreRateLimited(t *testing.T) {
 	r := newRig(t)
 	answers := func(port packet.PortID, n int) (answered int) {
 		for range n {
-			if d, answer := r.send(port, packettest.UDP(alice, outside, 1, 2, nil)); d.Reason != packet.NoUplink {
+			if d, answer := r.send(port, packettest.UDP(alice, outside, 1, 2, nil)); d.Reason != packet.NoRoute {
 				t.Fatalf("decided %+v", d)
 			} else if answer != nil {
 				answered++
@@ -491,7 +491,8 @@ func TestAllocations(t *testing.T) {
 			f.Time += 2e9 // a neighbour is due, a rate has recovered
 			d = lookedUp(f, false)
 			r.gw.Route(f, &d)
-			r.gw.Apply(f, &d, r.buf)
+			r.out.buf = r.buf
+			r.gw.Apply(f, &d, &r.out)
 		}); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
@@ -549,6 +550,6 @@ func BenchmarkEcho(b *testing.B) {
 	for b.Loop() {
 		d := lookedUp(f, false)
 		r.gw.Route(f, &d)
-		r.gw.Apply(f, &d, r.buf)
+		r.gw.Apply(f, &d, &out{buf: r.buf})
 	}
 }

@@ -34,6 +34,7 @@ type rig struct {
 	gw  *Gateway
 	now int64
 	buf []byte
+	out out
 }
 
 func newRig(t testing.TB) *rig {
@@ -89,7 +90,9 @@ func (r *rig) send(port packet.PortID, b []byte) (packet.Decision, []byte) {
 func (r *rig) apply(f *packet.Frame, d *packet.Decision) []byte {
 	r.t.Helper()
 	before, decided := f.Clone(nil), *d
-	n := r.gw.Apply(f, d, r.buf)
+	r.out = out{buf: r.buf}
+	r.gw.Apply(f, d, &r.out)
+	n := r.out.n
 	if !reflect.DeepEqual(*f, before) || *d != decided {
 		r.t.Error("applying has changed the frame or the decision")
 	}
@@ -101,6 +104,18 @@ func (r *rig) apply(f *packet.Frame, d *packet.Decision) []byte {
 	}
 	return bytes.Clone(r.buf[:n])
 }
+
+// An out is a packet.Out that keeps the last frame.
+type out struct {
+	buf []byte
+	n   int
+	to  packet.Place
+}
+
+func (o *out) Room() []byte                     { return o.buf }
+func (o *out) Originate(to packet.Place, n int) { o.to, o.n = to, n }
+func (o *out) Resume(uint64)                    {}
+func (o *out) Wake(packet.NetworkID, int64)     {}
 
 // checkAnswer holds what is true of every answer.
 func checkAnswer(t testing.TB, f *packet.Frame, answer []byte) *packet.Frame {

@@ -76,7 +76,7 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 	// 5.2 TTL  5.3 egress policy  5.4 NAT  5.5 MTU  5.6 next hop
 
 	// 5.7 uplink
-	refuse(d, packet.NoUplink)
+	refuse(d, packet.NoRoute)
 	if g.mayAnswerWithError(f, ip) {
 		d.Originate = packet.OriginNetUnreachable
 	}

@@ -32,18 +32,18 @@ const (
 type Origin uint8
 
 const (
-	OriginNone            Origin = iota
-	OriginARPReply               // RFC 826
-	OriginEchoReply              // RFC 792 type 0
-	OriginNetUnreachable         // RFC 792 type 3 code 0
-	OriginHostUnreachable        // RFC 792 type 3 code 1
-	OriginProtoUnreachable       // RFC 792 type 3 code 2
-	OriginPortUnreachable        // RFC 792 type 3 code 3
-	OriginFragNeeded             // RFC 1191: type 3 code 4, with Decision.MTU
-	OriginProhibited             // RFC 1812: type 3 code 13
-	OriginTimeExceeded           // RFC 792 type 11 code 0
-	OriginReset                  // RFC 9293 3.10.7.1: a TCP reset
-	OriginARPRequest             // RFC 826: who has the next hop? asked at Decision.To
+	OriginNone             Origin = iota
+	OriginARPReply                // RFC 826
+	OriginEchoReply               // RFC 792 type 0
+	OriginNetUnreachable          // RFC 792 type 3 code 0
+	OriginHostUnreachable         // RFC 792 type 3 code 1
+	OriginProtoUnreachable        // RFC 792 type 3 code 2
+	OriginPortUnreachable         // RFC 792 type 3 code 3
+	OriginFragNeeded              // RFC 1191: type 3 code 4, with Decision.MTU
+	OriginProhibited              // RFC 1812: type 3 code 13
+	OriginTimeExceeded            // RFC 792 type 11 code 0
+	OriginReset                   // RFC 9293 3.10.7.1: a TCP reset
+	OriginARPRequest              // RFC 826: who has the next hop? asked at Decision.To
 
 	NumOrigins = iota
 )
@@ -114,6 +114,9 @@ type Decision struct {
 
 	// ToGateway is set on a flooded frame that the gateway hears as well.
 	ToGateway bool
+	// AtGateway is set on every frame that reached the gateway (step 5), which
+	// has its part in applying the decision then.
+	AtGateway bool
 
 	// Learn is what the MAC table takes from the source address.
 	Learn Learning

@@ -64,6 +64,10 @@ type Frame struct {
 	// EtherType is IPv4 or IPv6.
 	Proto Proto
 	Flags Flags
+
+	// Resumed is set on a frame that was held and goes through the path again.
+	// It cannot be held once more.
+	Resumed bool
 }
 
 // Flags are what Parse notices on its way, one bit each.

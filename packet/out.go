@@ -13,8 +13,9 @@ type Out interface {
 	// Resume has the frames that are held under key go through the path again,
 	// soon after the call.
 	Resume(key uint64)
-	// Wake has Tick called at that time (the worker's clock) or sooner.
-	Wake(at int64)
+	// Wake has the Tick of a network called at that time (the worker's clock) or
+	// sooner.
+	Wake(n NetworkID, at int64)
 }
 
 // ARPKey is the Decision.HoldKey of packets that wait for the MAC of an IPv4

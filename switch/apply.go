@@ -3,9 +3,13 @@ package vswitch
 import "fairlead/packet"
 
 // A lane is what one worker carries along: the batch it reads into, the frames
-// staged for writing, and room for the frames the gateway originates. Switches
-// of one loop share it, because a worker gives one port its turn at a time.
+// staged for writing, and room for the frames gateways originate. Switches of
+// one loop share it, because a worker gives one port its turn at a time. To a
+// gateway it is the packet.Out.
 type lane struct {
+	lanes *Lanes
+	id    int // of the worker
+
 	batch  *packet.Batch
 	staged []staged
 	out    []*packet.Frame // scratch of flush
@@ -14,9 +18,21 @@ type lane struct {
 	// cannot see that a Gateway does not keep it, and would allocate one a frame.
 	decision packet.Decision
 
-	answers []packet.Frame // originated in this batch
-	room    []byte         // their bytes
-	used    int
+	// What a gateway that is called right now works for: counted is who its
+	// frames are counted for.
+	counted *counters
+	now     int64
+
+	answers    []packet.Frame // originated or cut in this batch
+	room       []byte         // their bytes
+	used       int
+	fragmenter packet.Fragmenter
+	segmenter  packet.Segmenter
+	segment    []byte // of a train that is cut
+
+	watching bool         // a timer looks after the frames this worker's ports hold
+	resumes  []uint64     // keys whose frames are to go on
+	resumed  []*heldFrame // scratch of resume
 }
 
 // staged is one copy of a frame on its way to a port, until the next flush.
@@ -25,13 +41,17 @@ type staged struct {
 	f  *packet.Frame
 }
 
-func newLane() *lane {
+func newLane(lanes *Lanes, id int) *lane {
 	return &lane{
+		lanes: lanes, id: id,
 		batch:   packet.NewBatch(),
 		staged:  make([]staged, 0, 2*packet.BatchFrames),
 		out:     make([]*packet.Frame, 0, 2*packet.BatchFrames),
 		answers: make([]packet.Frame, 0, packet.BatchFrames),
 		room:    make([]byte, 2*packet.MaxFrame),
+		segment: make([]byte, packet.MaxFrame),
+		resumes: make([]uint64, 0, maxHeld),
+		resumed: make([]*heldFrame, 0, maxHeld),
 	}
 }
 
@@ -41,30 +61,95 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 	if d.Learn != packet.LearnNothing {
 		s.macs.learn(macKey(f, packet.Ethernet(f.Ether()).Src()), in.id, f.Time)
 	}
-	switch d.Verdict {
-	case packet.Unicast:
-		in.n.unicast.Add(1)
-		ln.stage(ports.find(d.Egress), f)
-	case packet.Flood:
-		in.n.flooded.Add(1)
+	if d.Verdict == packet.Flood { // before anything edits the bytes
 		copies := ln.flood(in, ports, f)
 		in.flood.Take(f.Time, copies)
 		in.n.fanout.Add(uint64(copies))
+	}
+	if d.AtGateway {
+		ln.counted, ln.now = &in.n, f.Time
+		s.gateway.Apply(f, d, ln)
+	}
+	if d.Verdict == packet.Hold && !s.lanes.holds.put(in, f, d.HoldKey) {
+		d.Refuse(packet.HoldFull)
+	}
+	switch d.Verdict {
+	case packet.Unicast:
+		in.n.unicast.Add(1)
+		if !d.Routed {
+			ln.stage(ports.find(d.Egress.Port), f)
+		}
+	case packet.Flood:
+		in.n.flooded.Add(1)
+		if d.Routed {
+			in.n.fanout.Add(1)
+		}
 	case packet.Gateway:
 		in.n.gateway.Add(1)
+	case packet.Hold:
+		in.n.held.Add(1)
 	case packet.Drop:
 		in.n.drop(d.Reason, f.Time)
 	}
-	if d.Originate != packet.OriginNone || d.Neighbour {
-		if n := s.gateway.Apply(f, d, ln.answerRoom()); n > 0 {
-			in.n.originated.Add(1)
-			ln.stage(in, ln.answer(n, f.Time))
+	if d.Routed && d.Verdict != packet.Drop {
+		ln.emit(in, f, d)
+	}
+}
+
+// emit sends a routed frame on, whole or in fragments, to a port of any
+// network.
+func (ln *lane) emit(in *Port, f *packet.Frame, d *packet.Decision) {
+	to := ln.lanes.find(d.Egress)
+	if to == nil {
+		in.n.fail(packet.EgressGone, f.Time) // it left after the decision
+		return
+	}
+	if d.MTU == 0 {
+		ln.stage(to, f)
+		return
+	}
+	pieces := 0
+	if f.Segments() == 1 {
+		pieces = ln.cut(to, f, int(d.MTU))
+	} else { // datagrams of a train, each to be cut
+		one := packet.Frame{Time: f.Time}
+		for ln.segmenter.Reset(f); ; {
+			n, ok := ln.segmenter.Next(ln.segment)
+			if !ok {
+				break
+			}
+			one.B = ln.segment[:n]
+			if packet.Parse(&one) == packet.OK {
+				pieces += ln.cut(to, &one, int(d.MTU))
+			}
 		}
+	}
+	if pieces == 0 {
+		in.n.fail(packet.EgressRefused, f.Time)
+		return
+	}
+	in.n.split.Add(uint64(pieces - 1))
+}
+
+// cut sends a packet in fragments of at most mtu bytes and returns how many
+// they are.
+func (ln *lane) cut(to *Port, f *packet.Frame, mtu int) (pieces int) {
+	for ln.fragmenter.Reset(f, mtu); ; pieces++ {
+		n, ok := ln.fragmenter.Next(ln.Room())
+		if !ok {
+			return pieces
+		}
+		ln.stage(to, ln.answer(n, f.Time))
 	}
 }
 
 // stage puts a frame down for writing to a port at the next flush.
-func (ln *lane) stage(to *Port, f *packet.Frame) { ln.staged = append(ln.staged, staged{to, f}) }
+func (ln *lane) stage(to *Port, f *packet.Frame) {
+	if len(ln.staged) == cap(ln.staged) {
+		ln.flush()
+	}
+	ln.staged = append(ln.staged, staged{to, f})
+}
 
 // flood writes one frame to every port that may have it, now, after what was
 // staged before it: the same bytes go to each, nobody has changed them.
@@ -80,19 +165,43 @@ func (ln *lane) flood(in *Port, ports *portTable, f *packet.Frame) (copies int) 
 	return copies
 }
 
-// answerRoom returns packet.MaxFrame bytes for an originated frame.
-func (ln *lane) answerRoom() []byte {
+// Room returns packet.MaxFrame bytes for a frame. See packet.Out.
+func (ln *lane) Room() []byte {
 	if len(ln.answers) == cap(ln.answers) || ln.used+packet.MaxFrame > len(ln.room) {
 		ln.flush()
 	}
 	return ln.room[ln.used : ln.used+packet.MaxFrame]
 }
 
-// answer takes the first n bytes of answerRoom as a frame.
+// answer takes the first n bytes of Room as a frame.
 func (ln *lane) answer(n int, now int64) *packet.Frame {
 	ln.answers = append(ln.answers, packet.Frame{B: ln.room[ln.used : ln.used+n : ln.used+n], Time: now})
 	ln.used += n
 	return &ln.answers[len(ln.answers)-1]
+}
+
+// Originate sends a gateway's own frame. See packet.Out.
+func (ln *lane) Originate(to packet.Place, n int) {
+	ln.counted.originated.Add(1)
+	if p := ln.lanes.find(to); p != nil {
+		ln.stage(p, ln.answer(n, ln.now))
+	} else {
+		ln.counted.fail(packet.EgressGone, ln.now)
+	}
+}
+
+// Resume has held frames go on at the end of the batch. See packet.Out.
+func (ln *lane) Resume(key uint64) {
+	if len(ln.resumes) < cap(ln.resumes) { // else their deadline will
+		ln.resumes = append(ln.resumes, key)
+	}
+}
+
+// Wake has a network's gateway called. See packet.Out.
+func (ln *lane) Wake(n packet.NetworkID, at int64) {
+	if s := ln.lanes.network(n); s != nil {
+		s.wake(ln.id, at)
+	}
 }
 
 // flush writes all staged frames, each port's in the order they were staged,

@@ -12,7 +12,7 @@ import (
 type counters struct {
 	read, readBytes, readSegments          atomic.Uint64
 	unicast, flooded, fanout, gateway      atomic.Uint64
-	originated                             atomic.Uint64
+	originated, held, resumed, split       atomic.Uint64
 	written, writtenBytes, writtenSegments atomic.Uint64
 	dropped, failed                        [packet.NumReasons]tally
 }
@@ -57,7 +57,10 @@ type Counts struct {
 	Flooded    uint64 `json:"flooded"`
 	Fanout     uint64 `json:"fanout"` // copies made of flooded frames
 	Gateway    uint64 `json:"gateway"`
-	Originated uint64 `json:"originated"` // answers of the gateway to this port's frames
+	Held       uint64 `json:"held"`       // times a frame had to wait
+	Resumed    uint64 `json:"resumed"`    // held frames that were decided on again
+	Originated uint64 `json:"originated"` // frames the gateway made because of this port's
+	Split      uint64 `json:"split"`      // pieces more than packets, where packets were cut into fragments
 
 	Written         uint64 `json:"written"`
 	WrittenBytes    uint64 `json:"written_bytes"`
@@ -80,6 +83,7 @@ func (c *counters) load() Counts {
 		Read: c.read.Load(), ReadBytes: c.readBytes.Load(), ReadSegments: c.readSegments.Load(),
 		Unicast: c.unicast.Load(), Flooded: c.flooded.Load(), Fanout: c.fanout.Load(),
 		Gateway: c.gateway.Load(), Originated: c.originated.Load(),
+		Held: c.held.Load(), Resumed: c.resumed.Load(), Split: c.split.Load(),
 		Written: c.written.Load(), WrittenBytes: c.writtenBytes.Load(), WrittenSegments: c.writtenSegments.Load(),
 	}
 	for i := range c.dropped {
@@ -98,7 +102,10 @@ func (c *Counts) Add(o *Counts) {
 	c.Flooded += o.Flooded
 	c.Fanout += o.Fanout
 	c.Gateway += o.Gateway
+	c.Held += o.Held
+	c.Resumed += o.Resumed
 	c.Originated += o.Originated
+	c.Split += o.Split
 	c.Written += o.Written
 	c.WrittenBytes += o.WrittenBytes
 	c.WrittenSegments += o.WrittenSegments
@@ -124,19 +131,29 @@ func sum(ts *[packet.NumReasons]Tally) (n uint64) {
 // CheckIngress holds one port's counters against the ingress half of the
 // conservation law.
 func (c *Counts) CheckIngress() error {
-	if out := c.Unicast + c.Flooded + c.Gateway + sum(&c.Dropped); c.Read != out {
-		return fmt.Errorf("conservation, ingress: read %d != unicast %d + flooded %d + gateway %d + dropped %d",
-			c.Read, c.Unicast, c.Flooded, c.Gateway, sum(&c.Dropped))
+	in, out := c.Read+c.Resumed, c.Unicast+c.Flooded+c.Gateway+c.Held+sum(&c.Dropped)
+	if in != out {
+		return fmt.Errorf("conservation, ingress: read %d + resumed %d != unicast %d + flooded %d + gateway %d + held %d + dropped %d",
+			c.Read, c.Resumed, c.Unicast, c.Flooded, c.Gateway, c.Held, sum(&c.Dropped))
 	}
 	return nil
 }
 
-// CheckCopies holds the sum over all ports, removed ones included, against the
-// copies half.
+// CheckCopies holds the sum over all ports of all switches that share their
+// lanes, removed ones included, against the copies half. A routed frame is
+// counted where it was read and where it was written.
 func (c *Counts) CheckCopies() error {
-	if in, out := c.Unicast+c.Fanout+c.Originated, c.Written+sum(&c.Failed); in != out {
-		return fmt.Errorf("conservation, copies: unicast %d + fan-out %d + originated %d != written %d + failed %d",
-			c.Unicast, c.Fanout, c.Originated, c.Written, sum(&c.Failed))
+	if in, out := c.Unicast+c.Fanout+c.Originated+c.Split, c.Written+sum(&c.Failed); in != out {
+		return fmt.Errorf("conservation, copies: unicast %d + fan-out %d + originated %d + split %d != written %d + failed %d",
+			c.Unicast, c.Fanout, c.Originated, c.Split, c.Written, sum(&c.Failed))
+	}
+	return nil
+}
+
+// CheckHold holds the same sum against the number of frames that are held.
+func (c *Counts) CheckHold(holding int) error {
+	if c.Held != c.Resumed+uint64(holding) {
+		return fmt.Errorf("conservation, hold: held %d != resumed %d + holding %d", c.Held, c.Resumed, holding)
 	}
 	return nil
 }

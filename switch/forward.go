@@ -46,7 +46,8 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 		if out == nil {
 			d.Verdict, d.Reason = packet.Flood, packet.UnknownMAC
 		} else {
-			d.Verdict, d.Reason, d.Egress = packet.Unicast, packet.KnownMAC, out.id
+			d.Verdict, d.Reason = packet.Unicast, packet.KnownMAC
+			d.Egress = packet.Place{Network: s.conf.ID, Port: out.id}
 		}
 	}
 
@@ -68,7 +69,11 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 
 	// 5 gateway
 	if s.gateway != nil && (d.Verdict == packet.Gateway || d.ToGateway) {
+		d.AtGateway = true
 		s.gateway.Route(f, d)
+		if d.Verdict == packet.Hold && !s.lanes.holds.accepts(f, d.HoldKey) {
+			d.Refuse(packet.HoldFull)
+		}
 	}
 
 	// 6 emit: d.Egress, or every port for which floods is true; apply acts.

@@ -8,6 +8,7 @@ import (
 	"fairlead/loop"
 	"fairlead/packet"
 	"fairlead/policy"
+	"fairlead/trace"
 )
 
 // A turn bounds what one port may have done before the next gets its turn: in
@@ -114,23 +115,35 @@ func (s *Switch) run(p *Port, now int64) (bytes int) {
 	segments := 0
 	for i := range frames {
 		f := &frames[i]
-		f.Time, f.Port, f.Container, f.Network = now, p.id, p.conf.Container, s.conf.ID
-		d := &p.ln.decision
-		*d = packet.Decision{}
-		s.forward(f, p, ports, d)
-		if recorder != nil {
-			s.record(recorder, p, ports, f, d)
-		}
-		s.apply(p.ln, p, ports, f, d)
+		f.Time = now
+		s.path(p, ports, recorder, f)
 		bytes += f.Len()
 		segments += f.Segments()
 	}
 	p.ln.flush()
+	if len(p.ln.resumes) > 0 {
+		p.ln.resumeKeys(now)
+	}
 	p.n.read.Add(uint64(len(frames)))
 	p.n.readBytes.Add(uint64(bytes))
 	p.n.readSegments.Add(uint64(segments))
 	return bytes
 }
+
+// path takes one frame through the path: decide, record, act.
+func (s *Switch) path(p *Port, ports *portTable, recorder *trace.Recorder, f *packet.Frame) {
+	f.Port, f.Container, f.Network = p.id, p.conf.Container, s.conf.ID
+	d := &p.ln.decision
+	*d = packet.Decision{}
+	s.forward(f, p, ports, d)
+	if recorder != nil {
+		s.record(recorder, p, ports, f, d)
+	}
+	s.apply(p.ln, p, ports, f, d)
+}
+
+// one takes a frame through the path that was not read just now.
+func (s *Switch) one(p *Port, f *packet.Frame) { s.path(p, s.ports.Load(), s.recorder.Load(), f) }
 
 // lose leaves epoll, where a dead descriptor would fire for ever, and says once
 // that the link is gone.

@@ -33,9 +33,12 @@ type Gateway interface {
 	// Route decides on a frame for the gateway, or on one it hears (then
 	// d.Verdict is Flood). It changes nothing but d.
 	Route(f *packet.Frame, d *packet.Decision)
-	// Apply carries out the gateway's part of d and writes the answer, if there
-	// is one, into buf; it returns the answer's length.
-	Apply(f *packet.Frame, d *packet.Decision, buf []byte) int
+	// Apply carries out the gateway's part of d: it edits a Routed frame in
+	// place, takes into tables what there is to take, and sends what it
+	// originates. It may refuse a frame whose way has gone since Route.
+	Apply(f *packet.Frame, d *packet.Decision, out packet.Out)
+	// Tick does what is due. It is called after a Wake.
+	Tick(now int64, out packet.Out)
 	// FlushPort forgets what it knows of a port that has gone.
 	FlushPort(port packet.PortID)
 }

@@ -38,16 +38,54 @@ type Config struct {
 type Lanes struct {
 	loop  *loop.Loop
 	lanes []*lane
+	holds holdQueue
+
+	mu       sync.Mutex                // serialises the replacing of switches
+	switches atomic.Pointer[[]*Switch] // by the low bits of their NetworkID
 }
+
+// maxNetworks bounds the NetworkIDs of switches that share lanes.
+const maxNetworks = 1 << 16
 
 // NewLanes prepares one lane for each worker of l.
 func NewLanes(l *loop.Loop) *Lanes {
 	ls := &Lanes{loop: l}
 	for range l.NumWorkers() {
-		ls.lanes = append(ls.lanes, newLane())
+		ls.lanes = append(ls.lanes, newLane(ls, len(ls.lanes)))
 	}
+	ls.switches.Store(&[]*Switch{})
 	return ls
 }
+
+// network returns the switch of a network, nil when it is gone.
+func (ls *Lanes) network(n packet.NetworkID) *Switch {
+	if list := *ls.switches.Load(); int(n) < len(list) {
+		return list[n]
+	}
+	return nil
+}
+
+// find returns a port of any network, nil when it is gone.
+func (ls *Lanes) find(at packet.Place) *Port {
+	if s := ls.network(at.Network); s != nil {
+		return s.ports.Load().find(at.Port)
+	}
+	return nil
+}
+
+// set publishes a switch, or with nil takes one out.
+func (ls *Lanes) set(n packet.NetworkID, s *Switch) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	old := *ls.switches.Load()
+	list := make([]*Switch, max(len(old), int(n)+1))
+	copy(list, old)
+	list[n] = s
+	ls.switches.Store(&list)
+}
+
+// Holding is how many frames wait for something on the whole node.
+func (ls *Lanes) Holding() int { return ls.holds.holding() }
 
 // Home is the index of the worker a container's ports are read by: all of one
 // container's traffic stays with one worker.
@@ -65,6 +103,11 @@ type Switch struct {
 	// Snapshots: replaced whole, never changed.
 	ports    atomic.Pointer[portTable]
 	recorder atomic.Pointer[trace.Recorder]
+
+	own    counters    // of frames the gateway made by itself
+	ticker *loop.Timer // of the gateway's Tick; on worker 0 only, as is due
+	due    int64       // when it fires; 0 is never
+	closed atomic.Bool
 
 	mu          sync.Mutex // serialises what follows and the replacing of ports
 	generations map[uint16]uint16
@@ -101,6 +144,10 @@ func New(conf Config, lanes *Lanes) *Switch {
 		leaving:     make(map[*Port]bool),
 	}
 	s.ports.Store(&portTable{})
+	if conf.ID >= maxNetworks {
+		panic("vswitch: network number out of range")
+	}
+	lanes.set(conf.ID, s)
 	return s
 }
 
@@ -225,6 +272,7 @@ func (s *Switch) RemovePort(p *Port, done func()) {
 // forget takes a port out of the tables that learn.
 func (s *Switch) forget(p *Port) {
 	s.macs.clear(func(h hop, _ int64) bool { return h.port == p.id })
+	s.lanes.holds.forget(p, loop.Clock())
 	if s.gateway != nil {
 		s.gateway.FlushPort(p.id)
 	}
@@ -237,6 +285,49 @@ func (s *Switch) Close() {
 		s.RemovePort(p, nil)
 	}
 	s.closing.Wait()
+	s.closed.Store(true)
+	if s.lanes.network(s.conf.ID) == s {
+		s.lanes.set(s.conf.ID, nil)
+	}
+}
+
+// Wake has the gateway's Tick called soon. Any goroutine may call it.
+func (s *Switch) Wake() {
+	w := s.lanes.loop.Worker(0)
+	w.Post(func() { s.wake(0, w.Now()) })
+}
+
+// wake has the gateway's Tick called at a time or sooner, on worker 0. worker
+// is who calls.
+func (s *Switch) wake(worker int, at int64) {
+	w := s.lanes.loop.Worker(0)
+	if worker != 0 {
+		w.Post(func() { s.wake(0, at) })
+		return
+	}
+	if s.due != 0 && s.due <= at {
+		return
+	}
+	s.due = at
+	after := time.Duration(max(0, at-w.Now()))
+	if s.ticker == nil {
+		s.ticker = w.AfterFunc(after, s.tick)
+	} else {
+		s.ticker.Reset(after)
+	}
+}
+
+// tick gives the gateway its turn.
+func (s *Switch) tick(now int64) {
+	s.due = 0
+	if s.closed.Load() {
+		return
+	}
+	ln := s.lanes.lanes[0]
+	ln.counted, ln.now = &s.own, now
+	s.gateway.Tick(now, ln)
+	ln.flush()
+	ln.resumeKeys(now)
 }
 
 // Ports lists the ports by index.
@@ -274,6 +365,8 @@ func (s *Switch) Retired() Counts {
 
 func (s *Switch) retiredLocked() Counts {
 	c := s.retired
+	own := s.own.load()
+	c.Add(&own)
 	for p := range s.leaving {
 		n := p.Counts()
 		c.Add(&n)
@@ -290,7 +383,7 @@ func (s *Switch) record(r *trace.Recorder, in *Port, ports *portTable, f *packet
 	rec := trace.NewRecord(f, d)
 	switch d.Verdict {
 	case packet.Unicast:
-		rec.AddEgress(d.Egress)
+		rec.AddEgress(d.Egress.Port)
 	case packet.Flood:
 		for _, out := range ports.list {
 			if floods(in, out) {

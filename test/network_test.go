@@ -20,10 +20,10 @@ func TestNetUnreachable(t *testing.T) {
 		!strings.Contains(r.stderr, "Failed to connect to 192.0.2.1 port 80") {
 		t.Errorf("curl: %v", r)
 	}
-	if n.dropped("a", "no-uplink") < 2 {
+	if n.dropped("a", "no-route") < 2 {
 		t.Errorf("not counted:\n%s", n.run("show", "drops"))
 	}
-	if err := contains(n.run("show", "drops"), "no-uplink", "The destination is outside and the network has no way out."); err != nil {
+	if err := contains(n.run("show", "drops"), "no-route", "The routing table has no way to the destination."); err != nil {
 		t.Error(err)
 	}
 }

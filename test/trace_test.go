@@ -52,7 +52,7 @@ func TestTraceLines(t *testing.T) {
 		{"b", "a", "a", "172.17.0.3 > 172.17.0.2 ICMP echo reply", "unicast", "known-mac", ""},
 		{"a", "b marker", "b, marker, gateway", "ARP who has 172.17.0.1, tell 172.17.0.2", "flood", "to-group", "ARP reply"},
 		{"a", "", "gateway", "172.17.0.2 > 172.17.0.1 ICMP echo request", "gateway", "for-gateway", "echo reply"},
-		{"a", "", "nowhere", "172.17.0.2 > 192.0.2.1 ICMP echo request", "drop", "no-uplink", "ICMP net unreachable"},
+		{"a", "", "nowhere", "172.17.0.2 > 192.0.2.1 ICMP echo request", "drop", "no-route", "ICMP net unreachable"},
 	}
 	var have []packet
 	machines.says(end)

@@ -85,14 +85,14 @@ func TestRecordHoldsCopies(t *testing.T) {
 	b := packettest.UDP(web, db, 1, 2, make([]byte, 1000))
 	f := packet.Frame{B: bytes.Clone(b), Port: 1, Container: 7, Network: 3}
 	_ = packet.Parse(&f)
-	d := packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: 2}
+	d := packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: packet.Place{Port: 2}}
 	r := NewRecord(&f, &d)
 	clear(f.B)
 	d = packet.Decision{}
 	if !bytes.Equal(r.ether(), b[packet.VNetLen:][:headLen]) {
 		t.Error("the head has changed with the frame")
 	}
-	if r.Decision.Egress != 2 || r.Port != 1 || r.Container != 7 || r.Network != 3 || r.Len != len(b)-packet.VNetLen || r.Segments != 1 {
+	if r.Decision.Egress.Port != 2 || r.Port != 1 || r.Container != 7 || r.Network != 3 || r.Len != len(b)-packet.VNetLen || r.Segments != 1 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -152,7 +152,7 @@ func TestManyAtOnce(t *testing.T) {
 func BenchmarkRecord(b *testing.B) {
 	f := packet.Frame{B: packettest.UDP(web, db, 1, 2, make([]byte, 100))}
 	_ = packet.Parse(&f)
-	d := packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: 2}
+	d := packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: packet.Place{Port: 2}}
 	r := NewRecorder()
 	b.ReportAllocs()
 	for b.Loop() {

@@ -147,7 +147,7 @@ func TestLineAndWalk(t *testing.T) {
 		line   string
 		walk   string
 	}{
-		{"unicast", record(ping, packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: 2}, 2),
+		{"unicast", record(ping, packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: packet.Place{Port: 2}}, 2),
 			"web → db  172.17.0.2 > 172.17.0.3 ICMP echo request  unicast (known-mac)", `
 1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
 2 guard    web may use source 02:42:ac:11:00:02
@@ -155,7 +155,7 @@ func TestLineAndWalk(t *testing.T) {
 4 admit    nothing forbids it
 6 emit     unicast to db`},
 		{"super-frame of a newcomer", record(packettest.GSO(packettest.TCP(web, db, packettest.Segment{SrcPort: 5, DstPort: 6, Flags: packet.TCPAck},
-			make([]byte, 2900)), 1448), packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: 2, Learn: packet.LearnNew}, 2),
+			make([]byte, 2900)), 1448), packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: packet.Place{Port: 2}, Learn: packet.LearnNew}, 2),
 			"web → db  172.17.0.2:5 > 172.17.0.3:6 TCP ACK  unicast (known-mac)", `
 1 parse    172.17.0.2:5 > 172.17.0.3:6 TCP ACK, 2954 bytes in 3 segments
 2 guard    web may use source 02:42:ac:11:00:02
@@ -242,14 +242,14 @@ func TestLineAndWalk(t *testing.T) {
 2 guard    web may use source 02:42:ac:11:00:02
 4 admit    dropped, flood-limit: ` + packet.FloodLimit.Why() + `
            ` + packet.FloodLimit.Try()},
-		{"drop at the gateway", record(ping, packet.Decision{Verdict: packet.Drop, Reason: packet.NoUplink, Originate: packet.OriginNetUnreachable}),
-			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (no-uplink)", `
+		{"drop at the gateway", record(ping, packet.Decision{Verdict: packet.Drop, Reason: packet.NoRoute, Originate: packet.OriginNetUnreachable}),
+			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (no-route)", `
 1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
 2 guard    web may use source 02:42:ac:11:00:02
 3 look up  02:42:ac:11:00:03 is the gateway
 4 admit    nothing forbids it
-5 gateway  dropped, no-uplink: ` + packet.NoUplink.Why() + `
-           ` + packet.NoUplink.Try() + `
+5 gateway  dropped, no-route: ` + packet.NoRoute.Why() + `
+           ` + packet.NoRoute.Try() + `
 6 emit     ICMP net unreachable to web`},
 		{"drop at the gateway, silent", record(ping, drop(packet.NotUnderstood)),
 			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (not-understood)", `
@@ -284,7 +284,7 @@ func TestWalkOfEveryReason(t *testing.T) {
 	for r := packet.Isolated; r <= packet.Oversize; r++ {
 		steps[r] = "4 admit"
 	}
-	steps[packet.NotUnderstood], steps[packet.NoUplink] = "5 gateway", "5 gateway"
+	steps[packet.NotUnderstood], steps[packet.NoRoute] = "5 gateway", "5 gateway"
 	for r, step := range steps {
 		lines := record(ping, packet.Decision{Verdict: packet.Drop, Reason: r}).Walk(names)
 		at := slices.IndexFunc(lines, func(s string) bool { return strings.HasPrefix(s, step) })

@@ -94,7 +94,7 @@ func (a Addr) Is4() bool {
 func (a Addr) String() string { return a.Netip().String() }
 
 // A Tuple is what identifies one direction of a connection: addresses of
-// either family, ports (for ICMP echo the identifier, twice) and protocol.
+// either family, ports (of ICMP echo the identifier, for who asks) and protocol.
 // Comparable and without pointers.
 type Tuple struct {
 	Src, Dst         Addr

@@ -118,6 +118,9 @@ func (d Delta) ReplaceAddr(old, new Addr) Delta {
 	return Delta(fold(uint64(d) + uint64(^Sum(old[:], 0)) + uint64(Sum(new[:], 0))))
 }
 
+// plus is both rewrites together.
+func (d Delta) plus(x Delta) Delta { return Delta(fold(uint64(d) + uint64(x))) }
+
 // Update brings a finished checksum up to date.
 func (d Delta) Update(checksum uint16) uint16 {
 	return ^fold(uint64(^checksum) + uint64(d))

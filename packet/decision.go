@@ -95,8 +95,13 @@ type Translation struct {
 	// Rule is the number of the rule the flow was made by.
 	Rule uint32
 
-	// Before and After are the packet's tuple on either side. They are equal
-	// when the flow is tracked and not translated.
+	// Container is whose flow it is: who pays for it.
+	Container ContainerID
+
+	// Before and After are the packet's tuple on the network In, where it comes
+	// from, and Out, where it goes. They are equal when the flow is tracked and
+	// not translated.
+	In, Out       NetworkID
 	Before, After Tuple
 }
 
@@ -137,8 +142,6 @@ type Decision struct {
 	SrcMAC, DstMAC MAC
 	// NextHop is who has DstMAC: the destination, or the router behind the uplink.
 	NextHop Addr
-	// Route is the number of the route taken, as `show routes` counts them.
-	Route uint16
 	// MTU is that of the next link: with OriginFragNeeded what the sender is
 	// told; else, when it is not zero, the packet is cut into fragments of it.
 	MTU uint16

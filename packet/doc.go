@@ -28,6 +28,7 @@
 //	checksum.go  full, incremental (RFC 1624), partial (virtio NEEDS_CSUM)
 //	segment.go   completion and software segmentation
 //	fragment.go  IPv4 fragmentation
+//	rewrite.go   address translation in place, ICMP errors included
 //
 // Folder packettest builds frames for tests, good ones and broken ones.
 package packet

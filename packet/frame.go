@@ -53,7 +53,7 @@ type Frame struct {
 	L4 uint16 // offset of the transport header; 0 when there is none to read
 
 	// SrcPort and DstPort are the transport ports of TCP and UDP. For ICMP and
-	// ICMPv6 echo both hold the identifier. Valid iff L4 != 0.
+	// ICMPv6 echo the identifier is the port of who asks, and who answers has 0. Valid iff L4 != 0.
 	SrcPort, DstPort uint16
 
 	EtherType EtherType // of the network header, behind all tags

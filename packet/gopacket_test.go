@@ -105,12 +105,12 @@ frame:
 		case *layers.ICMPv4:
 			transport = true
 			check(t, "protocol", f.Proto, packet.ProtoICMP)
-			check(t, "identifier", f.SrcPort, l.Id)
+			check(t, "identifier", f.SrcPort|f.DstPort, l.Id)
 			check(t, "sequence", packet.ICMP(f.Transport()).Seq(), l.Seq)
 		case *layers.ICMPv6Echo:
 			transport = true
 			check(t, "protocol", f.Proto, packet.ProtoICMPv6)
-			check(t, "identifier", f.SrcPort, l.Identifier)
+			check(t, "identifier", f.SrcPort|f.DstPort, l.Identifier)
 			check(t, "sequence", packet.ICMP(f.Transport()).Seq(), l.SeqNumber)
 		}
 	}

@@ -90,6 +90,18 @@ func (m ICMP) isEcho(p Proto) bool {
 	return m.Type() == ICMPEcho || m.Type() == ICMPEchoReply
 }
 
+// ports gives echo a tuple as TCP and UDP have one: the identifier is the port
+// of who asks, 0 that of who answers. So a request is not taken for an answer.
+func (m ICMP) ports(p Proto) (src, dst uint16) {
+	switch {
+	case !m.isEcho(p):
+		return 0, 0
+	case m.Type() == ICMPEcho || m.Type() == ICMPv6Echo:
+		return m.ID(), 0
+	}
+	return 0, m.ID()
+}
+
 // Data is echo data, or the packet an error is about. Borrowed.
 func (m ICMP) Data() []byte { return m[ICMPLen:] }
 

@@ -59,13 +59,14 @@ type upperLayer struct {
 	fragment int // offset of the fragment header, 0 when there is none
 }
 
-// upperLayer walks the extension headers of a Valid packet. It stops at
-// whatever cannot be walked over (a transport header, ESP, no next header, an
-// unknown one) and behind the fragment header of a later fragment.
-func (ip IPv6) upperLayer() (upperLayer, Reason) {
+// upperLayer walks the extension headers of a packet whose fixed header is
+// there, as far as end. It stops at whatever cannot be walked over (a transport
+// header, ESP, no next header, an unknown one) and behind the fragment header
+// of a later fragment.
+func (ip IPv6) upperLayer(end int) (upperLayer, Reason) {
 	u := upperLayer{proto: ip.NextHeader(), offset: IPv6Len}
 	for n := 0; ; n++ {
-		h := ip[u.offset : IPv6Len+ip.PayloadLen()]
+		h := ip[u.offset:end]
 		switch u.proto {
 		case ProtoHopByHop, ProtoRouting, ProtoFragment, ProtoDestOptions, ProtoAH:
 		default:

@@ -98,12 +98,12 @@ func (f *Frame) parseIPv6() Reason {
 	if !ip.Valid() {
 		return BadIPv6
 	}
-	upper, r := ip.upperLayer()
+	end := IPv6Len + ip.PayloadLen()
+	upper, r := ip.upperLayer(end)
 	if r != OK {
 		return r
 	}
 	f.Proto = upper.proto
-	end := IPv6Len + ip.PayloadLen()
 	if upper.fragment != 0 {
 		h := fragmentHeader(ip[upper.fragment:])
 		part := upper.fragment + fragmentHeaderLen
@@ -166,9 +166,7 @@ func (f *Frame) parseTransport(l4 int, t []byte) Reason {
 		if !m.Valid() {
 			return BadTransport
 		}
-		if m.isEcho(f.Proto) {
-			f.SrcPort, f.DstPort = m.ID(), m.ID()
-		}
+		f.SrcPort, f.DstPort = m.ports(f.Proto)
 	default:
 		return OK
 	}

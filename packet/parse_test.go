@@ -68,7 +68,7 @@ func TestParseOK(t *testing.T) {
 		{"one tag", packettest.Tagged(packettest.Partial(tcpFrame(alice, bob, 10)), 0x2007),
 			record{L3: 18, L4: 38, SrcPort: 40000, DstPort: 80, EtherType: ipv4, Proto: tcp, Tags: 1, VLAN: [2]uint16{0x2007}, Flags: packet.NeedsChecksum}},
 		{"two tags", packettest.Tagged(packettest.ICMPEcho(alice, bob, 9, 1, nil), 7, 8),
-			record{L3: 22, L4: 42, SrcPort: 9, DstPort: 9, EtherType: ipv4, Proto: icmp, Tags: 2, VLAN: [2]uint16{7, 8}}},
+			record{L3: 22, L4: 42, SrcPort: 9, EtherType: ipv4, Proto: icmp, Tags: 2, VLAN: [2]uint16{7, 8}}},
 		{"old QinQ", with(packettest.Tagged(packettest.ARPRequest(alice, bob.IP), 7), func(b []byte) { copy(b[22:], "\x91\x00") }),
 			record{L3: 18, EtherType: arp, Tags: 1, VLAN: [2]uint16{7}, Flags: packet.Multicast | packet.Broadcast}},
 		{"padded", append(packettest.UDP(alice, bob, 1, 2, nil), make([]byte, 18)...),
@@ -78,7 +78,7 @@ func TestParseOK(t *testing.T) {
 		{"IP options", packettest.IPv4(alice, bob, udp, make([]byte, 40), unhex(udpHeader)),
 			record{L3: 14, L4: 74, SrcPort: 0x1111, DstPort: 0x2222, EtherType: ipv4, Proto: udp}},
 		{"echo reply", packettest.ICMPEchoReply(alice.IPv6(), bob.IPv6(), 9, 1, nil),
-			record{L3: 14, L4: 54, SrcPort: 9, DstPort: 9, EtherType: ipv6, Proto: icmp6}},
+			record{L3: 14, L4: 54, DstPort: 9, EtherType: ipv6, Proto: icmp6}},
 		{"unreachable", ip4(icmp, "03 01 0000 12345678"),
 			record{L3: 14, L4: 34, EtherType: ipv4, Proto: icmp}},
 		{"neighbor solicitation", ip6(icmp6, "87 00 0000 00000000 00000000000000000000000000000001"),
@@ -317,7 +317,7 @@ func TestTuple(t *testing.T) {
 		{tcpFrame(alice, bob, 1), packet.Tuple{Src: addr("10.88.0.2"), Dst: addr("10.88.0.3"), SrcPort: 40000, DstPort: 80, Proto: packet.ProtoTCP}},
 		{packettest.UDP(alice.IPv6(), bob.IPv6(), 1, 2, nil),
 			packet.Tuple{Src: addr("fe80::42:aff:fe58:2"), Dst: addr("fe80::42:aff:fe58:3"), SrcPort: 1, DstPort: 2, Proto: packet.ProtoUDP}},
-		{packettest.ICMPEcho(alice, bob, 9, 1, nil), packet.Tuple{Src: addr("10.88.0.2"), Dst: addr("10.88.0.3"), SrcPort: 9, DstPort: 9, Proto: packet.ProtoICMP}},
+		{packettest.ICMPEcho(alice, bob, 9, 1, nil), packet.Tuple{Src: addr("10.88.0.2"), Dst: addr("10.88.0.3"), SrcPort: 9, Proto: packet.ProtoICMP}},
 		{ip4(47, ""), packet.Tuple{Src: addr("10.88.0.2"), Dst: addr("10.88.0.3"), Proto: 47}},
 	}
 	for _, tt := range tests {

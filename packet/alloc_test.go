@@ -13,6 +13,7 @@ func TestNoAllocations(t *testing.T) {
 	large := packettest.Partial(packettest.UDP(alice, bob, 1, 2, pattern(5000)))
 	small := packettest.Partial(tcpFrame(alice, bob, 100))
 	ipv6 := packettest.Partial(tcpFrame(alice.IPv6(), bob.IPv6(), 100))
+	icmp := packettest.ICMPError(bob, alice, packet.ICMPUnreachable, packet.ICMPPortUnreachable, 0, tcpFrame(alice, bob, 100), 60)
 	dst := make([]byte, packet.MaxFrame)
 	var (
 		f         packet.Frame
@@ -56,6 +57,23 @@ func TestNoAllocations(t *testing.T) {
 			fragments.Reset(&f, 1500)
 			for _, ok := fragments.Next(dst); ok; _, ok = fragments.Next(dst) {
 			}
+		}},
+		{"Edit", func() {
+			read(small)
+			tuple := f.Tuple()
+			tr := packet.Translation{Before: tuple, After: tuple.Reverse()}
+			tr.Edit(&f)
+		}},
+		{"Quoted and Edit", func() {
+			read(icmp)
+			tuple, ok := f.Quoted()
+			if !ok {
+				t.Fatal("no quote")
+			}
+			after := tuple
+			after.SrcPort++
+			tr := packet.Translation{Quoted: true, Before: tuple, After: after}
+			tr.Edit(&f)
 		}},
 		{"Delta", func() {
 			tuple := f.Tuple()

@@ -120,6 +120,28 @@ func echo(src, dst Station, type4, type6 uint8, id, seq uint16, data []byte) []b
 	return IP(src, dst, proto, m)
 }
 
+// ICMPError builds an ICMP or ICMPv6 error, by the family of src, about the
+// packet in the frame about, of which it quotes at most limit bytes. Rest is
+// what follows the checksum, where the MTU is.
+func ICMPError(src, dst Station, kind, code uint8, rest uint32, about []byte, limit int) []byte {
+	f := packet.Frame{B: about}
+	if r := packet.Parse(&f); r != packet.OK {
+		panic("packettest: not a packet to quote: " + r.Why())
+	}
+	quoted := f.Packet()
+	m := packet.ICMP(make([]byte, packet.ICMPLen, packet.ICMPLen+len(quoted)))
+	m.SetType(kind)
+	m.SetCode(code)
+	m.SetMTU(rest)
+	m = append(m, quoted[:min(len(quoted), limit)]...)
+	proto, pseudo := packet.ProtoICMP, uint16(0)
+	if src.IP.Is6() {
+		proto, pseudo = packet.ProtoICMPv6, PseudoSum(src.IP, dst.IP, packet.ProtoICMPv6, len(m))
+	}
+	m.SetChecksum(^Sum(m, pseudo))
+	return IP(src, dst, proto, m)
+}
+
 // UDP builds a datagram.
 func UDP(src, dst Station, srcPort, dstPort uint16, payload []byte) []byte {
 	u := packet.UDP(make([]byte, packet.UDPLen, packet.UDPLen+len(payload)))

@@ -176,32 +176,43 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 	}
 }
 
-// concerns reports whether a container sent the frame or gets a copy. Of a flood
-// not every port is named; then it is everybody's. A name would not do: a
-// container may have that of one which has ended and left its port to another.
+// concerns reports whether a container sent the frame, gets a copy or has the
+// flow it belongs to: an answer from outside that waits or was dropped is its
+// affair as well. Of a flood not every port is named; then it is everybody's. A
+// name would not do: a container may have that of one which has ended and left
+// its port to another.
 func concerns(net *network.Network, r *trace.Record, c packet.ContainerID) bool {
-	is := func(id packet.PortID) bool {
-		p := net.Switch().Port(id)
+	is := func(at packet.Place) bool {
+		if at.Network != net.Config().ID {
+			return false // an uplink's
+		}
+		p := net.Switch().Port(at.Port)
 		return p != nil && p.Config().Container == c
 	}
-	return is(r.Port) || r.Copies > len(r.Named()) || slices.ContainsFunc(r.Named(), is)
+	out, more := r.Out()
+	return is(packet.Place{Network: r.Network, Port: r.Port}) || more > 0 || slices.ContainsFunc(out, is) ||
+		r.Decision.NAT.Container == c
 }
 
 func traceLine(net *network.Network, r *trace.Record, at residents) api.TraceLine {
-	names := func(_ packet.NetworkID, p packet.PortID) string {
-		if name := at.nameOf(net, p); name != "" {
-			return name
-		}
-		return fmt.Sprintf("port %d (gone)", portNumber(p))
+	names := trace.Names{
+		Port: func(p packet.Place) string {
+			if name := at.nameOf(net, p.Port); name != "" {
+				return name
+			}
+			return fmt.Sprintf("port %d (gone)", portNumber(p.Port))
+		},
+		Route: func(_, _ packet.NetworkID, _ packet.Addr) string { return "" },
 	}
+	out, more := r.Out()
 	l := api.TraceLine{
-		Time: r.Wall, Network: net.Config().Name, In: names(r.Network, r.Port), Out: []string{}, Copies: r.Copies,
+		Time: r.Wall, Network: net.Config().Name, In: names.Port(packet.Place{Network: r.Network, Port: r.Port}), Out: []string{}, Copies: len(out) + more,
 		Bytes: r.Len, Segments: r.Segments, Summary: r.Summary(),
 		Verdict: r.Decision.Verdict.String(), Reason: r.Decision.Reason.String(), Answer: r.Decision.Originate.String(),
 		Line: r.Line(names), Walk: r.Walk(names),
 	}
-	for _, p := range r.Named() {
-		l.Out = append(l.Out, names(r.Network, p))
+	for _, p := range out {
+		l.Out = append(l.Out, names.Port(p))
 	}
 	return l
 }

@@ -30,9 +30,10 @@ type Record struct {
 
 	Decision packet.Decision
 	Egress   [maxEgress]packet.PortID
-	Copies   int // how many there are, named or not
+	Copies   int // how many there are on its own network, named or not
 
 	Len, Segments int
+	packetLen     int          // of a routed packet: what the MTU is compared with
 	frame         packet.Frame // what Parse has found; without the bytes
 	head          [headLen]byte
 	headLen       int
@@ -52,6 +53,9 @@ func NewRecord(f *packet.Frame, d *packet.Decision) Record {
 	if d.Verdict != packet.Drop {
 		r.Segments = f.Segments()
 	}
+	if d.Routed {
+		r.packetLen = f.PacketLen()
+	}
 	return r
 }
 
@@ -63,8 +67,28 @@ func (r *Record) AddEgress(p packet.PortID) {
 	r.Copies++
 }
 
-// Named returns the egress ports that are named.
+// Named returns the ports of the record's network that are named. Of a routed
+// unicast the one port is on another network, see Out.
 func (r *Record) Named() []packet.PortID { return r.Egress[:min(r.Copies, maxEgress)] }
+
+// Out returns where copies of the frame go, as far as they are named, and how
+// many there are beside them.
+func (r *Record) Out() (named []packet.Place, more int) {
+	d := &r.Decision
+	if d.Verdict != packet.Unicast {
+		for _, p := range r.Named() {
+			named = append(named, packet.Place{Network: r.Network, Port: p})
+		}
+		more = r.Copies - len(named)
+	}
+	if d.Verdict == packet.Unicast || d.Verdict == packet.Flood && d.Routed {
+		named = append(named, d.Egress)
+	}
+	return named, more
+}
+
+// FromUplink reports whether the frame came from outside.
+func (r *Record) FromUplink() bool { return r.Container == 0 }
 
 // A Recorder is a bounded ring of records between the workers and one reader.
 type Recorder struct {

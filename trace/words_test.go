@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,13 +24,27 @@ func station(s string) packettest.Station {
 	return packettest.Station{MAC: packet.MACFromIPv4(ip), IP: ip}
 }
 
-func names(_ packet.NetworkID, p packet.PortID) string {
-	return map[packet.PortID]string{1: "web", 2: "db", 3: "cache"}[p]
+// The numbers of the tests: one network, one uplink.
+const (
+	inside  packet.NetworkID = 1
+	outside packet.NetworkID = 9
+)
+
+var names = Names{
+	Port: func(p packet.Place) string {
+		if p.Network == outside {
+			return "lan"
+		}
+		return map[packet.PortID]string{1: "web", 2: "db", 3: "cache"}[p.Port]
+	},
+	Route: func(from, to packet.NetworkID, dst packet.Addr) string {
+		return map[packet.NetworkID]string{inside: "172.17.0.0/16 dev default", outside: "default via 192.0.2.1 dev lan"}[to]
+	},
 }
 
 // record takes down a frame that came in at web, parsed as the switch does.
 func record(b []byte, d packet.Decision, out ...packet.PortID) *Record {
-	f := packet.Frame{B: b, Port: 1}
+	f := packet.Frame{B: b, Port: 1, Network: inside, Container: 7}
 	_ = packet.Parse(&f) // malformed ones too
 	r := NewRecord(&f, &d)
 	for _, p := range out {
@@ -149,116 +162,119 @@ func TestLineAndWalk(t *testing.T) {
 	}{
 		{"unicast", record(ping, packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: packet.Place{Port: 2}}, 2),
 			"web → db  172.17.0.2 > 172.17.0.3 ICMP echo request  unicast (known-mac)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-3 look up  02:42:ac:11:00:03 is behind db
-4 admit    nothing forbids it
-6 emit     unicast to db`},
+1 parse      172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+3 look up    02:42:ac:11:00:03 is behind db
+4 admit      nothing forbids it
+6 emit       unicast to db`},
 		{"super-frame of a newcomer", record(packettest.GSO(packettest.TCP(web, db, packettest.Segment{SrcPort: 5, DstPort: 6, Flags: packet.TCPAck},
 			make([]byte, 2900)), 1448), packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Egress: packet.Place{Port: 2}, Learn: packet.LearnNew}, 2),
 			"web → db  172.17.0.2:5 > 172.17.0.3:6 TCP ACK  unicast (known-mac)", `
-1 parse    172.17.0.2:5 > 172.17.0.3:6 TCP ACK, 2954 bytes in 3 segments
-2 guard    web may use source 02:42:ac:11:00:02
-           learned: 02:42:ac:11:00:02 is behind web
-3 look up  02:42:ac:11:00:03 is behind db
-4 admit    nothing forbids it
-6 emit     unicast to db`},
+1 parse      172.17.0.2:5 > 172.17.0.3:6 TCP ACK, 2954 bytes in 3 segments
+2 guard      web may use source 02:42:ac:11:00:02
+             learned: 02:42:ac:11:00:02 is behind web
+3 look up    02:42:ac:11:00:03 is behind db
+4 admit      nothing forbids it
+6 emit       unicast to db`},
 		{"flood", record(ping, packet.Decision{Verdict: packet.Flood, Reason: packet.UnknownMAC, Learn: packet.LearnMoved}, 2, 3),
 			"web → db, cache  172.17.0.2 > 172.17.0.3 ICMP echo request  flood (unknown-mac)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-           moved: 02:42:ac:11:00:02 is now behind web
-3 look up  02:42:ac:11:00:03: The MAC table does not know the destination, so every port gets a copy.
-4 admit    nothing forbids it
-6 emit     flood to db, cache`},
+1 parse      172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+             moved: 02:42:ac:11:00:02 is now behind web
+3 look up    02:42:ac:11:00:03: The MAC table does not know the destination, so every port gets a copy.
+4 admit      nothing forbids it
+6 emit       flood to db, cache`},
 		{"flood of one port", record(ping, packet.Decision{Verdict: packet.Flood, Reason: packet.UnknownMAC}),
 			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  flood (unknown-mac)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-3 look up  02:42:ac:11:00:03: The MAC table does not know the destination, so every port gets a copy.
-4 admit    nothing forbids it
-6 emit     flood to nowhere`},
+1 parse      172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+3 look up    02:42:ac:11:00:03: The MAC table does not know the destination, so every port gets a copy.
+4 admit      nothing forbids it
+6 emit       flood to nowhere`},
 		{"who has the gateway", record(ask, packet.Decision{Verdict: packet.Flood, Reason: packet.ToGroup, ToGateway: true,
 			Neighbour: true, Originate: packet.OriginARPReply}, 2),
 			"web → db, gateway  ARP who has 172.17.0.1, tell 172.17.0.2  flood (to-group)", `
-1 parse    ARP who has 172.17.0.1, tell 172.17.0.2, 42 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-3 look up  ff:ff:ff:ff:ff:ff: The destination is a broadcast or multicast address, so every port gets a copy.
-4 admit    nothing forbids it
-5 gateway  takes the sender into its ARP table, answers with ARP reply
-6 emit     flood to db, gateway
-6 emit     ARP reply to web`},
+1 parse      ARP who has 172.17.0.1, tell 172.17.0.2, 42 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+3 look up    ff:ff:ff:ff:ff:ff: The destination is a broadcast or multicast address, so every port gets a copy.
+4 admit      nothing forbids it
+5.1 for me   takes the sender into its ARP table, answers with ARP reply
+6 emit       flood to db, gateway
+6 emit       ARP reply to web`},
 		{"ping of the gateway", record(pong, packet.Decision{Verdict: packet.Gateway, Reason: packet.ForGateway, Originate: packet.OriginEchoReply}),
 			"web → gateway  172.17.0.2 > 172.17.0.1 ICMP echo request  gateway (for-gateway)", `
-1 parse    172.17.0.2 > 172.17.0.1 ICMP echo request, 46 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-3 look up  02:42:ac:11:00:01 is the gateway
-4 admit    nothing forbids it
-5 gateway  answers with echo reply
-6 emit     echo reply to web`},
+1 parse      172.17.0.2 > 172.17.0.1 ICMP echo request, 46 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+3 look up    02:42:ac:11:00:01 is the gateway
+4 admit      nothing forbids it
+5.1 for me   answers with echo reply
+6 emit       echo reply to web`},
 		{"told to the gateway", record(packettest.ARPReply(web, gw), packet.Decision{Verdict: packet.Gateway, Reason: packet.ForGateway}),
 			"web → gateway  ARP 172.17.0.2 is at 02:42:ac:11:00:02  gateway (for-gateway)", `
-1 parse    ARP 172.17.0.2 is at 02:42:ac:11:00:02, 42 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-3 look up  02:42:ac:11:00:01 is the gateway
-4 admit    nothing forbids it
-5 gateway  has nothing to add`},
+1 parse      ARP 172.17.0.2 is at 02:42:ac:11:00:02, 42 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+3 look up    02:42:ac:11:00:01 is the gateway
+4 admit      nothing forbids it
+5.1 for me   has nothing to add`},
 		{"learned by the gateway", record(packettest.ARPReply(web, gw), packet.Decision{Verdict: packet.Gateway, Reason: packet.ForGateway, Neighbour: true}),
 			"web → gateway  ARP 172.17.0.2 is at 02:42:ac:11:00:02  gateway (for-gateway)", `
-1 parse    ARP 172.17.0.2 is at 02:42:ac:11:00:02, 42 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-3 look up  02:42:ac:11:00:01 is the gateway
-4 admit    nothing forbids it
-5 gateway  takes the sender into its ARP table`},
+1 parse      ARP 172.17.0.2 is at 02:42:ac:11:00:02, 42 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+3 look up    02:42:ac:11:00:01 is the gateway
+4 admit      nothing forbids it
+5.1 for me   takes the sender into its ARP table`},
 		{"hub, ping of the gateway", record(pong, packet.Decision{Verdict: packet.Flood, Reason: packet.HubMode, ToGateway: true, Originate: packet.OriginEchoReply}, 2),
 			"web → db, gateway  172.17.0.2 > 172.17.0.1 ICMP echo request  flood (hub-mode)", `
-1 parse    172.17.0.2 > 172.17.0.1 ICMP echo request, 46 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-3 look up  02:42:ac:11:00:01: The switch plays a hub: every port gets a copy of everything.
-4 admit    nothing forbids it
-5 gateway  answers with echo reply
-6 emit     flood to db, gateway
-6 emit     echo reply to web`},
+1 parse      172.17.0.2 > 172.17.0.1 ICMP echo request, 46 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+3 look up    02:42:ac:11:00:01: The switch plays a hub: every port gets a copy of everything.
+4 admit      nothing forbids it
+5.1 for me   answers with echo reply
+6 emit       flood to db, gateway
+6 emit       echo reply to web`},
 
 		{"drop in parse", record(ping[:packet.VNetLen+20], drop(packet.Truncated)),
 			"web → nowhere  02:42:ac:11:00:02 > 02:42:ac:11:00:03 IPv4  drop (truncated)", `
-1 parse    dropped, truncated: The frame ends before the headers it announces.
-           Look at the sender: it wrote a cut-off frame.`},
+1 parse      dropped, truncated: The frame ends before the headers it announces.
+             Look at the sender: it wrote a cut-off frame.`},
 		{"drop in guard", record(ping, drop(packet.SpoofedAddress)),
 			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (spoofed-address)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
-2 guard    dropped, spoofed-address: ` + packet.SpoofedAddress.Why() + `
-           ` + packet.SpoofedAddress.Try()},
+1 parse      172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
+2 guard      dropped, spoofed-address: ` + packet.SpoofedAddress.Why() + `
+             ` + packet.SpoofedAddress.Try()},
 		{"drop in look up", record(ping, drop(packet.SamePort)),
 			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (same-port)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-3 look up  dropped, same-port: ` + packet.SamePort.Why() + `
-           ` + packet.SamePort.Try()},
+1 parse      172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+3 look up    dropped, same-port: ` + packet.SamePort.Why() + `
+             ` + packet.SamePort.Try()},
 		// The gateway would have heard it, had it been let in.
 		{"drop in admit", record(ask, packet.Decision{Verdict: packet.Drop, Reason: packet.FloodLimit, ToGateway: true}),
 			"web → nowhere  ARP who has 172.17.0.1, tell 172.17.0.2  drop (flood-limit)", `
-1 parse    ARP who has 172.17.0.1, tell 172.17.0.2, 42 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-4 admit    dropped, flood-limit: ` + packet.FloodLimit.Why() + `
-           ` + packet.FloodLimit.Try()},
+1 parse      ARP who has 172.17.0.1, tell 172.17.0.2, 42 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+4 admit      dropped, flood-limit: ` + packet.FloodLimit.Why() + `
+             ` + packet.FloodLimit.Try()},
 		{"drop at the gateway", record(ping, packet.Decision{Verdict: packet.Drop, Reason: packet.NoRoute, Originate: packet.OriginNetUnreachable}),
-			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (no-route)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-3 look up  02:42:ac:11:00:03 is the gateway
-4 admit    nothing forbids it
-5 gateway  dropped, no-route: ` + packet.NoRoute.Why() + `
-           ` + packet.NoRoute.Try() + `
-6 emit     ICMP net unreachable to web`},
+			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (no-route); ICMP net unreachable to web", `
+1 parse      172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+3 look up    02:42:ac:11:00:03 is the gateway
+4 admit      nothing forbids it
+5.1 for me   no, for 172.17.0.3
+5.2 TTL      64 → 63
+5.3 egress   nothing forbids it
+5.6 next hop dropped, no-route: ` + packet.NoRoute.Why() + `
+             ` + packet.NoRoute.Try() + `
+6 emit       ICMP net unreachable to web`},
 		{"drop at the gateway, silent", record(ping, drop(packet.NotUnderstood)),
 			"web → nowhere  172.17.0.2 > 172.17.0.3 ICMP echo request  drop (not-understood)", `
-1 parse    172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
-2 guard    web may use source 02:42:ac:11:00:02
-3 look up  02:42:ac:11:00:03 is the gateway
-4 admit    nothing forbids it
-5 gateway  dropped, not-understood: ` + packet.NotUnderstood.Why() + `
-           ` + packet.NotUnderstood.Try()},
+1 parse      172.17.0.2 > 172.17.0.3 ICMP echo request, 46 bytes
+2 guard      web may use source 02:42:ac:11:00:02
+3 look up    02:42:ac:11:00:03 is the gateway
+4 admit      nothing forbids it
+5.1 for me   dropped, not-understood: ` + packet.NotUnderstood.Why() + `
+             ` + packet.NotUnderstood.Try()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got, want := c.record.Line(names), "15:04:05.678901  "+c.line; got != want {
@@ -268,29 +284,6 @@ func TestLineAndWalk(t *testing.T) {
 				t.Errorf("walk\n got\n%s\nwant\n%s", got, want)
 			}
 		})
-	}
-}
-
-// TestWalkOfEveryReason: each drop ends at the step its reason belongs to.
-func TestWalkOfEveryReason(t *testing.T) {
-	steps := map[packet.Reason]string{}
-	for r := packet.Truncated; r <= packet.BadTransport; r++ {
-		steps[r] = "1 parse"
-	}
-	for r := packet.BadSourceMAC; r <= packet.LoopbackAddress; r++ {
-		steps[r] = "2 guard"
-	}
-	steps[packet.SamePort], steps[packet.ReservedGroup] = "3 look up", "3 look up"
-	for r := packet.Isolated; r <= packet.Oversize; r++ {
-		steps[r] = "4 admit"
-	}
-	steps[packet.NotUnderstood], steps[packet.NoRoute] = "5 gateway", "5 gateway"
-	for r, step := range steps {
-		lines := record(ping, packet.Decision{Verdict: packet.Drop, Reason: r}).Walk(names)
-		at := slices.IndexFunc(lines, func(s string) bool { return strings.HasPrefix(s, step) })
-		if at < 0 || !strings.Contains(lines[at], "dropped, "+r.String()+": ") {
-			t.Errorf("%v:\n%s", r, strings.Join(lines, "\n"))
-		}
 	}
 }
 
@@ -316,9 +309,12 @@ func FuzzSummary(f *testing.F) {
 		if len(b) > packet.MaxFrame {
 			return
 		}
+		whole := packet.Frame{B: b}
 		r := record(b, packet.Decision{
 			Verdict: packet.Verdict(verdict % packet.NumVerdicts), Reason: packet.Reason(reason % packet.NumReasons),
 			Originate: packet.Origin(reason % packet.NumOrigins), Neighbour: reason%2 == 0, ToGateway: reason%3 == 0,
+			Routed: reason%5 == 0 && packet.Parse(&whole) == packet.OK, MTU: uint16(verdict),
+			NAT: packet.Translation{Kind: packet.NATKind(verdict % packet.NumNATKinds), Before: packet.Tuple{SrcPort: uint16(reason)}, Quoted: reason%7 == 0},
 		}, 2, 3)
 		for _, line := range append(r.Walk(names), r.Line(names), r.Summary()) {
 			if line == "" || !utf8.ValidString(line) || strings.ContainsFunc(line, func(c rune) bool { return c < ' ' || c == 0x7f }) {

@@ -109,3 +109,4 @@ type fragmentHeader []byte
 // offset is where the payload belongs in the whole one, in bytes.
 func (h fragmentHeader) offset() int { return int(binary.BigEndian.Uint16(h[2:]) &^ 7) }
 func (h fragmentHeader) more() bool  { return h[3]&1 != 0 }
+func (h fragmentHeader) id() uint32  { return binary.BigEndian.Uint32(h[4:]) }

@@ -271,3 +271,14 @@ func (f *Frame) Packet() []byte { return f.Ether()[f.L3:f.packetEnd()] }
 // Transport returns the transport header and what follows it, without padding.
 // Borrowed like B. Valid after Parse returned OK with L4 set.
 func (f *Frame) Transport() []byte { return f.Ether()[f.L4:f.packetEnd()] }
+
+// FragmentID is the identification that the fragments of a datagram share. Valid
+// after Parse returned OK for frames with Flags.Fragment.
+func (f *Frame) FragmentID() uint32 {
+	if f.EtherType == EtherTypeIPv4 {
+		return uint32(IPv4(f.Ether()[f.L3:]).ID())
+	}
+	ip := IPv6(f.Packet())
+	upper, _ := ip.upperLayer(len(ip))
+	return fragmentHeader(ip[upper.fragment:]).id()
+}

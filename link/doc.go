@@ -1,10 +1,11 @@
 // Package link is how a container hangs on: queues that read and write
 // Ethernet frames in batches.
 //
-//	TAP   a TAP device with virtio-net header: frames cross whole, 64 KiB TCP
-//	      segments with unfinished checksum included
-//	Wire  the textbook wire: a TAP device without offloads, plain frames
-//	Mem   one end of a pair in memory, for tests
+//	TAP     a TAP device with virtio-net header: frames cross whole, 64 KiB TCP
+//	        segments with unfinished checksum included
+//	Wire    the textbook wire: a TAP device without offloads, plain frames
+//	Packet  a packet socket on an interface that others made
+//	Mem     one end of a pair in memory, for tests
 //
 // All are of one shape, which the switch declares as its Queue:
 //
@@ -23,8 +24,8 @@
 //
 // # Errors
 //
-// ReadBatch and WriteBatch return the four errors of errors.go and no others, as
-// they are: nothing is allocated for them.
+// ReadBatch and WriteBatch return the errors of errors.go, and a wire
+// packet.EgressSegments, as they are: nothing is allocated for them.
 // WriteBatch returns n and an error when frame n could not be written and
 // those behind it were not tried. ReadBatch returns an error only with n = 0.
 //
@@ -48,8 +49,9 @@
 //
 //	tap.go      TAP: create, adopt
 //	wire.go     Wire: create, adopt; finishing what a plain frame cannot carry
-//	tun.go      the descriptor both have: read, write, ioctls
+//	packet.go   Packet: adopt
+//	tun.go      the descriptor of a TAP device: read, write, ioctls
 //	offload.go  Offload: what the reader of a TAP takes unfinished
 //	mem.go      Mem
-//	errors.go   the four errors
+//	errors.go   the errors
 package link

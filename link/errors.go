@@ -18,6 +18,9 @@ const (
 	ErrFull = packet.EgressFull
 	// ErrRefused: the kernel does not take this frame; others it would.
 	ErrRefused = packet.EgressRefused
+	// ErrTooLarge: the frame is larger than the interface's MTU allows. A TAP
+	// takes it all the same.
+	ErrTooLarge = packet.Oversize
 )
 
 // errorOf classifies what the kernel answers for a TAP (drivers/net/tun.c).

@@ -24,3 +24,6 @@ func NewWireOn(fd int) *Wire {
 func NewTAPOn(fd int) *TAP {
 	return &TAP{tun: &tun{fd: fd, nowait: unix.RWF_NOWAIT}}
 }
+
+// Restore is restore.
+func Restore(room []byte, size int, aux *unix.TpacketAuxdata) int { return restore(room, size, aux) }

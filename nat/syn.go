@@ -46,6 +46,9 @@ type pendingSYN struct {
 	bytes [maxSYN]byte
 }
 
+// NewSYNs makes an empty table.
+func NewSYNs() *SYNs { return new(SYNs) }
+
 // Add takes a parsed SYN that came at time now; the frame's bytes are copied.
 // One that is sent again does not wait longer.
 func (s *SYNs) Add(f *packet.Frame, now int64) {
@@ -91,7 +94,7 @@ func (s *SYNs) Due(now int64, answer func(f *packet.Frame)) {
 	}
 }
 
-// Next is when Due has something to do; false when nothing waits.
+// Next is when Due has something to do; 0 and false when nothing waits.
 func (s *SYNs) Next() (at int64, ok bool) {
 	for i := range s.count {
 		if p := s.at(i); p.due != 0 {

@@ -28,7 +28,7 @@ func due(s *SYNs, now int64) (ports []uint16) {
 // TestSYNSilence is RFC 5382 REQ-4: six seconds of silence, then an answer, to
 // the SYN as it was.
 func TestSYNSilence(t *testing.T) {
-	var s SYNs
+	s := NewSYNs()
 	if _, ok := s.Next(); ok {
 		t.Error("an empty table has something to do")
 	}
@@ -39,7 +39,7 @@ func TestSYNSilence(t *testing.T) {
 	if at, ok := s.Next(); !ok || at != 7*second {
 		t.Errorf("Next = %d, %v", at, ok)
 	}
-	if got := due(&s, 7*second-1); got != nil {
+	if got := due(s, 7*second-1); got != nil {
 		t.Errorf("answered too early: %v", got)
 	}
 	answers := 0
@@ -52,7 +52,7 @@ func TestSYNSilence(t *testing.T) {
 	if answers != 1 {
 		t.Errorf("%d answers", answers)
 	}
-	if _, ok := s.Next(); ok || due(&s, 100*second) != nil {
+	if _, ok := s.Next(); ok || due(s, 100*second) != nil {
 		t.Error("answered twice")
 	}
 }
@@ -60,7 +60,7 @@ func TestSYNSilence(t *testing.T) {
 // TestSYNCancelled: a SYN of our own for the same connection makes it one that
 // both sides open (RFC 5382 REQ-2a, REQ-4).
 func TestSYNCancelled(t *testing.T) {
-	var s SYNs
+	s := NewSYNs()
 	for port := range uint16(3) {
 		f := syn(t, outside, 5000, 2000+port)
 		s.Add(&f, second+int64(port))
@@ -72,7 +72,7 @@ func TestSYNCancelled(t *testing.T) {
 	if at, ok := s.Next(); !ok || at != 7*second+1 {
 		t.Errorf("Next = %d, %v, want the one behind the cancelled one", at, ok)
 	}
-	if got := due(&s, 10*second); len(got) != 2 || got[0] != 2001 || got[1] != 2002 {
+	if got := due(s, 10*second); len(got) != 2 || got[0] != 2001 || got[1] != 2002 {
 		t.Errorf("answered %v", got)
 	}
 }
@@ -80,12 +80,12 @@ func TestSYNCancelled(t *testing.T) {
 // TestSYNRepeated: sent again after one and three seconds, as TCP does, it is
 // answered once, six seconds after the first.
 func TestSYNRepeated(t *testing.T) {
-	var s SYNs
+	s := NewSYNs()
 	f := syn(t, outside, 5000, 2000)
 	for _, at := range []int64{1, 2, 4} {
 		s.Add(&f, at*second)
 	}
-	if got := due(&s, 7*second); len(got) != 1 {
+	if got := due(s, 7*second); len(got) != 1 {
 		t.Errorf("answered %v", got)
 	}
 	if _, ok := s.Next(); ok {
@@ -95,7 +95,7 @@ func TestSYNRepeated(t *testing.T) {
 
 // TestSYNBounds: per source, in all, and in length. The table goes round.
 func TestSYNBounds(t *testing.T) {
-	var s SYNs
+	s := NewSYNs()
 	for round := range int64(3) {
 		now := round * 100 * second
 		for port := range uint16(100) {
@@ -111,7 +111,7 @@ func TestSYNBounds(t *testing.T) {
 			f := syn(t, from, 5000, 2000)
 			s.Add(&f, now)
 		}
-		if got := len(due(&s, now+6*second)); got != maxSYNs {
+		if got := len(due(s, now+6*second)); got != maxSYNs {
 			t.Errorf("%d answers", got)
 		}
 	}
@@ -123,7 +123,7 @@ func TestSYNBounds(t *testing.T) {
 }
 
 func TestSYNsAllocateNothing(t *testing.T) {
-	var s SYNs
+	s := NewSYNs()
 	f := syn(t, outside, 5000, 2000)
 	now := int64(0)
 	answer := func(*packet.Frame) {}

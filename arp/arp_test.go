@@ -2,8 +2,6 @@ package arp
 
 import (
 	"bytes"
-	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -11,6 +9,8 @@ import (
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 )
+
+const second = int64(1e9)
 
 func addr(n int) [4]byte { return [4]byte{10, 0, byte(n >> 8), byte(n)} }
 
@@ -21,6 +21,12 @@ func entry(n int, port packet.PortID, seen int64) Entry {
 	return Entry{Addr: addr(n), MAC: station(n), Port: port, Container: packet.ContainerID(port), Seen: seen}
 }
 
+// in is an entry as a table tells it that has it in a state.
+func in(state State, e Entry) Entry {
+	e.State = state
+	return e
+}
+
 // entries lists a table's neighbours by address.
 func entries(table *Table, now int64) []Entry {
 	list := table.Entries(now)
@@ -28,37 +34,63 @@ func entries(table *Table, now int64) []Entry {
 	return list
 }
 
-// expect compares a table's neighbours, and then its two maps with each other.
+// expect compares a table's neighbours, and then its maps with each other.
 func expect(t *testing.T, table *Table, now int64, want ...Entry) {
 	t.Helper()
 	if got := entries(table, now); !slices.Equal(got, want) {
 		t.Errorf("at %d\n got %v\nwant %v", now, got, want)
 	}
 	for _, e := range want {
-		if got, ok := table.Lookup(now, e.Addr); !ok || got != e {
+		if got, state := table.Resolve(now, e.Addr); got != e || state != e.State {
+			t.Errorf("Resolve(%v) = %v, %v, want %v", e.Addr, got, state, e)
+		}
+		known := e.State != Incomplete && e.State != Failed
+		if got, ok := table.Lookup(now, e.Addr); ok != known || ok && got != e {
 			t.Errorf("Lookup(%v) = %v, %v, want %v", e.Addr, got, ok, e)
 		}
 	}
-	checkShares(t, table)
+	check(t, table)
 }
 
-// checkShares wants every entry in its port's share, once, and nothing else.
-func checkShares(t *testing.T, table *Table) {
+// check wants every entry in its port's share, once, and nothing else, and the
+// questions counted.
+func check(t *testing.T, table *Table) {
 	t.Helper()
 	held := 0
-	for port, s := range table.byPort {
-		held += s.n
-		if s.n > PerPort {
-			t.Fatalf("port %v holds %d, its share is %d", port, s.n, PerPort)
+	for port, s := range table.shares {
+		held += len(s.heard) + len(s.wanted)
+		if len(s.heard)+len(s.wanted) > table.perPort {
+			t.Fatalf("port %v holds %d and %d, its share is %d", port, len(s.heard), len(s.wanted), table.perPort)
 		}
-		for i, a := range s.addrs[:s.n] {
-			if e, ok := table.entries[a]; !ok || e.Port != port || slices.Contains(s.addrs[:i], a) {
-				t.Fatalf("port %v lists %v, the entry is %v, %v", port, a, e, ok)
+		for _, wanted := range []bool{false, true} {
+			list := *s.list(wanted)
+			for i, a := range list {
+				if n, ok := table.entries[a]; !ok || n.Port != port || n.wanted != wanted || slices.Contains(list[:i], a) {
+					t.Fatalf("port %v lists %v (%v), the entry is %v, %v", port, a, wanted, n, ok)
+				}
 			}
 		}
 	}
-	if held != len(table.entries) {
-		t.Fatalf("the shares hold %d addresses, the table %d", held, len(table.entries))
+	permanent := 0
+	for _, n := range table.entries {
+		if n.State == Permanent {
+			permanent++
+		}
+	}
+	if held+permanent != len(table.entries) {
+		t.Fatalf("the shares hold %d addresses, %d are permanent, the table holds %d", held, permanent, len(table.entries))
+	}
+	asking := map[packet.ContainerID]int{}
+	for _, q := range table.questions {
+		asking[q.by]++
+	}
+	for by, n := range asking {
+		if n > MaxAsking || table.asking[by] != n {
+			t.Fatalf("container %v has %d questions, counted are %d", by, n, table.asking[by])
+		}
+	}
+	if len(asking) != len(table.asking) {
+		t.Fatalf("%d containers ask, counted are %d", len(asking), len(table.asking))
 	}
 }
 
@@ -69,7 +101,9 @@ func TestLearn(t *testing.T) {
 		t.Error("an empty table knows somebody")
 	}
 
-	table.Learn(entry(2, 1, 100))
+	if table.Learn(entry(2, 1, 100)) {
+		t.Error("nobody waited")
+	}
 	expect(t, table, 100, entry(2, 1, 100))
 
 	table.Learn(entry(2, 1, 200)) // heard again
@@ -82,22 +116,56 @@ func TestLearn(t *testing.T) {
 
 	table.Learn(entry(2, 7, 400)) // moved
 	expect(t, table, 400, entry(2, 7, 400))
-	if table.byPort[1].n != 0 {
-		t.Errorf("port 1 holds %d entries after its only one has moved", table.byPort[1].n)
+	if n := len(table.shares[1].heard); n != 0 {
+		t.Errorf("port 1 holds %d entries after its only one has moved", n)
 	}
+
+	table.Remove(addr(2))
+	table.Remove(addr(2))
+	expect(t, table, 400)
 }
 
 func TestAge(t *testing.T) {
 	table := NewTable()
 	table.Learn(entry(2, 1, 100))
 	table.Learn(entry(3, 1, 200))
-	expect(t, table, 100+MaxAge, entry(2, 1, 100), entry(3, 1, 200))
-	expect(t, table, 101+MaxAge, entry(3, 1, 200))
-	if _, ok := table.Lookup(101+MaxAge, addr(2)); ok {
-		t.Error("still there after MaxAge")
+	expect(t, table, 100+ReachableTime, entry(2, 1, 100), entry(3, 1, 200))
+	expect(t, table, 101+ReachableTime, in(Stale, entry(2, 1, 100)), entry(3, 1, 200))
+	expect(t, table, 100+MaxAge, in(Stale, entry(2, 1, 100)), in(Stale, entry(3, 1, 200)))
+	expect(t, table, 101+MaxAge, in(Stale, entry(3, 1, 200)))
+	if _, state := table.Resolve(101+MaxAge, addr(2)); state != Unknown {
+		t.Errorf("%v after MaxAge", state)
 	}
 	table.Learn(entry(2, 1, 101+MaxAge)) // back again
-	expect(t, table, 101+MaxAge, entry(2, 1, 101+MaxAge), entry(3, 1, 200))
+	expect(t, table, 101+MaxAge, entry(2, 1, 101+MaxAge), in(Stale, entry(3, 1, 200)))
+}
+
+func TestPermanent(t *testing.T) {
+	table := NewTable()
+	table.Learn(entry(2, 9, 0))
+	table.Add(entry(2, 1, 0))
+	for n := range PerPort {
+		table.Add(entry(10+n, 1, 0))
+		table.Learn(entry(100+n, 1, 0))
+	}
+	forged := entry(2, 3, second)
+	forged.MAC = station(66)
+	table.Learn(forged)
+	if e, state := table.Resolve(10*MaxAge, addr(2)); state != Permanent || e != in(Permanent, entry(2, 1, 0)) {
+		t.Errorf("%v, %v", e, state)
+	}
+	if n := len(table.Entries(0)); n != 1+2*PerPort {
+		t.Errorf("%d entries: the permanent ones have taken from the port's share", n)
+	}
+	check(t, table)
+
+	table.Remove(addr(2))
+	table.Learn(forged)
+	if e, _ := table.Resolve(second, addr(2)); e.MAC != station(66) {
+		t.Errorf("%v is not permanent any more", e)
+	}
+	table.FlushPort(1)
+	expect(t, table, second, in(Reachable, forged))
 }
 
 func TestFlushPort(t *testing.T) {
@@ -110,8 +178,8 @@ func TestFlushPort(t *testing.T) {
 	expect(t, table, 0, entry(3, 2, 0))
 	table.FlushPort(1)
 	expect(t, table, 0, entry(3, 2, 0))
-	if len(table.byPort) != 1 {
-		t.Errorf("%d ports are remembered, one is left", len(table.byPort))
+	if len(table.shares) != 1 {
+		t.Errorf("%d ports are remembered, one is left", len(table.shares))
 	}
 }
 
@@ -137,7 +205,7 @@ func TestOwnOldestGoes(t *testing.T) {
 	if _, ok := table.Lookup(53, addr(1)); !ok {
 		t.Error("an entry went although another had left room")
 	}
-	checkShares(t, table)
+	check(t, table)
 }
 
 // TestHostilePortFillsItsShareOnly: a port that claims every address it can
@@ -159,70 +227,43 @@ func TestHostilePortFillsItsShareOnly(t *testing.T) {
 			t.Errorf("quiet neighbour %d: %v, %v", n, e, ok)
 		}
 	}
-	checkShares(t, table)
+	check(t, table)
 }
 
-// A model is the table as slowly as it can be had: one list in the order in
-// which addresses were first heard at their port.
-type model []Entry
-
-func (m *model) learn(e Entry) {
-	at := slices.IndexFunc(*m, func(o Entry) bool { return o.Addr == e.Addr })
-	switch {
-	case at >= 0 && (*m)[at].Port == e.Port:
-		(*m)[at] = e
-		return
-	case at >= 0:
-		*m = slices.Delete(*m, at, at+1)
-	}
-	n, oldest := 0, 0
-	for i, o := range *m {
-		if o.Port == e.Port {
-			if n == 0 {
-				oldest = i
-			}
-			n++
+// TestWhoWasAskedForStays: on an uplink all neighbours are behind one port, and
+// those that flood it do not push out those we talk to.
+func TestWhoWasAskedForStays(t *testing.T) {
+	const share = 64
+	table := NewTableOf(share)
+	for n := range 8 {
+		table.Asked(0, addr(n), 1)
+		if !table.Learn(entry(n, 1, 0)) {
+			t.Errorf("%d was waited for", n)
 		}
 	}
-	if n == PerPort {
-		*m = slices.Delete(*m, oldest, oldest+1)
+	table.Learn(entry(8, 1, 0)) // made itself known, and is asked for later
+	table.Asked(0, addr(8), 1)
+	table.Learn(entry(8, 1, 0))
+	for n := range 10_000 {
+		table.Learn(entry(10+n, 1, 1))
 	}
-	*m = append(*m, e)
-}
-
-func (m model) entries(now int64) []Entry {
-	list := slices.DeleteFunc(slices.Clone(m), func(e Entry) bool { return now-e.Seen > MaxAge })
-	slices.SortFunc(list, func(a, b Entry) int { return bytes.Compare(a.Addr[:], b.Addr[:]) })
-	return list
-}
-
-func TestTableAgainstModel(t *testing.T) {
-	for seed := range uint64(5) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(seed, 1))
-			table, m, now := NewTable(), model{}, int64(0)
-			for range 1000 {
-				now += rng.Int64N(MaxAge / 20)
-				switch rng.IntN(40) {
-				case 0:
-					port := packet.PortID(1 + rng.IntN(4))
-					table.FlushPort(port)
-					m = slices.DeleteFunc(m, func(e Entry) bool { return e.Port == port })
-				case 1:
-					now += MaxAge
-				default:
-					e := entry(rng.IntN(120), packet.PortID(1+rng.IntN(4)), now)
-					e.MAC = station(rng.IntN(1000))
-					table.Learn(e)
-					m.learn(e)
-				}
-				expect(t, table, now, m.entries(now)...)
-				if t.Failed() {
-					return
-				}
-			}
-		})
+	if len(table.entries) != share {
+		t.Errorf("%d entries, the share is %d", len(table.entries), share)
 	}
+	for n := range 9 {
+		if _, ok := table.Lookup(1, addr(n)); !ok {
+			t.Errorf("neighbour %d was pushed out", n)
+		}
+	}
+	check(t, table)
+	for n := range 10_000 { // now each is asked for, so the oldest goes
+		table.Asked(1, addr(20_000+n), 1)
+		table.Learn(entry(20_000+n, 1, 1))
+	}
+	if len(table.entries) != share {
+		t.Errorf("%d entries, the share is %d", len(table.entries), share)
+	}
+	check(t, table)
 }
 
 func TestAnswer(t *testing.T) {
@@ -246,5 +287,32 @@ func TestAnswer(t *testing.T) {
 	Answer(a, a, mac) // in place
 	if !bytes.Equal(a, want) {
 		t.Errorf("in place: got % x", []byte(a))
+	}
+}
+
+func TestRequest(t *testing.T) {
+	asker := packettest.Station{MAC: packet.MAC{2, 0x42, 10, 0, 0, 1}, IP: netip.MustParseAddr("10.0.0.1")}
+	target := netip.MustParseAddr("10.0.0.9")
+	buf := bytes.Repeat([]byte{0xee}, FrameLen+8)
+	n := Request(buf, asker.MAC, asker.IP.As4(), target.As4())
+	if want := packettest.ARPRequest(asker, target); !bytes.Equal(buf[:n], want) {
+		t.Errorf("got  % x\nwant % x", buf[:n], want)
+	}
+	if !bytes.Equal(buf[n:], bytes.Repeat([]byte{0xee}, 8)) {
+		t.Error("it wrote behind the frame")
+	}
+	if n := testing.AllocsPerRun(100, func() { Request(buf, asker.MAC, addr(1), addr(2)) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestStateNames(t *testing.T) {
+	for state := range State(numStates) {
+		if state.String() == "" || state.String() == "?" {
+			t.Errorf("state %d has no name", state)
+		}
+	}
+	if State(numStates).String() != "?" || ClaimState(99).String() != "?" {
+		t.Error("states that do not exist have names")
 	}
 }

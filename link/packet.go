@@ -357,7 +357,7 @@ const sendAtOnce = 16
 // mmsghdr is struct mmsghdr of socket(7).
 type mmsghdr struct {
 	hdr unix.Msghdr
-	n   uint32
+	_   uint32
 }
 
 // sendmmsg writes some of the frames, at least one unless there is an error,

@@ -55,13 +55,8 @@ func CreateTAP(cfg TAPConfig) (*TAP, error) {
 }
 
 func createTAP(cfg TAPConfig, flags uint16) (*TAP, error) {
-	fd, err := openDevice(cfg.Name, flags)
+	t, err := openTAP(cfg.Name, flags)
 	if err != nil {
-		return nil, err
-	}
-	t, err := AdoptTAP(fd)
-	if err != nil {
-		_ = unix.Close(fd)
 		return nil, err
 	}
 	err = t.SetCarrier(false)
@@ -70,6 +65,27 @@ func createTAP(cfg TAPConfig, flags uint16) (*TAP, error) {
 	}
 	if err != nil {
 		_ = t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// OpenTAP opens the TAP device name in the network namespace of the calling
+// thread, with carrier, and leaves it as persistent as it is. That needs no
+// right if the device belongs to the calling user. Where there is no such device
+// it makes one, down, which needs CAP_NET_ADMIN in that namespace.
+//
+// The descriptor pins the namespace, as that of CreateTAP does.
+func OpenTAP(name string) (*TAP, error) { return openTAP(name, tapFlags) }
+
+func openTAP(name string, flags uint16) (*TAP, error) {
+	fd, err := openDevice(name, flags)
+	if err != nil {
+		return nil, err
+	}
+	t, err := AdoptTAP(fd)
+	if err != nil {
+		_ = unix.Close(fd)
 		return nil, err
 	}
 	return t, nil

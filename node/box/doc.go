@@ -44,8 +44,8 @@
 // # The files
 //
 // What clients use: spec.go what a container shall be, start.go and session.go
-// start it and one more command, attach.go serves namespaces of others. What
-// runs inside: init.go, with tree.go the mounts, net.go the interface,
+// start it and one more command, attach.go serves namespaces of others, uplink.go
+// opens a way out. What runs inside: init.go, with tree.go the mounts, net.go the interface,
 // command.go the command and log.go its output. Below: join.go the fork,
 // channel.go the messages, pidfd.go and peer.go who a process is and where it
 // lives, rights.go what it may, pty.go terminals, main.go which of us we are.
@@ -57,7 +57,7 @@
 //
 // # Concurrency
 //
-// Start, AttachForeign and the functions on pidfds may be called from any
+// Start, AttachForeign, OpenUplinkTAP, OpenPacket and the functions on pidfds may be called from any
 // goroutine. A Box and a Session may be signalled from any goroutine; Started
 // and Wait have one caller. Of a Channel's methods only Recv needs to be kept
 // to one goroutine.

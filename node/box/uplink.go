@@ -1,0 +1,222 @@
+package box
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"fairlead/link"
+	"fairlead/packet"
+)
+
+// An Uplink is a link on a real network, opened by whoever has the right and
+// handed to a node, which then needs none.
+type Uplink struct {
+	// FD is the Uplink's until Close, and then the node's alone: that of a TAP
+	// for link.AdoptTAP, a packet socket for link.AdoptPacket.
+	FD    int
+	Name  string
+	Index int        // of the interface
+	MTU   int        // of the interface
+	MAC   packet.MAC // of the interface; the uplink's own only if that is shared
+}
+
+// Close closes our copy of FD.
+func (u *Uplink) Close() { closeAll([]int{u.FD}); u.FD = -1 }
+
+// OpenUplinkTAP opens a TAP device in the caller's network namespace, as
+// `ip tuntap add` makes them for users, or makes one.
+func OpenUplinkTAP(name string) (*Uplink, error) {
+	if err := uplinkName(name); err != nil {
+		return nil, err
+	}
+	_, missing := net.InterfaceByName(name)
+	tap, err := link.OpenTAP(name)
+	switch {
+	case errors.Is(err, unix.EPERM) && missing != nil:
+		return nil, fmt.Errorf("open uplink tap:%s: %w: there is no such interface, and making one takes root: sudo ip tuntap add dev %[1]s mode tap user $USER", name, unix.EPERM)
+	case errors.Is(err, unix.EPERM):
+		return nil, fmt.Errorf("open uplink tap:%s: %w: the interface is another user's; make it yours: sudo ip tuntap del dev %[1]s mode tap && sudo ip tuntap add dev %[1]s mode tap user $USER", name, unix.EPERM)
+	case err != nil:
+		return nil, fmt.Errorf("open uplink tap:%s: %w", name, err)
+	}
+	defer tap.Close()
+	u, err := newUplink(name)
+	if err != nil {
+		return nil, fmt.Errorf("open uplink tap:%s: %w", name, err)
+	}
+	if u.FD, err = unix.FcntlInt(uintptr(tap.Fd()), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("open uplink tap:%s: %w", name, err)
+	}
+	return u, nil
+}
+
+// OpenPacket opens a packet socket on an interface of the caller's network
+// namespace, for an uplink with a MAC of its own; or with that of the interface
+// if shared, where a network takes no other (Wi-Fi, most clouds). It needs
+// CAP_NET_RAW there.
+//
+// The socket hears IPv4 and ARP for that MAC and for everybody, and nothing
+// else, ever: its filter is locked. The host itself is not heard either and
+// cannot reach the uplink's address, as with a macvlan.
+//
+// A shared MAC shares the frames too: the host's kernel gets those for the
+// uplink's address. As an end system it ignores them. As a router it sends
+// redirects and host-unreachables, which break the uplink's connections at
+// random; so where the interface forwards, sharing is refused.
+func OpenPacket(name string, mac packet.MAC, shared bool) (*Uplink, error) {
+	if err := uplinkName(name); err != nil {
+		return nil, err
+	}
+	u, err := openPacket(name, mac, shared)
+	if err != nil {
+		return nil, fmt.Errorf("open uplink if:%s: %w", name, err)
+	}
+	return u, nil
+}
+
+func openPacket(name string, mac packet.MAC, shared bool) (*Uplink, error) {
+	u, err := newUplink(name)
+	if err != nil {
+		return nil, err
+	}
+	switch forwards, _ := sysctl("net/ipv4/conf/" + name + "/forwarding"); {
+	case shared && forwards == 1:
+		return nil, fmt.Errorf("mac=shared: this host forwards packets of %s, so it would answer those of the uplink with ICMP redirects and errors: leave mac=shared out, or: sudo sysctl -w net/ipv4/conf/%[1]s/forwarding=0", name)
+	case shared:
+		mac = u.MAC
+	case mac == u.MAC:
+		return nil, fmt.Errorf("mac=%v is the interface's own: say mac=shared, or leave mac= out", mac)
+	case mac.IsGroup() || mac.IsZero():
+		return nil, fmt.Errorf("mac=%v is not an address of one station", mac)
+	}
+	// Protocol 0: the socket hears nothing until bind, when all is set.
+	u.FD, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("%w: a packet socket takes CAP_NET_RAW: sudo setcap cap_net_raw+ep $(which fairlead), or use a TAP: tap:NAME", err)
+	} else if err != nil {
+		return nil, fmt.Errorf("open a packet socket: %w", err)
+	}
+	if err := u.listen(mac, shared); err != nil {
+		u.Close()
+		return nil, err
+	}
+	return u, nil
+}
+
+// uplinkBuffer is what a packet socket keeps waiting, in either direction, of
+// the kernel's memory: some 50 segments of 64 KiB, or 5,000 small frames. The
+// usual 208 KiB hold two of the former.
+const uplinkBuffer = 8 << 20
+
+// listen sets the socket up and binds it.
+func (u *Uplink) listen(mac packet.MAC, shared bool) error {
+	filter := packetFilter(mac)
+	err := unix.SetsockoptSockFprog(u.FD, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	if err != nil {
+		return fmt.Errorf("attach the filter: %w", err)
+	}
+	for _, option := range []struct {
+		name            string
+		level, n, value int
+	}{
+		{"SO_LOCK_FILTER", unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1},
+		{"PACKET_VNET_HDR", unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1},
+		{"PACKET_AUXDATA", unix.SOL_PACKET, unix.PACKET_AUXDATA, 1},
+		// Without it the node wakes for every frame the host sends.
+		{"PACKET_IGNORE_OUTGOING", unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1},
+	} {
+		if err := unix.SetsockoptInt(u.FD, option.level, option.n, option.value); err != nil {
+			return fmt.Errorf("set %s: %w", option.name, err)
+		}
+	}
+	for _, force := range []struct{ privileged, plain int }{
+		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF},
+	} {
+		// Without CAP_NET_ADMIN it is as much as net.core.rmem_max allows.
+		if unix.SetsockoptInt(u.FD, unix.SOL_SOCKET, force.privileged, uplinkBuffer) != nil {
+			_ = unix.SetsockoptInt(u.FD, unix.SOL_SOCKET, force.plain, uplinkBuffer)
+		}
+	}
+	if !shared {
+		// The interface drops what is for a foreign MAC, unless promiscuous.
+		err := unix.SetsockoptPacketMreq(u.FD, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
+			&unix.PacketMreq{Ifindex: int32(u.Index), Type: unix.PACKET_MR_PROMISC})
+		if err != nil {
+			return fmt.Errorf("make the interface promiscuous: %w", err)
+		}
+	}
+	var all [2]byte
+	binary.BigEndian.PutUint16(all[:], unix.ETH_P_ALL)
+	err = unix.Bind(u.FD, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16(all[:]), Ifindex: u.Index})
+	if err != nil {
+		return fmt.Errorf("bind the packet socket: %w", err)
+	}
+	return nil
+}
+
+// packetFilter lets pass what an uplink has a use for: IPv4 and ARP, not of a
+// VLAN, for its MAC, for everybody, or for all hosts (224.0.0.1).
+func packetFilter(mac packet.MAC) []unix.SockFilter {
+	const (
+		// SKF_AD_OFF + SKF_AD_VLAN_TAG of linux/filter.h: the tag the kernel
+		// has taken off, 0 where there was none.
+		vlanTag = 1<<32 - 0x1000 + 44
+		vlanID  = 0xfff // 0: the tag is a priority, not of a VLAN
+		whole   = 1<<32 - 1
+	)
+	load := func(size uint16, at uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_ABS | size, K: at}
+	}
+	// skip goes on behind the next so many instructions.
+	skip := func(value uint32, equal, different uint8) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: value, Jt: equal, Jf: different}
+	}
+	pass := func(bytes uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: bytes}
+	}
+	program := []unix.SockFilter{
+		load(unix.BPF_W, vlanTag),
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: vlanID},
+		skip(0, 1, 0),
+		pass(0),
+		load(unix.BPF_H, 2*uint32(len(mac))),
+		skip(uint32(packet.EtherTypeIPv4), 2, 0),
+		skip(uint32(packet.EtherTypeARP), 1, 0),
+		pass(0),
+	}
+	for _, to := range []packet.MAC{mac, packet.BroadcastMAC, {0x01, 0x00, 0x5e, 0, 0, 1}} {
+		program = append(program,
+			load(unix.BPF_W, 0),
+			skip(binary.BigEndian.Uint32(to[:]), 0, 3),
+			load(unix.BPF_H, 4),
+			skip(uint32(binary.BigEndian.Uint16(to[4:])), 0, 1),
+			pass(whole))
+	}
+	return append(program, pass(0))
+}
+
+func uplinkName(name string) error {
+	if !validInterfaceName(name) {
+		return fmt.Errorf("%q is no name for an interface (1 to 15 characters, no / : or space)", name)
+	}
+	return nil
+}
+
+// newUplink asks what there is to know of an interface.
+func newUplink(name string) (*Uplink, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("find interface %s: %w; `ip link` lists them", name, err)
+	}
+	a := l.Attrs()
+	if a.EncapType != "ether" || len(a.HardwareAddr) != len(packet.MAC{}) {
+		return nil, fmt.Errorf("interface %s is no Ethernet but %s", name, a.EncapType)
+	}
+	return &Uplink{FD: -1, Name: name, Index: a.Index, MTU: a.MTU, MAC: packet.MAC(a.HardwareAddr)}, nil
+}

@@ -220,12 +220,12 @@ func TestTracePrint(t *testing.T) {
 
 func TestDrawFrame(t *testing.T) {
 	var out bytes.Buffer
-	_ = drawFrame(&out, []byte("a\nb\n"), true, false)
+	_ = drawFrame(&out, []byte("a\nb\n"), true, asTable)
 	if want := "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J"; out.String() != want {
 		t.Errorf("on a terminal %q, want %q", out.String(), want)
 	}
 	out.Reset()
-	_ = drawFrame(&out, []byte("[\n  1\n]\n"), false, true)
+	_ = drawFrame(&out, []byte("[\n  1\n]\n"), false, asJSON)
 	if out.String() != "[1]\n" {
 		t.Errorf("as JSON %q", out.String())
 	}
@@ -235,7 +235,7 @@ func TestWatch(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var out bytes.Buffer
 	shown := 0
-	err := watch(ctx, &out, time.Millisecond, true, func(_ context.Context, w io.Writer, _ bool) error {
+	err := watch(ctx, &out, time.Millisecond, asJSON, func(_ context.Context, w io.Writer, _ layout) error {
 		if shown++; shown == 3 {
 			cancel()
 		}

@@ -16,6 +16,10 @@ import (
 // patience bounds every command that has no deadline of its own.
 const patience = 30 * time.Second
 
+func contextWithPatience() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}
+
 // A Cmd is an exec.Cmd whose process begins in a host's namespace. It leads a
 // process group, and all of that is killed when its context ends.
 type Cmd struct {
@@ -66,7 +70,7 @@ func (c *Cmd) CombinedOutput() ([]byte, error) {
 // fails the test and shows all the command said.
 func (h *Host) Run(t T, name string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := contextWithPatience()
 	defer cancel()
 	cmd := h.Command(ctx, name, args...)
 	var out, complaints bytes.Buffer

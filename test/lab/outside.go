@@ -1,0 +1,142 @@
+package lab
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// An Outside is what lies beyond a node: a host that is nobody's neighbour, and
+// the routers that lead to it.
+//
+//	node ── up0 Router far ── eth0 Host
+//	        192.0.2.1   198.51.100.1 .2
+//
+// The addresses are those RFC 5737 and 2544 set aside.
+type Outside struct {
+	Host   *Host
+	Router *Router
+}
+
+// A Router has a persistent TAP on one side, for the node to be its neighbour,
+// and the outside host on the other. To who asks by traceroute it answers as
+// often as asked.
+type Router struct {
+	*Host
+
+	TAP    string // the interface the node is the other end of
+	Addr   string // the router's address on it
+	Uplink string // the address left for the node
+	subnet string // both are in
+
+	Far     string // the router's address on the far side
+	FarHost string // the outside host's there
+
+	outside *Host
+	farDev  string // of the outside host
+}
+
+// NewOutside makes an outside host and a router to it.
+func NewOutside(t T) *Outside {
+	t.Helper()
+	o := &Outside{Host: NewHost(t, "outside")}
+	answerAlways(t, o.Host)
+	o.Router = o.addRouter(t, &Router{
+		TAP: "up0", Addr: "192.0.2.1", Uplink: "192.0.2.2", subnet: "192.0.2.0/24",
+		Far: "198.51.100.1", FarHost: "198.51.100.2", farDev: "eth0",
+	})
+	o.Host.Route(t, "default", o.Router.Far)
+	return o
+}
+
+// AddRouter makes a second way to the same host, with a TAP up1. The host
+// answers by the way it was asked.
+func (o *Outside) AddRouter(t T) *Router {
+	t.Helper()
+	r := o.addRouter(t, &Router{
+		TAP: "up1", Addr: "203.0.113.1", Uplink: "203.0.113.2", subnet: "203.0.113.0/24",
+		Far: "198.18.1.1", FarHost: "198.18.1.2", farDev: "eth1",
+	})
+	o.Host.Route(t, r.subnet, r.Far)
+	return r
+}
+
+func (o *Outside) addRouter(t T, r *Router) *Router {
+	t.Helper()
+	r.Host, r.outside = NewHost(t, "router-"+r.TAP), o.Host
+	answerAlways(t, r.Host)
+	r.Sysctl(t, "net.ipv4.ip_forward", "1")
+	r.AddTAP(t, r.TAP)
+	r.Host.Addr(t, r.TAP, r.Addr+"/24")
+	Join(t, r.Host, "far", o.Host, r.farDev)
+	r.Host.Addr(t, "far", r.Far+"/24")
+	o.Host.Addr(t, r.farDev, r.FarHost+"/24")
+	return r
+}
+
+// answerAlways takes off the limit of one ICMP error a second to the same
+// address, which would make tests wait, and what Debian may have set so that
+// packets by the second router are not taken.
+func answerAlways(t T, h *Host) {
+	t.Helper()
+	h.Sysctl(t, "net.ipv4.icmp_ratelimit", "0")
+	h.Sysctl(t, "net.ipv4.conf.all.rp_filter", "0")
+	h.Sysctl(t, "net.ipv4.conf.default.rp_filter", "0")
+}
+
+// AddTAP makes a TAP that stays while nobody has it open, and sets it up.
+func (h *Host) AddTAP(t T, name string) {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	must(t, h.Do(func() error {
+		return netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_DEFAULTS})
+	}), "make TAP %s on %s", name, h.Name)
+	h.Up(t, name)
+}
+
+// Spec is what `fairlead --uplink` has to be told to use this router, with
+// further fields.
+func (r *Router) Spec(more ...string) string {
+	spec := fmt.Sprintf("tap:%s,ip=%s/24,gw=%s", r.TAP, r.Uplink, r.Addr)
+	return strings.Join(append([]string{spec}, more...), ",")
+}
+
+// MTU sets that of the cable between router and outside host.
+func (r *Router) MTU(t T, mtu int) {
+	t.Helper()
+	must(t, r.Netlink.LinkSetMTU(r.link(t, "far"), mtu), "set the MTU of %s", r.Name)
+	must(t, r.outside.Netlink.LinkSetMTU(r.outside.link(t, r.farDev), mtu), "set the MTU of %s", r.outside.Name)
+}
+
+// NAT makes it a second NAT router: outside sees its own address only, and what
+// comes for that by TCP and UDP it hands on to the node.
+func (r *Router) NAT(t T) {
+	t.Helper()
+	r.Rules(t, "add table ip nat",
+		"add chain ip nat out { type nat hook postrouting priority 100; }",
+		"add rule ip nat out oifname far masquerade",
+		"add chain ip nat in { type nat hook prerouting priority -100; }",
+		"add rule ip nat in iifname far ip daddr "+r.Far+" meta l4proto { tcp, udp } dnat to "+r.Uplink)
+}
+
+// Rules adds lines for nft(8).
+func (h *Host) Rules(t T, lines ...string) {
+	t.Helper()
+	Need(t, "nft")
+	h.Run(t, "nft", strings.Join(lines, "; "))
+}
+
+// Try runs a command on the host, however it ends: all it said, and its status.
+func (h *Host) Try(t T, name string, args ...string) (output string, status int) {
+	t.Helper()
+	ctx, cancel := contextWithPatience()
+	defer cancel()
+	cmd := h.Command(ctx, name, args...)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil || ctx.Err() != nil {
+		t.Fatalf("host %s: %s: %v\n%s", h.Name, strings.Join(cmd.Args, " "), err, out)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}

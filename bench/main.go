@@ -42,6 +42,7 @@
 //	paths.go      what carries traffic
 //	child.go      paths that are processes
 //	tcp.go        workload: bulk TCP
+//	nat.go        workload: bulk TCP through NAT, and its paths
 //	death.go      workload: how fast the dead are gone
 //	stall.go      workload: whom that delays
 //	results.go    figures, ratios, bars
@@ -108,13 +109,18 @@ func usage() {
 	for _, w := range workloads {
 		fmt.Fprintf(os.Stderr, "  %-14s %s\n", w.name, w.what)
 	}
-	fmt.Fprintf(os.Stderr, "\nPaths of bulk traffic:\n")
-	for _, p := range paths {
-		what := p.what
-		if p.asked {
-			what += " (only with -paths)"
+	for _, list := range []struct {
+		of    string
+		paths []*path
+	}{{"of bulk traffic", paths}, {"through NAT", natPaths(out)}} {
+		fmt.Fprintf(os.Stderr, "\nPaths %s:\n", list.of)
+		for _, p := range list.paths {
+			what := p.what
+			if p.asked {
+				what += " (only with -paths)"
+			}
+			fmt.Fprintf(os.Stderr, "  %-14s %s\n", p.name, what)
 		}
-		fmt.Fprintf(os.Stderr, "  %-14s %s\n", p.name, what)
 	}
 	fmt.Fprintf(os.Stderr, "\nOptions:\n")
 	flag.PrintDefaults()
@@ -132,7 +138,7 @@ func (o *options) validate() error {
 		return fmt.Errorf("-only %s: no workload's name holds that; see -help", o.only)
 	}
 	for _, name := range split(o.paths) {
-		if !slices.ContainsFunc(paths, func(p *path) bool { return p.name == name }) {
+		if !slices.ContainsFunc(slices.Concat(paths, natPaths(out)), func(p *path) bool { return p.name == name }) {
 			return fmt.Errorf("-paths: there is no path %q; see -help", name)
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -53,19 +54,27 @@ var (
 type cable struct {
 	*path
 	ends    [2]*hosts.Host
+	prefix  [2]netip.Prefix // their addresses
+	gateway [2]netip.Addr   // their default routes, if valid
+	server  netip.AddrPort  // where the first reaches the second
+	seen    netip.Addr      // as whom the second sees the first
 	crossed func() (crossed, error)
 }
 
 // layCable makes two containers and a path between them, and waits until it
 // carries.
 func layCable(l *lab, p *path) *cable {
-	c := &cable{path: p}
+	c := &cable{path: p, server: netip.AddrPortFrom(addrs[1], iperfPort), seen: addrs[0]}
 	for i := range c.ends {
 		c.ends[i] = hosts.NewHost(l, fmt.Sprintf("%s-%d", p.name, i+1))
+		c.prefix[i] = netip.PrefixFrom(addrs[i], gatewayAddr.Bits())
 	}
 	p.lay(l, c)
 	for i, h := range c.ends {
-		h.Addr(l, "eth0", fmt.Sprintf("%s/24", addrs[i]))
+		h.Addr(l, "eth0", c.prefix[i].String())
+		if c.gateway[i].IsValid() {
+			h.Route(l, "default", c.gateway[i].String())
+		}
 	}
 	return c
 }
@@ -120,7 +129,14 @@ func makeLink(l *lab, h *hosts.Host, wire bool) *os.File {
 
 // kernelBridge is what fairlead stands in for.
 func kernelBridge(l *lab, c *cable) {
-	h := hosts.Bridge(l, c.name, c.ends[:]...)
+	h := plainBridge(l, c.name, c.ends[:]...)
+	c.crossed = sentBy(h, "port1", "port2")
+}
+
+// plainBridge is a host whose kernel bridges others and does nothing else with
+// what crosses.
+func plainBridge(l *lab, name string, ends ...*hosts.Host) *hosts.Host {
+	h := hosts.Bridge(l, name, ends...)
 	l.check(h.Do(func() error {
 		// A fresh namespace has it on when the module is loaded.
 		const file = "/proc/sys/net/bridge/bridge-nf-call-"
@@ -131,8 +147,13 @@ func kernelBridge(l *lab, c *cable) {
 		}
 		return nil
 	}), "switch bridge-nf off")
-	c.crossed = func() (n crossed, err error) {
-		for _, dev := range []string{"port1", "port2"} {
+	return h
+}
+
+// sentBy counts what interfaces of a host sent.
+func sentBy(h *hosts.Host, devs ...string) func() (crossed, error) {
+	return func() (n crossed, err error) {
+		for _, dev := range devs {
 			link, err := h.Netlink.LinkByName(dev)
 			if err != nil {
 				return n, err
@@ -143,6 +164,34 @@ func kernelBridge(l *lab, c *cable) {
 		}
 		return n, nil
 	}
+}
+
+// connect opens a connection and makes sure that it comes from whom it should.
+func (c *cable) connect(l *lab) error {
+	listener := hosts.In(l, c.ends[1], func() (net.Listener, error) { return net.Listen("tcp4", fmt.Sprintf(":%d", iperfPort)) })
+	defer listener.Close()
+	from := make(chan netip.Addr, 1)
+	go func() {
+		defer close(from)
+		if conn, err := listener.Accept(); err == nil {
+			from <- conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+			conn.Close()
+		}
+	}()
+	err := c.ends[0].Do(func() error {
+		conn, err := net.DialTimeout("tcp4", c.server.String(), time.Second)
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if seen := <-from; seen != c.seen {
+		return fmt.Errorf("a connection came from %v instead of %v: it went another way", seen, c.seen)
+	}
+	return nil
 }
 
 // settle waits until the far end answers.

@@ -29,7 +29,7 @@ var workloads = func() []*workload {
 			ws = append(ws, bulkTCP(cc, streams))
 		}
 	}
-	return append(ws, gone(), stall())
+	return append(ws, natTCP(out), natTCP(in), gone(), stall())
 }()
 
 // rawBar is the part of the raw relay's figure that fairlead has to reach: what
@@ -53,46 +53,58 @@ func bulkTCP(cc string, streams int) *workload {
 		what: fmt.Sprintf("TCP from one container to another, %d streams, %s", streams, cc),
 	}
 	w.measure = func(l *lab, o *options, r *results) {
-		hosts.Need(l, "iperf3")
-		needCongestionControl(l, cc)
-		var cables []*cable
-		figures := map[string]*figure{}
-		for _, p := range paths {
-			if !o.measures(p) {
-				continue
-			}
-			c := layCable(l, p)
-			c.ends[1].Serve(l, "iperf3", "-s")
-			c.ends[1].Listens(l, iperfPort)
-			c.settle(l, func() error { _, err := c.iperf(l, "-n", "1M"); return err })
-			cables = append(cables, c)
-			figures[p.name] = r.figure(w, p.name)
-		}
-		for round := range o.pairs {
-			for _, c := range cables {
-				if round%c.every != 0 {
-					continue
-				}
-				s, err := c.bulk(l, o, cc, streams)
-				l.check(err, "path %s", c.name)
-				s.Round = round
-				figures[c.name].add(s)
-				progress("%s  round %d of %d  %-13s %6.2f %s", w.name, round+1, o.pairs, c.name, s.Value, w.unit)
-			}
-			slices.Reverse(cables) // neither of two neighbours is always the first
-		}
-		for _, to := range []string{"kernel", "raw", "fairlead"} {
-			for _, f := range figures {
-				if other := figures[to]; other != nil {
-					f.ratio(other)
-				}
-			}
-		}
+		figures := w.bulk(l, o, r, paths, cc, streams)
+		compare(figures, "kernel", "raw", "fairlead")
 		if f, other := figures["fairlead"], figures["raw"]; f != nil && other != nil {
 			r.atLeast(f, other, rawBar)
 		}
 	}
 	return w
+}
+
+// bulk measures bulk TCP on the paths that are to be measured, in turns.
+func (w *workload) bulk(l *lab, o *options, r *results, paths []*path, cc string, streams int) map[string]*figure {
+	hosts.Need(l, "iperf3")
+	needCongestionControl(l, cc)
+	var cables []*cable
+	figures := map[string]*figure{}
+	for _, p := range paths {
+		if !o.measures(p) {
+			continue
+		}
+		c := layCable(l, p)
+		c.settle(l, func() error { return c.connect(l) })
+		c.ends[1].Serve(l, "iperf3", "-s")
+		c.ends[1].Listens(l, iperfPort)
+		c.settle(l, func() error { _, err := c.iperf(l, "-n", "1M"); return err })
+		cables = append(cables, c)
+		figures[p.name] = r.figure(w, p.name)
+	}
+	for round := range o.pairs {
+		for _, c := range cables {
+			if round%c.every != 0 {
+				continue
+			}
+			s, err := c.bulk(l, o, cc, streams)
+			l.check(err, "path %s", c.name)
+			s.Round = round
+			figures[c.name].add(s)
+			progress("%s  round %d of %d  %-13s %6.2f %s", w.name, round+1, o.pairs, c.name, s.Value, w.unit)
+		}
+		slices.Reverse(cables) // neither of two neighbours is always the first
+	}
+	return figures
+}
+
+// compare puts every figure in relation to those of some paths.
+func compare(figures map[string]*figure, paths ...string) {
+	for _, to := range paths {
+		for _, f := range figures {
+			if other := figures[to]; other != nil {
+				f.ratio(other)
+			}
+		}
+	}
 }
 
 // needCongestionControl breaks off where the kernel does not have one: a
@@ -149,7 +161,8 @@ type iperfReport struct {
 
 // iperf runs a client of iperf3 in the first container against the second.
 func (c *cable) iperf(l *lab, args ...string) (*iperfReport, error) {
-	args = append([]string{"-J", "--connect-timeout", "2000", "-c", addrs[1].String()}, args...)
+	args = append([]string{"-J", "--connect-timeout", "2000",
+		"-c", c.server.Addr().String(), "-p", strconv.Itoa(int(c.server.Port()))}, args...)
 	out, err := c.ends[0].Command(l.ctx, "iperf3", args...).Output()
 	var report iperfReport
 	if json.Unmarshal(out, &report) == nil && report.Error != "" {

@@ -1,15 +1,32 @@
-// Package gateway is the router of one network: step 5 of the packet's path.
+// Package gateway is the router of a node: step 5 of the packet's path.
 //
-//	5.1 for me?     ARP for its address, ping to it; a claim to it never gets
-//	                here, the guard refused it in step 2
-//	5.7 uplink      there is none yet: what is meant for outside ends as
-//	                no-uplink, with ICMP net unreachable for the sender
+// A Router joins networks of containers, each by a Gateway, and uplinks, each by
+// the Inbound it gets. A packet comes in at one side and leaves by another:
 //
-// The steps between them (TTL, egress policy, NAT, MTU, next hop) come with the
-// first uplink and have their numbers reserved in Route.
+//	            5.1 for me?      ARP for the gateway's address, ping to it
+//	            5.2 TTL          used up: ICMP time exceeded
+//	            5.3 egress       policy; nothing is forbidden so far
+//	inside ───▶ 5.4 NAT ◀─────── from an uplink: a flow, a published port, or
+//	                │            refused. 5.1 and 5.2 are done there as well
+//	            5.5 MTU          too large: ICMP fragmentation needed, or cut
+//	            5.6 next hop     who is it, and what is its MAC? Wait and ask
+//	            5.7 uplink       out by it, or back to step 6 of a network
 //
-// Route decides and changes nothing; Apply does what Route decided: it takes
-// neighbours into the table and makes the answers. Both may be called by any
-// worker at any time; a mutex guards the neighbour table, which every ARP packet
-// that is heard touches, and the ICMP rates, which refused packets touch.
+// route.go is the path of packets from inside, inbound.go that from outside,
+// pass.go what they share; all decide and change nothing. Apply does what was
+// decided: it makes flows, edits frames, asks for neighbours and sends answers
+// (answer.go).
+//
+// # Concurrency
+//
+// Everything may be called by any worker at any time. Packets of known flows
+// find them without a lock (package nat). A mutex of the Router guards new
+// flows, rules, fragments and the rates of answers, one of each Gateway its
+// neighbours. What is plugged in is a snapshot behind an atomic pointer.
+//
+// # Bounds
+//
+// Flows and ports are bounded by package nat, with a share for each container;
+// neighbours by package arp; answers by a rate for each port; packets that wait
+// by the switch.
 package gateway

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"fairlead/arp"
+	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/policy"
@@ -147,8 +148,8 @@ func TestFlushPort(t *testing.T) {
 	if got := r.gw.Neighbours(r.now); len(got) != 1 || got[0].Port != 2 {
 		t.Errorf("left: %v", got)
 	}
-	if len(r.gw.errors) != 0 {
-		t.Errorf("rates of %d ports are left", len(r.gw.errors))
+	if len(r.gw.router.rates) != 0 {
+		t.Errorf("rates of %d ports are left", len(r.gw.router.rates))
 	}
 }
 
@@ -273,7 +274,11 @@ func TestNotUnderstood(t *testing.T) {
 		"ping from the subnet":     packettest.ICMPEcho(with(alice, "172.17.255.255"), gw, 1, 1, nil),
 		"wrong header checksum":    badSum, // RFC 1812 5.2.2
 	} {
-		if d, answer := r.send(1, b); d.Verdict != packet.Drop || d.Reason != packet.NotUnderstood || answer != nil {
+		want := packet.Martian
+		if f := r.frame(1, b); f.EtherType != packet.EtherTypeIPv4 {
+			want = packet.NotUnderstood
+		}
+		if d, answer := r.send(1, b); d.Verdict != packet.Drop || d.Reason != want || answer != nil {
 			t.Errorf("%s: decided %+v, answered % x", name, d, answer)
 		}
 	}
@@ -284,16 +289,13 @@ func TestNotUnderstood(t *testing.T) {
 func TestNetUnreachable(t *testing.T) {
 	segment := packettest.Segment{SrcPort: 1000, DstPort: 80, Flags: packet.TCPSyn}
 	for name, b := range map[string][]byte{
-		"UDP":             packettest.UDP(alice, outside, 1, 53, []byte("query")),
-		"TCP":             packettest.TCP(alice, outside, segment, nil),
-		"unfinished":      packettest.Partial(packettest.TCP(alice, outside, segment, nil)),
-		"large":           packettest.UDP(alice, outside, 1, 2, make([]byte, 1472)),
-		"super-frame":     packettest.GSO(packettest.TCP(alice, outside, segment, make([]byte, 60000)), 1448),
-		"ping":            packettest.ICMPEcho(alice, outside, 1, 1, nil),
-		"echo reply":      packettest.ICMPEchoReply(alice, gw, 1, 1, nil),
-		"gateway's port":  packettest.UDP(alice, gw, 1, 53, nil),
-		"unknown in here": packettest.UDP(alice, with(gw, "172.17.0.99"), 1, 2, nil),
-		"protocol":        packettest.IP(alice, outside, packet.ProtoESP, make([]byte, 40)),
+		"UDP":         packettest.UDP(alice, outside, 1, 53, []byte("query")),
+		"TCP":         packettest.TCP(alice, outside, segment, nil),
+		"unfinished":  packettest.Partial(packettest.TCP(alice, outside, segment, nil)),
+		"large":       packettest.UDP(alice, outside, 1, 2, make([]byte, 1472)),
+		"super-frame": packettest.GSO(packettest.TCP(alice, outside, segment, make([]byte, 60000)), 1448),
+		"ping":        packettest.ICMPEcho(alice, outside, 1, 1, nil),
+		"protocol":    packettest.IP(alice, outside, packet.ProtoESP, make([]byte, 40)),
 		"first fragment": func() []byte {
 			b := packettest.UDP(alice, outside, 1, 2, make([]byte, 64))
 			packet.IPv4(payload(b)).SetFragment(false, true, 0)
@@ -371,7 +373,7 @@ func TestNoErrorAbout(t *testing.T) {
 			}
 		}
 	}
-	if len(r.gw.errors) != 0 {
+	if len(r.gw.router.rates) != 0 {
 		t.Error("silence was counted against the port's rate")
 	}
 }
@@ -445,7 +447,7 @@ func TestBroadcast(t *testing.T) {
 // TestManyAtOnce has workers, a show command and a leaving port use a gateway
 // at the same time; it is for the race detector.
 func TestManyAtOnce(t *testing.T) {
-	g := New(gw.MAC, subnet)
+	g := newGateway(nat.Config{})
 	var workers sync.WaitGroup
 	for port := range packet.PortID(4) {
 		workers.Add(1)
@@ -519,7 +521,7 @@ func FuzzGateway(f *testing.F) {
 		GatewayMAC: gw.MAC, GatewayAddrs: []packet.Addr{packet.AddrFromNetip(gw.IP)},
 	}
 	f.Fuzz(func(t *testing.T, b []byte, after int64, hub bool) {
-		frame := &packet.Frame{B: b, Time: after, Port: 1}
+		frame := &packet.Frame{B: b, Time: after, Network: 1, Port: 1}
 		if len(b) > packet.MaxFrame || packet.Parse(frame) != packet.OK || guard.Check(frame) != packet.OK {
 			return
 		}

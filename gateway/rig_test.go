@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"testing"
 
+	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 )
@@ -28,6 +29,12 @@ func stationAt(s string) station {
 // with is a station with another address.
 func with(s station, ip string) station { return station{MAC: s.MAC, IP: netip.MustParseAddr(ip)} }
 
+// newGateway returns that of network 1, on a router of its own.
+func newGateway(flows nat.Config) *Gateway {
+	r := NewRouter(nat.New(flows), func(fn func()) { fn() })
+	return New(Config{Network: 1, Name: "default", MAC: gw.MAC, Addr: subnet, MTU: 1500}, r)
+}
+
 // A rig is a gateway and what a switch does around it, at a time the test sets.
 type rig struct {
 	t   testing.TB
@@ -38,13 +45,13 @@ type rig struct {
 }
 
 func newRig(t testing.TB) *rig {
-	return &rig{t: t, gw: New(gw.MAC, subnet), now: 1e9, buf: make([]byte, packet.MaxFrame)}
+	return &rig{t: t, gw: newGateway(nat.Config{}), now: 1e9, buf: make([]byte, packet.MaxFrame)}
 }
 
 // frame is what the switch hands over: parsed, with the port it came in at.
 func (r *rig) frame(port packet.PortID, b []byte) *packet.Frame {
 	r.t.Helper()
-	f := &packet.Frame{B: b, Time: r.now, Port: port, Container: packet.ContainerID(port)}
+	f := &packet.Frame{B: b, Time: r.now, Network: 1, Port: port, Container: packet.ContainerID(port)}
 	if reason := packet.Parse(f); reason != packet.OK {
 		r.t.Fatalf("malformed: %v\n% x", reason, b)
 	}

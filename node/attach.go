@@ -142,7 +142,7 @@ func (n *Node) undo(c *container, e *endpoint, channel *box.Channel) {
 		}
 		n.mu.Unlock()
 		if last {
-			e.net.Switch().RemovePort(e.port, nil)
+			e.net.Detach(e.port)
 		}
 	}
 	if channel != nil {
@@ -245,7 +245,7 @@ func (n *Node) lost(c *container, e *endpoint, p *vswitch.Port, err error) {
 	n.mu.Lock()
 	e.gone = true
 	n.mu.Unlock()
-	c.net.Switch().RemovePort(p, nil)
+	c.net.Detach(p)
 }
 
 // death is told by a pidfd that a container's init has ended.

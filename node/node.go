@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"fairlead/loop"
+	"fairlead/nat"
 	"fairlead/node/api"
 	"fairlead/node/network"
 	"fairlead/packet"
@@ -39,6 +40,7 @@ type Node struct {
 	started time.Time
 	loop    *loop.Loop
 	lanes   *vswitch.Lanes
+	router  *network.Router
 	tracing tracing
 
 	mu         sync.Mutex // guards what follows
@@ -195,6 +197,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 		containers: make(map[string]*container),
 		down:       make(chan struct{}),
 	}
+	n.router = network.NewRouter(n.lanes, nat.Config{})
 	if n.net, err = n.newDefault(conf.Up); err != nil {
 		_ = l.Close()
 		return nil, err
@@ -215,7 +218,7 @@ func (n *Node) newDefault(up api.UpRequest) (*network.Network, error) {
 			return nil, err
 		}
 	}
-	return network.New(conf, n.lanes)
+	return network.New(conf, n.router)
 }
 
 // defaultName and defaultID are those of the network containers join when they
@@ -229,6 +232,7 @@ const (
 // locks up: start.lock last, so that whoever waits for it finds nothing of us.
 func (n *Node) close() {
 	n.net.Close()
+	n.router.Close()
 	if err := n.loop.Close(); err != nil {
 		slog.Error("close the workers", "err", err)
 	}

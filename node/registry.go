@@ -225,7 +225,7 @@ func (n *Node) end(c *container) {
 	n.mu.Unlock()
 
 	if last != nil {
-		last.net.Switch().RemovePort(last.port, nil)
+		last.net.Detach(last.port)
 	}
 	if c.watch != nil {
 		c.watch.Remove()

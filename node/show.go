@@ -209,9 +209,8 @@ func (n *Node) violations() []string {
 			list = append(list, fmt.Sprintf("network %s port %d (%s): %v", net.Config().Name, portNumber(p.ID()), p.Config().Name, err))
 		}
 	}
-	totals := net.Switch().Totals()
-	if err := totals.CheckCopies(); err != nil {
-		list = append(list, fmt.Sprintf("network %s: %v", net.Config().Name, err))
+	if err := n.router.CheckCopies(); err != nil {
+		list = append(list, err.Error())
 	}
 	return list
 }

@@ -284,7 +284,7 @@ func TestTraceStream(t *testing.T) {
 func TestFloodConcernsEverybody(t *testing.T) {
 	h := newHandlers(t)
 	web, db, cache := h.join(t, "web"), h.join(t, "db"), h.join(t, "cache")
-	r := &trace.Record{Port: web.endpoint.port.ID()}
+	r := &trace.Record{Network: h.net.Config().ID, Port: web.endpoint.port.ID()}
 	r.AddEgress(db.endpoint.port.ID())
 	concerned := func(m *member) bool { return concerns(h.net, r, m.number) }
 	if !concerned(web) || !concerned(db) || concerned(cache) {

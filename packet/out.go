@@ -9,6 +9,7 @@ type Out interface {
 	// frames are in them.
 	Room() []byte
 	// Originate sends the first n bytes of Room, as a frame of the router's own.
+	// Port zero stands for all ports of the network.
 	Originate(to Place, n int)
 	// Resume has the frames that are held under key go through the path again,
 	// soon after the call.

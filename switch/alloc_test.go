@@ -64,7 +64,7 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	batch("echo", in, ping(in.station, gw), packet.Gateway, packet.ForGateway)
 
 	drops := map[packet.Reason][]byte{
-		packet.NoRoute:        ping(in.station, outside),
+		packet.NoRoute:         ping(in.station, outside),
 		packet.SpoofedMAC:      ping(to, gw),
 		packet.SpoofedAddress:  ping(station{MAC: in.MAC, IP: to.IP}, gw),
 		packet.SpoofedGateway:  ping(gw, to),

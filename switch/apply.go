@@ -182,11 +182,28 @@ func (ln *lane) answer(n int, now int64) *packet.Frame {
 
 // Originate sends a gateway's own frame. See packet.Out.
 func (ln *lane) Originate(to packet.Place, n int) {
+	f := ln.answer(n, ln.now)
+	if to.Port == 0 {
+		ln.originateAll(to.Network, f)
+		return
+	}
 	ln.counted.originated.Add(1)
 	if p := ln.lanes.find(to); p != nil {
-		ln.stage(p, ln.answer(n, ln.now))
+		ln.stage(p, f)
 	} else {
 		ln.counted.fail(packet.EgressGone, ln.now)
+	}
+}
+
+// originateAll sends a frame to all ports of a network.
+func (ln *lane) originateAll(n packet.NetworkID, f *packet.Frame) {
+	s := ln.lanes.network(n)
+	if s == nil {
+		return
+	}
+	for _, p := range s.ports.Load().list {
+		ln.counted.originated.Add(1)
+		ln.stage(p, f)
 	}
 }
 

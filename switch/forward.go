@@ -74,6 +74,15 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 		if d.Verdict == packet.Hold && !s.lanes.holds.accepts(f, d.HoldKey) {
 			d.Refuse(packet.HoldFull)
 		}
+		// The way over the gateway is no way round the isolation of ports.
+		if d.Routed && d.Egress.Network == s.conf.ID && d.NAT.Kind == packet.NATNone {
+			if out := ports.find(d.Egress.Port); out != nil && !mayPass(in, out) {
+				d.Routed = false
+				if d.Verdict != packet.Flood {
+					d.Refuse(packet.Isolated)
+				}
+			}
+		}
 	}
 
 	// 6 emit: d.Egress, or every port for which floods is true; apply acts.

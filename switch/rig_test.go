@@ -11,6 +11,7 @@ import (
 	"fairlead/gateway"
 	"fairlead/link"
 	"fairlead/loop"
+	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/policy"
@@ -86,7 +87,9 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		t.Fatal(err)
 	}
 	mac := packet.MACFromIPv4(gatewayAddr.Addr())
-	r := &rig{t: t, loop: l, now: 1e9, ends: make(map[packet.PortID]*end), gw: gateway.New(mac, gatewayAddr)}
+	router := gateway.NewRouter(nat.New(nat.Config{}), l.Grace)
+	gw := gateway.New(gateway.Config{Network: 1, Name: "default", MAC: mac, Addr: gatewayAddr, MTU: 1500}, router)
+	r := &rig{t: t, loop: l, now: 1e9, ends: make(map[packet.PortID]*end), gw: gw}
 	conf := Config{
 		ID: 1, Name: "default", MTU: 1500, Gateway: r.gw,
 		GatewayAddrs: []packet.Addr{packet.AddrFromNetip(gatewayAddr.Addr())},

@@ -84,6 +84,9 @@ func (ls *Lanes) set(n packet.NetworkID, s *Switch) {
 	ls.switches.Store(&list)
 }
 
+// Grace calls fn once every worker has passed a whole turn since.
+func (ls *Lanes) Grace(fn func()) { ls.loop.Grace(fn) }
+
 // Holding is how many frames wait for something on the whole node.
 func (ls *Lanes) Holding() int { return ls.holds.holding() }
 

@@ -8,6 +8,7 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -104,15 +105,16 @@ func onOff(s string) (bool, error) {
 
 // A Network is one L2 segment with its router.
 type Network struct {
-	conf  Config
-	sw    *vswitch.Switch
-	gw    *gateway.Gateway
-	lanes *vswitch.Lanes
-	pool  *pool
+	conf    Config
+	router  *Router
+	sw      *vswitch.Switch
+	gw      *gateway.Gateway
+	pool    *pool
+	uplinks []*Uplink // guarded by the router's mutex
 }
 
-// New makes a network without containers on the loop of lanes.
-func New(conf Config, lanes *vswitch.Lanes) (*Network, error) {
+// New makes a network without containers and joins it to the router.
+func New(conf Config, router *Router) (*Network, error) {
 	if !conf.Gateway.IsValid() {
 		conf.Gateway = DefaultSubnet
 	}
@@ -123,9 +125,11 @@ func New(conf Config, lanes *vswitch.Lanes) (*Network, error) {
 		return nil, fmt.Errorf("network %s: %w", conf.Name, err)
 	}
 	mac := packet.MACFromIPv4(conf.Gateway.Addr())
-	gw := gateway.New(mac, conf.Gateway)
-	return &Network{
-		conf: conf, gw: gw, lanes: lanes,
+	gw := gateway.New(gateway.Config{
+		Network: conf.ID, Name: conf.Name, MAC: mac, Addr: conf.Gateway, MTU: conf.Options.MTU,
+	}, router.rt)
+	n := &Network{
+		conf: conf, gw: gw, router: router,
 		pool: newPool(conf.Gateway),
 		sw: vswitch.New(vswitch.Config{
 			ID: conf.ID, Name: conf.Name, MTU: conf.Options.MTU,
@@ -135,9 +139,55 @@ func New(conf Config, lanes *vswitch.Lanes) (*Network, error) {
 				packet.AddrFromNetip(conf.Gateway.Addr()),
 				packet.AddrFromNetip(mac.LinkLocal()),
 			},
-		}, lanes),
-	}, nil
+		}, router.lanes),
+	}
+	router.mu.Lock()
+	defer router.mu.Unlock()
+	router.networks = append(router.networks, n)
+	return n, nil
 }
+
+// SetUplinks says which ways out the network has, by the names of their
+// interfaces; the first of equally specific ones is taken.
+func (n *Network) SetUplinks(names ...string) error {
+	r := n.router
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []*Uplink
+	for _, name := range names {
+		u := r.findLocked(name)
+		if u == nil {
+			return fmt.Errorf("network %s: no uplink %s", n.conf.Name, name)
+		}
+		list = append(list, u)
+	}
+	n.setUplinksLocked(list)
+	return nil
+}
+
+func (n *Network) setUplinksLocked(list []*Uplink) {
+	n.uplinks = list
+	ways := make([]gateway.Uplink, len(list))
+	for i, u := range list {
+		ways[i] = u
+	}
+	n.gw.SetUplinks(ways)
+}
+
+// dropUplinkLocked takes an uplink that goes off the network.
+func (n *Network) dropUplinkLocked(u *Uplink) {
+	n.setUplinksLocked(slices.DeleteFunc(slices.Clone(n.uplinks), func(x *Uplink) bool { return x == u }))
+}
+
+// Uplinks lists the network's ways out.
+func (n *Network) Uplinks() []*Uplink {
+	n.router.mu.Lock()
+	defer n.router.mu.Unlock()
+	return slices.Clone(n.uplinks)
+}
+
+// Routes lists the network's routing table.
+func (n *Network) Routes() []gateway.Route { return n.gw.Routes() }
 
 // checkGateway refuses what cannot be a gateway's address and subnet.
 func checkGateway(p netip.Prefix) error {
@@ -201,7 +251,7 @@ func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 	port, err := n.sw.AddPort(vswitch.PortConfig{
 		Name: e.Name, Container: e.Container, Queue: e.Queue, Isolated: e.Isolated,
 		FloodLimit: n.conf.Options.FloodLimit,
-		Worker:     n.lanes.Home(e.Container),
+		Worker:     n.router.lanes.Home(e.Container),
 		Guard: policy.Guard{
 			Strict: !n.conf.Options.Unguarded,
 			MAC:    e.MAC,
@@ -222,5 +272,19 @@ func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 	return port, nil
 }
 
-// Close removes all ports and closes their links.
-func (n *Network) Close() { n.sw.Close() }
+// Detach takes a port off the network, and ends the flows of its container. See
+// vswitch.Switch.RemovePort.
+func (n *Network) Detach(p *vswitch.Port) {
+	n.sw.RemovePort(p, nil)
+	n.router.rt.FlushContainer(p.Config().Container)
+}
+
+// Close removes all ports, closes their links and leaves the router.
+func (n *Network) Close() {
+	n.gw.Close()
+	n.sw.Close()
+	n.router.mu.Lock()
+	n.router.networks = slices.DeleteFunc(n.router.networks, func(x *Network) bool { return x == n })
+	n.router.mu.Unlock()
+	n.router.retire(n.sw)
+}

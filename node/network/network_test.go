@@ -12,6 +12,7 @@ import (
 
 	"fairlead/link"
 	"fairlead/loop"
+	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	vswitch "fairlead/switch"
@@ -72,8 +73,8 @@ func TestParseOptionsNamesTheOption(t *testing.T) {
 	}
 }
 
-// newLanes are those of a loop with n workers.
-func newLanes(t *testing.T, n int) *vswitch.Lanes {
+// newRouter is one on a loop with n workers.
+func newRouter(t *testing.T, n int) *Router {
 	t.Helper()
 	l, err := loop.New(n)
 	if err != nil {
@@ -84,11 +85,11 @@ func newLanes(t *testing.T, n int) *vswitch.Lanes {
 			t.Error(err)
 		}
 	})
-	return vswitch.NewLanes(l)
+	return NewRouter(vswitch.NewLanes(l), nat.Config{})
 }
 
 func TestGateway(t *testing.T) {
-	lanes := newLanes(t, 1)
+	router := newRouter(t, 1)
 	for gateway, want := range map[string]string{
 		"172.17.42.1/16":      "",
 		"10.255.255.254/8":    "",
@@ -106,7 +107,7 @@ func TestGateway(t *testing.T) {
 		"2001:db8::1/64":      "gateway 2001:db8::1/64 is not an IPv4 address with a length, such as 172.17.42.1/16",
 		"::ffff:10.0.0.1/104": "gateway ::ffff:10.0.0.1/104 is not an IPv4 address with a length, such as 172.17.42.1/16",
 	} {
-		n, err := New(Config{ID: 1, Name: "default", Gateway: netip.MustParsePrefix(gateway)}, lanes)
+		n, err := New(Config{ID: 1, Name: "default", Gateway: netip.MustParsePrefix(gateway)}, router)
 		if want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", gateway, err)
@@ -121,7 +122,7 @@ func TestGateway(t *testing.T) {
 			t.Errorf("%s: %v, want %s", gateway, err, want)
 		}
 	}
-	n, err := New(Config{ID: 1, Name: "default"}, lanes)
+	n, err := New(Config{ID: 1, Name: "default"}, router)
 	if err != nil || n.Config().Gateway != DefaultSubnet {
 		t.Errorf("without a gateway: %v, %v", n, err)
 	}
@@ -149,7 +150,7 @@ func newNetwork(t *testing.T, workers int) *Network {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := New(Config{ID: 1, Name: "default", Options: options}, newLanes(t, workers))
+	n, err := New(Config{ID: 1, Name: "default", Options: options}, newRouter(t, workers))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +295,7 @@ func TestAttachUnguarded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := New(Config{ID: 1, Name: "default", Options: options}, newLanes(t, 1))
+	n, err := New(Config{ID: 1, Name: "default", Options: options}, newRouter(t, 1))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,143 @@
+package gateway
+
+import (
+	"slices"
+
+	"fairlead/packet"
+	"fairlead/policy"
+)
+
+// refuse drops the frame at the gateway; copies for others go on.
+func refuse(d *packet.Decision, r packet.Reason) {
+	if d.Verdict != packet.Flood {
+		d.Refuse(r)
+	}
+}
+
+// take ends the frame at the gateway; copies for others go on.
+func take(d *packet.Decision) {
+	if d.Verdict != packet.Flood {
+		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
+	}
+}
+
+// refuse drops a packet and tells its sender, as far as that is allowed.
+func (r *Router) refuse(f *packet.Frame, d *packet.Decision, reason packet.Reason, answer packet.Origin) {
+	refuse(d, reason)
+	if answer != packet.OriginNone && r.mayAnswer(f, answer) {
+		d.Originate = answer
+	} else {
+		d.Originate = packet.OriginNone
+	}
+}
+
+// answerTo is what the sender of a refused packet is told.
+func answerTo(reason packet.Reason, f *packet.Frame) packet.Origin {
+	switch reason {
+	case packet.Refused:
+		switch f.Proto {
+		case packet.ProtoTCP:
+			return packet.OriginReset
+		case packet.ProtoUDP:
+			return packet.OriginPortUnreachable
+		}
+		return packet.OriginProtoUnreachable
+	case packet.NoFlow:
+		return packet.OriginReset
+	case packet.NoRoute:
+		return packet.OriginNetUnreachable
+	case packet.NotTranslatable:
+		return packet.OriginProtoUnreachable
+	case packet.FlowBudget, packet.FlowTableFull, packet.PortsExhausted:
+		return packet.OriginProhibited
+	}
+	return packet.OriginNone
+}
+
+// routable reports whether a router may act upon the header: its checksum is
+// right (RFC 1812 5.2.2), and the addresses are no martians, groups or
+// broadcasts (RFC 1812 5.3.7).
+func routable(ip packet.IPv4) bool {
+	src, dst := ip.Src(), ip.Dst()
+	return src[0] != 0 && src[0] != 127 && src[0] < 224 &&
+		dst[0] != 0 && dst[0] != 127 && dst[0] < 224 &&
+		packet.Sum(ip[:ip.HeaderLen()], 0) == 0xffff
+}
+
+// isEcho reports whether the frame asks for an echo. A later fragment of ICMP
+// counts: answering each fragment by itself answers the whole datagram.
+func isEcho(f *packet.Frame) bool {
+	if f.Proto != packet.ProtoICMP {
+		return false
+	}
+	return f.Flags.Has(packet.LaterFragment) || f.L4 != 0 && packet.ICMP(f.Ether()[f.L4:]).Type() == packet.ICMPEcho
+}
+
+// isError reports whether the frame is an ICMP error.
+func isError(f *packet.Frame) bool {
+	return f.Proto == packet.ProtoICMP && f.L4 != 0 && packet.ICMP(f.Ether()[f.L4:]).IsError4()
+}
+
+// tcpFlags are those of a TCP packet, else 0.
+func tcpFlags(f *packet.Frame) uint8 {
+	if f.Proto != packet.ProtoTCP || f.L4 == 0 {
+		return 0
+	}
+	return packet.TCP(f.Ether()[f.L4:]).Flags()
+}
+
+// begins reports whether a packet may begin a connection.
+func begins(f *packet.Frame) bool {
+	switch f.Proto {
+	case packet.ProtoTCP:
+		const of = packet.TCPSyn | packet.TCPAck | packet.TCPRst | packet.TCPFin
+		return tcpFlags(f)&of == packet.TCPSyn
+	case packet.ProtoICMP:
+		return f.DstPort == 0 && !f.Flags.Has(packet.LaterFragment) // a request
+	}
+	return true
+}
+
+// ICMP errors and resets are rate-limited for each port (RFC 1812 4.3.2.8):
+// fast enough for traceroute, mtr and refused connections, slow enough to be no
+// amplifier.
+const (
+	errorsPerSecond = 100
+	errorsBurst     = 50
+)
+
+// mayAnswer says whether an ICMP error or a reset may be sent about a packet:
+// never about an error, a later fragment, a group's packet or a reset (RFC 1122
+// 3.2.2, RFC 9293 3.5.2), and not faster than the port's rate.
+func (r *Router) mayAnswer(f *packet.Frame, answer packet.Origin) bool {
+	if f.Flags.Has(packet.LaterFragment) || f.Flags.Has(packet.Multicast) || isError(f) {
+		return false
+	}
+	if answer == packet.OriginReset && (f.Proto != packet.ProtoTCP || f.L4 == 0 || tcpFlags(f)&packet.TCPRst != 0) {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rate := r.rates[packet.Place{Network: f.Network, Port: f.Port}]
+	return rate == nil || rate.Allows(f.Time)
+}
+
+// answered takes one answer off the port's rate.
+func (r *Router) answered(f *packet.Frame) {
+	at := packet.Place{Network: f.Network, Port: f.Port}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rate := r.rates[at]
+	if rate == nil {
+		made := policy.NewRate(errorsPerSecond, errorsBurst)
+		rate = &made
+		r.rates[at] = rate
+	}
+	rate.Take(f.Time, 1)
+}
+
+// sortRoutes puts the most specific routes first and keeps the order of equal
+// ones.
+func sortRoutes(list []Route) {
+	slices.SortStableFunc(list, func(a, b Route) int { return b.Prefix.Bits() - a.Prefix.Bits() })
+}

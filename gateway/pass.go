@@ -1,0 +1,114 @@
+package gateway
+
+import (
+	"fairlead/nat"
+	"fairlead/packet"
+)
+
+// pass decides how a translated packet leaves: steps 5.5 to 5.7.
+func (r *Router) pass(f *packet.Frame, d *packet.Decision) {
+	out := r.link(d.NAT.Out)
+	if f.Tags > 0 {
+		refuse(d, packet.NotUnderstood) // no VLAN leaves its segment
+		return
+	}
+	if out == nil {
+		r.refuse(f, d, packet.NoRoute, packet.OriginNetUnreachable)
+		return
+	}
+
+	// 5.5 MTU: that of one segment counts, not the length of the frame.
+	if mtu := out.MTU(); f.PacketLen() > mtu {
+		d.MTU = uint16(mtu)
+		if packet.IPv4(f.Ether()[f.L3:]).DontFragment() {
+			r.refuse(f, d, packet.FragNeeded, packet.OriginFragNeeded)
+			return
+		}
+	}
+
+	// 5.6 next hop  5.7 uplink
+	hop := d.NAT.After.Dst
+	if d.NAT.Quoted {
+		hop = d.NAT.After.Src // who sent the packet the error is about
+	}
+	if up, ok := out.(Uplink); ok && !up.Subnet().Contains(hop.Netip()) {
+		hop = up.NextHop()
+		if hop == (packet.Addr{}) {
+			r.refuse(f, d, packet.NoRoute, packet.OriginNetUnreachable)
+			return
+		}
+	}
+	verdict := d.Verdict
+	d.NextHop = hop
+	out.Resolve(f, hop, d)
+	switch {
+	case d.Verdict == packet.Drop:
+		r.refuse(f, d, d.Reason, packet.OriginHostUnreachable)
+	case d.Verdict == packet.Hold, verdict == packet.Flood && d.Egress == (packet.Place{}):
+		// asked for, or lost for a hub's copy
+	default:
+		d.Routed = true
+		if verdict != packet.Flood {
+			d.Verdict, d.Reason = packet.Unicast, packet.Routed
+		}
+	}
+}
+
+// link returns the router's side of a number, nil when it is gone.
+func (r *Router) link(n packet.NetworkID) link {
+	p := r.plugs.Load()
+	if g := p.gateway(n); g != nil {
+		return g
+	}
+	if up := p.uplink(n); up != nil {
+		return up
+	}
+	return nil
+}
+
+// apply carries out what was decided of a packet, for gateway and uplink
+// alike.
+func (r *Router) apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
+	if d.Routed {
+		if f.Flags.Has(packet.Fragment) && !f.Flags.Has(packet.LaterFragment) {
+			r.firstFragment(f, out) // by the addresses it has now
+		}
+		r.rewrite(f, d, out)
+	}
+	switch {
+	case d.Originate == packet.OriginNone:
+	case d.Originate == packet.OriginARPRequest:
+		if l := r.link(d.To.Network); l != nil {
+			l.Ask(f, d, out)
+		}
+	default:
+		r.answer(f, d, out)
+	}
+	if d.Reason == packet.Filtered && f.Proto == packet.ProtoTCP {
+		r.unsolicited(f, out)
+	}
+}
+
+// rewrite makes the frame what it is on the next link.
+func (r *Router) rewrite(f *packet.Frame, d *packet.Decision, out packet.Out) {
+	if d.NAT.New {
+		if reason := r.commit(f, d, out); reason != packet.OK { // another worker was quicker
+			d.Routed = false
+			refuse(d, reason)
+			return
+		}
+	}
+	if d.NAT.Flow != 0 && !d.NAT.Quoted {
+		r.flows.Seen(nat.FlowOf(d.NAT.Flow, d.NAT.Reply), f.Time, f.Len(), tcpFlags(f))
+	}
+	ether := packet.Ethernet(f.Ether())
+	ether.SetSrc(d.SrcMAC)
+	ether.SetDst(d.DstMAC)
+	packet.IPv4(ether[f.L3:]).DecrementTTL()
+	d.NAT.Edit(f)
+	if d.MTU != 0 && f.Proto == packet.ProtoTCP && f.Segments() > 1 {
+		// A byte stream is cut elsewhere instead (skb_decrease_gso_size).
+		f.VNet().SetGSOSize(uint16(int(f.VNet().GSOSize()) - (f.PacketLen() - int(d.MTU))))
+		d.MTU = 0
+	}
+}

@@ -1,0 +1,176 @@
+package gateway
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"fairlead/nat"
+	"fairlead/packet"
+	"fairlead/policy"
+)
+
+// A Router is what the gateways of one node share: the table of flows, the
+// rules of NAT, and the uplinks. See the package comment for its concurrency.
+type Router struct {
+	flows *nat.Table
+	plugs atomic.Pointer[plugs]
+
+	mu        sync.Mutex // guards new flows, rules, and what follows
+	fragments *nat.Fragments
+	syns      *nat.SYNs
+	rates     map[packet.Place]*policy.Rate // of ICMP errors and resets
+	ticking   packet.NetworkID              // the network whose Tick does what is due here
+	recycling bool
+
+	grace func(func()) // see loop.Loop.Grace
+}
+
+// plugs are the networks the router joins: a snapshot, replaced whole.
+type plugs struct {
+	gateways []*Gateway // by NetworkID, nil where there is none
+	uplinks  []Uplink   // by NetworkID, nil where there is none
+}
+
+// An Uplink is a way out: an address on another network, and who is there.
+// Package uplink has one. All methods may be called by any worker; those
+// without effects are called for each packet and allocate nothing.
+type Uplink interface {
+	// Network is the number of the segment the uplink is on.
+	Network() packet.NetworkID
+	Name() string
+	MTU() int
+	MAC() packet.MAC
+
+	// Addr is the address of masquerade; the zero Addr while there is none.
+	Addr() packet.Addr
+	// Owns reports whether an address is the uplink's.
+	Owns(a packet.Addr) bool
+	// Subnet is what is reached directly, NextHop the router for the rest (the
+	// zero Addr is none), Routes the destinations the uplink is for. Without
+	// any it is for all of them.
+	Subnet() netip.Prefix
+	NextHop() packet.Addr
+	Routes() []netip.Prefix
+
+	// Resolve fills in how a packet gets to a station of the segment: Egress and
+	// MACs; or it has the packet wait and the station be asked for; or refuses it
+	// as unreachable. It changes nothing but d.
+	Resolve(f *packet.Frame, hop packet.Addr, d *packet.Decision)
+	// Ask applies an OriginARPRequest of Resolve.
+	Ask(f *packet.Frame, d *packet.Decision, out packet.Out)
+}
+
+// A link is a side of the router, an uplink or a network, as packets leave by
+// it.
+type link interface {
+	Network() packet.NetworkID
+	MTU() int
+	Resolve(f *packet.Frame, hop packet.Addr, d *packet.Decision)
+	Ask(f *packet.Frame, d *packet.Decision, out packet.Out)
+}
+
+// NewRouter returns a router that joins nothing yet, with the flows of t. grace
+// calls a function once no worker uses anymore what it did before.
+func NewRouter(t *nat.Table, grace func(func())) *Router {
+	r := &Router{
+		flows: t, grace: grace, fragments: nat.NewFragments(), syns: nat.NewSYNs(),
+		rates: make(map[packet.Place]*policy.Rate),
+	}
+	r.plugs.Store(&plugs{})
+	return r
+}
+
+// plugGateway joins a network to the router, in the place of one with its
+// number.
+func (r *Router) plugGateway(g *Gateway) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flows.FlushAddress(g.network, packet.Addr{})
+	r.replaceLocked(g.network, g)
+}
+
+// unplugGateway takes a network off, with all its flows.
+func (r *Router) unplugGateway(g *Gateway) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.plugs.Load().gateway(g.network) == g {
+		r.replaceLocked(g.network, nil)
+		r.flows.FlushAddress(g.network, packet.Addr{})
+	}
+}
+
+func (r *Router) replaceLocked(n packet.NetworkID, g *Gateway) {
+	old := r.plugs.Load()
+	fresh := &plugs{gateways: replaced(old.gateways, n, g), uplinks: old.uplinks}
+	r.plugs.Store(fresh)
+	r.ticking = 0
+	for _, g := range fresh.gateways {
+		if g != nil {
+			r.ticking = g.network
+			break
+		}
+	}
+}
+
+// PlugUplink joins an uplink to the router, so that packets find it that come
+// back. A network uses it after Gateway.SetUplinks.
+func (r *Router) PlugUplink(up Uplink) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.plugs.Load()
+	r.plugs.Store(&plugs{gateways: old.gateways, uplinks: replaced(old.uplinks, up.Network(), up)})
+}
+
+// UnplugUplink takes an uplink off, with all flows across it.
+func (r *Router) UnplugUplink(n packet.NetworkID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.plugs.Load()
+	r.plugs.Store(&plugs{gateways: old.gateways, uplinks: replaced[Uplink](old.uplinks, n, nil)})
+	r.flows.FlushAddress(n, packet.Addr{})
+}
+
+// replaced is a copy of list with v at n.
+func replaced[T any](list []T, n packet.NetworkID, v T) []T {
+	c := make([]T, max(len(list), int(n)+1))
+	copy(c, list)
+	c[n] = v
+	return c
+}
+
+func (p *plugs) gateway(n packet.NetworkID) *Gateway {
+	if int(n) < len(p.gateways) {
+		return p.gateways[n]
+	}
+	return nil
+}
+
+func (p *plugs) uplink(n packet.NetworkID) Uplink {
+	if int(n) < len(p.uplinks) {
+		return p.uplinks[n]
+	}
+	return nil
+}
+
+// Flows calls fn with the router's table. Nothing that makes, ends or lists
+// flows or rules may be called elsewhere, except on the path.
+func (r *Router) Flows(fn func(t *nat.Table)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fn(r.flows)
+}
+
+// FlushContainer ends all flows of a container that is gone.
+func (r *Router) FlushContainer(c packet.ContainerID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flows.FlushContainer(c)
+}
+
+// forgetPort drops what is kept for a port that is gone.
+func (r *Router) forgetPort(at packet.Place) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.rates, at)
+}

@@ -1,0 +1,177 @@
+package nat
+
+import "fairlead/packet"
+
+// Commit makes the flow of a plan, with its mapping. The table may have changed
+// since the plan was made: then it makes what is right now, or returns the flow
+// that another packet of the same connection has made meanwhile.
+func (t *Table) Commit(p Plan, now int64) (Flow, packet.Reason) {
+	t.setClock(now)
+	q := &p.question
+	if ref, dir := t.lookup(q.scope, &q.tuple); ref != 0 {
+		if !t.replaceable(ref) {
+			return Flow{ref, dir == 1}, packet.OK
+		}
+		t.end(ref)
+	}
+	for {
+		fresh, reason := t.plan(q)
+		if reason != packet.OK {
+			return Flow{}, reason
+		}
+		// What is in the way goes first. That may end the mapping the plan was
+		// about to use, so it is made again.
+		if ref := t.inTheWay(&fresh); ref != 0 {
+			t.end(ref)
+			continue
+		}
+		return t.make(&fresh)
+	}
+}
+
+// inTheWay returns a flow that has to end for the planned one: one that counts
+// no more and has the same answers, or one of the container's that is one too
+// many. Planning has made sure that it may.
+func (t *Table) inTheWay(p *Plan) uint32 {
+	answers := p.After.Reverse()
+	if ref, _ := t.lookup(p.To, &answers); ref != 0 {
+		return ref
+	}
+	if h := t.holderOf(p.Container); h.flows >= t.config.PerContainer || t.live >= t.config.Flows {
+		t.stats.Evicted++
+		return t.victim(h)
+	}
+	return 0
+}
+
+// make enters a planned flow.
+func (t *Table) make(p *Plan) (Flow, packet.Reason) {
+	q := &p.question
+	answers := p.After.Reverse()
+	there, back := t.hash(q.scope, &q.tuple), t.hash(p.To, &answers)
+	if !t.index.room(there) || !t.index.room(back) {
+		return Flow{}, packet.FlowTableFull
+	}
+	n := p.mapping
+	if n == 0 && p.source.proto != 0 {
+		if n = t.makeMapping(&p.source, p.port); n == 0 {
+			return Flow{}, packet.FlowTableFull
+		}
+	}
+
+	ref := t.takeRecord(!is4(&q.tuple))
+	t.setKey(ref, 0, q.scope, &q.tuple)
+	t.setKey(ref, 1, p.To, &answers)
+	b := t.body(ref)
+	b.container, b.rule, b.mapping = p.Container, p.Rule, n
+	b.proto, b.kind, b.inward, b.proven = q.tuple.Proto, p.Kind, p.inward, false
+	for dir := range b.seen {
+		b.seen[dir].Store(0)
+		b.packets[dir].Store(0)
+		b.bytes[dir].Store(0)
+	}
+	b.seen[0].Store(uint64(t.now) &^ (granule - 1))
+	if n != 0 {
+		t.join(n, ref)
+	}
+	h := t.holderOf(p.Container)
+	t.append(&h.others, linkHolder, ref)
+	h.flows++
+	t.live++
+	t.arm(ref, min(t.deadline(b, q.tuple.DstPort), t.now+youth))
+	if p.Rule != 0 {
+		t.rules.at(p.Rule).flows.Add(1)
+	}
+	t.stats.Created++
+
+	// From here on readers find it.
+	t.index.add(there, ref<<1)
+	t.index.add(back, ref<<1|1)
+	return Flow{ref: ref}, packet.OK
+}
+
+// end takes a flow out. Its record waits to be recycled.
+func (t *Table) end(ref uint32) {
+	for dir := range 2 {
+		scope, k := t.key(ref, dir)
+		t.index.remove(t.hash(scope, &k), ref<<1|uint32(dir))
+	}
+	b := t.body(ref)
+	if b.mapping != 0 {
+		t.leave(b.mapping, ref)
+	}
+	h := t.holderOf(b.container)
+	t.unlink(h.list(b.proven), linkHolder, ref)
+	h.flows--
+	t.live--
+	t.disarm(ref)
+	t.append(&t.retired, linkWheel, ref)
+	t.numRetired++
+	t.stats.Ended++
+}
+
+// Retired is how many ended flows wait to be recycled.
+func (t *Table) Retired() int { return t.numRetired }
+
+// Recycle frees the records of the n flows that ended first. The owner calls it
+// when every worker has passed a turn since Retired said n.
+func (t *Table) Recycle(n int) {
+	for ; n > 0 && t.retired.head != 0; n-- {
+		ref := t.retired.head
+		t.unlink(&t.retired, linkWheel, ref)
+		t.numRetired--
+		if isV6(ref) {
+			t.append(&t.v6.free, linkWheel, ref)
+			t.v6.spare++
+		} else {
+			t.append(&t.v4.free, linkWheel, ref)
+			t.v4.spare++
+		}
+	}
+}
+
+// FlushContainer ends all flows of a container: those it pays for, and those of
+// others with its published ports and own addresses.
+func (t *Table) FlushContainer(c packet.ContainerID) {
+	t.flush(func(ref uint32) bool {
+		b := t.body(ref)
+		return b.container == c || b.rule != 0 && t.rules.at(b.rule).Container == c
+	})
+}
+
+// FlushAddress ends all flows in which an address of a network or uplink takes
+// part, as itself or as the outside address of their mapping. The zero address
+// stands for all addresses.
+func (t *Table) FlushAddress(n packet.NetworkID, a packet.Addr) {
+	all := a == packet.Addr{}
+	t.flush(func(ref uint32) bool {
+		for dir := range 2 {
+			if scope, k := t.key(ref, dir); scope == n && (all || k.Src == a || k.Dst == a) {
+				return true
+			}
+		}
+		m := t.body(ref).mapping
+		return m != 0 && t.maps.at(m).uplink == n && (all || t.maps.at(m).outside == a)
+	})
+	for k, p := range t.maps.pools {
+		if k.uplink == n && (all || k.outside == a) && p.used == 0 {
+			delete(t.maps.pools, k)
+		}
+	}
+}
+
+// flush ends the flows for which gone is true. It looks at all of them: a few
+// milliseconds for a hundred thousand.
+func (t *Table) flush(gone func(ref uint32) bool) {
+	for i := range t.holders {
+		for _, l := range [2]*list{&t.holders[i].others, &t.holders[i].proven} {
+			for ref := l.head; ref != 0; {
+				next := t.body(ref).links[linkHolder].next
+				if gone(ref) {
+					t.end(ref)
+				}
+				ref = next
+			}
+		}
+	}
+}

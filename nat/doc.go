@@ -1,0 +1,49 @@
+// Package nat is the connection tracker: one table of flows for the whole node,
+// and what is translated in them. A flow is what the kernel's conntrack calls a
+// connection, both of its directions; most are translated (masquerade,
+// published port, hairpin, one-to-one), and a flow that is not works as well.
+//
+// # Keys
+//
+// Networks may use the same addresses, so a flow is keyed by the segment on
+// which a packet is seen (its scope: a network, or an uplink, which is a network
+// of one port) and the packet's tuple. A flow has two such keys: of the packets
+// in the direction of the first one, and of the answers, on whatever segment
+// those come in. A translation is the difference between the one key and the
+// reverse of the other, so nothing else is kept of it.
+//
+// For ICMP echo the identifier is the port of who asks and 0 that of who answers
+// (packet.Tuple).
+//
+// # Mappings
+//
+// A masqueraded endpoint keeps its outside port towards everybody
+// (endpoint-independent mapping, RFC 4787 REQ-1, RFC 5382 REQ-1), and is reached
+// there from addresses it talks to (address-dependent filtering, RFC 4787
+// REQ-8). A mapping lives as long as one of its flows.
+//
+// # Bounds and shares
+//
+// Config.Flows bounds the flows, Config.PerContainer those of one container. A
+// container at its bound, or in a full table, gives up the oldest of its own
+// flows that is closing or was never answered; has it none, it is refused, and
+// nobody else is touched. Of the outside ports of an address and protocol every
+// container has a guaranteed share, half of all ports divided by
+// Config.MaxContainers, and the rest is for whoever comes first.
+//
+// # Concurrency
+//
+// Find, Translation, Container, Inside, Outside, To and Seen may be called by
+// any worker at any time: the index consists of atomic words, a record is
+// written before the index names it, and Seen writes only atomic words of the
+// packet's own direction. Everything else (planning, committing, ending,
+// expiring, rules, lists) is for one at a time: the owner of the table holds a
+// lock of its own.
+//
+// A flow that ended keeps its record until Recycle, because a worker may be
+// about to use it. The owner asks Retired how many there are, lets every worker
+// pass a turn (loop.Grace), and recycles that many.
+//
+// There are no clocks: time is an argument, nanoseconds of the workers' clock.
+// Planning takes the last time that Commit or Expire was told.
+package nat

@@ -1,0 +1,85 @@
+package nat
+
+import "fairlead/packet"
+
+// A holder is what a container has of the table: its flows, in the order in
+// which they came into either list. Proven ones were answered and open when
+// they were looked at last; of the others one goes when the container needs
+// room.
+type holder struct {
+	flows  int
+	others list
+	proven list
+}
+
+// holderOf returns the holder of a container, and makes room for it. Holders go
+// by the dense index: when it is given to a new container, the flows of the old
+// one have been flushed.
+func (t *Table) holderOf(c packet.ContainerID) *holder {
+	i := int(c & 0xffff)
+	for len(t.holders) <= i {
+		t.holders = append(t.holders, holder{})
+	}
+	return &t.holders[i]
+}
+
+// peekHolder is holderOf for planning, which changes nothing.
+func (t *Table) peekHolder(c packet.ContainerID) *holder {
+	if i := int(c & 0xffff); i < len(t.holders) {
+		return &t.holders[i]
+	}
+	return &noHolder
+}
+
+var noHolder holder // never written
+
+func (h *holder) list(proven bool) *list {
+	if proven {
+		return &h.proven
+	}
+	return &h.others
+}
+
+// classify puts a flow into the list where it belongs by now.
+func (t *Table) classify(ref uint32) {
+	b := t.body(ref)
+	if proven := !t.expendable(ref); proven != b.proven {
+		h := t.holderOf(b.container)
+		t.unlink(h.list(b.proven), linkHolder, ref)
+		b.proven = proven
+		t.append(h.list(proven), linkHolder, ref)
+	}
+}
+
+// lookAt bounds how many flows of either list are looked at to find one that may
+// go.
+const lookAt = 64
+
+// victim finds the oldest flow of a container that may go, 0 if there is none
+// near the ends of its lists.
+func (t *Table) victim(h *holder) uint32 {
+	for _, l := range [2]*list{&h.others, &h.proven} {
+		for ref, n := l.head, 0; ref != 0 && n < lookAt; n++ {
+			if t.expendable(ref) {
+				return ref
+			}
+			ref = t.body(ref).links[linkHolder].next
+		}
+	}
+	return 0
+}
+
+// admits says whether a container may have one more flow, if need be for one
+// of its own.
+func (t *Table) admits(c packet.ContainerID, v6 bool) packet.Reason {
+	h := t.peekHolder(c)
+	switch {
+	case v6 && !t.v6.room() || !v6 && !t.v4.room():
+		return packet.FlowTableFull
+	case h.flows >= t.config.PerContainer && t.victim(h) == 0:
+		return packet.FlowBudget
+	case t.live >= t.config.Flows && t.victim(h) == 0:
+		return packet.FlowTableFull
+	}
+	return packet.OK
+}

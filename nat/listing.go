@@ -1,0 +1,110 @@
+package nat
+
+import "fairlead/packet"
+
+// A FlowInfo is a flow as people look at it.
+type FlowInfo struct {
+	Number    uint32
+	Kind      packet.NATKind
+	Rule      uint32
+	Container packet.ContainerID
+
+	// Forward is the tuple of the first packet, seen on the segment From; Reply
+	// that of the answers, seen on To.
+	From, To       packet.NetworkID
+	Forward, Reply packet.Tuple
+	// Inward is set when the first packet came from an uplink.
+	Inward bool
+
+	// State is conntrack's name for where a TCP connection is, empty for other
+	// protocols.
+	State string
+	// Unreplied and Assured are conntrack's: no answer came yet; both sides
+	// have shown that they mean it.
+	Unreplied, Assured bool
+	// Expires is when the flow ends unless another packet comes, by the workers'
+	// clock.
+	Expires int64
+
+	// Packets and Bytes are those of either direction, the first packet's first.
+	Packets, Bytes [2]uint64
+}
+
+var stateNames = [...]string{unanswered: "SYN_SENT", opening: "SYN_RECV", open: "ESTABLISHED",
+	halfClosed: "FIN_WAIT", closed: "TIME_WAIT", reset: "CLOSE"}
+
+// Flows yields all flows whose time is not up at the time of the last Commit or
+// Expire, container by container.
+func (t *Table) Flows(yield func(FlowInfo) bool) {
+	for i := range t.holders {
+		for _, l := range [2]*list{&t.holders[i].proven, &t.holders[i].others} {
+			for ref := l.head; ref != 0; ref = t.body(ref).links[linkHolder].next {
+				if f := t.info(ref); f.Expires >= t.now && !yield(f) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (t *Table) info(ref uint32) FlowInfo {
+	b := t.body(ref)
+	f := FlowInfo{Number: ref, Kind: b.kind, Rule: b.rule, Container: b.container, Inward: b.inward}
+	f.From, f.Forward = t.key(ref, 0)
+	f.To, f.Reply = t.key(ref, 1)
+	f.Expires = t.deadline(b, f.Forward.DstPort)
+	for dir := range f.Packets {
+		f.Packets[dir], f.Bytes[dir] = b.packets[dir].Load(), b.bytes[dir].Load()
+	}
+	s := b.state()
+	f.Unreplied = b.seen[1].Load()&heardBit == 0
+	switch b.proto {
+	case packet.ProtoTCP:
+		f.State = stateNames[s]
+		f.Assured = !f.Unreplied && b.seen[0].Load()&ackBit != 0
+	case packet.ProtoUDP:
+		// Linux waits two seconds; a second question tells as much.
+		f.Assured = !f.Unreplied && f.Packets[0] > 1
+	}
+	return f
+}
+
+// A MappingInfo is a mapping as people look at it.
+type MappingInfo struct {
+	Network     packet.NetworkID
+	Container   packet.ContainerID
+	Proto       packet.Proto
+	Inside      packet.Addr
+	InsidePort  uint16
+	Uplink      packet.NetworkID
+	Outside     packet.Addr
+	OutsidePort uint16
+	Flows       int
+}
+
+// Mappings yields all mappings.
+func (t *Table) Mappings(yield func(MappingInfo) bool) {
+	for n := 1; n < t.maps.used; n++ {
+		if m := t.maps.at(uint32(n)); m.count > 0 && !yield(MappingInfo{m.network, m.container, m.proto,
+			m.inside, m.insidePort, m.uplink, m.outside, m.outsidePort, int(m.count)}) {
+			return
+		}
+	}
+}
+
+// Stats are the table's figures.
+type Stats struct {
+	Flows, Mappings int // there are now
+	Retired         int // records that wait to be recycled
+
+	// Since the beginning: Ended counts every end, of which Expired by time and
+	// Evicted for another flow of the same container.
+	Created, Ended, Expired, Evicted uint64
+}
+
+// Stats returns the table's figures.
+func (t *Table) Stats() Stats {
+	s := t.stats
+	s.Flows, s.Mappings, s.Retired = t.live, t.maps.live, t.numRetired
+	return s
+}

@@ -1,0 +1,245 @@
+package nat
+
+import "fairlead/packet"
+
+// A Plan is a flow that does not exist yet: what Commit will make for the packet
+// that begins it. Planning changes nothing, and the same question in the same
+// state of the table gets the same answer.
+type Plan struct {
+	// Translation is that of the first packet, with New set.
+	packet.Translation
+	Container packet.ContainerID // who pays for the flow
+	Inside    packet.NetworkID   // that container's network
+	Outside   packet.NetworkID   // the uplink used, 0 for none
+	To        packet.NetworkID   // the segment the first packet leaves on
+
+	question question
+	source   endpoint // who needs a mapping; proto 0 if nobody
+	mapping  uint32   // the one it has; 0 and a port if it is to be made
+	port     uint16
+	inward   bool
+}
+
+// A question is what a plan answers. Commit asks it again.
+type question struct {
+	direction direction
+	scope     packet.NetworkID
+	container packet.ContainerID
+	tuple     packet.Tuple
+	uplink    packet.NetworkID // or, for track, where the packet goes
+	outside   packet.Addr
+}
+
+type direction uint8
+
+const (
+	out direction = iota
+	in
+	hairpin
+	track
+)
+
+// PlanOut plans the flow of a packet that a container sends from network scope
+// by way of an uplink whose address is outside: translated one-to-one if its
+// source has an outside address there, else masqueraded. The packet must be one
+// that begins something: of TCP a SYN, of ICMP an echo request.
+func (t *Table) PlanOut(scope packet.NetworkID, c packet.ContainerID, k packet.Tuple,
+	uplink packet.NetworkID, outside packet.Addr) (Plan, packet.Reason) {
+	return t.plan(&question{out, scope, c, k, uplink, outside})
+}
+
+// PlanIn plans the flow of a packet that came in on an uplink for one of our
+// addresses there: to a published port, to the container that has the address
+// one-to-one, or to a mapping that its sender may use. Refused means that nobody
+// has the port, Filtered that the mapping's container does not talk to the
+// sender.
+func (t *Table) PlanIn(uplink packet.NetworkID, k packet.Tuple) (Plan, packet.Reason) {
+	return t.plan(&question{direction: in, scope: uplink, tuple: k})
+}
+
+// PlanHairpin plans the flow of a packet that a container sends from network
+// scope to an address of ours: its destination is found as PlanIn finds it, and
+// its source becomes what the world would see (RFC 4787 REQ-9), at that uplink
+// and outside address. Where there is no uplink, the gateway's address and the
+// network itself do as well.
+func (t *Table) PlanHairpin(scope packet.NetworkID, c packet.ContainerID, k packet.Tuple,
+	uplink packet.NetworkID, outside packet.Addr) (Plan, packet.Reason) {
+	return t.plan(&question{hairpin, scope, c, k, uplink, outside})
+}
+
+// PlanTrack plans a flow that is not translated, from one segment to another or
+// within one.
+func (t *Table) PlanTrack(scope packet.NetworkID, c packet.ContainerID, k packet.Tuple,
+	to packet.NetworkID) (Plan, packet.Reason) {
+	return t.plan(&question{direction: track, scope: scope, container: c, tuple: k, uplink: to})
+}
+
+func (t *Table) plan(q *question) (Plan, packet.Reason) {
+	p := Plan{
+		Translation: packet.Translation{New: true, Before: q.tuple, After: q.tuple},
+		Container:   q.container, Inside: q.scope, question: *q,
+	}
+	if q.direction != track && isICMP(q.tuple.Proto) && q.tuple.DstPort != 0 {
+		return p, packet.NoFlow // an echo reply begins nothing
+	}
+	reason := packet.OK
+	switch q.direction {
+	case out:
+		p.To, p.Outside = q.uplink, q.uplink
+		reason = t.planSource(&p)
+	case in:
+		p.Outside, p.inward = q.scope, true
+		if reason = t.planDestination(&p, q.scope, q.tuple.Src); reason == packet.OK {
+			p.Container, p.Inside = t.ownerOf(&p)
+			reason = t.keepSource(&p)
+		}
+	case hairpin:
+		seenFrom := q.outside
+		if r := t.rules.outsideOf(q.scope, q.tuple.Src, q.uplink); r != nil {
+			seenFrom = r.Outside
+		}
+		if reason = t.planDestination(&p, q.uplink, seenFrom); reason == packet.OK {
+			rule := p.Rule
+			p.mapping = 0 // the destination's; the flow is the source's
+			reason = t.planSource(&p)
+			p.Kind, p.Rule = packet.NATHairpin, rule
+		}
+	case track:
+		p.To = q.uplink
+		if t.taken(&p) {
+			reason = packet.NotTranslatable
+		}
+	}
+	if reason == packet.OK {
+		reason = t.admits(p.Container, !is4(&p.Before))
+	}
+	p.Translation.Container, p.In, p.Out = p.Container, q.scope, p.To
+	return p, reason
+}
+
+func isICMP(p packet.Proto) bool { return p == packet.ProtoICMP || p == packet.ProtoICMPv6 }
+
+// hasPorts reports whether a protocol can be masqueraded.
+func hasPorts(p packet.Proto) bool {
+	return p == packet.ProtoTCP || p == packet.ProtoUDP || isICMP(p)
+}
+
+// planSource gives the packet the source the world sees.
+func (t *Table) planSource(p *Plan) packet.Reason {
+	q := &p.question
+	if r := t.rules.outsideOf(q.scope, q.tuple.Src, q.uplink); r != nil {
+		p.Kind, p.Rule = packet.NATOneToOne, r.Number
+		p.After.Src = r.Outside
+		return t.keepSource(p)
+	}
+	if !hasPorts(q.tuple.Proto) {
+		return packet.NotTranslatable
+	}
+	if q.outside == (packet.Addr{}) {
+		return packet.NoRoute // the uplink has no address yet
+	}
+	p.Kind = packet.NATMasquerade
+	p.Rule = t.rules.masquerade[[2]packet.NetworkID{q.scope, q.uplink}]
+	p.After.Src = q.outside
+	p.source = endpoint{q.scope, q.container, q.tuple.Src, q.tuple.SrcPort, q.tuple.Proto, q.uplink, q.outside}
+	if n := t.findMapping(&p.source); n != 0 {
+		p.After.SrcPort = t.maps.at(n).outsidePort
+		if !t.taken(p) {
+			p.mapping = n
+			return packet.OK
+		}
+	}
+	port, ok := t.choosePort(&p.source, func(port uint16) bool {
+		p.After.SrcPort = port
+		return !t.taken(p)
+	})
+	if !ok {
+		return packet.PortsExhausted
+	}
+	p.port, p.After.SrcPort = port, port
+	return packet.OK
+}
+
+// planDestination finds who is meant by an address of ours, seen from that
+// uplink by a sender the world sees as from.
+func (t *Table) planDestination(p *Plan, uplink packet.NetworkID, from packet.Addr) packet.Reason {
+	k := &p.question.tuple
+	if r := t.rules.publishedAt(k.Dst, k.Proto, k.DstPort); r != nil {
+		p.Kind, p.Rule, p.To = packet.NATPublish, r.Number, r.Network
+		p.After.Dst, p.After.DstPort = r.Inside, r.InsidePort
+		return packet.OK
+	}
+	if r := t.rules.insideOf(uplink, k.Dst); r != nil {
+		p.Kind, p.Rule, p.To = packet.NATOneToOne, r.Number, r.Network
+		p.After.Dst = r.Inside
+		return packet.OK
+	}
+	pool := t.maps.pools[poolKey{uplink, k.Dst, k.Proto}]
+	if pool == nil || pool.owner[k.DstPort] == 0 || pool.owner[k.DstPort] == published {
+		return packet.Refused
+	}
+	n := pool.owner[k.DstPort]
+	if !t.talksTo(n, from) {
+		return packet.Filtered
+	}
+	m := t.maps.at(n)
+	p.Kind, p.To = packet.NATMasquerade, m.network
+	p.Rule = t.rules.masquerade[[2]packet.NetworkID{m.network, m.uplink}]
+	p.After.Dst, p.After.DstPort = m.inside, m.insidePort
+	p.mapping = n
+	return packet.OK
+}
+
+// ownerOf is whom an inward flow is for.
+func (t *Table) ownerOf(p *Plan) (packet.ContainerID, packet.NetworkID) {
+	if p.mapping != 0 {
+		m := t.maps.at(p.mapping)
+		return m.container, m.network
+	}
+	r := t.rules.at(p.Rule)
+	return r.Container, r.Network
+}
+
+// sourceTries is how many other source ports are tried for a client; Linux tries
+// 128 too (nf_nat_core.c, NF_NAT_MAX_ATTEMPTS).
+const sourceTries = 128
+
+// keepSource leaves the source port as it is, unless the container already has
+// a flow with that very client at that port, by another address of ours: then
+// the client gets another port.
+func (t *Table) keepSource(p *Plan) packet.Reason {
+	if !t.taken(p) {
+		return packet.OK
+	}
+	if !hasPorts(p.Before.Proto) {
+		return packet.PortsExhausted
+	}
+	h := t.hash(p.question.scope, &p.Before)
+	for i := range uint64(sourceTries) {
+		p.After.SrcPort = uint16(1024 + (h+i)%(1<<16-1024))
+		if !t.taken(p) {
+			return packet.OK
+		}
+	}
+	return packet.PortsExhausted
+}
+
+// taken reports whether the answers of the planned flow would be taken for those
+// of another that is still going on.
+func (t *Table) taken(p *Plan) bool {
+	answers := p.After.Reverse()
+	ref, _ := t.lookup(p.To, &answers)
+	return ref != 0 && !t.replaceable(ref) && !t.begunBy(ref, &p.question)
+}
+
+// replaceable reports whether a flow that is still in the table counts no more.
+func (t *Table) replaceable(ref uint32) bool {
+	b := t.body(ref)
+	return b.proto == packet.ProtoTCP && b.closing() || t.expired(b, t.forwardPort(ref), t.now)
+}
+
+// begunBy reports whether a flow began with the same packet.
+func (t *Table) begunBy(ref uint32, q *question) bool {
+	scope, k := t.key(ref, 0)
+	return scope == q.scope && k == q.tuple
+}

@@ -1,0 +1,141 @@
+package nat
+
+import (
+	"fairlead/packet"
+)
+
+// A pool is the ports of one outside address and protocol: who has which.
+type pool struct {
+	owner    [1 << 16]uint32 // the mapping's number; 0 is free, published is a rule's
+	reserved int             // ports of rules
+	used     int             // ports of mappings
+	borrowed int             // those of them beyond the guaranteed shares
+	held     []uint16        // by the dense index of a container
+	share    int             // guaranteed to each container
+	common   int             // for whoever comes first, less what is reserved
+	first    int
+}
+
+type poolKey struct {
+	uplink  packet.NetworkID
+	outside packet.Addr
+	proto   packet.Proto
+}
+
+// published marks the port of a rule in a pool.
+const published = ^uint32(0)
+
+// firstPort is the lowest outside port of a protocol: of TCP and UDP 1024, since
+// those below are where services are expected. Identifiers of ICMP have no such
+// order, but 0 stands for who answers.
+func firstPort(p packet.Proto) int {
+	if p == packet.ProtoTCP || p == packet.ProtoUDP {
+		return 1024
+	}
+	return 1
+}
+
+// poolOf returns the pool of an address and protocol, and makes it.
+func (t *Table) poolOf(key poolKey) *pool {
+	p := t.maps.pools[key]
+	if p == nil {
+		p = t.newPool(key)
+		t.maps.pools[key] = p
+	}
+	return p
+}
+
+func (t *Table) newPool(key poolKey) *pool {
+	p := &pool{first: firstPort(key.proto)}
+	ports := len(p.owner) - p.first
+	p.share = ports / 2 / t.config.MaxContainers
+	p.common = ports - p.share*t.config.MaxContainers
+	t.rules.reservedPorts(key.outside, key.proto, func(port uint16) { p.reserve(port) })
+	return p
+}
+
+// admits reports whether a container may have one more port.
+func (p *pool) admits(c packet.ContainerID) bool {
+	if p.used+p.reserved >= len(p.owner)-p.first {
+		return false
+	}
+	i := int(c & 0xffff)
+	return i >= len(p.held) || int(p.held[i]) < p.share || p.borrowed < p.common-p.reserved
+}
+
+func (p *pool) take(c packet.ContainerID, port uint16, mapping uint32) {
+	i := int(c & 0xffff)
+	for len(p.held) <= i {
+		p.held = append(p.held, 0)
+	}
+	if int(p.held[i]) >= p.share {
+		p.borrowed++
+	}
+	p.held[i]++
+	p.used++
+	p.owner[port] = mapping
+}
+
+func (p *pool) release(c packet.ContainerID, port uint16, owner uint32) {
+	i := int(c & 0xffff)
+	p.held[i]--
+	if int(p.held[i]) >= p.share {
+		p.borrowed--
+	}
+	p.used--
+	p.owner[port] = 0
+	if owner == published {
+		p.reserve(port)
+	}
+}
+
+// reserve keeps a rule's port from being given to a mapping. One that has it
+// keeps it; it is reserved when that ends.
+func (p *pool) reserve(port uint16) {
+	if p.owner[port] == 0 {
+		p.owner[port] = published
+		if int(port) >= p.first {
+			p.reserved++
+		}
+	}
+}
+
+func (p *pool) unreserve(port uint16) {
+	if p.owner[port] == published {
+		p.owner[port] = 0
+		if int(port) >= p.first {
+			p.reserved--
+		}
+	}
+}
+
+// choosePort picks an outside port for an endpoint: its own if that is free
+// (port preservation), else one by RFC 6056: a start nobody can predict, and from
+// there the next free one, of the same parity if there is one (RFC 4787 REQ-4).
+// usable says whether flows could be told apart with that port.
+func (t *Table) choosePort(e *endpoint, usable func(port uint16) bool) (uint16, bool) {
+	p := t.maps.pools[poolKey{e.uplink, e.outside, e.proto}]
+	if p != nil && !p.admits(e.container) {
+		return 0, false
+	}
+	first := firstPort(e.proto)
+	free := func(port uint16) bool {
+		if p == nil {
+			return !t.rules.reserves(e.outside, e.proto, port) && usable(port)
+		}
+		return p.owner[port] == 0 && usable(port)
+	}
+	if int(e.port) >= first && free(e.port) {
+		return e.port, true
+	}
+	const pairs = (1<<16 - 1024) / 2
+	start := int(mix(t.hashEndpoint(e)^t.maps.made, t.seed[3]) % pairs)
+	for _, parity := range [2]uint16{e.port & 1, ^e.port & 1} {
+		for i := range pairs {
+			if port := uint16(1024+(start+i)%pairs*2) | parity; free(port) {
+				return port, true
+			}
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,306 @@
+package nat
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+
+	"fairlead/packet"
+)
+
+// A Rule is what flows are made by. Its number stays the same while it exists.
+type Rule struct {
+	Number    uint32
+	Kind      packet.NATKind // masquerade, publish or one-to-one
+	Network   packet.NetworkID
+	Container packet.ContainerID // of a published port or one-to-one address
+	Uplink    packet.NetworkID   // of masquerade and one-to-one; a published port is one on all
+
+	// Outside is the host address of a published port (0.0.0.0 or :: for all of
+	// ours; the zero Addr is the one of Inside's family), or the outside address
+	// of the container's own.
+	Outside packet.Addr
+	Inside  packet.Addr // the container's
+
+	Proto       packet.Proto // of a published port
+	OutsidePort uint16       // of the host; 0 has Publish choose one
+	InsidePort  uint16       // of the container
+
+	// What the rule did so far: set in lists.
+	Flows, Packets, Bytes uint64
+}
+
+// ErrAllocated is why a port cannot be published; the error around it has
+// Docker's words.
+var ErrAllocated = errors.New("port is already allocated")
+
+// rules are all of them, by number and by what they are looked up by. As many
+// as the owner makes.
+type rules struct {
+	// all is read by Seen without a lock, which touches nothing but counters: it
+	// only grows, and what is published does not change. A number is used again
+	// when its rule is gone, the one first that is free for longest.
+	all  atomic.Pointer[[]*rule]
+	free []uint32
+
+	published  map[portKey][]*rule
+	inside     map[ownKey]*rule // one-to-one, by network and inside address
+	outside    map[ownKey]*rule // one-to-one, by uplink and outside address
+	masquerade map[[2]packet.NetworkID]uint32
+	ephemeral  uint16 // the last port chosen
+}
+
+type rule struct {
+	Rule
+	flows, packets, bytes atomic.Uint64
+	gone                  bool
+}
+
+type portKey struct {
+	proto packet.Proto
+	port  uint16
+}
+
+type ownKey struct {
+	network packet.NetworkID
+	addr    packet.Addr
+}
+
+func (r *rules) init() {
+	r.all.Store(&[]*rule{nil}) // 0 is no rule
+	r.published = make(map[portKey][]*rule)
+	r.inside = make(map[ownKey]*rule)
+	r.outside = make(map[ownKey]*rule)
+	r.masquerade = make(map[[2]packet.NetworkID]uint32)
+	r.ephemeral = lastEphemeral
+}
+
+func (r *rules) at(number uint32) *rule { return (*r.all.Load())[number] }
+
+// count adds a packet to a rule's counters. Any worker.
+func (r *rules) count(number uint32, bytes int) {
+	rule := r.at(number)
+	rule.packets.Add(1)
+	rule.bytes.Add(uint64(bytes))
+}
+
+// add gives a rule its number.
+func (r *rules) add(x Rule) *rule {
+	if len(r.free) > 0 {
+		added := r.at(r.free[0])
+		r.free = r.free[1:]
+		x.Number = added.Number
+		added.Rule, added.gone = x, false
+		for _, c := range []*atomic.Uint64{&added.flows, &added.packets, &added.bytes} {
+			c.Store(0)
+		}
+		return added
+	}
+	all := *r.all.Load()
+	x.Number = uint32(len(all))
+	all = append(all, &rule{Rule: x})
+	r.all.Store(&all)
+	return all[x.Number]
+}
+
+// anyOf is the address that stands for all of a family.
+func anyOf(a packet.Addr) packet.Addr {
+	if a.Is4() {
+		return packet.AddrFrom4([4]byte{})
+	}
+	return packet.Addr{}
+}
+
+// covers reports whether the rule's outside address is a, or stands for it.
+func (r *rule) covers(a packet.Addr) bool { return r.Outside == a || r.Outside == anyOf(a) }
+
+// publishedAt returns the rule that publishes a port at an address of ours. The
+// one that names the address wins.
+func (r *rules) publishedAt(a packet.Addr, proto packet.Proto, port uint16) (found *rule) {
+	for _, x := range r.published[portKey{proto, port}] {
+		if x.covers(a) && (found == nil || x.Outside == a) {
+			found = x
+		}
+	}
+	return found
+}
+
+func (r *rules) reserves(a packet.Addr, proto packet.Proto, port uint16) bool {
+	return r.publishedAt(a, proto, port) != nil
+}
+
+func (r *rules) reservedPorts(a packet.Addr, proto packet.Proto, yield func(port uint16)) {
+	for key := range r.published {
+		if key.proto == proto && r.reserves(a, proto, key.port) {
+			yield(key.port)
+		}
+	}
+}
+
+// outsideOf returns the one-to-one rule of an inside address at an uplink.
+func (r *rules) outsideOf(network packet.NetworkID, inside packet.Addr, uplink packet.NetworkID) *rule {
+	if x := r.inside[ownKey{network, inside}]; x != nil && x.Uplink == uplink {
+		return x
+	}
+	return nil
+}
+
+// insideOf returns the one-to-one rule of an outside address.
+func (r *rules) insideOf(uplink packet.NetworkID, outside packet.Addr) *rule {
+	return r.outside[ownKey{uplink, outside}]
+}
+
+// Docker's range of ports for -p without a host port and -P
+// (libnetwork/portallocator).
+const (
+	firstEphemeral = 49153
+	lastEphemeral  = 65535
+)
+
+// Publish has a port of ours lead to a container's, and returns the rule with
+// its number and, if it was left open, the port. What is taken is refused with
+// Docker's text around ErrAllocated.
+func (t *Table) Publish(r Rule) (Rule, error) {
+	r.Kind, r.Uplink = packet.NATPublish, 0
+	if r.Outside == (packet.Addr{}) {
+		r.Outside = anyOf(r.Inside)
+	}
+	switch {
+	case r.Proto != packet.ProtoTCP && r.Proto != packet.ProtoUDP:
+		return Rule{}, fmt.Errorf("publish: protocol %d has no ports", r.Proto)
+	case r.InsidePort == 0:
+		return Rule{}, errors.New("publish: the container's port is missing")
+	case r.Outside.Is4() != r.Inside.Is4():
+		return Rule{}, fmt.Errorf("publish: %s and %s are of different families", r.Outside, r.Inside)
+	}
+	if r.OutsidePort == 0 {
+		port, ok := t.rules.chooseEphemeral(r)
+		if !ok {
+			return Rule{}, fmt.Errorf("Bind for %s failed: all ports are allocated", r.Outside) //nolint:staticcheck // Docker's words
+		}
+		r.OutsidePort = port
+	} else if t.rules.conflict(r) {
+		return Rule{}, fmt.Errorf("Bind for %s failed: %w", //nolint:staticcheck // Docker's words
+			netip.AddrPortFrom(r.Outside.Netip(), r.OutsidePort), ErrAllocated)
+	}
+	added := t.rules.add(r)
+	key := portKey{r.Proto, r.OutsidePort}
+	t.rules.published[key] = append(t.rules.published[key], added)
+	for k, p := range t.maps.pools {
+		if k.proto == r.Proto && added.covers(k.outside) {
+			p.reserve(r.OutsidePort)
+		}
+	}
+	return added.Rule, nil
+}
+
+// conflict reports whether a port is published already at an address that
+// overlaps.
+func (r *rules) conflict(x Rule) bool {
+	for _, other := range r.published[portKey{x.Proto, x.OutsidePort}] {
+		if other.Outside.Is4() == x.Outside.Is4() &&
+			(other.Outside == x.Outside || other.Outside == anyOf(x.Outside) || x.Outside == anyOf(x.Outside)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *rules) chooseEphemeral(x Rule) (uint16, bool) {
+	for range lastEphemeral - firstEphemeral + 1 {
+		if r.ephemeral++; r.ephemeral < firstEphemeral { // it wraps
+			r.ephemeral = firstEphemeral
+		}
+		if x.OutsidePort = r.ephemeral; !r.conflict(x) {
+			return x.OutsidePort, true
+		}
+	}
+	return 0, false
+}
+
+// OneToOne gives a container an outside address of its own at an uplink.
+func (t *Table) OneToOne(r Rule) (Rule, error) {
+	r.Kind, r.Proto, r.OutsidePort, r.InsidePort = packet.NATOneToOne, 0, 0, 0
+	in, out := ownKey{r.Network, r.Inside}, ownKey{r.Uplink, r.Outside}
+	switch {
+	case r.Outside.Is4() != r.Inside.Is4():
+		return Rule{}, fmt.Errorf("one-to-one: %s and %s are of different families", r.Outside, r.Inside)
+	case t.rules.outside[out] != nil:
+		return Rule{}, fmt.Errorf("one-to-one: %s is already that of %s", r.Outside, t.rules.outside[out].Inside)
+	case t.rules.inside[in] != nil:
+		return Rule{}, fmt.Errorf("one-to-one: %s already has %s", r.Inside, t.rules.inside[in].Outside)
+	}
+	added := t.rules.add(r)
+	t.rules.inside[in], t.rules.outside[out] = added, added
+	return added.Rule, nil
+}
+
+// Masquerade enters the rule that counts what leaves a network by an uplink, and
+// returns it. There is one for each pair; without it flows are masqueraded all
+// the same, under no number.
+func (t *Table) Masquerade(network, uplink packet.NetworkID) Rule {
+	pair := [2]packet.NetworkID{network, uplink}
+	if n := t.rules.masquerade[pair]; n != 0 {
+		return t.rules.at(n).Rule
+	}
+	added := t.rules.add(Rule{Kind: packet.NATMasquerade, Network: network, Uplink: uplink})
+	t.rules.masquerade[pair] = added.Number
+	return added.Rule
+}
+
+// Unpublish takes a rule of any kind back and ends the flows made by it. It
+// reports false when there is none of that number.
+func (t *Table) Unpublish(number uint32) bool {
+	all := *t.rules.all.Load()
+	if number == 0 || int(number) >= len(all) || all[number].gone {
+		return false
+	}
+	r := all[number]
+	r.gone = true
+	t.rules.free = append(t.rules.free, number)
+	switch r.Kind {
+	case packet.NATMasquerade:
+		delete(t.rules.masquerade, [2]packet.NetworkID{r.Network, r.Uplink})
+	case packet.NATOneToOne:
+		delete(t.rules.inside, ownKey{r.Network, r.Inside})
+		delete(t.rules.outside, ownKey{r.Uplink, r.Outside})
+	case packet.NATPublish:
+		t.withdraw(r)
+	}
+	t.flush(func(ref uint32) bool { return t.body(ref).rule == number })
+	return true
+}
+
+// withdraw takes a published port out of the tables.
+func (t *Table) withdraw(r *rule) {
+	key := portKey{r.Proto, r.OutsidePort}
+	var rest []*rule
+	for _, x := range t.rules.published[key] {
+		if x != r {
+			rest = append(rest, x)
+		}
+	}
+	if t.rules.published[key] = rest; rest == nil {
+		delete(t.rules.published, key)
+	}
+	for k, p := range t.maps.pools {
+		if k.proto == r.Proto && !t.rules.reserves(k.outside, k.proto, r.OutsidePort) {
+			p.unreserve(r.OutsidePort)
+		}
+	}
+}
+
+// Rules yields all rules with their counters, by number.
+func (t *Table) Rules(yield func(Rule) bool) {
+	for _, r := range *t.rules.all.Load() {
+		if r == nil || r.gone {
+			continue
+		}
+		x := r.Rule
+		x.Flows, x.Packets, x.Bytes = r.flows.Load(), r.packets.Load(), r.bytes.Load()
+		if !yield(x) {
+			return
+		}
+	}
+}

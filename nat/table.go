@@ -1,0 +1,178 @@
+package nat
+
+import (
+	"math/rand/v2"
+
+	"fairlead/packet"
+)
+
+// A Config bounds a table. What is zero gets its default.
+type Config struct {
+	// Flows bounds the flows of the node. Default 262144, as Linux has it on a
+	// machine with 4 GB or more (nf_conntrack_max).
+	Flows int
+	// PerContainer bounds those of one container. Default an eighth of Flows.
+	PerContainer int
+	// MaxContainers is among how many the guaranteed half of the outside ports
+	// is divided. Default 126: 256 ports for each.
+	MaxContainers int
+	// Seed makes hashes and ports unpredictable, and tests repeatable. Default
+	// random.
+	Seed uint64
+	// Timeouts; each that is zero gets its default.
+	Timeouts Timeouts
+}
+
+// A Table is the flows, mappings and rules of a node. See the package comment
+// for who may call what.
+type Table struct {
+	config Config
+	seed   [4]uint64
+
+	// Flows, read without a lock.
+	index index
+	v4    slab[record4]
+	v6    slab[record6]
+	rules rules
+
+	// What follows is the owner's.
+	now        int64 // the last that Commit or Expire was told
+	live       int
+	retired    list
+	numRetired int
+	holders    []holder // by the dense index of a container
+	wheel      wheel
+	maps       mappings
+	stats      Stats
+}
+
+// New returns an empty table. Memory for flows is taken as they come; the index
+// is there from the beginning, and touched as it fills.
+func New(c Config) *Table {
+	if c.Flows <= 0 {
+		c.Flows = 262144
+	}
+	c.Flows = min(c.Flows, maxFlows)
+	if c.PerContainer <= 0 {
+		c.PerContainer = max(c.Flows/8, 1)
+	}
+	if c.MaxContainers <= 0 {
+		c.MaxContainers = 126
+	}
+	if c.Seed == 0 {
+		c.Seed = rand.Uint64()
+	}
+	c.Timeouts.defaults()
+	t := &Table{config: c}
+	for i := range t.seed {
+		t.seed[i] = mix(c.Seed+uint64(i+1)*0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
+	}
+	// Ended flows keep their records until they are recycled: a few more.
+	records := c.Flows + c.Flows/32 + 64
+	t.v4.init(records)
+	t.v6.init(records)
+	t.index.init(2*c.Flows, refOf(records, true))
+	t.maps.init(c.Flows)
+	t.rules.init()
+	return t
+}
+
+// maxFlows leaves seven bits of an index entry to tell keys apart.
+const maxFlows = 1 << 22
+
+// A Flow names a flow and one of its directions. It is good until the next
+// turn of the worker that found it.
+type Flow struct {
+	ref   uint32
+	reply bool
+}
+
+// FlowOf names the flow with a number, and the direction.
+func FlowOf(number uint32, reply bool) Flow { return Flow{number, reply} }
+
+// Number is the flow's number in lists and traces.
+func (f Flow) Number() uint32 { return f.ref }
+
+// Reply reports whether the packet goes in the direction of the answers.
+func (f Flow) Reply() bool { return f.reply }
+
+// dir is the index of the direction: 0 is that of the first packet.
+func (f Flow) dir() int {
+	if f.reply {
+		return 1
+	}
+	return 0
+}
+
+// Find looks up the flow that a packet with tuple k, seen on the segment scope,
+// belongs to; tcpFlags are its flags if it is TCP. A flow whose time is up does
+// not count, nor for a SYN one that is closing: the port is used again, and
+// Commit replaces the flow.
+func (t *Table) Find(scope packet.NetworkID, k packet.Tuple, now int64, tcpFlags uint8) (Flow, bool) {
+	ref, dir := t.lookup(scope, &k)
+	if ref == 0 {
+		return Flow{}, false
+	}
+	b := t.body(ref)
+	if k.Proto == packet.ProtoTCP && beginsTCP(tcpFlags) && b.closing() || t.expired(b, t.forwardPort(ref), now) {
+		return Flow{}, false
+	}
+	return Flow{ref, dir == 1}, true
+}
+
+// beginsTCP reports whether the segment asks for a connection.
+func beginsTCP(flags uint8) bool {
+	return flags&(packet.TCPSyn|packet.TCPAck|packet.TCPRst|packet.TCPFin) == packet.TCPSyn
+}
+
+// Translation says what becomes of the tuple of a packet in this direction.
+func (t *Table) Translation(f Flow) packet.Translation {
+	b := t.body(f.ref)
+	in, before := t.key(f.ref, f.dir())
+	out, after := t.key(f.ref, 1-f.dir())
+	return packet.Translation{
+		Kind: b.kind, Reply: f.reply, Flow: f.ref, Rule: b.rule, Container: b.container,
+		In: in, Out: out, Before: before, After: after.Reverse(),
+	}
+}
+
+// Container is whose flow it is: who pays for it.
+func (t *Table) Container(f Flow) packet.ContainerID { return t.body(f.ref).container }
+
+// Inside is the network of that container.
+func (t *Table) Inside(f Flow) packet.NetworkID {
+	b := t.body(f.ref)
+	return t.scope(f.ref, b.insideDir())
+}
+
+// Outside is the uplink the flow uses, 0 when it uses none.
+func (t *Table) Outside(f Flow) packet.NetworkID {
+	b := t.body(f.ref)
+	if b.kind == packet.NATHairpin || b.kind == packet.NATNone {
+		return 0
+	}
+	return t.scope(f.ref, 1-b.insideDir())
+}
+
+// To is the segment the packet leaves on: the other end's.
+func (t *Table) To(f Flow) packet.NetworkID { return t.scope(f.ref, 1-f.dir()) }
+
+// Seen takes in that a packet of the flow passed: its half of the record learns
+// the time, the TCP flags and one packet of so many bytes, and so does the rule.
+func (t *Table) Seen(f Flow, now int64, bytes int, tcpFlags uint8) {
+	b := t.body(f.ref)
+	dir := f.dir()
+	b.packets[dir].Add(1)
+	b.bytes[dir].Add(uint64(bytes))
+	if b.rule != 0 {
+		t.rules.count(b.rule, bytes)
+	}
+	word := &b.seen[dir]
+	for {
+		old := word.Load()
+		next := b.heard(old, now, tcpFlags)
+		if next == old || word.CompareAndSwap(old, next) {
+			return
+		}
+	}
+}

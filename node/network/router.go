@@ -1,0 +1,121 @@
+package network
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+
+	"fairlead/gateway"
+	"fairlead/nat"
+	"fairlead/packet"
+	vswitch "fairlead/switch"
+)
+
+// A Router is what the networks of one node share: the flows and rules of NAT,
+// and the uplinks. It may be used from any goroutine that is not a worker.
+type Router struct {
+	lanes *vswitch.Lanes
+	rt    *gateway.Router
+
+	mu       sync.Mutex
+	networks []*Network
+	uplinks  []*Uplink
+	next     packet.NetworkID // of the next uplink
+	gone     vswitch.Counts   // of networks and uplinks that have been closed
+}
+
+// firstUplink is the number of the first uplink's segment; networks have lower
+// ones.
+const firstUplink packet.NetworkID = 4096
+
+// NewRouter returns a router without networks and uplinks. Networks join it as
+// they are made.
+func NewRouter(lanes *vswitch.Lanes, flows nat.Config) *Router {
+	return &Router{lanes: lanes, rt: gateway.NewRouter(nat.New(flows), lanes.Grace), next: firstUplink}
+}
+
+// Flows calls fn with the table of flows and rules, which nobody else changes
+// meanwhile.
+func (r *Router) Flows(fn func(t *nat.Table)) { r.rt.Flows(fn) }
+
+// FlushContainer ends the flows of a container that is gone.
+func (r *Router) FlushContainer(c packet.ContainerID) { r.rt.FlushContainer(c) }
+
+// UplinkConfig says what a raw uplink is.
+type UplinkConfig struct {
+	Name    string // of its interface
+	MAC     packet.MAC
+	MTU     int
+	Addr    netip.Prefix // address and length of the subnet; not with DHCP
+	Gateway netip.Addr   // the next router; the zero Addr is none
+	Extra   []netip.Addr // further addresses, for 1:1 translation
+	Routes  []netip.Prefix
+	DHCP    bool // ask for Addr and the rest on the link
+
+	// Lost is called once, on a worker, when the link is gone for good.
+	Lost func(err error)
+}
+
+// An Uplink is a way out of networks: a segment of one port.
+type Uplink struct {
+	gateway.Uplink
+	conf UplinkConfig
+	sw   *vswitch.Switch
+}
+
+// Config returns what the uplink was made from, Switch its segment.
+func (u *Uplink) Config() UplinkConfig    { return u.conf }
+func (u *Uplink) Switch() *vswitch.Switch { return u.sw }
+
+func (r *Router) findLocked(name string) *Uplink {
+	for _, u := range r.uplinks {
+		if u.conf.Name == name {
+			return u
+		}
+	}
+	return nil
+}
+
+// Uplinks lists the uplinks in the order they came.
+func (r *Router) Uplinks() []*Uplink {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.uplinks)
+}
+
+// retire keeps the counters of a switch that is closed, for Totals.
+func (r *Router) retire(sw *vswitch.Switch) {
+	c := sw.Totals()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gone.Add(&c)
+}
+
+// Totals sums the counters of all networks and uplinks, of those too that are
+// gone: what the conservation law is held against.
+func (r *Router) Totals() vswitch.Counts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	total := r.gone
+	for _, n := range r.networks {
+		c := n.sw.Totals()
+		total.Add(&c)
+	}
+	for _, u := range r.uplinks {
+		c := u.sw.Totals()
+		total.Add(&c)
+	}
+	return total
+}
+
+// CheckCopies holds the node's totals against the conservation law.
+func (r *Router) CheckCopies() error {
+	c := r.Totals()
+	if err := c.CheckCopies(); err != nil {
+		return err
+	}
+	return c.CheckHold(r.lanes.Holding())
+}
+
+// Close takes all uplinks off. Networks are closed before.
+func (r *Router) Close() {}

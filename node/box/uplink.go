@@ -108,9 +108,9 @@ func openPacket(name string, mac packet.MAC, shared bool) (*Uplink, error) {
 	return u, nil
 }
 
-// uplinkBuffer is what a packet socket keeps waiting, in either direction, of
-// the kernel's memory: some 50 segments of 64 KiB, or 5,000 small frames. The
-// usual 208 KiB hold two of the former.
+// uplinkBuffer bounds what waits at a packet socket, in either direction. The
+// kernel doubles it and counts its own memory: that is more than 100 segments of
+// 64 KiB, or 5,000 small frames. The usual 208 KiB hold four of the former.
 const uplinkBuffer = 8 << 20
 
 // listen sets the socket up and binds it.

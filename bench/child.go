@@ -17,6 +17,7 @@ import (
 	"fairlead/bench/relay"
 	"fairlead/link"
 	"fairlead/loop"
+	"fairlead/nat"
 	"fairlead/node/network"
 	"fairlead/packet"
 	vswitch "fairlead/switch"
@@ -183,7 +184,7 @@ func newNetwork(workers int) (*loop.Loop, *network.Network, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	n, err := network.New(network.Config{ID: 1, Name: "bench", Gateway: gatewayAddr, Options: options}, vswitch.NewLanes(l))
+	n, err := network.New(network.Config{ID: 1, Name: "bench", Gateway: gatewayAddr, Options: options}, network.NewRouter(vswitch.NewLanes(l), nat.Config{}))
 	return l, n, err
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"fairlead/arp"
 	"fairlead/gateway"
+	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/policy"
 	vswitch "fairlead/switch"
@@ -166,6 +167,16 @@ func (n *Network) SetUplinks(names ...string) error {
 }
 
 func (n *Network) setUplinksLocked(list []*Uplink) {
+	n.router.Flows(func(t *nat.Table) {
+		for _, u := range n.uplinks {
+			if !slices.Contains(list, u) {
+				t.Unpublish(t.Masquerade(n.conf.ID, u.Network()).Number)
+			}
+		}
+		for _, u := range list {
+			t.Masquerade(n.conf.ID, u.Network())
+		}
+	})
 	n.uplinks = list
 	ways := make([]gateway.Uplink, len(list))
 	for i, u := range list {

@@ -13,20 +13,20 @@ import (
 //	node ── up0 Router far ── eth0 Host
 //	        192.0.2.1   198.51.100.1 .2
 //
-// The addresses are those RFC 5737 and 2544 set aside.
+// The addresses are those RFC 5737 and 2544 set aside. To traceroute everybody
+// answers as often as asked.
 type Outside struct {
 	Host   *Host
 	Router *Router
 }
 
-// A Router has a persistent TAP on one side, for the node to be its neighbour,
-// and the outside host on the other. To who asks by traceroute it answers as
-// often as asked.
+// A Router has the node as its neighbour on one side, by a persistent TAP, and
+// the outside host on the other.
 type Router struct {
 	*Host
 
-	TAP    string // the interface the node is the other end of
-	Addr   string // the router's address on it
+	TAP    string // what the node is the other end of, on the first router's host
+	Addr   string // the router's address there
 	Uplink string // the address left for the node
 	subnet string // both are in
 
@@ -40,49 +40,70 @@ type Router struct {
 // NewOutside makes an outside host and a router to it.
 func NewOutside(t T) *Outside {
 	t.Helper()
-	o := &Outside{Host: NewHost(t, "outside")}
-	answerAlways(t, o.Host)
-	o.Router = o.addRouter(t, &Router{
-		TAP: "up0", Addr: "192.0.2.1", Uplink: "192.0.2.2", subnet: "192.0.2.0/24",
-		Far: "198.51.100.1", FarHost: "198.51.100.2", farDev: "eth0",
-	})
+	o := &Outside{Host: newStation(t, "outside")}
+	o.Router = &Router{
+		Host: newStation(t, "router"), TAP: "up0", Addr: "192.0.2.1", Uplink: "192.0.2.2", subnet: "192.0.2.0/24",
+		Far: "198.51.100.1", FarHost: "198.51.100.2", outside: o.Host, farDev: "eth0",
+	}
+	o.Router.AddTAP(t, "up0")
+	o.Router.addr(t, "up0")
+	o.Router.join(t)
 	o.Host.Route(t, "default", o.Router.Far)
 	return o
 }
 
-// AddRouter makes a second way to the same host, with a TAP up1. The host
-// answers by the way it was asked.
+// AddRouter makes a second way to the same host, which answers by the way it
+// was asked. Its TAP up1 is on the first router's host, bridged to a cable to
+// the second: one call of fairlead has to find both.
 func (o *Outside) AddRouter(t T) *Router {
 	t.Helper()
-	r := o.addRouter(t, &Router{
-		TAP: "up1", Addr: "203.0.113.1", Uplink: "203.0.113.2", subnet: "203.0.113.0/24",
-		Far: "198.18.1.1", FarHost: "198.18.1.2", farDev: "eth1",
-	})
+	r := &Router{
+		Host: newStation(t, "second router"), TAP: "up1", Addr: "203.0.113.1", Uplink: "203.0.113.2", subnet: "203.0.113.0/24",
+		Far: "198.18.1.1", FarHost: "198.18.1.2", outside: o.Host, farDev: "eth1",
+	}
+	first := o.Router.Host
+	first.AddTAP(t, "up1")
+	Join(t, first, "second", r.Host, "lan")
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "br1"
+	br := &netlink.Bridge{LinkAttrs: attrs}
+	must(t, first.Netlink.LinkAdd(br), "make a bridge on %s", first.Name)
+	first.Up(t, "br1")
+	for _, dev := range []string{"up1", "second"} {
+		must(t, first.Netlink.LinkSetMaster(first.link(t, dev), br), "put %s.%s into br1", first.Name, dev)
+	}
+	r.addr(t, "lan")
+	r.join(t)
 	o.Host.Route(t, r.subnet, r.Far)
 	return r
 }
 
-func (o *Outside) addRouter(t T, r *Router) *Router {
+// addr gives the router its address on the node's side.
+func (r *Router) addr(t T, dev string) {
 	t.Helper()
-	r.Host, r.outside = NewHost(t, "router-"+r.TAP), o.Host
-	answerAlways(t, r.Host)
-	r.Sysctl(t, "net.ipv4.ip_forward", "1")
-	r.AddTAP(t, r.TAP)
-	r.Host.Addr(t, r.TAP, r.Addr+"/24")
-	Join(t, r.Host, "far", o.Host, r.farDev)
-	r.Host.Addr(t, "far", r.Far+"/24")
-	o.Host.Addr(t, r.farDev, r.FarHost+"/24")
-	return r
+	r.Host.Addr(t, dev, r.Addr+"/24")
 }
 
-// answerAlways takes off the limit of one ICMP error a second to the same
-// address, which would make tests wait, and what Debian may have set so that
-// packets by the second router are not taken.
-func answerAlways(t T, h *Host) {
+// join connects the router with the outside host.
+func (r *Router) join(t T) {
 	t.Helper()
-	h.Sysctl(t, "net.ipv4.icmp_ratelimit", "0")
-	h.Sysctl(t, "net.ipv4.conf.all.rp_filter", "0")
-	h.Sysctl(t, "net.ipv4.conf.default.rp_filter", "0")
+	Join(t, r.Host, "far", r.outside, r.farDev)
+	r.Host.Addr(t, "far", r.Far+"/24")
+	r.outside.Addr(t, r.farDev, r.FarHost+"/24")
+}
+
+// newStation makes a host that routes, without two limits that would make tests
+// wait or fail: of one ICMP error a second to the same address, and to packets
+// that come by the way back.
+func newStation(t T, name string) *Host {
+	t.Helper()
+	h := NewHost(t, name)
+	for key, value := range map[string]string{
+		"ip_forward": "1", "icmp_ratelimit": "0", "conf.all.rp_filter": "0", "conf.default.rp_filter": "0",
+	} {
+		h.Sysctl(t, "net.ipv4."+key, value)
+	}
+	return h
 }
 
 // AddTAP makes a TAP that stays while nobody has it open, and sets it up.

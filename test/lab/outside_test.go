@@ -16,13 +16,13 @@ func TestOutside(t *testing.T) {
 	second := o.AddRouter(t)
 	for _, r := range []*Router{o.Router, second} {
 		neighbour := NewHost(t, "neighbour")
-		Join(t, neighbour, "eth0", r.Host, "lan")
+		Join(t, neighbour, "eth0", r.Host, "cable")
 		neighbour.Addr(t, "eth0", r.Uplink+"/32")
-		r.Host.Addr(t, "lan", r.Addr+"/32")
+		r.Host.Addr(t, "cable", r.Addr+"/32")
 		for _, h := range []*Host{neighbour, r.Host} {
 			dev, peer := "eth0", r.Addr
 			if h == r.Host {
-				dev, peer = "lan", r.Uplink
+				dev, peer = "cable", r.Uplink
 			}
 			dst, err := netlink.ParseIPNet(peer + "/32")
 			must(t, err, "parse %s", peer)

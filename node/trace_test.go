@@ -101,7 +101,7 @@ func TestTraceFollowsTheNetwork(t *testing.T) {
 	web.send(t, packettest.ARPRequest(web.Station, web.IP))
 	select {
 	case b := <-w.batches:
-		if line := traceLine(b.net, &b.records[0], h.residents()); line.In != "web" {
+		if line := b.seen.traceLine(&b.records[0], h.names(b.seen)); line.In != "web" {
 			t.Errorf("%+v", line)
 		}
 	case <-time.After(5 * time.Second):
@@ -273,7 +273,8 @@ func TestTraceStream(t *testing.T) {
 		}
 	}
 	// A port that goes while it is traced is still named.
-	l := traceLine(h.net, &trace.Record{Port: 77, Decision: packet.Decision{Verdict: packet.Unicast}}, h.residents())
+	segments := h.segments()
+	l := segments.traceLine(&trace.Record{Port: 77, Decision: packet.Decision{Verdict: packet.Unicast}}, h.names(segments))
 	if l.In != "port 77 (gone)" {
 		t.Errorf("%+v", l)
 	}
@@ -284,9 +285,9 @@ func TestTraceStream(t *testing.T) {
 func TestFloodConcernsEverybody(t *testing.T) {
 	h := newHandlers(t)
 	web, db, cache := h.join(t, "web"), h.join(t, "db"), h.join(t, "cache")
-	r := &trace.Record{Network: h.net.Config().ID, Port: web.endpoint.port.ID()}
+	r := &trace.Record{Network: h.net.Config().ID, Port: web.endpoint.port.ID(), Decision: packet.Decision{Verdict: packet.Flood}}
 	r.AddEgress(db.endpoint.port.ID())
-	concerned := func(m *member) bool { return concerns(h.net, r, m.number) }
+	concerned := func(m *member) bool { return h.segments().concerns(r, m.number) }
 	if !concerned(web) || !concerned(db) || concerned(cache) {
 		t.Error("a frame concerns who sent it and who gets it")
 	}

@@ -37,7 +37,7 @@ type watcher struct {
 }
 
 type batch struct {
-	net     *network.Network
+	seen    *segments
 	records []trace.Record
 	lost    uint64
 }
@@ -53,7 +53,7 @@ func (t *tracing) watch() (*watcher, error) {
 	}
 	if len(t.watchers) == 0 {
 		t.watchers = make(map[*watcher]bool)
-		t.begin(t.node.network())
+		t.begin()
 	}
 	w := newWatcher()
 	t.watchers[w] = true
@@ -62,23 +62,25 @@ func (t *tracing) watch() (*watcher, error) {
 
 // begin and end set the recorder with mu held, so that the end of one trace
 // cannot take the recorder of the next one away.
-func (t *tracing) begin(net *network.Network) {
+func (t *tracing) begin() {
 	r, stop := trace.NewRecorder(), make(chan struct{})
-	net.Switch().SetRecorder(r)
+	seen := t.node.segments()
+	seen.record(r)
 	t.end = func() {
-		net.Switch().SetRecorder(nil)
+		seen.record(nil)
 		close(stop)
 	}
-	go t.run(net, r, stop)
+	go t.run(seen, r, stop)
 }
 
-// follow goes on with the network there is now, if anybody watches.
+// follow goes on with the network and the uplinks there are now, if anybody
+// watches.
 func (t *tracing) follow() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.watchers) > 0 {
 		t.end()
-		t.begin(t.node.network())
+		t.begin()
 	}
 }
 
@@ -92,7 +94,7 @@ func (t *tracing) leave(w *watcher) {
 }
 
 // run passes records on to the watchers until the last one has left.
-func (t *tracing) run(net *network.Network, r *trace.Recorder, stop <-chan struct{}) {
+func (t *tracing) run(seen *segments, r *trace.Recorder, stop <-chan struct{}) {
 	for {
 		select {
 		case <-stop:
@@ -105,7 +107,7 @@ func (t *tracing) run(net *network.Network, r *trace.Recorder, stop <-chan struc
 		case <-stop: // who watches now has another recorder
 		default:
 			for w := range t.watchers {
-				w.offer(batch{net, records, lost})
+				w.offer(batch{seen, records, lost})
 			}
 		}
 		t.mu.Unlock()
@@ -158,12 +160,12 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 			return nil, nil
 		case b := <-w.batches:
 			lost += b.lost
-			at := n.residents()
+			names := n.names(b.seen)
 			for i := range b.records {
-				if only != 0 && !concerns(b.net, &b.records[i], only) {
+				if only != 0 && !b.seen.concerns(&b.records[i], only) {
 					continue
 				}
-				line := traceLine(b.net, &b.records[i], at)
+				line := b.seen.traceLine(&b.records[i], names)
 				line.Lost, lost = lost, 0
 				if lines.Encode(line) != nil {
 					return nil, nil
@@ -176,17 +178,51 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 	}
 }
 
+// segments are what is traced together: a network and the uplinks there are.
+type segments struct {
+	net     *network.Network
+	uplinks []*network.Uplink
+}
+
+func (n *Node) segments() *segments { return &segments{n.network(), n.router.Uplinks()} }
+
+// record has all segments record into r, or with nil no longer.
+func (s *segments) record(r *trace.Recorder) {
+	s.net.Switch().SetRecorder(r)
+	for _, u := range s.uplinks {
+		u.Switch().SetRecorder(r)
+	}
+}
+
+// uplink is the one with a number, nil for a network.
+func (s *segments) uplink(id packet.NetworkID) *network.Uplink {
+	for _, u := range s.uplinks {
+		if u.Network() == id {
+			return u
+		}
+	}
+	return nil
+}
+
+// name is that of a network or uplink.
+func (s *segments) name(id packet.NetworkID) string {
+	if u := s.uplink(id); u != nil {
+		return u.Name()
+	}
+	return s.net.Config().Name
+}
+
 // concerns reports whether a container sent the frame, gets a copy or has the
 // flow it belongs to: an answer from outside that waits or was dropped is its
 // affair as well. Of a flood not every port is named; then it is everybody's. A
 // name would not do: a container may have that of one which has ended and left
 // its port to another.
-func concerns(net *network.Network, r *trace.Record, c packet.ContainerID) bool {
+func (s *segments) concerns(r *trace.Record, c packet.ContainerID) bool {
 	is := func(at packet.Place) bool {
-		if at.Network != net.Config().ID {
+		if at.Network != s.net.Config().ID {
 			return false // an uplink's
 		}
-		p := net.Switch().Port(at.Port)
+		p := s.net.Switch().Port(at.Port)
 		return p != nil && p.Config().Container == c
 	}
 	out, more := r.Out()
@@ -194,19 +230,37 @@ func concerns(net *network.Network, r *trace.Record, c packet.ContainerID) bool 
 		r.Decision.NAT.Container == c
 }
 
-func traceLine(net *network.Network, r *trace.Record, at residents) api.TraceLine {
-	names := trace.Names{
+// names gives what is in a batch of records its names, as they are now.
+func (n *Node) names(s *segments) trace.Names {
+	at, routes := n.residents(), s.net.Routes()
+	return trace.Names{
 		Port: func(p packet.Place) string {
-			if name := at.nameOf(net, p.Port); name != "" {
+			if u := s.uplink(p.Network); u != nil {
+				return u.Name()
+			}
+			if p.Port == 0 {
+				return "network " + s.net.Config().Name
+			}
+			if name := at.nameOf(s.net, p.Port); name != "" {
 				return name
 			}
 			return fmt.Sprintf("port %d (gone)", portNumber(p.Port))
 		},
-		Route: func(_, _ packet.NetworkID, _ packet.Addr) string { return "" },
+		Route: func(_, to packet.NetworkID, dst packet.Addr) string {
+			for i := range routes { // most specific first
+				if r := &routes[i]; r.Network == to && r.Prefix.Contains(dst.Netip()) {
+					return routeWords(r)
+				}
+			}
+			return ""
+		},
 	}
+}
+
+func (s *segments) traceLine(r *trace.Record, names trace.Names) api.TraceLine {
 	out, more := r.Out()
 	l := api.TraceLine{
-		Time: r.Wall, Network: net.Config().Name, In: names.Port(packet.Place{Network: r.Network, Port: r.Port}), Out: []string{}, Copies: len(out) + more,
+		Time: r.Wall, Network: s.name(r.Network), In: names.Port(packet.Place{Network: r.Network, Port: r.Port}), Out: []string{}, Copies: len(out) + more,
 		Bytes: r.Len, Segments: r.Segments, Summary: r.Summary(),
 		Verdict: r.Decision.Verdict.String(), Reason: r.Decision.Reason.String(), Answer: r.Decision.Originate.String(),
 		Line: r.Line(names), Walk: r.Walk(names),

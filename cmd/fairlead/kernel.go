@@ -66,7 +66,7 @@ func natAsIptables(out io.Writer, rules []api.NATRule) error {
 		case "publish":
 			pre = append(pre, n.rule("DNAT", r.Proto, r.In, r.Out, r.Source, r.Destination, match+"to:"+withPort(r.To, r.ToPort)))
 		case "hairpin":
-			post = append(post, n.rule("MASQUERADE", r.Proto, r.In, r.Out, r.Source, r.Destination, strings.TrimSpace(match)))
+			post = append(post, n.rule("MASQUERADE", r.Proto, r.In, r.Out, r.Source, r.Destination, "ctstate DNAT"))
 		case "one-to-one":
 			pre = append(pre, n.rule("DNAT", r.Proto, r.In, "", r.Source, r.Destination, "to:"+r.To))
 			post = append(post, n.rule("SNAT", r.Proto, "", r.In, r.To, "0.0.0.0/0", "to:"+r.Destination))

@@ -84,18 +84,18 @@ Chain OUTPUT (policy ACCEPT 0 packets, 0 bytes)
 
 Chain POSTROUTING (policy ACCEPT 0 packets, 0 bytes)
  pkts bytes target     prot opt in     out     source               destination         
+    0     0 MASQUERADE  0    --  *      *       172.17.0.0/16        172.17.0.0/16        ctstate DNAT
     0     0 RETURN     0    --  *      *       172.17.0.0/16        172.17.0.0/16       
     0     0 SNAT       0    --  *      eth0    172.17.0.9           0.0.0.0/0            to:192.0.2.99
     3   204 MASQUERADE  0    --  *      eth0    172.17.0.0/16        0.0.0.0/0           
-    0     0 MASQUERADE  6    --  *      *       172.17.0.2           172.17.0.2           tcp dpt:80
 `), func(w io.Writer) error {
 		return natAsIptables(w, []api.NATRule{
+			{Kind: "hairpin", Proto: "all", Source: "172.17.0.0/16", Destination: "172.17.0.0/16"},
 			{Kind: "none", Proto: "all", Source: "172.17.0.0/16", Destination: "172.17.0.0/16"},
 			{Kind: "publish", Proto: "tcp", Source: "0.0.0.0/0", Destination: "0.0.0.0/0", Port: 8080, To: "172.17.0.2", ToPort: 80, Flows: 1, Packets: 1, Bytes: 60},
 			{Kind: "publish", Proto: "udp", Source: "0.0.0.0/0", Destination: "192.0.2.10", Port: 5353, To: "172.17.0.2", ToPort: 53, Flows: 1, Packets: 1, Bytes: 29},
 			{Kind: "one-to-one", Proto: "all", In: "eth0", Source: "0.0.0.0/0", Destination: "192.0.2.99", To: "172.17.0.9"},
 			{Kind: "masquerade", Proto: "all", Out: "eth0", Source: "172.17.0.0/16", Destination: "0.0.0.0/0", Flows: 3, Packets: 3, Bytes: 204},
-			{Kind: "hairpin", Proto: "tcp", Source: "172.17.0.2", Destination: "172.17.0.2", Port: 80},
 		})
 	})
 }

@@ -13,7 +13,11 @@ import (
 func natTable(out io.Writer, rules []api.NATRule) error {
 	t := newTable(out, "network", "rule", "kind", "proto", "source", "destination", "uplink", "becomes", "container", "flows", "packets", "bytes")
 	for _, r := range rules {
-		t.row(r.Network, number(uint64(r.Number)), r.Kind, r.Proto, r.Source, withPort(r.Destination, r.Port), dash(r.In+r.Out),
+		rule := ""
+		if r.Number != 0 {
+			rule = strconv.Itoa(r.Number)
+		}
+		t.row(r.Network, dash(rule), r.Kind, r.Proto, r.Source, withPort(r.Destination, r.Port), dash(r.In+r.Out),
 			dash(becomes(&r)), dash(r.Container), number(r.Flows), number(r.Packets), number(r.Bytes))
 	}
 	return t.end()
@@ -24,9 +28,11 @@ func becomes(r *api.NATRule) string {
 	switch {
 	case r.Kind == "none":
 		return "(as it is)"
+	case r.Kind == "hairpin":
+		return "from the address it met"
 	case r.To == "":
 		return "(no address yet)"
-	case r.Kind == "masquerade" || r.Kind == "hairpin":
+	case r.Kind == "masquerade":
 		return "from " + withPort(r.To, r.ToPort)
 	}
 	return "to " + withPort(r.To, r.ToPort)

@@ -9,21 +9,21 @@ import (
 
 func TestNATTable(t *testing.T) {
 	golden(t, `
-		|network  rule  kind        proto  source         destination      uplink  becomes           container  flows  packets  bytes
-		|default  0     none        all    172.17.0.0/16  172.17.0.0/16    -       (as it is)        -          0      0        0
-		|default  1     masquerade  all    172.17.0.0/16  0.0.0.0/0        lan     from 192.0.2.10   -          3      12       1234
-		|default  2     masquerade  all    172.17.0.0/16  0.0.0.0/0        wlan    (no address yet)  -          0      0        0
-		|default  7     publish     tcp    0.0.0.0/0      192.0.2.10:8080  -       to 172.17.0.2:80  web        1      9        750
-		|default  7     hairpin     tcp    172.17.0.0/16  192.0.2.10:8080  -       from 192.0.2.10   web        0      0        0
-		|default  8     one-to-one  all    0.0.0.0/0      192.0.2.99       lan     to 172.17.0.9     db         0      0        0`,
+		|network  rule  kind        proto  source         destination      uplink  becomes                  container  flows  packets  bytes
+		|default  7     publish     tcp    0.0.0.0/0      192.0.2.10:8080  -       to 172.17.0.2:80         web        1      9        750
+		|default  -     hairpin     all    172.17.0.0/16  172.17.0.0/16    -       from the address it met  -          0      0        0
+		|default  -     none        all    172.17.0.0/16  172.17.0.0/16    -       (as it is)               -          0      0        0
+		|default  8     one-to-one  all    0.0.0.0/0      192.0.2.99       lan     to 172.17.0.9            db         0      0        0
+		|default  1     masquerade  all    172.17.0.0/16  0.0.0.0/0        lan     from 192.0.2.10          -          3      12       1234
+		|default  2     masquerade  all    172.17.0.0/16  0.0.0.0/0        wlan    (no address yet)         -          0      0        0`,
 		func(w io.Writer) error {
 			return natTable(w, []api.NATRule{
+				{Network: "default", Number: 7, Kind: "publish", Proto: "tcp", Source: "0.0.0.0/0", Destination: "192.0.2.10", Port: 8080, To: "172.17.0.2", ToPort: 80, Container: "web", Flows: 1, Packets: 9, Bytes: 750},
+				{Network: "default", Kind: "hairpin", Proto: "all", Source: "172.17.0.0/16", Destination: "172.17.0.0/16"},
 				{Network: "default", Kind: "none", Proto: "all", Source: "172.17.0.0/16", Destination: "172.17.0.0/16"},
+				{Network: "default", Number: 8, Kind: "one-to-one", Proto: "all", In: "lan", Source: "0.0.0.0/0", Destination: "192.0.2.99", To: "172.17.0.9", Container: "db"},
 				{Network: "default", Number: 1, Kind: "masquerade", Proto: "all", Source: "172.17.0.0/16", Destination: "0.0.0.0/0", Out: "lan", To: "192.0.2.10", Flows: 3, Packets: 12, Bytes: 1234},
 				{Network: "default", Number: 2, Kind: "masquerade", Proto: "all", Source: "172.17.0.0/16", Destination: "0.0.0.0/0", Out: "wlan"},
-				{Network: "default", Number: 7, Kind: "publish", Proto: "tcp", Source: "0.0.0.0/0", Destination: "192.0.2.10", Port: 8080, To: "172.17.0.2", ToPort: 80, Container: "web", Flows: 1, Packets: 9, Bytes: 750},
-				{Network: "default", Number: 7, Kind: "hairpin", Proto: "tcp", Source: "172.17.0.0/16", Destination: "192.0.2.10", Port: 8080, To: "192.0.2.10", Container: "web"},
-				{Network: "default", Number: 8, Kind: "one-to-one", Proto: "all", In: "lan", Source: "0.0.0.0/0", Destination: "192.0.2.99", To: "172.17.0.9", Container: "db"},
 			})
 		})
 }

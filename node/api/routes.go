@@ -37,6 +37,10 @@ var Routes = []Route{
 	{Method: "DELETE", Path: "/v1/macs", Summary: "forget learned MACs", Query: []string{"network"}, Out: Flushed{}},
 	{Method: "GET", Path: "/v1/arp", Summary: "the gateways' ARP tables", Out: []Neighbour{}},
 	{Method: "GET", Path: "/v1/drops", Summary: "dropped and failed frames by port and reason", Out: []Drop{}},
+	{Method: "GET", Path: "/v1/nat", Summary: "rules of NAT with counters", Out: []NATRule{}},
+	{Method: "GET", Path: "/v1/flows", Summary: "tracked connections", Out: []Flow{}},
+	{Method: "GET", Path: "/v1/rules", Summary: "what may pass and what not, with counters", Out: []FilterRule{}},
+	{Method: "GET", Path: "/v1/routes", Summary: "routing tables", Out: []IPRoute{}},
 	{Method: "GET", Path: "/v1/trace", Summary: "each frame and the decision on it", Query: []string{"container"}, Out: TraceLine{}, Stream: true},
 	{Method: "GET", Path: "/v1/check", Summary: "hold the conservation law against the counters", Out: Check{}},
 }

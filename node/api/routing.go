@@ -17,16 +17,20 @@ type NATRule struct {
 	In          string `json:"in,omitempty"`   // uplink it comes from
 	Out         string `json:"out,omitempty"`  // uplink it leaves by
 
-	// To is what the rule writes: of a masquerade and a hairpin the new source
-	// address, else the new destination.
+	// To is what the rule writes: of a masquerade the new source address, else
+	// the new destination. A hairpin's source becomes the address it met.
 	To        string `json:"to,omitempty"`
 	ToPort    uint16 `json:"to_port,omitempty"`
 	Container string `json:"container,omitempty"` // whose published port or address it is
 
-	Mappings int    `json:"mappings"` // outside ports it holds at the moment
-	Flows    uint64 `json:"flows"`    // connections made by it, ended ones included
-	Packets  uint64 `json:"packets"`  // in both directions
-	Bytes    uint64 `json:"bytes"`
+	Mappings int `json:"mappings"` // outside ports it holds at the moment
+
+	// Flows are the connections made by the rule, ended ones included, and
+	// Packets theirs in both directions. Of kinds none and hairpin, which are no
+	// rules one can change, they are those of the connections there are now.
+	Flows   uint64 `json:"flows"`
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
 }
 
 // Flow is one line of GET /v1/flows: a tracked connection.
@@ -73,30 +77,27 @@ type FilterRule struct {
 	Port        uint16 `json:"port,omitempty"`
 	In          string `json:"in,omitempty"`  // container or uplink
 	Out         string `json:"out,omitempty"` // container or uplink
-	// Match is what else has to be so, in words.
+	// Match is what else has to be so, in words; "established" is of a known
+	// connection, or an error about one.
 	Match string `json:"match,omitempty"`
 	// Reason is the drop reason the rule counts under, as in GET /v1/drops.
 	Reason string `json:"reason,omitempty"`
 
 	Packets uint64 `json:"packets"`
-	// Bytes is missing where only frames are counted: what was dropped.
+	// Bytes is missing where only frames are counted.
 	Bytes *uint64 `json:"bytes,omitempty"`
 }
 
-// IPRoute is one line of GET /v1/routes, most specific first.
+// IPRoute is one line of GET /v1/routes: most specific first, and of equal ones
+// the first is taken.
 type IPRoute struct {
-	Number      int    `json:"number"` // as a trace names it
 	Network     string `json:"network"`
 	Destination string `json:"destination"` // 0.0.0.0/0 is the default route
 	Via         string `json:"via,omitempty"`
 	Dev         string `json:"dev"`   // the network itself or an uplink
-	Kind        string `json:"kind"`  // network, or the uplink's: tap, if
 	Scope       string `json:"scope"` // link: reached directly; global: by way of Via
 	Source      string `json:"source,omitempty"`
 	MTU         int    `json:"mtu"`
-	// State is up, or why the route is not used: no-address, down.
+	// State is up, or no-address for an uplink that waits for one.
 	State string `json:"state"`
-	// NextHop is the MAC of Via, once it has been asked for.
-	NextHop string `json:"next_hop,omitempty"`
-	Packets uint64 `json:"packets"`
 }

@@ -1,0 +1,228 @@
+package node
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"fairlead/gateway"
+	"fairlead/loop"
+	"fairlead/nat"
+	"fairlead/node/api"
+	"fairlead/node/network"
+	"fairlead/packet"
+)
+
+// anyAddress is how iptables writes it.
+const anyAddress = "0.0.0.0/0"
+
+// routing is what the router knows at one moment, with names for its numbers.
+type routing struct {
+	net     *network.Network
+	uplinks []*network.Uplink // of the network
+	at      residents
+
+	rules    []nat.Rule
+	flows    []nat.FlowInfo // live ones; only asked for
+	mappings map[natPair]int
+}
+
+// A natPair is a network and an uplink of it.
+type natPair struct{ network, uplink packet.NetworkID }
+
+// routing looks at the router. Flows are many, and whoever makes one waits
+// meanwhile: they are copied, and put into words afterwards.
+func (n *Node) routing(withFlows bool) *routing {
+	net := n.network()
+	r := &routing{net: net, uplinks: net.Uplinks(), at: n.residents(), mappings: map[natPair]int{}}
+	n.router.Flows(func(t *nat.Table) {
+		t.Rules(func(x nat.Rule) bool { r.rules = append(r.rules, x); return true })
+		t.Mappings(func(m nat.MappingInfo) bool { r.mappings[natPair{m.Network, m.Uplink}]++; return true })
+		if withFlows {
+			r.flows = make([]nat.FlowInfo, 0, t.Stats().Flows)
+			t.Flows(func(f nat.FlowInfo) bool { r.flows = append(r.flows, f); return true })
+		}
+	})
+	return r
+}
+
+// container is the name of one, empty when it has gone.
+func (r *routing) container(c packet.ContainerID) string {
+	if c := r.at[c]; c != nil {
+		return c.name
+	}
+	return ""
+}
+
+// segment is the name of a network or uplink.
+func (r *routing) segment(n packet.NetworkID) string {
+	if n == r.net.Config().ID {
+		return r.net.Config().Name
+	}
+	for _, u := range r.uplinks {
+		if u.Network() == n {
+			return u.Name()
+		}
+	}
+	return ""
+}
+
+func (r *routing) subnet() string { return r.net.Config().Gateway.Masked().String() }
+
+func (n *Node) getNAT(http.ResponseWriter, *http.Request) (any, error) {
+	return n.routing(true).natRules(), nil
+}
+
+// natRules lists the rules in the order in which they are tried, and between
+// them what needs no rule: who meets a published port from inside is
+// masqueraded, and what stays inside otherwise is not rewritten.
+func (r *routing) natRules() []api.NATRule {
+	name, subnet := r.net.Config().Name, r.subnet()
+	list := []api.NATRule{}
+	inside := api.NATRule{Network: name, Proto: "all", Source: subnet, Destination: subnet}
+	of := func(kind packet.NATKind, rule func(x *nat.Rule) api.NATRule) {
+		for i := range r.rules {
+			if x := &r.rules[i]; x.Kind == kind && x.Network == r.net.Config().ID {
+				a := rule(x)
+				a.Network, a.Number, a.Kind = name, int(x.Number), kind.String()
+				a.Flows, a.Packets, a.Bytes, a.Container = x.Flows, x.Packets, x.Bytes, r.container(x.Container)
+				list = append(list, a)
+			}
+		}
+	}
+	of(packet.NATPublish, func(x *nat.Rule) api.NATRule {
+		return api.NATRule{
+			Proto: protoWord(x.Proto), Source: anyAddress, Destination: address(x.Outside), Port: x.OutsidePort,
+			To: x.Inside.String(), ToPort: x.InsidePort,
+		}
+	})
+	list = append(list, r.counted(packet.NATHairpin, inside), r.counted(packet.NATNone, inside))
+	of(packet.NATOneToOne, func(x *nat.Rule) api.NATRule {
+		return api.NATRule{Proto: "all", Source: anyAddress, Destination: address(x.Outside), In: r.segment(x.Uplink), To: x.Inside.String()}
+	})
+	for _, u := range r.uplinks {
+		list = append(list, r.masquerade(u))
+	}
+	return list
+}
+
+// masquerade is the rule for what leaves by an uplink.
+func (r *routing) masquerade(u *network.Uplink) api.NATRule {
+	id := r.net.Config().ID
+	a := api.NATRule{
+		Network: r.net.Config().Name, Kind: packet.NATMasquerade.String(), Proto: "all", Source: r.subnet(), Destination: anyAddress,
+		Out: u.Name(), Mappings: r.mappings[natPair{id, u.Network()}],
+	}
+	if from := u.Addr(); from != (packet.Addr{}) {
+		a.To = from.String()
+	}
+	for i := range r.rules {
+		if x := &r.rules[i]; x.Kind == packet.NATMasquerade && x.Network == id && x.Uplink == u.Network() {
+			a.Number, a.Flows, a.Packets, a.Bytes = int(x.Number), x.Flows, x.Packets, x.Bytes
+		}
+	}
+	return a
+}
+
+// counted sums the flows of a kind that has no rule of its own.
+func (r *routing) counted(kind packet.NATKind, a api.NATRule) api.NATRule {
+	a.Kind = kind.String()
+	for i := range r.flows {
+		if f := &r.flows[i]; f.Kind == kind && f.From == r.net.Config().ID {
+			a.Flows++
+			a.Packets += f.Packets[0] + f.Packets[1]
+			a.Bytes += f.Bytes[0] + f.Bytes[1]
+		}
+	}
+	return a
+}
+
+func (n *Node) getFlows(http.ResponseWriter, *http.Request) (any, error) {
+	r, now := n.routing(true), loop.Clock()
+	list := make([]api.Flow, 0, len(r.flows))
+	for i := range r.flows {
+		list = append(list, r.flow(&r.flows[i], now))
+	}
+	slices.SortFunc(list, func(a, b api.Flow) int { return cmp.Compare(a.Number, b.Number) })
+	return list, nil
+}
+
+func (r *routing) flow(f *nat.FlowInfo, now int64) api.Flow {
+	inside, outside := f.From, f.To
+	if f.Inward {
+		inside, outside = outside, inside
+	}
+	a := api.Flow{
+		Number: f.Number, Proto: protoWord(f.Forward.Proto), State: f.State, TTL: max(0, time.Duration(f.Expires-now).Seconds()),
+		Kind: f.Kind.String(), Rule: int(f.Rule), Network: r.segment(inside), Container: r.container(f.Container),
+		Unreplied: f.Unreplied, Assured: f.Assured,
+		Original: flowHalf(f.Forward, f.Packets[0], f.Bytes[0]), Reply: flowHalf(f.Reply, f.Packets[1], f.Bytes[1]),
+	}
+	if outside != inside {
+		a.Uplink = r.segment(outside)
+	}
+	return a
+}
+
+func flowHalf(t packet.Tuple, packets, octets uint64) api.FlowHalf {
+	h := api.FlowHalf{
+		Source: t.Src.String(), Destination: t.Dst.String(), SourcePort: t.SrcPort, DestinationPort: t.DstPort,
+		Packets: packets, Bytes: octets,
+	}
+	if t.Proto == packet.ProtoICMP || t.Proto == packet.ProtoICMPv6 {
+		id := max(t.SrcPort, t.DstPort) // that of who answers is 0
+		h.SourcePort, h.DestinationPort = id, id
+	}
+	return h
+}
+
+func (n *Node) getRoutes(http.ResponseWriter, *http.Request) (any, error) {
+	net := n.network()
+	conf := net.Config()
+	mtus := map[packet.NetworkID]int{conf.ID: conf.Options.MTU}
+	uplinks := net.Uplinks()
+	for _, u := range uplinks {
+		mtus[u.Network()] = u.MTU()
+	}
+	list := []api.IPRoute{}
+	for _, r := range net.Routes() {
+		a := api.IPRoute{
+			Network: conf.Name, Destination: r.Prefix.String(), Dev: r.Name, Scope: "link", Source: r.Source.String(),
+			MTU: mtus[r.Network], State: "up",
+		}
+		if r.Via != (packet.Addr{}) {
+			a.Via, a.Scope = r.Via.String(), "global"
+		}
+		list = append(list, a)
+	}
+	for _, u := range uplinks {
+		if u.Addr() == (packet.Addr{}) {
+			list = append(list, api.IPRoute{Network: conf.Name, Destination: anyAddress, Dev: u.Name(), Scope: "link", MTU: u.MTU(), State: "no-address"})
+		}
+	}
+	return list, nil
+}
+
+// routeWords is a route as `ip route` begins its line.
+func routeWords(r *gateway.Route) string {
+	words := r.Prefix.String()
+	if r.Prefix.Bits() == 0 {
+		words = "default"
+	}
+	if r.Via != (packet.Addr{}) {
+		words += " via " + r.Via.String()
+	}
+	return words + " dev " + r.Name
+}
+
+func protoWord(p packet.Proto) string { return strings.ToLower(p.String()) }
+
+// address is one as iptables writes it: the unspecified one is any.
+func address(a packet.Addr) string {
+	if a.Netip().IsUnspecified() {
+		return anyAddress
+	}
+	return a.String()
+}

@@ -34,7 +34,7 @@ func (t *Table) Commit(p Plan, now int64) (Flow, packet.Reason) {
 // many. Planning has made sure that it may.
 func (t *Table) inTheWay(p *Plan) uint32 {
 	answers := p.After.Reverse()
-	if ref, _ := t.lookup(p.To, &answers); ref != 0 {
+	if ref, _ := t.lookup(p.Out, &answers); ref != 0 {
 		return ref
 	}
 	if h := t.holderOf(p.Container); h.flows >= t.config.PerContainer || t.live >= t.config.Flows {
@@ -48,7 +48,7 @@ func (t *Table) inTheWay(p *Plan) uint32 {
 func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 	q := &p.question
 	answers := p.After.Reverse()
-	there, back := t.hash(q.scope, &q.tuple), t.hash(p.To, &answers)
+	there, back := t.hash(q.scope, &q.tuple), t.hash(p.Out, &answers)
 	if !t.index.room(there) || !t.index.room(back) {
 		return Flow{}, packet.FlowTableFull
 	}
@@ -61,7 +61,7 @@ func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 
 	ref := t.takeRecord(!is4(&q.tuple))
 	t.setKey(ref, 0, q.scope, &q.tuple)
-	t.setKey(ref, 1, p.To, &answers)
+	t.setKey(ref, 1, p.Out, &answers)
 	b := t.body(ref)
 	b.container, b.rule, b.mapping = p.Container, p.Rule, n
 	b.proto, b.kind, b.inward, b.proven = q.tuple.Proto, p.Kind, p.inward, false

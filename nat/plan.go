@@ -8,10 +8,6 @@ import "fairlead/packet"
 type Plan struct {
 	// Translation is that of the first packet, with New set.
 	packet.Translation
-	Container packet.ContainerID // who pays for the flow
-	Inside    packet.NetworkID   // that container's network
-	Outside   packet.NetworkID   // the uplink used, 0 for none
-	To        packet.NetworkID   // the segment the first packet leaves on
 
 	question question
 	source   endpoint // who needs a mapping; proto 0 if nobody
@@ -76,8 +72,9 @@ func (t *Table) PlanTrack(scope packet.NetworkID, c packet.ContainerID, k packet
 
 func (t *Table) plan(q *question) (Plan, packet.Reason) {
 	p := Plan{
-		Translation: packet.Translation{New: true, Before: q.tuple, After: q.tuple},
-		Container:   q.container, Inside: q.scope, question: *q,
+		Translation: packet.Translation{New: true, Container: q.container,
+			In: q.scope, Before: q.tuple, Out: q.uplink, After: q.tuple},
+		question: *q,
 	}
 	if q.direction != track && isICMP(q.tuple.Proto) && q.tuple.DstPort != 0 {
 		return p, packet.NoFlow // an echo reply begins nothing
@@ -85,12 +82,11 @@ func (t *Table) plan(q *question) (Plan, packet.Reason) {
 	reason := packet.OK
 	switch q.direction {
 	case out:
-		p.To, p.Outside = q.uplink, q.uplink
 		reason = t.planSource(&p)
 	case in:
-		p.Outside, p.inward = q.scope, true
+		p.inward = true
 		if reason = t.planDestination(&p, q.scope, q.tuple.Src); reason == packet.OK {
-			p.Container, p.Inside = t.ownerOf(&p)
+			p.Container = t.ownerOf(&p)
 			reason = t.keepSource(&p)
 		}
 	case hairpin:
@@ -105,7 +101,6 @@ func (t *Table) plan(q *question) (Plan, packet.Reason) {
 			p.Kind, p.Rule = packet.NATHairpin, rule
 		}
 	case track:
-		p.To = q.uplink
 		if t.taken(&p) {
 			reason = packet.NotTranslatable
 		}
@@ -113,7 +108,6 @@ func (t *Table) plan(q *question) (Plan, packet.Reason) {
 	if reason == packet.OK {
 		reason = t.admits(p.Container, !is4(&p.Before))
 	}
-	p.Translation.Container, p.In, p.Out = p.Container, q.scope, p.To
 	return p, reason
 }
 
@@ -165,12 +159,12 @@ func (t *Table) planSource(p *Plan) packet.Reason {
 func (t *Table) planDestination(p *Plan, uplink packet.NetworkID, from packet.Addr) packet.Reason {
 	k := &p.question.tuple
 	if r := t.rules.publishedAt(k.Dst, k.Proto, k.DstPort); r != nil {
-		p.Kind, p.Rule, p.To = packet.NATPublish, r.Number, r.Network
+		p.Kind, p.Rule, p.Out = packet.NATPublish, r.Number, r.Network
 		p.After.Dst, p.After.DstPort = r.Inside, r.InsidePort
 		return packet.OK
 	}
 	if r := t.rules.insideOf(uplink, k.Dst); r != nil {
-		p.Kind, p.Rule, p.To = packet.NATOneToOne, r.Number, r.Network
+		p.Kind, p.Rule, p.Out = packet.NATOneToOne, r.Number, r.Network
 		p.After.Dst = r.Inside
 		return packet.OK
 	}
@@ -183,7 +177,7 @@ func (t *Table) planDestination(p *Plan, uplink packet.NetworkID, from packet.Ad
 		return packet.Filtered
 	}
 	m := t.maps.at(n)
-	p.Kind, p.To = packet.NATMasquerade, m.network
+	p.Kind, p.Out = packet.NATMasquerade, m.network
 	p.Rule = t.rules.masquerade[[2]packet.NetworkID{m.network, m.uplink}]
 	p.After.Dst, p.After.DstPort = m.inside, m.insidePort
 	p.mapping = n
@@ -191,13 +185,11 @@ func (t *Table) planDestination(p *Plan, uplink packet.NetworkID, from packet.Ad
 }
 
 // ownerOf is whom an inward flow is for.
-func (t *Table) ownerOf(p *Plan) (packet.ContainerID, packet.NetworkID) {
+func (t *Table) ownerOf(p *Plan) packet.ContainerID {
 	if p.mapping != 0 {
-		m := t.maps.at(p.mapping)
-		return m.container, m.network
+		return t.maps.at(p.mapping).container
 	}
-	r := t.rules.at(p.Rule)
-	return r.Container, r.Network
+	return t.rules.at(p.Rule).Container
 }
 
 // sourceTries is how many other source ports are tried for a client; Linux tries
@@ -228,7 +220,7 @@ func (t *Table) keepSource(p *Plan) packet.Reason {
 // of another that is still going on.
 func (t *Table) taken(p *Plan) bool {
 	answers := p.After.Reverse()
-	ref, _ := t.lookup(p.To, &answers)
+	ref, _ := t.lookup(p.Out, &answers)
 	return ref != 0 && !t.replaceable(ref) && !t.begunBy(ref, &p.question)
 }
 

@@ -61,14 +61,6 @@ type body struct {
 	proven bool           // which list of the holder it is in; the owner's
 }
 
-// insideDir is the direction whose packets come from the inside.
-func (b *body) insideDir() int {
-	if b.inward {
-		return 1
-	}
-	return 0
-}
-
 // A ref names a record: its place in its slab, and in the lowest bit the slab.
 // 0 is none.
 func refOf(place int, v6 bool) uint32 {

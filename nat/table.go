@@ -136,24 +136,6 @@ func (t *Table) Translation(f Flow) packet.Translation {
 	}
 }
 
-// Container is whose flow it is: who pays for it.
-func (t *Table) Container(f Flow) packet.ContainerID { return t.body(f.ref).container }
-
-// Inside is the network of that container.
-func (t *Table) Inside(f Flow) packet.NetworkID {
-	b := t.body(f.ref)
-	return t.scope(f.ref, b.insideDir())
-}
-
-// Outside is the uplink the flow uses, 0 when it uses none.
-func (t *Table) Outside(f Flow) packet.NetworkID {
-	b := t.body(f.ref)
-	if b.kind == packet.NATHairpin || b.kind == packet.NATNone {
-		return 0
-	}
-	return t.scope(f.ref, 1-b.insideDir())
-}
-
 // To is the segment the packet leaves on: the other end's.
 func (t *Table) To(f Flow) packet.NetworkID { return t.scope(f.ref, 1-f.dir()) }
 

@@ -116,6 +116,3 @@ func (r *Router) CheckCopies() error {
 	}
 	return c.CheckHold(r.lanes.Holding())
 }
-
-// Close takes all uplinks off. Networks are closed before.
-func (r *Router) Close() {}

@@ -1,0 +1,81 @@
+package network
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	vswitch "fairlead/switch"
+	"fairlead/uplink"
+)
+
+// AddUplink makes a link a way out, which networks may then use. The queue is
+// the router's in every case: after an error it is closed.
+func (r *Router) AddUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.findLocked(conf.Name) != nil {
+		_ = queue.Close()
+		return nil, fmt.Errorf("uplink %s: there is one on this interface already", conf.Name)
+	}
+	conf.MTU = cmp.Or(conf.MTU, DefaultMTU)
+	id := r.next
+	raw, err := uplink.New(uplink.Config{
+		Network: id, Name: conf.Name, MAC: conf.MAC, MTU: conf.MTU,
+		Addr: conf.Addr, Gateway: conf.Gateway, Extra: conf.Extra, Routes: conf.Routes, DHCP: conf.DHCP,
+	}, r.rt.Inbound(id))
+	if err != nil {
+		_ = queue.Close()
+		return nil, fmt.Errorf("uplink %s: %w", conf.Name, err)
+	}
+	u := &Uplink{Uplink: raw, conf: conf, sw: vswitch.New(vswitch.Config{ID: id, Name: conf.Name, MTU: conf.MTU, Gateway: raw}, r.lanes)}
+	r.rt.PlugUplink(u)
+	port, err := u.sw.AddPort(vswitch.PortConfig{
+		Name: conf.Name, Queue: queue, FloodLimit: -1,
+		Lost: func(_ *vswitch.Port, err error) {
+			if conf.Lost != nil {
+				conf.Lost(err)
+			}
+		},
+	})
+	if err != nil {
+		_ = queue.Close()
+		r.rt.UnplugUplink(id)
+		u.sw.Close()
+		return nil, fmt.Errorf("uplink %s: %w", conf.Name, err)
+	}
+	raw.SetPort(port.ID())
+	if q, ok := queue.(interface{ SetCarrier(bool) error }); ok {
+		_ = q.SetCarrier(true) // a link that has no say in its carrier is up by itself
+	}
+	u.sw.Wake() // probe, announce, ask for a lease
+	r.next++
+	r.uplinks = append(r.uplinks, u)
+	return u, nil
+}
+
+// RemoveUplink takes an uplink off all networks and closes its link.
+func (r *Router) RemoveUplink(name string) error {
+	r.mu.Lock()
+	u := r.findLocked(name)
+	if u == nil {
+		r.mu.Unlock()
+		return fmt.Errorf("no uplink %s", name)
+	}
+	r.uplinks = slices.DeleteFunc(r.uplinks, func(x *Uplink) bool { return x == u })
+	for _, n := range r.networks {
+		n.dropUplinkLocked(u)
+	}
+	r.mu.Unlock()
+	r.rt.UnplugUplink(u.Network())
+	u.sw.Close()
+	r.retire(u.sw)
+	return nil
+}
+
+// Close takes all uplinks off. Networks are closed before.
+func (r *Router) Close() {
+	for _, u := range r.Uplinks() {
+		_ = r.RemoveUplink(u.conf.Name)
+	}
+}

@@ -100,6 +100,7 @@ func counts(c *vswitch.Counts) api.Counts {
 	return api.Counts{
 		Read: c.Read, ReadBytes: c.ReadBytes, ReadSegments: c.ReadSegments,
 		Unicast: c.Unicast, Flooded: c.Flooded, Fanout: c.Fanout, Gateway: c.Gateway, Originated: c.Originated,
+		Held: c.Held, Resumed: c.Resumed, Split: c.Split,
 		Written: c.Written, WrittenBytes: c.WrittenBytes, WrittenSegments: c.WrittenSegments,
 		Dropped: tallies(&c.Dropped), Failed: tallies(&c.Failed),
 	}
@@ -153,29 +154,30 @@ func (n *Node) getARP(http.ResponseWriter, *http.Request) (any, error) {
 // getDrops lists every reason a frame was dropped or a copy failed for. Ports
 // that are gone share one line for each.
 func (n *Node) getDrops(http.ResponseWriter, *http.Request) (any, error) {
-	net := n.network()
 	list := []api.Drop{}
-	add := func(port int, name, direction string, ts *[packet.NumReasons]vswitch.Tally) {
+	add := func(network string, port int, name, direction string, ts *[packet.NumReasons]vswitch.Tally) {
 		for i, t := range ts {
 			if t.N == 0 {
 				continue
 			}
 			r := packet.Reason(i)
 			list = append(list, api.Drop{
-				Network: net.Config().Name, Port: port, Container: name,
+				Network: network, Port: port, Container: name,
 				Reason: r.String(), Direction: direction, Count: t.N, Last: wallClock(t.Last), Why: r.Why(), Try: r.Try(),
 			})
 		}
 	}
 	at := n.residents()
-	for _, p := range net.Switch().Ports() {
-		c := p.Counts()
-		add(portNumber(p.ID()), at.name(p), "in", &c.Dropped)
-		add(portNumber(p.ID()), at.name(p), "out", &c.Failed)
-	}
-	gone := net.Switch().Retired()
-	add(0, "(gone)", "in", &gone.Dropped)
-	add(0, "(gone)", "out", &gone.Failed)
+	n.segments().each(func(network string, sw *vswitch.Switch) {
+		for _, p := range sw.Ports() {
+			c := p.Counts()
+			add(network, portNumber(p.ID()), at.name(p), "in", &c.Dropped)
+			add(network, portNumber(p.ID()), at.name(p), "out", &c.Failed)
+		}
+		gone := sw.Retired()
+		add(network, 0, "(gone)", "in", &gone.Dropped)
+		add(network, 0, "(gone)", "out", &gone.Failed)
+	})
 	sort.SliceStable(list, func(i, j int) bool { return list[i].Count > list[j].Count })
 	return list, nil
 }
@@ -202,13 +204,14 @@ func (n *Node) getCheck(http.ResponseWriter, *http.Request) (any, error) {
 
 func (n *Node) violations() []string {
 	list := []string{}
-	net := n.network()
-	for _, p := range net.Switch().Ports() {
-		c := p.Counts()
-		if err := c.CheckIngress(); err != nil {
-			list = append(list, fmt.Sprintf("network %s port %d (%s): %v", net.Config().Name, portNumber(p.ID()), p.Config().Name, err))
+	n.segments().each(func(network string, sw *vswitch.Switch) {
+		for _, p := range sw.Ports() {
+			c := p.Counts()
+			if err := c.CheckIngress(); err != nil {
+				list = append(list, fmt.Sprintf("network %s port %d (%s): %v", network, portNumber(p.ID()), p.Config().Name, err))
+			}
 		}
-	}
+	})
 	if err := n.router.CheckCopies(); err != nil {
 		list = append(list, err.Error())
 	}

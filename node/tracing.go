@@ -10,6 +10,7 @@ import (
 	"fairlead/node/api"
 	"fairlead/node/network"
 	"fairlead/packet"
+	vswitch "fairlead/switch"
 	"fairlead/trace"
 )
 
@@ -178,7 +179,8 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 	}
 }
 
-// segments are what is traced together: a network and the uplinks there are.
+// segments are a network and the uplinks there are: what is traced and counted
+// together.
 type segments struct {
 	net     *network.Network
 	uplinks []*network.Uplink
@@ -186,12 +188,17 @@ type segments struct {
 
 func (n *Node) segments() *segments { return &segments{n.network(), n.router.Uplinks()} }
 
+// each calls fn with each segment and its name.
+func (s *segments) each(fn func(name string, sw *vswitch.Switch)) {
+	fn(s.net.Config().Name, s.net.Switch())
+	for _, u := range s.uplinks {
+		fn(u.Name(), u.Switch())
+	}
+}
+
 // record has all segments record into r, or with nil no longer.
 func (s *segments) record(r *trace.Recorder) {
-	s.net.Switch().SetRecorder(r)
-	for _, u := range s.uplinks {
-		u.Switch().SetRecorder(r)
-	}
+	s.each(func(_ string, sw *vswitch.Switch) { sw.SetRecorder(r) })
 }
 
 // uplink is the one with a number, nil for a network.

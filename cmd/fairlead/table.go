@@ -92,6 +92,9 @@ func portDetails(out io.Writer, p *api.Port) {
 	c := &p.Counts
 	fmt.Fprintf(out, "    in       %s from the container: %d unicast, %d flooded, %d to the gateway\n",
 		frames(c.Read, c.ReadSegments, c.ReadBytes), c.Unicast, c.Flooded, c.Gateway)
+	if c.Held > 0 || c.Split > 0 {
+		fmt.Fprintf(out, "             %d waited, %d further fragments made\n", c.Held, c.Split)
+	}
 	fmt.Fprintf(out, "    out      %s to the container\n", frames(c.Written, c.WrittenSegments, c.WrittenBytes))
 	reasonLine(out, "dropped", c.Dropped)
 	reasonLine(out, "failed", c.Failed)

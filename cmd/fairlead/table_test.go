@@ -58,7 +58,7 @@ func testSwitches() []api.Switch {
 		Ports: []api.Port{{
 			Port: 1, Container: "web", ID: testID, MAC: "02:42:ac:11:00:02", IP: "172.17.0.2", Kind: "tap", Interface: "eth0", Index: 2,
 			Netns: 4026532252, Pid: 4711, Offload: "csum,tso4", Guard: true,
-			Counts: api.Counts{Read: 3, ReadSegments: 45, ReadBytes: 65000, Unicast: 2, Flooded: 1, Written: 1, WrittenSegments: 1, WrittenBytes: 42,
+			Counts: api.Counts{Read: 3, ReadSegments: 45, ReadBytes: 65000, Unicast: 2, Flooded: 1, Held: 1, Split: 2, Written: 1, WrittenSegments: 1, WrittenBytes: 42,
 				Dropped: map[string]uint64{"spoofed-mac": 2, "no-route": 1}, Failed: map[string]uint64{"egress-full": 4}},
 		}, {
 			Port: 12, Container: "blue", ID: testID, MAC: "02:42:ac:11:00:03", Kind: "wire", Interface: "eth1", Offload: "none", Isolated: true,
@@ -86,6 +86,7 @@ func TestSwitchDetails(t *testing.T) {
 		|    offload  csum,tso4
 		|    guard    on, isolated no
 		|    in       3 frames of 45 segments, 65.0 kB from the container: 2 unicast, 1 flooded, 0 to the gateway
+		|             1 waited, 2 further fragments made
 		|    out      1 frame, 42 B to the container
 		|    dropped  no-route 1, spoofed-mac 2
 		|    failed   egress-full 4

@@ -234,6 +234,9 @@ type Counts struct {
 	Flooded         uint64            `json:"flooded"`
 	Fanout          uint64            `json:"fanout"`
 	Gateway         uint64            `json:"gateway"`
+	Held            uint64            `json:"held"`    // for ARP or a first fragment
+	Resumed         uint64            `json:"resumed"` // and went on, to be counted again
+	Split           uint64            `json:"split"`   // further fragments of what was cut
 	Originated      uint64            `json:"originated"`
 	Written         uint64            `json:"written"`
 	WrittenBytes    uint64            `json:"written_bytes"`

@@ -40,6 +40,10 @@ func (n *Node) attach(c *container, m api.Attach, fds []int) error {
 		n.end(c)
 		return fmt.Errorf("attach container %s: %w", c.name, err)
 	}
+	if err := n.openPorts(c); err != nil {
+		n.end(c)
+		return err // it names the port, as when it is refused before
+	}
 	slog.Info("container runs", "container", c.name, "id", c.id[:12], "address", c.addr, "pid", c.pid)
 	return nil
 }
@@ -244,6 +248,7 @@ func (n *Node) lost(c *container, e *endpoint, p *vswitch.Port, err error) {
 	}
 	n.mu.Lock()
 	e.gone = true
+	n.closePortsLocked(c)
 	n.mu.Unlock()
 	c.net.Detach(p)
 }

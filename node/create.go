@@ -16,7 +16,7 @@ import (
 	"fairlead/packet"
 )
 
-// create reserves what a container needs: name, number, address, files.
+// create reserves what a container needs: name, number, address, ports, files.
 func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if len(req.Command) == 0 && req.Foreign == "" {
 		return nil, fail(http.StatusBadRequest, "no command; say what to run: `fairlead run -it -- sh`")
@@ -41,11 +41,19 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if err := n.modeLocked(c); err != nil {
 		return nil, err
 	}
+	if err := c.readPorts(); err != nil {
+		return nil, err
+	}
 	if err := n.addressLocked(c); err != nil {
 		return nil, err
 	}
-	if err := n.makeFiles(c); err != nil {
+	err = n.reserveLocked(c)
+	if err == nil {
+		err = n.makeFiles(c)
+	}
+	if err != nil {
 		c.files.remove()
+		n.ports.release(c.published)
 		c.net.Release(c.addr.Addr())
 		return nil, err
 	}

@@ -7,7 +7,7 @@
 // (`fairlead up`). One node runs for each node directory; it holds node.lock
 // for as long as it lives, and starting and ending take start.lock, so that two
 // first commands start one node and nobody connects to one that is leaving. A
-// node that was not asked to stay ends with its last container.
+// node that was not asked to stay ends with its last container and uplink.
 //
 // # Life of a container
 //
@@ -34,11 +34,16 @@
 //	registry.go    containers: find, follow, end
 //	create.go      what a container may be called, have and ask for
 //	attach.go      what arrives as descriptors
+//	portbook.go    which container has which port outside
+//	publish.go     a container's published ports: reserve, open, close
+//	ports.go       requests for them, and how they are shown
+//	listeners.go   who listens inside
+//	uplinks.go     the ways out, as they come and go
 //	files.go       a container's files below the node directory
 //	server.go      the control socket, its routes and peer check
 //	handlers.go    containers' requests
 //	logs.go        what detached containers wrote
 //	names.go       names for containers that were given none
-//	show.go        tables
+//	show.go        tables of the switch
 //	tracing.go     the trace stream
 package node

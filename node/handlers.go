@@ -62,6 +62,10 @@ func (n *Node) stay(up api.UpRequest) (old *network.Network, err error) {
 			return nil, fail(http.StatusConflict, "network %s has %s, so it stays as it is; stop them first: `fairlead down --all`",
 				defaultName, plural(len(n.containers), "container"))
 		}
+		if up := len(n.waysLocked()); up > 0 {
+			return nil, fail(http.StatusConflict, "network %s has %s, so it stays as it is; remove them first: `fairlead network set %[1]s --uplink none`",
+				defaultName, plural(up, "uplink"))
+		}
 		fresh, err := n.newDefault(up)
 		if err != nil {
 			return nil, statusError{http.StatusBadRequest, err}
@@ -108,6 +112,7 @@ func (n *Node) describe(c *container) api.Container {
 	if owner := c.addressOwner(); owner != nil && !(c.endpoint != nil && c.endpoint.gone) {
 		d.IP, d.MAC = owner.addr.Addr().String(), owner.mac.String()
 	}
+	d.Ports = c.portWordsLocked()
 	return d
 }
 
@@ -184,7 +189,10 @@ func (n *Node) inspect(_ http.ResponseWriter, _ *http.Request, c *container) (an
 	i.State.StartedAt = c.started
 	n.mu.Unlock()
 	i.Config = api.InspectConfig{Hostname: d.Hostname, Tty: c.req.TTY, Env: c.req.Env, Cmd: d.Command, WorkingDir: c.req.Workdir}
-	i.HostConfig = api.InspectHostConfig{NetworkMode: d.Network, AutoRemove: true}
+	i.HostConfig = api.InspectHostConfig{NetworkMode: d.Network, AutoRemove: true, PublishAllPorts: c.req.PublishAll}
+	n.mu.Lock()
+	i.Config.ExposedPorts, i.HostConfig.PortBindings, i.NetworkSettings.Ports = c.inspectPortsLocked()
+	n.mu.Unlock()
 	i.NetworkSettings.Networks = map[string]api.InspectNetwork{}
 	if owner := c.addressOwner(); owner != nil && d.IP != "" {
 		net := api.InspectNetwork{

@@ -32,6 +32,9 @@ type Config struct {
 	Version string // of the program
 	Stays   bool   // outlive the last container
 	Up      api.UpRequest
+
+	// Ready, if set, is called once the node answers, on a goroutine of its own.
+	Ready func()
 }
 
 // A Node is the running process.
@@ -48,9 +51,13 @@ type Node struct {
 	net        *network.Network // the default network
 	containers map[string]*container
 	ids        idSpace
+	ports      *portBook
+	uplinks    []*uplink
 	requests   int // that run
 	lastUse    time.Time
 	leaving    *os.File // start.lock, once the node is on its way out
+
+	linking sync.Mutex // held while an uplink comes or goes, before mu
 
 	home     *home
 	down     chan struct{} // closed when the node is to end
@@ -58,7 +65,7 @@ type Node struct {
 }
 
 // Serve runs a node until ctx ends, a signal comes, it is told to go down, or
-// its last container has left and it need not stay. It returns when nothing of
+// its last container and uplink have left and it need not stay. It returns when nothing of
 // it is left.
 func Serve(ctx context.Context, conf Config) error {
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
@@ -88,6 +95,9 @@ func Serve(ctx context.Context, conf Config) error {
 	server := n.newServer()
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
+	if conf.Ready != nil {
+		go conf.Ready()
+	}
 	slog.Info("node is up", "dir", conf.Dir, "version", conf.Version, "pid", os.Getpid(),
 		"workers", n.loop.NumWorkers(), "network", n.network().Config().Gateway.Masked().String())
 
@@ -135,7 +145,7 @@ func (n *Node) wait(ctx context.Context, served <-chan error) error {
 func (n *Node) idle() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.stays || len(n.containers) > 0 || n.requests > 0 || time.Since(n.lastUse) < idleAfter {
+	if n.stays || len(n.containers) > 0 || len(n.waysLocked()) > 0 || n.requests > 0 || time.Since(n.lastUse) < idleAfter {
 		return false
 	}
 	// Somebody who is just starting or looking for a node has the lock.
@@ -195,6 +205,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 		conf: conf, home: home, started: time.Now(), loop: l, lanes: vswitch.NewLanes(l),
 		stays: conf.Stays, lastUse: time.Now(),
 		containers: make(map[string]*container),
+		ports:      newPortBook(),
 		down:       make(chan struct{}),
 	}
 	n.router = network.NewRouter(n.lanes, nat.Config{})

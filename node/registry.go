@@ -75,6 +75,8 @@ type container struct {
 	addr               netip.Prefix
 	files              files
 	share              *container // mode shared: who made the namespace; it may have ended
+	specs              []api.PortSpec
+	exposed            []exposed
 	forget             *time.Timer
 
 	// Guarded by Node.mu.
@@ -89,6 +91,10 @@ type container struct {
 	watch    *loop.Source
 	endpoint *endpoint
 	exit     int
+
+	published []publication // and reserved, also while nothing leads here
+	addresses []ownAddress  // of uplinks, by 1:1 NAT
+	open      bool          // published ports lead here
 
 	done chan struct{} // closed when it is gone; exit is valid then
 }
@@ -221,6 +227,7 @@ func (n *Node) end(c *container) {
 	c.ending = true
 	c.forget.Stop()
 	c.dropClientLocked()
+	n.closePortsLocked(c)
 	last := c.leaveLocked()
 	n.mu.Unlock()
 
@@ -244,6 +251,7 @@ func (n *Node) end(c *container) {
 
 	n.mu.Lock()
 	delete(n.containers, c.id)
+	n.ports.release(c.published)
 	if c.endpoint == nil || c.endpoint.owner != c {
 		n.giveBackLocked(c)
 	}

@@ -45,6 +45,14 @@ func (n *Node) handlers() map[string]handler {
 		"GET /v1/containers/{id}/wait":    n.one(n.getWait),
 		"GET /v1/containers/{id}/logs":    n.one(n.getLogs),
 
+		"GET /v1/containers/{id}/ports":    n.one(n.getPorts),
+		"POST /v1/containers/{id}/ports":   n.one(n.postPorts),
+		"DELETE /v1/containers/{id}/ports": n.one(n.deletePorts),
+
+		"GET /v1/uplinks":           n.getUplinks,
+		"POST /v1/uplinks":          n.postUplinks,
+		"DELETE /v1/uplinks/{name}": n.deleteUplink,
+
 		"GET /v1/switches": n.getSwitches,
 		"GET /v1/macs":     n.getMACs,
 		"DELETE /v1/macs":  n.deleteMACs,

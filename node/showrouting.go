@@ -202,7 +202,7 @@ func (n *Node) getRoutes(http.ResponseWriter, *http.Request) (any, error) {
 			list = append(list, api.IPRoute{Network: conf.Name, Destination: anyAddress, Dev: u.Name(), Scope: "link", MTU: u.MTU(), State: "no-address"})
 		}
 	}
-	return list, nil
+	return append(list, n.lostRoutes()...), nil
 }
 
 // routeWords is a route as `ip route` begins its line.

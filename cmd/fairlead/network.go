@@ -15,11 +15,13 @@ import (
 func newNetwork() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "network COMMAND",
-		Short: "Connect processes and namespaces that others made",
-		Example: `  fairlead network connect default netns:/run/netns/blue
+		Short: "Lead networks outside; connect namespaces that others made",
+		Example: `  fairlead network ls
+  fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
+  fairlead network connect default netns:/run/netns/blue
   fairlead network disconnect default blue`,
 	})
-	cmd.AddCommand(newConnect(), newDisconnect())
+	cmd.AddCommand(newNetworkLs(), newNetworkSet(), newConnect(), newDisconnect())
 	return cmd
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -57,18 +58,26 @@ func TestCommands(t *testing.T) {
 	inspect.NetworkSettings.IPAddress = "172.17.0.2"
 	inspect.NetworkSettings.Networks = map[string]api.InspectNetwork{"default": {}}
 	answers := map[string]any{
-		"GET /v1/version":                             api.VersionInfo{API: api.Version},
-		"GET /v1/containers":                          []api.Container{{ID: testID, Name: "web"}},
-		"GET /v1/containers/web":                      inspect,
-		"GET /v1/containers/db":                       api.Error{Message: "No such container: db"},
-		"GET /v1/containers/web/logs?":                "hello\n",
-		"GET /v1/containers/web/logs?follow=1&tail=5": "tail\n",
-		"GET /v1/containers/0":                        inspect, // the beginning of its id
-		"GET /v1/macs":                                []api.MAC{},
-		"DELETE /v1/macs?network=default":             api.Flushed{MACs: 3},
-		"GET /v1/check":                               api.Check{Violations: []string{"port 1: one frame too many"}},
-		"GET /v1/trace?container=web":                 `{"line":"a packet"}` + "\n",
-		"GET /v1/trace":                               `{"line":"a packet"}` + "\n",
+		"GET /v1/version":                                       api.VersionInfo{API: api.Version},
+		"GET /v1/containers":                                    []api.Container{{ID: testID, Name: "web"}},
+		"GET /v1/containers/web":                                inspect,
+		"GET /v1/containers/db":                                 api.Error{Message: "No such container: db"},
+		"GET /v1/containers/web/logs?":                          "hello\n",
+		"GET /v1/containers/web/logs?follow=1&tail=5":           "tail\n",
+		"GET /v1/containers/0":                                  inspect, // the beginning of its id
+		"GET /v1/macs":                                          []api.MAC{},
+		"DELETE /v1/macs?network=default":                       api.Flushed{MACs: 3},
+		"GET /v1/switches":                                      testSwitches(),
+		"GET /v1/uplinks":                                       testUplinks,
+		"DELETE /v1/uplinks/up0":                                struct{}{},
+		"DELETE /v1/uplinks/eth1":                               struct{}{},
+		"GET /v1/containers/web/ports":                          testPorts,
+		"POST /v1/containers/web/ports":                         testPorts,
+		"DELETE /v1/containers/web/ports?port=80&port=53%2Fudp": testPorts,
+		"DELETE /v1/containers/web/ports?address=192.0.2.50":    api.Ports{Addresses: []string{"192.0.2.50"}},
+		"GET /v1/check":                                         api.Check{Violations: []string{"port 1: one frame too many"}},
+		"GET /v1/trace?container=web":                           `{"line":"a packet"}` + "\n",
+		"GET /v1/trace":                                         `{"line":"a packet"}` + "\n",
 	}
 	for _, test := range []struct {
 		args, request, out, stderr string
@@ -89,6 +98,17 @@ func TestCommands(t *testing.T) {
 		{"network disconnect default web", "GET /v1/containers/web\nDELETE /v1/containers/" + testID, "", "", 0},
 		{"network disconnect bridge web", "GET /v1/containers/web\nDELETE /v1/containers/" + testID, "", "", 0},
 		{"network disconnect backend web", "GET /v1/containers/web", "", "fairlead: network disconnect: container web is not connected to network backend; `fairlead ps` shows what is where\n", 125},
+		{"port web", "GET /v1/containers/web/ports", "80/tcp -> 192.0.2.2:8080\n80/tcp -> 192.0.2.50:8080\n5353/udp -> 127.0.0.1:53\nall -> 192.0.2.50\n", testAdvice, 0},
+		{"port web 80", "GET /v1/containers/web/ports", "192.0.2.2:8080\n192.0.2.50:8080\n192.0.2.50:80\n", "fairlead: nobody listens on 80/tcp in web; the port that is listened on is 5353/udp (on loopback)\n", 0},
+		{"publish web 8080:80", "POST /v1/containers/web/ports " + `{"publish":["8080:80"]}`, "80/tcp -> 192.0.2.2:8080\n80/tcp -> 192.0.2.50:8080\n5353/udp -> 127.0.0.1:53\nall -> 192.0.2.50\n", "", 0},
+		{"publish -p 80 --address 192.0.2.50 web 53/udp", "POST /v1/containers/web/ports " + `{"publish":["80","53/udp"],"address":"192.0.2.50"}`, "80/tcp -> 192.0.2.2:8080\n80/tcp -> 192.0.2.50:8080\n5353/udp -> 127.0.0.1:53\nall -> 192.0.2.50\n", "", 0},
+		{"unpublish web 80 53/udp", "DELETE /v1/containers/web/ports?port=80&port=53%2Fudp", "80/tcp -> 192.0.2.2:8080\n80/tcp -> 192.0.2.50:8080\n5353/udp -> 127.0.0.1:53\nall -> 192.0.2.50\n", "", 0},
+		{"unpublish web --address 192.0.2.50", "DELETE /v1/containers/web/ports?address=192.0.2.50", "all -> 192.0.2.50\n", "", 0},
+		{"network set default --uplink none", "GET /v1/uplinks\nDELETE /v1/uplinks/up0\nDELETE /v1/uplinks/eth1\nGET /v1/uplinks", testUplinkWords, "", 0},
+		{"network set default --uplink " + testUplinks[0].Spec, "GET /v1/version\nGET /v1/uplinks\nDELETE /v1/uplinks/eth1\nGET /v1/uplinks", testUplinkWords, "", 0},
+		{"__complete port w", "GET /v1/containers", "web\n:4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
+		{"__complete stop web w", "GET /v1/containers", ":4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
+		{"__complete network set d", "GET /v1/switches", "default\n:4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
 		{"check", "GET /v1/check", "port 1: one frame too many\n", "", 1},
 		{"trace web", "GET /v1/trace?container=web", "a packet\n", "", 0},
 		{"trace", "GET /v1/version\nGET /v1/trace", "a packet\n", "", 0}, // a node is started if need be
@@ -102,6 +122,48 @@ func TestCommands(t *testing.T) {
 					requests.String(), test.request+"\n", out.String(), test.out, stderr.String(), test.stderr)
 			}
 		})
+	}
+}
+
+// What a node with two uplinks answers, one of them lost.
+var testUplinks = []api.Uplink{
+	{Name: "up0", Network: "default", Kind: "tap", Spec: "tap:up0,ip=192.0.2.2/24,gw=192.0.2.1,addr=192.0.2.50", State: "up",
+		Address: "192.0.2.2/24", Gateway: "192.0.2.1", Addresses: []string{"192.0.2.50"}},
+	{Name: "eth1", Network: "default", Kind: "if", Spec: "if:eth1,dhcp", State: "down", Why: "the interface was removed"},
+}
+
+const testUplinkWords = "uplink up0: 192.0.2.2/24, next hop 192.0.2.1\nuplink eth1: down: the interface was removed\n"
+
+// A web server that listens on another port than is published.
+var testPorts = api.Ports{
+	Published: []api.PublishedPort{
+		{Proto: "tcp", Port: 80, HostIP: "0.0.0.0", HostPort: 8080, Reached: []string{"192.0.2.2", "192.0.2.50"}},
+		{Proto: "udp", Port: 5353, HostIP: "127.0.0.1", HostPort: 53},
+	},
+	Addresses:      []string{"192.0.2.50"},
+	ListenersKnown: true,
+	Listeners:      []api.Listener{{Proto: "udp", Address: "127.0.0.1", Port: 5353}},
+}
+
+const testAdvice = "fairlead: 127.0.0.1:53: this host's own loopback; nobody comes from there by an uplink that has an address of its own\n" +
+	"fairlead: 5353/udp is listened on in web, but on 127.0.0.1 only, where nobody comes from outside; have the program listen on 0.0.0.0\n" +
+	"fairlead: nobody listens on 80/tcp in web; the port that is listened on is 5353/udp (on loopback)\n"
+
+func TestNetworkTable(t *testing.T) {
+	golden(t, `
+		|network  subnet         gateway     ports  uplink   address                  next hop   state
+		|default  172.17.0.0/16  172.17.0.1  2      tap:up0  192.0.2.2/24,192.0.2.50  192.0.2.1  up
+		|                                           if:eth1  -                        -          down: the interface was removed
+		|empty                               0      -`,
+		func(w io.Writer) error { return networkTable(w, networkLines(testSwitches(), testUplinks)) })
+}
+
+func TestEnumerate(t *testing.T) {
+	list := []string{"a", "b", "c", "d", "e", "f", "g"}
+	for n, want := range map[int]string{1: "a", 5: "a, b, c, d, e", 7: "a, b, c, d, e and 2 more"} {
+		if got := enumerate(list[:n]); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 
@@ -140,7 +202,7 @@ func TestHangUp(t *testing.T) {
 func TestWithoutNode(t *testing.T) {
 	t.Setenv("FAIRLEAD_DIR", t.TempDir()+"/none")
 	for args, want := range map[string]string{
-		"ps":        "CONTAINER ID  COMMAND  STATUS  NETWORK  IP  NAMES\n",
+		"ps":        "CONTAINER ID  COMMAND  STATUS  NETWORK  IP  PORTS  NAMES\n",
 		"ps -q":     "",
 		"ps --json": "[]\n",
 		"down":      "",

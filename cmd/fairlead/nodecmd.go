@@ -19,7 +19,7 @@ import (
 
 func newUp() *cobra.Command {
 	var bip string
-	var opts []string
+	var opts, uplinks []string
 	var foreground bool
 	cmd := &cobra.Command{
 		Use:   "up [OPTIONS]",
@@ -33,8 +33,12 @@ Options of the default network, each as --opt KEY=VALUE:
   ageing=300s       how long the switch remembers a MAC address
   guard=off         let containers use any source address but the gateway's
   flood-limit=N     copies a second that are made of the frames one port floods;
-                    0 is no limit`,
+                    0 is no limit
+
+--uplink leads the default network outside; what it takes says
+` + "`fairlead network set --help`.",
 		Example: `  fairlead up
+  fairlead up --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
   fairlead up --bip 172.17.42.1/16 --opt ageing=30s
   fairlead up --foreground`,
 		Args: exactly(0),
@@ -43,28 +47,55 @@ Options of the default network, each as --opt KEY=VALUE:
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
 			}
+			specs, err := parseUplinks(uplinks)
+			if err != nil {
+				return wrongCall(cmd, "%v", err)
+			}
 			request := api.UpRequest{BIP: bip, Options: options}
 			if foreground {
-				return node.Serve(cmd.Context(), node.Config{Dir: api.Dir(), Version: version, Stays: true, Up: request})
+				return serve(cmd.Context(), node.Config{Dir: api.Dir(), Version: version, Stays: true, Up: request}, specs)
 			}
-			return up(cmd, request)
+			return up(cmd, request, specs)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&bip, "bip", "", "Gateway's `ADDRESS/LENGTH` on the default network (default 172.17.0.1/16)")
 	f.StringArrayVar(&opts, "opt", nil, "Option of the default network, `KEY=VALUE`")
+	f.StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC` (repeatable)")
 	f.BoolVar(&foreground, "foreground", false, "Be the node: do not go into the background, log here")
 	return cmd
 }
 
+// serve is the node, and its own first client: that has the rights to open the
+// links of uplinks.
+func serve(ctx context.Context, conf node.Config, specs []*api.UplinkSpec) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if len(specs) > 0 {
+		conf.Ready = func() {
+			if err := setUplinks(ctx, client(), "", specs, false); err != nil {
+				cancel(err)
+			}
+		}
+	}
+	err := node.Serve(ctx, conf)
+	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
 // up starts a node in the background, or makes the one that runs stay.
-func up(cmd *cobra.Command, request api.UpRequest) error {
+func up(cmd *cobra.Command, request api.UpRequest, specs []*api.UplinkSpec) error {
 	ctx := cmd.Context()
 	c, err := ensure(ctx)
 	if err != nil {
 		return err
 	}
 	if err := c.Post(ctx, "/v1/up", request, nil); err != nil {
+		return err
+	}
+	if err := setUplinks(ctx, c, "", specs, false); err != nil {
 		return err
 	}
 	var info api.VersionInfo
@@ -80,7 +111,7 @@ func up(cmd *cobra.Command, request api.UpRequest) error {
 	for _, s := range switches {
 		fmt.Fprintf(out, "network %s: %s, gateway %s\n", s.Network, s.Subnet, s.Gateway)
 	}
-	return nil
+	return printUplinks(ctx, c, out)
 }
 
 func newDown() *cobra.Command {

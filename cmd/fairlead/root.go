@@ -95,6 +95,7 @@ virtual switch: one ordinary process, no privileges, no kernel bridge.`,
 		Example: `  fairlead run -d --name web -- fairlead probe http-server
   fairlead run -- fairlead probe get http://172.17.0.2/
   fairlead run -it -- sh
+  fairlead publish web 8080:80
   fairlead show switch
   fairlead trace`,
 		SilenceErrors: true, // report prints them, in one line
@@ -106,7 +107,7 @@ virtual switch: one ordinary process, no privileges, no kernel bridge.`,
 		&cobra.Group{ID: "node", Title: "The node:"},
 	)
 	for id, commands := range map[string][]*cobra.Command{
-		"container": {newRun(), newExec(), newPs(), newLogs(), newStop(), newKill(), newInspect()},
+		"container": {newRun(), newExec(), newPs(), newLogs(), newStop(), newKill(), newInspect(), newPort(), newPublish(), newUnpublish()},
 		"network":   {newShow(), newTrace(), newMac(), newNetwork(), newProbe()},
 		"node":      {newUp(), newDown(), newVersion()},
 	} {
@@ -122,6 +123,7 @@ virtual switch: one ordinary process, no privileges, no kernel bridge.`,
 	root.SetCompletionCommandGroupID("node")
 	group(root)
 	bare(root)
+	complete(root)
 	return root
 }
 

@@ -32,6 +32,7 @@ when it cannot be run, and 125 when fairlead failed.
 and leaves them there. The command can write to DIR, as it can to your files.`,
 		Example: `  fairlead run -it -- sh
   fairlead run -d --name web -- fairlead probe http-server
+  fairlead run -d -p 8080:80 -- fairlead probe http-server
   fairlead run --ip 172.17.0.100 -- ping -c 1 172.17.0.1
   fairlead run --net container:web -- ip addr
   fairlead run --net none --rootfs /srv/alpine -- /bin/busybox sh`,

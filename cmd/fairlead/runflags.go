@@ -19,6 +19,8 @@ type runOptions struct {
 	name, hostname, network, ip, mac  string
 	workdir, rootfs                   string
 	env, opts, sysctls                []string
+	publish, expose                   []string
+	publishAll                        bool
 	detach, interactive, tty, removed bool
 	command                           []string
 
@@ -42,6 +44,9 @@ func (o *runOptions) define(f *pflag.FlagSet) {
 	f.StringArrayVarP(&o.env, "env", "e", nil, "Set `NAME=VALUE`, or pass NAME on")
 	f.StringArrayVar(&o.opts, "opt", nil, "Option of the link, `KEY=VALUE`: offload=off, isolated=on")
 	f.StringArrayVar(&o.sysctls, "sysctl", nil, "Kernel parameter inside, `NAME=VALUE`")
+	f.StringArrayVarP(&o.publish, "publish", "p", nil, "Let the outside reach a `PORT`: [ADDRESS:][PORT:]CONTAINERPORT[/udp], with ranges")
+	f.BoolVarP(&o.publishAll, "publish-all", "P", false, "Publish all exposed ports, wherever one is free")
+	f.StringArrayVar(&o.expose, "expose", nil, "Name a `PORT` of the container, for -P")
 	f.BoolVarP(&o.detach, "detach", "d", false, "Run in the background and print the id")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "Pass standard input on")
 	f.BoolVarP(&o.tty, "tty", "t", false, "Give the command a terminal")
@@ -79,6 +84,16 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 	if err := checkEnv(o.env); err != nil {
 		return wrongCall(cmd, "%v", err)
 	}
+	for _, arg := range o.publish {
+		if _, err := api.ParsePublish(arg); err != nil {
+			return wrongCall(cmd, "%v", err)
+		}
+	}
+	for _, arg := range o.expose {
+		if _, _, err := api.ParseExpose(arg); err != nil {
+			return wrongCall(cmd, "%v", err)
+		}
+	}
 	var err error
 	if o.options, err = linkOptions(o.opts); err != nil {
 		return wrongCall(cmd, "%v", err)
@@ -110,6 +125,7 @@ func (o *runOptions) request() *api.CreateRequest {
 		Name: o.name, Hostname: o.hostname, Network: o.network, IP: o.ip, MAC: o.mac,
 		Command: o.command, Env: o.env, Workdir: o.workdir, Rootfs: o.rootfs,
 		TTY: o.tty, Detached: o.detach, Options: o.options,
+		Publish: o.publish, PublishAll: o.publishAll, Expose: o.expose,
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 const (
 	noImages  = "containers run programs of this machine, there are no images; try `fairlead run -it -- sh`"
 	noStopped = "a container is gone when its command ends; "
-	noPorts   = "ports are not published yet; other containers reach every port by the container's address"
 	noVolumes = "a container sees the files of this machine already; --rootfs DIR gives it another tree"
 	oneNet    = "a node has one network; `fairlead up --bip ADDRESS/LENGTH` sets it up, and FAIRLEAD_DIR chooses another node"
 )
@@ -33,7 +32,6 @@ var elsewhere = map[string]string{
 	"unpause": "`fairlead kill -s CONT NAME` has a stopped command go on",
 	"cp":      noVolumes,
 	"volume":  noVolumes,
-	"port":    noPorts,
 	"top":     "try `fairlead exec NAME ps`",
 	"stats":   "`fairlead show switch -v` counts what each container sends and gets",
 	"info":    "try `fairlead version` and `fairlead show switch`",
@@ -44,8 +42,6 @@ var elsewhere = map[string]string{
 	"commit": noImages, "save": noImages, "load": noImages, "import": noImages, "history": noImages,
 	"search": noImages, "login": noImages, "logout": noImages,
 
-	"network ls":      "`fairlead show switch` shows the network",
-	"network list":    "`fairlead show switch` shows the network",
 	"network inspect": "`fairlead show switch -v` shows all of the network",
 	"network create":  oneNet,
 	"network rm":      oneNet,
@@ -55,7 +51,6 @@ var elsewhere = map[string]string{
 
 // elsewhereFlags is the same for flags of `docker run`.
 var elsewhereFlags = map[string]string{
-	"publish":    noPorts,
 	"volume":     noVolumes,
 	"user":       "the command has your rights outside and is root inside",
 	"privileged": "inside, the command is root in namespaces of its own already",
@@ -65,7 +60,7 @@ var elsewhereFlags = map[string]string{
 
 // aliases are other spellings of the flags above.
 var aliases = map[string]string{
-	"p": "publish", "P": "publish", "publish-all": "publish", "v": "volume", "mount": "volume",
+	"v": "volume", "mount": "volume",
 	"u": "user", "cap-add": "privileged",
 }
 

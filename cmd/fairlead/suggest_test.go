@@ -53,9 +53,9 @@ func TestElsewhere(t *testing.T) {
 func TestElsewhereFlags(t *testing.T) {
 	t.Setenv("FAIRLEAD_DIR", t.TempDir())
 	for args, want := range map[string]string{
-		"run -p 80:80 sh":                            "run: -p: ports are not",
-		"run -itp 80:80 sh":                          "run: -p: ports are not",
-		"run --publish 80:80 sh":                     "run: --publish: ports are not",
+		"run -v /a:/b sh":                            "run: -v: a container sees",
+		"run -itv /a:/b sh":                          "run: -v: a container sees",
+		"run --volume /a:/b sh":                      "run: --volume: a container sees",
 		"run --cap-add X sh":                         "run: --cap-add: inside, ",
 		"run --opt mtu=9000 sh":                      "run: --opt mtu is not a container's: `fairlead up --opt mtu=9000` sets up the network",
 		"run --opt ageing=1s sh":                     "run: --opt ageing is not a container's: `fairlead up --opt ageing=1s` sets up the network",
@@ -108,7 +108,7 @@ func TestHelp(t *testing.T) {
 // Every error is one line, with our name before it, and no usage behind it.
 func TestErrorsAreLines(t *testing.T) {
 	t.Setenv("FAIRLEAD_DIR", t.TempDir())
-	for _, args := range []string{"frob", "run", "run --frob", "show frob", "mac frob", "stop", "ps x", "exec -", "logs --tail", "trace -n -1 web", "network connect a b"} {
+	for _, args := range []string{"frob", "run", "run --frob", "show frob", "mac frob", "stop", "ps x", "exec -", "logs --tail", "trace -n -1 web", "network connect a b", "publish web", "network set default", "port"} {
 		var out, stderr bytes.Buffer
 		code := execute(strings.Fields(args), &out, &stderr)
 		if text := stderr.String(); code != exitFailure || out.Len() > 0 || strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "fairlead: ") {

@@ -33,9 +33,9 @@ func (t *table) row(cells ...string) {
 
 func (t *table) end() error { return t.w.Flush() }
 
-// psTable is `docker ps` without the columns of images and ports.
+// psTable is `docker ps` without the column of images.
 func psTable(out io.Writer, containers []api.Container, whole bool, now time.Time) error {
-	t := newTable(out, "CONTAINER ID", "COMMAND", "STATUS", "NETWORK", "IP", "NAMES")
+	t := newTable(out, "CONTAINER ID", "COMMAND", "STATUS", "NETWORK", "IP", "PORTS", "NAMES")
 	for _, c := range containers {
 		command := quoteCommand(c.Command, whole)
 		if c.Foreign != "" {
@@ -45,7 +45,7 @@ func psTable(out io.Writer, containers []api.Container, whole bool, now time.Tim
 		if c.Status == "running" {
 			status = "Up " + ago(now.Sub(c.Created))
 		}
-		t.row(shortID(c.ID, whole), command, status, c.Network, dash(c.IP), c.Name)
+		t.row(shortID(c.ID, whole), command, status, c.Network, dash(c.IP), dash(strings.Join(c.Ports, ", ")), c.Name)
 	}
 	return t.end()
 }

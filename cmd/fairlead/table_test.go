@@ -36,19 +36,20 @@ func golden(t *testing.T, want string, print func(io.Writer) error) {
 
 func TestPsTable(t *testing.T) {
 	containers := []api.Container{
-		{ID: testID, Name: "web", Command: []string{"fairlead", "probe", "http-server"}, Created: testNow.Add(-90 * time.Second), Status: "running", Network: "default", IP: "172.17.0.2"},
+		{ID: testID, Name: "web", Command: []string{"fairlead", "probe", "http-server"}, Created: testNow.Add(-90 * time.Second), Status: "running", Network: "default", IP: "172.17.0.2",
+			Ports: []string{"0.0.0.0:8080->80/tcp", "443/tcp"}},
 		{ID: testID, Name: "db", Command: []string{"sh", "-c", "a\nb"}, Created: testNow, Status: "created", Network: "none"},
 		{ID: testID, Name: "blue", Created: testNow.Add(-72 * time.Hour), Status: "running", Network: "default", IP: "172.17.0.3", Foreign: "pid:4711"},
 	}
 	golden(t, `
-		|CONTAINER ID  COMMAND                 STATUS       NETWORK  IP          NAMES
-		|0123456789ab  "fairlead probe http…"  Up 1 minute  default  172.17.0.2  web
-		|0123456789ab  "sh -c a b"             Created      none     -           db
-		|0123456789ab  pid:4711                Up 3 days    default  172.17.0.3  blue`,
+		|CONTAINER ID  COMMAND                 STATUS       NETWORK  IP          PORTS                          NAMES
+		|0123456789ab  "fairlead probe http…"  Up 1 minute  default  172.17.0.2  0.0.0.0:8080->80/tcp, 443/tcp  web
+		|0123456789ab  "sh -c a b"             Created      none     -           -                              db
+		|0123456789ab  pid:4711                Up 3 days    default  172.17.0.3  -                              blue`,
 		func(w io.Writer) error { return psTable(w, containers, false, testNow) })
 	golden(t, `
-		|CONTAINER ID                                                      COMMAND                       STATUS       NETWORK  IP          NAMES
-		|0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef  "fairlead probe http-server"  Up 1 minute  default  172.17.0.2  web`,
+		|CONTAINER ID                                                      COMMAND                       STATUS       NETWORK  IP          PORTS                          NAMES
+		|0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef  "fairlead probe http-server"  Up 1 minute  default  172.17.0.2  0.0.0.0:8080->80/tcp, 443/tcp  web`,
 		func(w io.Writer) error { return psTable(w, containers[:1], true, testNow) })
 }
 

@@ -35,11 +35,15 @@ func OpenAPI(version string) map[string]any {
 func (r *Route) operation(schemas map[string]any) map[string]any {
 	op := map[string]any{"summary": r.Summary}
 	var params []any
-	if strings.Contains(r.Path, "{id}") {
-		params = append(params, map[string]any{
-			"name": "id", "in": "path", "required": true, "schema": map[string]any{"type": "string"},
-			"description": "name, id, or unique beginning of the id",
-		})
+	for name, description := range map[string]string{
+		"id":   "of a container: name, id, or unique beginning of the id",
+		"name": "of an uplink: that of its device",
+	} {
+		if strings.Contains(r.Path, "{"+name+"}") { // never both
+			params = append(params, map[string]any{
+				"name": name, "in": "path", "required": true, "schema": map[string]any{"type": "string"}, "description": description,
+			})
+		}
 	}
 	for _, q := range r.Query {
 		params = append(params, map[string]any{"name": q, "in": "query", "schema": map[string]any{"type": "string"}})

@@ -55,8 +55,10 @@ func TestOpenAPICoversEveryRoute(t *testing.T) {
 			params = append(params, in(p, "in").(string)+" "+in(p, "name").(string))
 		}
 		var want []string
-		if strings.Contains(r.Path, "{id}") {
-			want = append(want, "path id")
+		for _, name := range []string{"id", "name"} {
+			if strings.Contains(r.Path, "{"+name+"}") {
+				want = append(want, "path "+name)
+			}
 		}
 		for _, q := range r.Query {
 			want = append(want, "query "+q)
@@ -180,6 +182,8 @@ func TestOpenAPITypes(t *testing.T) {
 		{"Created", "link", map[string]any{"$ref": "#/components/schemas/Interface"}},
 		{"Counts", "dropped", map[string]any{"type": "object", "additionalProperties": map[string]any{"type": "integer"}}},
 		{"Inspect", "Id", map[string]any{"type": "string"}},
+		{"InspectNetworkSettings", "Ports", map[string]any{"type": "object",
+			"additionalProperties": map[string]any{"type": "array", "items": map[string]any{"$ref": "#/components/schemas/InspectBinding"}}}},
 		{"InspectNetworkSettings", "Networks", map[string]any{"type": "object",
 			"additionalProperties": map[string]any{"$ref": "#/components/schemas/InspectNetwork"}}},
 	} {

@@ -50,7 +50,7 @@ func (s PortSpec) String() string {
 }
 
 // publishForm is the form of -p, for error messages.
-const publishForm = "-p takes [ADDRESS:][PORT:]CONTAINERPORT[/PROTOCOL], such as 8080:80"
+const publishForm = "-p takes [ADDRESS:][PORT:]CONTAINERPORT[/udp], such as 8080:80"
 
 // ParsePublish reads an argument of `-p` as Docker does: 80, 8080:80,
 // 127.0.0.1:5353:53/udp, 127.0.0.1::80, 8000-8010:80-90. A range of host ports

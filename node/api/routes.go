@@ -31,6 +31,13 @@ var Routes = []Route{
 	{Method: "POST", Path: "/v1/containers/{id}/stop", Summary: "send a signal, kill after a time-out", In: SignalRequest{}},
 	{Method: "GET", Path: "/v1/containers/{id}/wait", Summary: "wait for the end", Out: Exit{}},
 	{Method: "GET", Path: "/v1/containers/{id}/logs", Summary: "output of a detached container", Query: []string{"follow", "tail"}, Stream: true},
+	{Method: "GET", Path: "/v1/containers/{id}/ports", Summary: "published ports, and what listens inside", Out: Ports{}},
+	{Method: "POST", Path: "/v1/containers/{id}/ports", Summary: "publish ports, or a whole outside address", In: PublishRequest{}, Out: Ports{}},
+	{Method: "DELETE", Path: "/v1/containers/{id}/ports", Summary: "withdraw published ports (port may be repeated), or an address", Query: []string{"port", "address"}, Out: Ports{}},
+
+	{Method: "GET", Path: "/v1/uplinks", Summary: "ways out of the networks", Out: []Uplink{}},
+	{Method: "POST", Path: "/v1/uplinks", Summary: "hand over a link that leads outside", In: UplinkRequest{}, Out: Done{}, Upgrade: true},
+	{Method: "DELETE", Path: "/v1/uplinks/{name}", Summary: "remove an uplink"},
 
 	{Method: "GET", Path: "/v1/switches", Summary: "switches, ports and counters", Out: []Switch{}},
 	{Method: "GET", Path: "/v1/macs", Summary: "MAC tables", Out: []MAC{}},

@@ -98,6 +98,7 @@ type IPRoute struct {
 	Scope       string `json:"scope"` // link: reached directly; global: by way of Via
 	Source      string `json:"source,omitempty"`
 	MTU         int    `json:"mtu"`
-	// State is up, or no-address for an uplink that waits for one.
+	// State is up, no-address for an uplink that waits for one, or down when its
+	// device has gone.
 	State string `json:"state"`
 }

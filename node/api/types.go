@@ -41,6 +41,12 @@ type CreateRequest struct {
 	TTY      bool     `json:"tty,omitempty"`
 	Detached bool     `json:"detached,omitempty"`
 
+	// Publish has ports as `-p` has them; Expose names ports that PublishAll
+	// publishes somewhere free.
+	Publish    []string `json:"publish,omitempty"`
+	PublishAll bool     `json:"publish_all,omitempty"`
+	Expose     []string `json:"expose,omitempty"`
+
 	// Foreign names a namespace somebody else made (netns:PATH, pid:N): the
 	// container has no init of ours, and ends when the namespace does.
 	Foreign string `json:"foreign,omitempty"`
@@ -127,6 +133,7 @@ type Container struct {
 	Hostname string    `json:"hostname"`
 	Detached bool      `json:"detached"`
 	Foreign  string    `json:"foreign,omitempty"`
+	Ports    []string  `json:"ports,omitempty"` // as docker ps: 0.0.0.0:8080->80/tcp
 }
 
 // Inspect answers GET /v1/containers/ID, in the shape of `docker inspect`.
@@ -156,17 +163,30 @@ type InspectState struct {
 
 // InspectConfig is docker inspect's Config.
 type InspectConfig struct {
-	Hostname   string
-	Tty        bool
-	Env        []string
-	Cmd        []string
-	WorkingDir string
+	Hostname     string
+	Tty          bool
+	Env          []string
+	Cmd          []string
+	WorkingDir   string
+	ExposedPorts map[string]InspectNothing `json:",omitempty"` // by 80/tcp
 }
+
+// InspectNothing is what docker inspect has where the key says it all.
+type InspectNothing struct{}
 
 // InspectHostConfig is docker inspect's HostConfig.
 type InspectHostConfig struct {
-	NetworkMode string
-	AutoRemove  bool
+	NetworkMode     string
+	AutoRemove      bool
+	PortBindings    map[string][]InspectBinding // as asked for, by 80/tcp
+	PublishAllPorts bool
+}
+
+// InspectBinding is where a port is published. A HostPort of PortBindings is
+// empty when any would do.
+type InspectBinding struct {
+	HostIP   string `json:"HostIp"`
+	HostPort string
 }
 
 // InspectNetworkSettings is docker inspect's NetworkSettings.
@@ -175,7 +195,9 @@ type InspectNetworkSettings struct {
 	IPPrefixLen int
 	Gateway     string
 	MacAddress  string
-	Networks    map[string]InspectNetwork
+	// Ports are by 80/tcp; one that is exposed and not published has null.
+	Ports    map[string][]InspectBinding
+	Networks map[string]InspectNetwork
 }
 
 // InspectNetwork is one of NetworkSettings.Networks.

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"fairlead/node/api"
+	"fairlead/node/box"
+	"fairlead/packet"
+)
+
+// uplinkHelp is what --uplink takes.
+const uplinkHelp = `An uplink is a link on a real network, with an address and a MAC of its own:
+  tap:NAME,ip=ADDRESS/LENGTH,gw=ADDRESS    a TAP, whose other end is elsewhere
+  if:NAME,ip=ADDRESS/LENGTH,gw=ADDRESS     an interface of this machine
+  if:NAME,dhcp                             the same, with an address by DHCP
+and behind these, each after a comma:
+  route=SUBNET    what it is for, instead of everything (repeatable)
+  addr=ADDRESS    one more address, for publish --address (repeatable)
+  mtu=N           if not the device's
+  mac=MAC         if not made from the address; mac=shared is the interface's own
+A TAP that is yours (ip tuntap add mode tap user NAME) takes no right, an
+interface takes CAP_NET_RAW. This machine itself does not reach an uplink on
+one of its interfaces: ask from another one.`
+
+// parseUplinks reads --uplink; the word none is no uplink.
+func parseUplinks(args []string) (specs []*api.UplinkSpec, err error) {
+	if slices.Equal(args, []string{"none"}) {
+		return nil, nil
+	}
+	for _, arg := range args {
+		spec, err := api.ParseUplink(arg)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(specs, func(s *api.UplinkSpec) bool { return s.Name == spec.Name }) {
+			return nil, fmt.Errorf("uplink %s is given twice", spec.Name)
+		}
+		specs = append(specs, spec)
+	}
+	return specs, nil
+}
+
+// setUplinks has a network lead outside by specs, and with only by nothing
+// else. An uplink that is there as it is wanted stays untouched, with its
+// connections.
+func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api.UplinkSpec, only bool) error {
+	var have []api.Uplink
+	if err := c.Get(ctx, "/v1/uplinks", &have); err != nil {
+		return err
+	}
+	stays := map[string]bool{}
+	for _, u := range have {
+		i := slices.IndexFunc(specs, func(s *api.UplinkSpec) bool { return s.Name == u.Name })
+		switch {
+		case i >= 0 && specs[i].String() == u.Spec && u.State != "down":
+			stays[u.Name] = true
+			continue
+		case i < 0 && !only:
+			continue
+		}
+		if err := c.Delete(ctx, "/v1/uplinks/"+url.PathEscape(u.Name), nil); err != nil {
+			return err
+		}
+	}
+	for _, s := range specs {
+		if stays[s.Name] {
+			continue
+		}
+		if err := addUplink(ctx, c, network, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// busyFor bounds how long addUplink waits for a device the node had until just
+// now: it closes links in the background.
+const busyFor = 2 * time.Second
+
+// addUplink opens a link and hands it to the node.
+func addUplink(ctx context.Context, c *api.Client, network string, s *api.UplinkSpec) error {
+	l, mac, err := openUplink(s)
+	for deadline := time.Now().Add(busyFor); errors.Is(err, syscall.EBUSY) && time.Now().Before(deadline); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+		l, mac, err = openUplink(s)
+	}
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return c.Hand(ctx, "/v1/uplinks", api.UplinkRequest{
+		Network: network, Spec: s.String(), MAC: mac.String(), MTU: l.MTU,
+	}, []int{l.FD})
+}
+
+// openUplink opens the device, with the rights of whoever calls, for the MAC
+// the uplink will have.
+func openUplink(s *api.UplinkSpec) (l *box.Uplink, mac packet.MAC, err error) {
+	mac = uplinkMAC(s)
+	if s.Kind == "tap" {
+		l, err = box.OpenUplinkTAP(s.Name)
+		return l, mac, err
+	}
+	l, err = box.OpenPacket(s.Name, mac, s.SharedMAC)
+	if err == nil && s.SharedMAC {
+		mac = l.MAC
+	}
+	return l, mac, err
+}
+
+// uplinkMAC is the MAC of an uplink that does not share one: what was asked for,
+// or one made from its address. Who asks for an address by DHCP has the same MAC
+// every time, so that it gets the same address again.
+func uplinkMAC(s *api.UplinkSpec) packet.MAC {
+	switch {
+	case s.MAC != nil:
+		return packet.MAC(s.MAC)
+	case s.Addr.IsValid():
+		return packet.MACFromIPv4(s.Addr.Addr())
+	}
+	machine, err := os.ReadFile("/etc/machine-id")
+	if err != nil {
+		name, _ := os.Hostname() // it only fails without a kernel
+		machine = []byte(name)
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "fairlead uplink %s %s", s.Name, machine))
+	return packet.MAC{0x02, 0x42, sum[0], sum[1], sum[2], sum[3]}
+}
+
+func newNetworkSet() *cobra.Command {
+	var uplinks []string
+	cmd := &cobra.Command{
+		Use:   "set [OPTIONS] NETWORK",
+		Short: "Change the ways out of a network while it is used",
+		Long: `Change the ways out of a network while it is used: --uplink says all it shall
+have, "none" that it shall have none. What is there already stays, with its
+connections. It takes effect at once, for containers that run too.
+
+` + uplinkHelp,
+		Example: `  fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
+  fairlead network set default --uplink if:eth0,dhcp,mtu=1400
+  fairlead network set default --uplink none`,
+		Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(uplinks) == 0 {
+				return wrongCall(cmd, "there is nothing to set: say --uplink SPEC, or --uplink none")
+			}
+			specs, err := parseUplinks(uplinks)
+			if err != nil {
+				return wrongCall(cmd, "%v", err)
+			}
+			ctx := cmd.Context()
+			c := client()
+			if len(specs) > 0 { // else without a node there is nothing to remove
+				if c, err = ensure(ctx); err != nil {
+					return err
+				}
+			}
+			if err := setUplinks(ctx, c, args[0], specs, true); err != nil {
+				return err
+			}
+			return printUplinks(ctx, c, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, or none (repeatable)")
+	return cmd
+}
+
+// printUplinks says by what the networks lead outside.
+func printUplinks(ctx context.Context, c *api.Client, out io.Writer) error {
+	var list []api.Uplink
+	if err := c.Get(ctx, "/v1/uplinks", &list); err != nil {
+		return err
+	}
+	for _, u := range list {
+		fmt.Fprintf(out, "uplink %s: %s\n", u.Name, uplinkWords(&u))
+	}
+	return nil
+}
+
+// uplinkWords says in a few words how an uplink is.
+func uplinkWords(u *api.Uplink) string {
+	switch {
+	case u.State == "down":
+		return "down: " + u.Why
+	case u.Address == "":
+		return "asks for an address by DHCP"
+	case u.Gateway == "":
+		return u.Address
+	}
+	return u.Address + ", next hop " + u.Gateway
+}
+
+// networkLine is a network with its uplinks, as `network ls --json` has it.
+type networkLine struct {
+	Network string       `json:"network"`
+	Subnet  string       `json:"subnet"`
+	Gateway string       `json:"gateway"`
+	MTU     int          `json:"mtu"`
+	Ports   int          `json:"ports"`
+	Uplinks []api.Uplink `json:"uplinks"`
+}
+
+func newNetworkLs() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "ls [OPTIONS]",
+		Aliases: []string{"list"},
+		Short:   "List networks and their uplinks",
+		Example: "  fairlead network ls\n  fairlead network ls --json",
+		Args:    exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c := client()
+			var switches []api.Switch
+			var uplinks []api.Uplink
+			if err := c.Get(cmd.Context(), "/v1/switches", &switches); err != nil {
+				return err
+			}
+			if err := c.Get(cmd.Context(), "/v1/uplinks", &uplinks); err != nil {
+				return err
+			}
+			lines := networkLines(switches, uplinks)
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), lines)
+			}
+			return networkTable(cmd.OutOrStdout(), lines)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "Print JSON")
+	return cmd
+}
+
+func networkLines(switches []api.Switch, uplinks []api.Uplink) []networkLine {
+	lines := []networkLine{}
+	for _, s := range switches {
+		l := networkLine{Network: s.Network, Subnet: s.Subnet, Gateway: s.Gateway, MTU: s.MTU, Ports: len(s.Ports), Uplinks: []api.Uplink{}}
+		for _, u := range uplinks {
+			if u.Network == s.Network {
+				l.Uplinks = append(l.Uplinks, u)
+			}
+		}
+		lines = append(lines, l)
+	}
+	return lines
+}
+
+// networkTable is a line for each network, and one for each further uplink.
+func networkTable(out io.Writer, lines []networkLine) error {
+	t := newTable(out, "network", "subnet", "gateway", "ports", "uplink", "address", "next hop", "state")
+	for _, l := range lines {
+		first := []string{l.Network, l.Subnet, l.Gateway, strconv.Itoa(l.Ports)}
+		if len(l.Uplinks) == 0 {
+			t.row(append(first, "-")...)
+		}
+		for _, u := range l.Uplinks {
+			addresses := dash(u.Address)
+			for _, a := range u.Addresses {
+				addresses += "," + a
+			}
+			state := u.State
+			if u.Why != "" {
+				state += ": " + u.Why
+			}
+			t.row(append(first, u.Kind+":"+u.Name, addresses, dash(u.Gateway), state)...)
+			first = []string{"", "", "", ""}
+		}
+	}
+	return t.end()
+}

@@ -1,0 +1,198 @@
+package node
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strconv"
+
+	"fairlead/node/api"
+)
+
+// Ports that a container gets when any will do, as Docker has them: those the
+// kernel gives to connections (ip_local_port_range), so that nobody who asks
+// for a port by number wants one of them.
+const (
+	ephemeralFirst = 32768
+	ephemeralLast  = 60999
+)
+
+// maxPublications bounds the published ports of one container: a whole range of
+// 65,535 ports is one slip of the hand, and each is a rule.
+const maxPublications = 4096
+
+// A publication is one port of a container that is reached from outside.
+type publication struct {
+	proto    string     // tcp, udp
+	hostIP   netip.Addr // the zero Addr is every address we own
+	hostPort uint16
+	port     uint16 // inside
+	rule     uint32 // of the router, while it is open
+}
+
+// bind is the address and port outside, as Docker writes it.
+func (p publication) bind() string {
+	return netip.AddrPortFrom(p.boundIP(), p.hostPort).String()
+}
+
+// boundIP is the address outside, 0.0.0.0 for every one.
+func (p publication) boundIP() netip.Addr {
+	if !p.hostIP.IsValid() {
+		return netip.IPv4Unspecified()
+	}
+	return p.hostIP
+}
+
+// private is the port inside, as Docker writes it.
+func (p publication) private() string { return strconv.Itoa(int(p.port)) + "/" + p.proto }
+
+// A portBook says which container has which port outside. It is bounded by
+// maxPublications for each container.
+type portBook struct {
+	taken map[protoPort]map[netip.Addr]*container // by publication.hostIP
+	next  uint16                                  // where the search for a free port begins
+}
+
+type protoPort struct {
+	proto string
+	port  uint16
+}
+
+func newPortBook() *portBook {
+	return &portBook{taken: make(map[protoPort]map[netip.Addr]*container), next: ephemeralFirst}
+}
+
+// holder is who has a port, nil when it is free. Who has it on every address has
+// it on each.
+func (b *portBook) holder(p publication) *container {
+	have := b.taken[protoPort{p.proto, p.hostPort}]
+	if !p.hostIP.IsValid() {
+		for _, c := range have {
+			return c
+		}
+	}
+	if c := have[netip.Addr{}]; c != nil {
+		return c
+	}
+	return have[p.hostIP]
+}
+
+// reserve takes all ports of the specifications for c, or none.
+func (b *portBook) reserve(c *container, specs []api.PortSpec) (got []publication, err error) {
+	defer func() {
+		if err != nil {
+			b.release(got)
+			got = nil
+		}
+	}()
+	for _, s := range specs {
+		if len(c.published)+len(got)+s.Container.Len() > maxPublications {
+			return got, fail(http.StatusBadRequest, "a container can have %d ports published, and %s are more", maxPublications, s)
+		}
+		for i := range s.Container.Len() {
+			p := publication{proto: s.Proto, hostIP: s.HostIP, port: s.Container.First + uint16(i)}
+			if err := b.choose(&p, s, i); err != nil {
+				return got, err
+			}
+			b.take(p, c)
+			got = append(got, p)
+		}
+	}
+	return got, nil
+}
+
+// choose finds the outside port of the i-th port of a specification.
+func (b *portBook) choose(p *publication, s api.PortSpec, i int) error {
+	switch {
+	case s.Host.Len() == 0:
+		return b.free(p, ephemeralFirst, ephemeralLast, &b.next)
+	case s.Host.Len() > s.Container.Len(): // any of them
+		from := s.Host.First
+		return b.free(p, s.Host.First, s.Host.Last, &from)
+	}
+	p.hostPort = s.Host.First + uint16(i)
+	if c := b.holder(*p); c != nil {
+		return fail(http.StatusConflict, "Bind for %s failed: port is already allocated: %s", p.bind(), c.whyTaken(*p))
+	}
+	return nil
+}
+
+// whyTaken says what of c's has the outside port of p, and how it gets free.
+func (c *container) whyTaken(p publication) string {
+	for _, have := range c.published {
+		if have.proto == p.proto && have.hostPort == p.hostPort {
+			return fmt.Sprintf("container %s has it; choose another, or `fairlead unpublish %[1]s %d:%s`", c.name, have.hostPort, have.private())
+		}
+	}
+	return "it is asked for twice"
+}
+
+// free takes the next free port from first to last, beginning at *next: a port
+// that was just given up may still have packets on their way.
+func (b *portBook) free(p *publication, first, last uint16, next *uint16) error {
+	count := int(last-first) + 1
+	for i := range count {
+		p.hostPort = first + uint16((int(*next-first)+i)%count)
+		if b.holder(*p) == nil {
+			*next = first + uint16((int(p.hostPort-first)+1)%count)
+			return nil
+		}
+	}
+	return fail(http.StatusConflict, "Bind for %s failed: all ports are allocated: none of %d-%d/%s is free", p.boundIP(), first, last, p.proto)
+}
+
+func (b *portBook) take(p publication, c *container) {
+	key := protoPort{p.proto, p.hostPort}
+	if b.taken[key] == nil {
+		b.taken[key] = make(map[netip.Addr]*container, 1)
+	}
+	b.taken[key][p.hostIP] = c
+}
+
+// release gives ports back.
+func (b *portBook) release(ports []publication) {
+	for _, p := range ports {
+		key := protoPort{p.proto, p.hostPort}
+		delete(b.taken[key], p.hostIP)
+		if len(b.taken[key]) == 0 {
+			delete(b.taken, key)
+		}
+	}
+}
+
+// parsePublish reads what a request wants published.
+func parsePublish(args []string) (specs []api.PortSpec, err error) {
+	for _, arg := range args {
+		s, err := api.ParsePublish(arg)
+		if err != nil {
+			return nil, statusError{http.StatusBadRequest, err}
+		}
+		specs = append(specs, s)
+	}
+	return specs, nil
+}
+
+// parseExpose reads what a request exposes, each port by itself.
+func parseExpose(args []string) (ports []exposed, err error) {
+	for _, arg := range args {
+		r, proto, err := api.ParseExpose(arg)
+		if err != nil {
+			return nil, statusError{http.StatusBadRequest, err}
+		}
+		if len(ports)+r.Len() > maxPublications {
+			return nil, fail(http.StatusBadRequest, "a container can have %d ports exposed, and %s are more", maxPublications, arg)
+		}
+		for i := range r.Len() {
+			ports = append(ports, exposed{r.First + uint16(i), proto})
+		}
+	}
+	return ports, nil
+}
+
+// An exposed port is one a container says it has.
+type exposed struct {
+	port  uint16
+	proto string
+}
+
+func (e exposed) String() string { return fmt.Sprintf("%d/%s", e.port, e.proto) }

@@ -1,0 +1,161 @@
+package node
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+
+	"fairlead/node/api"
+)
+
+func (n *Node) getPorts(_ http.ResponseWriter, _ *http.Request, c *container) (any, error) {
+	n.mu.Lock()
+	answer := n.portsLocked(c.published, c.ownAddresses())
+	for _, e := range c.exposed {
+		answer.Exposed = append(answer.Exposed, e.String())
+	}
+	pid := c.pid
+	n.mu.Unlock()
+	if list, ok := listenersOf(pid); ok && n.isStill(c) { // else the pid may be another's by now
+		answer.Listeners, answer.ListenersKnown = list, true
+	}
+	return answer, nil
+}
+
+// isStill reports whether a container has not ended.
+func (n *Node) isStill(c *container) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !c.ending
+}
+
+func (n *Node) postPorts(w http.ResponseWriter, r *http.Request, c *container) (any, error) {
+	var req api.PublishRequest
+	if err := body(w, r, &req); err != nil {
+		return nil, err
+	}
+	ports, addresses, err := n.publish(c, req)
+	return n.answerPorts(ports, addresses, err)
+}
+
+func (n *Node) deletePorts(_ http.ResponseWriter, r *http.Request, c *container) (any, error) {
+	q := r.URL.Query()
+	ports, addresses, err := n.unpublish(c, q["port"], q.Get("address"))
+	return n.answerPorts(ports, addresses, err)
+}
+
+func (n *Node) answerPorts(ports []publication, addresses []netip.Addr, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.portsLocked(ports, addresses), nil
+}
+
+// portsLocked is publications and addresses as the wire has them, in the order
+// `docker port` has them.
+func (n *Node) portsLocked(ports []publication, addresses []netip.Addr) api.Ports {
+	answer := api.Ports{
+		Published: []api.PublishedPort{}, Addresses: []string{}, Exposed: []string{}, Listeners: []api.Listener{},
+	}
+	outside := n.outsideLocked()
+	for _, p := range sortedPorts(ports) {
+		d := api.PublishedPort{Proto: p.proto, Port: p.port, HostIP: p.boundIP().String(), HostPort: p.hostPort, Reached: []string{}}
+		for _, a := range outside {
+			if !p.hostIP.IsValid() || p.hostIP == a {
+				d.Reached = append(d.Reached, a.String())
+			}
+		}
+		answer.Published = append(answer.Published, d)
+	}
+	for _, a := range addresses {
+		answer.Addresses = append(answer.Addresses, a.String())
+	}
+	return answer
+}
+
+func (c *container) ownAddresses() (list []netip.Addr) {
+	for _, a := range c.addresses {
+		list = append(list, a.Addr)
+	}
+	return list
+}
+
+// sortedPorts sorts by the port inside, then by the place outside.
+func sortedPorts(ports []publication) []publication {
+	return slices.SortedFunc(slices.Values(ports), func(a, b publication) int {
+		return cmp.Or(cmp.Compare(a.port, b.port), cmp.Compare(a.proto, b.proto), a.hostIP.Compare(b.hostIP), cmp.Compare(a.hostPort, b.hostPort))
+	})
+}
+
+// portWordsLocked are a container's ports as docker ps lists them: ranges in
+// one, what is exposed and not published by its number.
+func (c *container) portWordsLocked() (words []string) {
+	ports := slices.SortedFunc(slices.Values(c.published), func(a, b publication) int { // neighbours outside
+		return cmp.Or(cmp.Compare(a.proto, b.proto), a.hostIP.Compare(b.hostIP), cmp.Compare(a.hostPort, b.hostPort))
+	})
+	for len(ports) > 0 {
+		first, count := ports[0], 1
+		for count < len(ports) && ports[count].isNext(first, count) {
+			count++
+		}
+		last := ports[count-1]
+		words = append(words, fmt.Sprintf("%s:%s->%s/%s", first.boundIP(),
+			api.PortRange{First: first.hostPort, Last: last.hostPort}, api.PortRange{First: first.port, Last: last.port}, first.proto))
+		ports = ports[count:]
+	}
+	for _, e := range c.exposed {
+		if !slices.ContainsFunc(c.published, func(p publication) bool { return p.port == e.port && p.proto == e.proto }) {
+			words = append(words, e.String())
+		}
+	}
+	for _, a := range c.addresses {
+		words = append(words, a.String()+"->"+c.addr.Addr().String())
+	}
+	return words
+}
+
+// isNext reports whether a publication is the one i ports further than first,
+// on both sides.
+func (p publication) isNext(first publication, i int) bool {
+	return p.proto == first.proto && p.hostIP == first.hostIP &&
+		int(p.port) == int(first.port)+i && int(p.hostPort) == int(first.hostPort)+i
+}
+
+// inspectPortsLocked are the three places docker inspect has ports in: what is
+// exposed, what was asked for, and where it is.
+func (c *container) inspectPortsLocked() (exposed map[string]api.InspectNothing, asked, have map[string][]api.InspectBinding) {
+	asked, have = map[string][]api.InspectBinding{}, map[string][]api.InspectBinding{}
+	for _, e := range c.exposed {
+		have[e.String()] = nil
+	}
+	for _, s := range c.specs {
+		for i := range s.Container.Len() {
+			var b api.InspectBinding
+			if s.HostIP.IsValid() {
+				b.HostIP = s.HostIP.String()
+			}
+			if s.Host.Len() == s.Container.Len() {
+				b.HostPort = fmt.Sprint(s.Host.First + uint16(i))
+			} else if s.Host.Len() > 0 {
+				b.HostPort = s.Host.String()
+			}
+			private := fmt.Sprintf("%d/%s", s.Container.First+uint16(i), s.Proto)
+			asked[private] = append(asked[private], b)
+			have[private] = nil
+		}
+	}
+	if len(have) > 0 {
+		exposed = map[string]api.InspectNothing{}
+	}
+	for private := range have {
+		exposed[private] = api.InspectNothing{}
+	}
+	for _, p := range sortedPorts(c.published) {
+		have[p.private()] = append(have[p.private()], api.InspectBinding{HostIP: p.boundIP().String(), HostPort: fmt.Sprint(p.hostPort)})
+	}
+	return exposed, asked, have
+}

@@ -1,0 +1,306 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"fairlead/link"
+	"fairlead/node/api"
+	"fairlead/node/network"
+	"fairlead/packet"
+	vswitch "fairlead/switch"
+)
+
+// maxUplinks bounds the uplinks of a node: each is a segment of its own and a
+// line in the routing table, which is looked through in order.
+const maxUplinks = 16
+
+// An uplink is one the node was handed. It stays listed when its device has
+// gone, until somebody removes it or brings another of that name.
+type uplink struct {
+	spec *api.UplinkSpec
+	net  *network.Network
+	way  *network.Uplink
+	mac  packet.MAC
+	mtu  int
+
+	// Guarded by Node.mu.
+	since time.Time // when it came, or was lost
+	lost  error     // why its device is gone; nil while it is there
+}
+
+// addUplink puts a link to use that leads outside. The descriptor is the
+// node's from here on, whatever becomes of it.
+func (n *Node) addUplink(m api.UplinkRequest, fds []int) error {
+	defer n.tracing.follow() // it is traced too
+	n.linking.Lock()
+	defer n.linking.Unlock()
+	u, err := n.newUplink(m, fds)
+	if err != nil {
+		api.CloseAll(fds)
+		return err
+	}
+	queue, err := u.open(fds[0])
+	if err != nil {
+		return fmt.Errorf("uplink %s: %w", u.spec.Name, err)
+	}
+	u.way, err = n.router.AddUplink(network.UplinkConfig{
+		Name: u.spec.Name, MAC: u.mac, MTU: u.mtu, DHCP: u.spec.DHCP,
+		Addr: u.spec.Addr, Gateway: u.spec.Gateway, Extra: u.spec.Addrs, Routes: u.spec.Routes,
+		Lost: func(err error) { go n.uplinkLost(u, err) }, // on a worker
+	}, queue)
+	if err != nil {
+		return err // the router has closed the queue
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.uplinks = slices.DeleteFunc(n.uplinks, func(old *uplink) bool { return old.spec.Name == u.spec.Name }) // a lost one
+	n.uplinks = append(n.uplinks, u)
+	if err := u.net.SetUplinks(n.waysLocked()...); err != nil {
+		return err
+	}
+	slog.Info("uplink is there", "uplink", u.spec.Name, "network", u.net.Config().Name, "spec", u.spec)
+	return nil
+}
+
+// waysLocked are the uplinks that work, by name, in the order they came: of
+// equally good ones the first is taken.
+func (n *Node) waysLocked() (names []string) {
+	for _, u := range n.uplinks {
+		if u.lost == nil {
+			names = append(names, u.spec.Name)
+		}
+	}
+	return names
+}
+
+// newUplink checks what a client wants to be an uplink.
+func (n *Node) newUplink(m api.UplinkRequest, fds []int) (*uplink, error) {
+	spec, err := api.ParseUplink(m.Spec)
+	if err != nil {
+		return nil, statusError{http.StatusBadRequest, err}
+	}
+	if len(fds) != 1 {
+		return nil, fail(http.StatusBadRequest, "uplink %s: it takes one descriptor; %d came", spec.Name, len(fds))
+	}
+	u := &uplink{spec: spec, mtu: spec.MTU, since: time.Now()}
+	switch {
+	case u.mtu == 0 && m.MTU == 0:
+		u.mtu = network.DefaultMTU
+	case u.mtu == 0:
+		u.mtu = min(m.MTU, 65521)
+	case m.MTU != 0 && u.mtu > m.MTU:
+		return nil, fail(http.StatusBadRequest, "uplink %s: mtu=%d is more than the device takes: it has %d", spec.Name, u.mtu, m.MTU)
+	}
+	if u.mac, err = packet.ParseMAC(m.MAC); err != nil || u.mac.IsGroup() || u.mac.IsZero() {
+		return nil, fail(http.StatusBadRequest, "uplink %s: invalid MAC address %q: six bytes such as 02:42:c0:00:02:02, the first one even", spec.Name, m.MAC)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.isLeaving() {
+		return nil, errLeaving
+	}
+	if !isDefault(m.Network) {
+		return nil, noNetwork(m.Network)
+	}
+	u.net = n.net
+	return u, n.checkUplinkLocked(u)
+}
+
+// checkUplinkLocked refuses what would make addresses ambiguous.
+func (n *Node) checkUplinkLocked(u *uplink) error {
+	inside, subnet := u.net.Config().Gateway.Masked(), u.spec.Addr
+	if subnet.IsValid() && subnet.Overlaps(inside) {
+		return fail(http.StatusConflict, "uplink %s: ip=%s is in the subnet of network %s; set that up elsewhere: `fairlead up --bip 10.88.0.1/16`", u.spec.Name, subnet, defaultName)
+	}
+	if i := slices.IndexFunc(u.spec.Addrs, inside.Contains); i >= 0 {
+		return fail(http.StatusConflict, "uplink %s: addr=%s is in the subnet of network %s", u.spec.Name, u.spec.Addrs[i], defaultName)
+	}
+	for _, other := range n.uplinks {
+		switch {
+		case other.lost != nil:
+			continue
+		case other.spec.Name == u.spec.Name:
+			return fail(http.StatusConflict, "uplink %s is there already, as %s; `fairlead network set %s --uplink …` replaces it", u.spec.Name, other.spec, defaultName)
+		case subnet.IsValid() && subnet.Overlaps(other.spec.Addr):
+			return fail(http.StatusConflict, "uplink %s: ip=%s is in the subnet of uplink %s, %s", u.spec.Name, subnet, other.spec.Name, other.spec.Addr.Masked())
+		}
+	}
+	if up := len(n.waysLocked()); up >= maxUplinks {
+		return fail(http.StatusConflict, "this node has %d uplinks, which is all it can have", up)
+	}
+	return nil
+}
+
+// open makes the descriptor a queue; it is the queue's in every case.
+func (u *uplink) open(fd int) (q vswitch.Queue, err error) {
+	if u.spec.Kind == "tap" {
+		q, err = link.AdoptTAP(fd)
+	} else {
+		q, err = link.AdoptPacket(fd)
+	}
+	if err != nil {
+		api.CloseAll([]int{fd})
+		return nil, err
+	}
+	return q, nil
+}
+
+// removeUplink takes an uplink away.
+func (n *Node) removeUplink(name string) error {
+	n.linking.Lock()
+	defer n.linking.Unlock()
+	n.mu.Lock()
+	i := slices.IndexFunc(n.uplinks, func(u *uplink) bool { return u.spec.Name == name })
+	if i < 0 {
+		n.mu.Unlock()
+		return fail(http.StatusNotFound, "No such uplink: %s; `fairlead network ls` lists those there are", name)
+	}
+	u := n.uplinks[i]
+	n.uplinks = slices.Delete(n.uplinks, i, i+1)
+	n.dropAddressesLocked(u)
+	lost := u.lost != nil
+	n.mu.Unlock()
+	if lost {
+		return nil
+	}
+	slog.Info("uplink is removed", "uplink", name)
+	return n.router.RemoveUplink(name)
+}
+
+// uplinkLost is called when the device of an uplink has gone.
+func (n *Node) uplinkLost(u *uplink, err error) {
+	n.linking.Lock() // after addUplink, for one lost at once
+	defer n.linking.Unlock()
+	n.mu.Lock()
+	if !slices.Contains(n.uplinks, u) || u.lost != nil {
+		n.mu.Unlock()
+		return
+	}
+	if u.lost = err; err == nil {
+		u.lost = errors.New("its device is gone")
+	}
+	u.since = time.Now()
+	n.dropAddressesLocked(u)
+	n.mu.Unlock()
+	slog.Warn("uplink is gone", "uplink", u.spec.Name, "network", u.net.Config().Name, "err", err)
+	if err := n.router.RemoveUplink(u.spec.Name); err != nil {
+		slog.Error("remove uplink", "uplink", u.spec.Name, "err", err)
+	}
+}
+
+// dropAddressesLocked takes 1:1 addresses away that lead nowhere any more.
+func (n *Node) dropAddressesLocked(u *uplink) {
+	for _, a := range u.spec.Addrs {
+		for _, c := range n.containers {
+			if i := c.ownsAddress(a); i >= 0 {
+				n.unroute(c.addresses[i].rule)
+				c.addresses = slices.Delete(c.addresses, i, i+1)
+				slog.Warn("address is gone with its uplink", "container", c.name, "address", a)
+			}
+		}
+	}
+}
+
+// address is the uplink's own, with the length of its subnet; the zero Prefix
+// while it has none.
+func (u *uplink) address() netip.Prefix {
+	if a := u.way.Addr(); u.lost == nil && a != (packet.Addr{}) {
+		return netip.PrefixFrom(a.Netip(), u.way.Subnet().Bits())
+	}
+	return netip.Prefix{}
+}
+
+// state is up, no-address, or down when its device is gone.
+func (u *uplink) state() string {
+	switch {
+	case u.lost != nil:
+		return "down"
+	case !u.address().IsValid():
+		return "no-address"
+	}
+	return "up"
+}
+
+// outsideLocked are the addresses by which stations outside reach us.
+func (n *Node) outsideLocked() (list []netip.Addr) {
+	for _, u := range n.uplinks {
+		if u.lost != nil {
+			continue
+		}
+		if a := u.address(); a.IsValid() {
+			list = append(list, a.Addr())
+		}
+		list = append(list, u.spec.Addrs...)
+	}
+	return list
+}
+
+// getUplinks lists the uplinks in the order they came.
+func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := []api.Uplink{}
+	for _, u := range n.uplinks {
+		d := api.Uplink{
+			Name: u.spec.Name, Network: u.net.Config().Name, Kind: u.spec.Kind, Spec: u.spec.String(),
+			MAC: u.mac.String(), MTU: u.mtu, State: u.state(), Since: u.since,
+		}
+		for _, a := range u.spec.Addrs {
+			d.Addresses = append(d.Addresses, a.String())
+		}
+		if hop := u.way.NextHop(); hop != (packet.Addr{}) {
+			d.Gateway = hop.String()
+		}
+		if a := u.address(); a.IsValid() {
+			d.Address = a.String()
+		}
+		if u.lost != nil {
+			d.Why = u.lost.Error()
+		}
+		list = append(list, d)
+	}
+	return list, nil
+}
+
+// lostRoutes are those that were by way of uplinks whose devices have gone.
+func (n *Node) lostRoutes() (list []api.IPRoute) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, u := range n.uplinks {
+		if u.lost == nil {
+			continue
+		}
+		add := func(p netip.Prefix, via netip.Addr) {
+			d := api.IPRoute{Network: u.net.Config().Name, Destination: p.String(), Dev: u.spec.Name, Scope: "link", MTU: u.mtu, State: "down"}
+			if via.IsValid() {
+				d.Via, d.Scope = via.String(), "global"
+			}
+			list = append(list, d)
+		}
+		if u.spec.Addr.IsValid() {
+			add(u.spec.Addr.Masked(), netip.Addr{})
+		}
+		for _, p := range u.spec.Routes {
+			add(p, u.spec.Gateway)
+		}
+		if len(u.spec.Routes) == 0 && (u.spec.DHCP || u.spec.Gateway.IsValid()) {
+			add(netip.PrefixFrom(netip.IPv4Unspecified(), 0), u.spec.Gateway)
+		}
+	}
+	return list
+}
+
+func (n *Node) postUplinks(w http.ResponseWriter, r *http.Request) (any, error) {
+	var m api.UplinkRequest
+	return upgrade(w, r, &m, func(fds []int) error { return n.addUplink(m, fds) })
+}
+
+func (n *Node) deleteUplink(_ http.ResponseWriter, r *http.Request) (any, error) {
+	return done, n.removeUplink(r.PathValue("name"))
+}

@@ -21,7 +21,7 @@ import (
 func TestReleaseNoAllocations(t *testing.T) {
 	const frames, most = 1_000_000, 100
 	hosts.NeedRelease(t)
-	l, n, err := newNetwork(workers)
+	l, _, n, err := newNetwork(workers)
 	if err != nil {
 		t.Fatal(err)
 	}

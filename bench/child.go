@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 
 	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
@@ -150,6 +151,8 @@ func start(kind string, ends []end) (count func() (frames, bytes uint64), err er
 			t := sw.Totals()
 			return t.Written, t.WrittenBytes
 		}, nil
+	case "nat-out", "nat-in":
+		return direction(strings.TrimPrefix(kind, "nat-")).start(ends)
 	default:
 		return nil, fmt.Errorf("there is no path %q", kind)
 	}
@@ -158,7 +161,7 @@ func start(kind string, ends []end) (count func() (frames, bytes uint64), err er
 
 // startFairlead begins to carry between the inherited links through a switch.
 func startFairlead(workers int, ends []end) (*vswitch.Switch, error) {
-	_, n, err := newNetwork(workers)
+	_, _, n, err := newNetwork(workers)
 	if err != nil {
 		return nil, err
 	}
@@ -175,18 +178,22 @@ func startFairlead(workers int, ends []end) (*vswitch.Switch, error) {
 }
 
 // newNetwork wires a network as a node does.
-func newNetwork(workers int) (*loop.Loop, *network.Network, error) {
+func newNetwork(workers int) (*loop.Loop, *network.Router, *network.Network, error) {
 	l, err := loop.New(workers)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	options, err := network.ParseOptions(nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	n, err := network.New(network.Config{ID: 1, Name: "bench", Gateway: gatewayAddr, Options: options}, network.NewRouter(vswitch.NewLanes(l), nat.Config{}))
-	return l, n, err
+	router := network.NewRouter(vswitch.NewLanes(l), nat.Config{})
+	n, err := network.New(network.Config{ID: networkID, Name: "bench", Gateway: gatewayAddr, Options: options}, router)
+	return l, router, n, err
 }
+
+// networkID names the one network there is.
+const networkID packet.NetworkID = 1
 
 // endpoint is how end number i hangs on a network.
 func (e end) endpoint(i int, queue vswitch.Queue) network.Endpoint {

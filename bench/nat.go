@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 
+	"fairlead/nat"
+	"fairlead/node/network"
+	"fairlead/packet"
 	hosts "fairlead/test/lab"
 )
 
@@ -52,32 +55,83 @@ func natTCP(d direction) *workload {
 // are measured against.
 func natPaths(d direction) []*path {
 	return []*path{
+		{name: "fairlead", every: 1, quick: true, what: "node/network with a TAP outside as its uplink", lay: d.fairlead},
 		{name: "switching", every: 1, quick: true, what: "fairlead without NAT: two TAPs on one network", lay: process("fairlead", false, false)},
 		{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs, masquerade and dnat of nftables", lay: d.kernel},
 	}
 }
 
-// place says where the ends of a cable are, and returns the container and the
-// host outside.
-func (d direction) place(c *cable) (container, outside *hosts.Host) {
-	inside, far := 0, 1
+// ends says which end of a cable is the container and which the host outside.
+func (d direction) ends() (inside, outside int) {
+	if d == in {
+		return 1, 0
+	}
+	return 0, 1
+}
+
+// place gives the ends of a cable their addresses.
+func (d direction) place(c *cable) {
 	c.server, c.seen = netip.AddrPortFrom(outsideAddr.Addr(), iperfPort), uplinkAddr.Addr()
 	if d == in {
-		inside, far = 1, 0
 		c.server, c.seen = netip.AddrPortFrom(uplinkAddr.Addr(), publishedPort), outsideAddr.Addr()
 	}
+	inside, outside := d.ends()
 	c.prefix[inside] = netip.PrefixFrom(addrs[0], gatewayAddr.Bits())
 	c.gateway[inside] = gatewayAddr.Addr()
-	c.prefix[far] = outsideAddr
-	return c.ends[inside], c.ends[far]
+	c.prefix[outside] = outsideAddr
+}
+
+// fairlead is a path whose process translates between the TAPs of its ends.
+func (d direction) fairlead(l *lab, c *cable) {
+	d.place(c)
+	process("nat-"+string(d), false, false)(l, c)
+}
+
+// start begins to translate between the inherited links, in the path's process.
+func (d direction) start(ends []end) (count func() (frames, bytes uint64), err error) {
+	_, router, n, err := newNetwork(workers)
+	if err != nil {
+		return nil, err
+	}
+	inside, outside := d.ends()
+	const name = "up0"
+	queue, err := adopt(firstLink+outside, false)
+	if err != nil {
+		return nil, err
+	}
+	_, err = router.AddUplink(network.UplinkConfig{Name: name, MAC: packet.MACFromIPv4(uplinkAddr.Addr()), Addr: uplinkAddr}, queue)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.SetUplinks(name); err != nil {
+		return nil, err
+	}
+	if queue, err = adopt(firstLink+inside, false); err != nil {
+		return nil, err
+	}
+	container := ends[inside].endpoint(inside, queue)
+	if _, err := n.Attach(container); err != nil {
+		return nil, err
+	}
+	router.Flows(func(t *nat.Table) {
+		_, err = t.Publish(nat.Rule{
+			Network: networkID, Container: container.Container, Inside: packet.AddrFromNetip(container.Addr),
+			Proto: packet.ProtoTCP, OutsidePort: publishedPort, InsidePort: iperfPort,
+		})
+	})
+	return func() (uint64, uint64) {
+		t := router.Totals()
+		return t.Written, t.WrittenBytes
+	}, err
 }
 
 // kernel has the kernel translate, as it does for Docker.
 func (d direction) kernel(l *lab, c *cable) {
 	hosts.Need(l, "nft")
-	container, outside := d.place(c)
-	h := plainBridge(l, c.name, container)
-	hosts.Join(l, h, "up0", outside, "eth0")
+	d.place(c)
+	inside, outside := d.ends()
+	h := plainBridge(l, c.name, c.ends[inside])
+	hosts.Join(l, h, "up0", c.ends[outside], "eth0")
 	h.Addr(l, "br0", gatewayAddr.String())
 	h.Addr(l, "up0", uplinkAddr.String())
 	h.Sysctl(l, "net.ipv4.ip_forward", "1")

@@ -88,7 +88,7 @@ func process(kind string, wires ...bool) func(l *lab, c *cable) {
 			links = append(links, makeLink(l, h, wires[i]))
 			eth0, err := h.Netlink.LinkByName("eth0")
 			l.check(err, "find eth0 of %s", h.Name)
-			ends = append(ends, end{Wire: wires[i], MAC: packet.MAC(eth0.Attrs().HardwareAddr), Addr: addrs[i]})
+			ends = append(ends, end{Wire: wires[i], MAC: packet.MAC(eth0.Attrs().HardwareAddr), Addr: c.prefix[i].Addr()})
 			h.Up(l, "eth0")
 		}
 		c.crossed = startChild(l, kind, ends, links).crossed

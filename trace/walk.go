@@ -122,10 +122,12 @@ func (w *walk) stop() {
 // wait ends the way of a frame for now.
 func (w *walk) wait() {
 	d := &w.record.Decision
-	w.say(w.last, "waits, %s: %s", d.Reason, d.Reason.Why())
 	if w.last == nextHop {
-		w.also("the next hop is %s", d.NextHop)
+		w.say(nextHop, "%s", w.way())
+		w.also("waits for %s, %s: %s", d.NextHop, d.Reason, d.Reason.Why())
+		return
 	}
+	w.say(w.last, "waits, %s: %s", d.Reason, d.Reason.Why())
 }
 
 // pass says how the frame got through a step, if it was in it.
@@ -181,7 +183,7 @@ func (w *walk) forMe(routed bool) {
 	switch {
 	case d.Originate == packet.OriginARPReply || d.Originate == packet.OriginEchoReply:
 		words = append(words, "answers with "+d.Originate.String())
-	case routed && r.FromUplink():
+	case routed && (r.FromUplink() || d.NAT.Kind == packet.NATHairpin):
 		words = append(words, fmt.Sprintf("%s is an address of ours", packet.AddrFrom4(r.ipv4().Dst())))
 	case routed:
 		words = append(words, fmt.Sprintf("no, for %s", packet.AddrFrom4(r.ipv4().Dst())))
@@ -251,23 +253,30 @@ func (w *walk) translation(nat *packet.Translation) {
 
 // nextHop says by which route the packet goes, and to whom.
 func (w *walk) nextHop() {
+	w.say(nextHop, "%s", w.way())
+	w.also("%s is at %s", w.record.Decision.NextHop, w.record.Decision.DstMAC)
+}
+
+// way is the route the packet takes.
+func (w *walk) way() string {
 	r, d := w.record, &w.record.Decision
-	dst := packet.AddrFrom4(r.ipv4().Dst())
+	var dst packet.Addr
 	switch {
 	case d.NAT.Quoted: // to who sent the packet that is quoted
 		dst = d.NAT.After.Src
-	case d.NAT.Before != d.NAT.After:
+	case d.NAT.After != packet.Tuple{}:
 		dst = d.NAT.After.Dst
+	case r.isIPv4():
+		dst = packet.AddrFrom4(r.ipv4().Dst())
 	}
 	how := "not on-link"
 	if d.NextHop == dst {
 		how = "on-link"
 	}
-	if route := w.names.Route(r.Network, d.Egress.Network, dst); route != "" {
+	if route := w.names.Route(r.Network, d.NAT.Out, dst); route != "" {
 		how += ": " + route
 	}
-	w.say(nextHop, "%s", how)
-	w.also("%s is at %s", d.NextHop, d.DstMAC)
+	return how
 }
 
 func segments(n int) string {

@@ -55,12 +55,12 @@ func TestReleaseNoAllocations(t *testing.T) {
 	unicast := func() uint64 { return sw.Totals().Unicast }
 
 	// One frame from the far side, so that the switch knows where it is.
-	packetSocket(t, containers[1], packettest.UDP(stations[1], stations[0], 2, 1, nil)).send(t)
+	frameSender(t, containers[1], packettest.UDP(stations[1], stations[0], 2, 1, nil)).send(t)
 	wait("stations learned", 1, func() uint64 { return uint64(len(sw.MACs(loop.Clock()))) })
 
 	// Small frames, of which a switch has the most work. The far container has
 	// no address, so its kernel throws them away in silence.
-	s := packetSocket(t, containers[0], packettest.UDP(stations[0], stations[1], 1, 2, make([]byte, 18)))
+	s := frameSender(t, containers[0], packettest.UDP(stations[0], stations[1], 1, 2, make([]byte, 18)))
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	defer func() { close(stop); <-stopped }()
 	go func() {
@@ -101,9 +101,9 @@ type sender struct {
 	}
 }
 
-// packetSocket makes a sender on eth0 of a container. The frame's virtio-net
+// frameSender makes a sender on eth0 of a container. The frame's virtio-net
 // header stays here.
-func packetSocket(t *testing.T, h *hosts.Host, frame []byte) *sender {
+func frameSender(t *testing.T, h *hosts.Host, frame []byte) *sender {
 	t.Helper()
 	eth0, err := h.Netlink.LinkByName("eth0")
 	if err != nil {

@@ -27,7 +27,7 @@ import (
 // An end is what a path's process is told of one container's link, whose
 // descriptor it inherits.
 type end struct {
-	Wire bool // plain frames
+	Link linkKind
 	MAC  packet.MAC
 	Addr netip.Addr
 }
@@ -166,7 +166,7 @@ func startFairlead(workers int, ends []end) (*vswitch.Switch, error) {
 		return nil, err
 	}
 	for i, e := range ends {
-		queue, err := adopt(firstLink+i, e.Wire)
+		queue, err := adopt(firstLink+i, e.Link)
 		if err != nil {
 			return nil, err
 		}
@@ -203,9 +203,21 @@ func (e end) endpoint(i int, queue vswitch.Queue) network.Endpoint {
 	}
 }
 
-func adopt(fd int, wire bool) (vswitch.Queue, error) {
-	if wire {
+// A linkKind is how an end hangs on a path.
+type linkKind string
+
+const (
+	tap    linkKind = "TAP"
+	wire   linkKind = "textbook wire"
+	socket linkKind = "packet socket" // on the near end of a veth pair
+)
+
+func adopt(fd int, kind linkKind) (vswitch.Queue, error) {
+	switch kind {
+	case wire:
 		return link.AdoptWire(fd)
+	case socket:
+		return link.AdoptPacket(fd)
 	}
 	return link.AdoptTAP(fd)
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"os"
 
 	"fairlead/nat"
+	"fairlead/node/box"
 	"fairlead/node/network"
 	"fairlead/packet"
 	hosts "fairlead/test/lab"
@@ -27,6 +29,7 @@ const (
 // address of the NAT's uplink. Inside, addresses are as on every path.
 var (
 	uplinkAddr  = netip.MustParsePrefix("203.0.113.1/24")
+	uplinkMAC   = packet.MACFromIPv4(uplinkAddr.Addr())
 	outsideAddr = netip.MustParsePrefix("203.0.113.2/24")
 )
 
@@ -55,9 +58,10 @@ func natTCP(d direction) *workload {
 // are measured against.
 func natPaths(d direction) []*path {
 	return []*path{
-		{name: "fairlead", every: 1, quick: true, what: "node/network with a TAP outside as its uplink", lay: d.fairlead},
-		{name: "switching", every: 1, quick: true, what: "fairlead without NAT: two TAPs on one network", lay: process("fairlead", false, false)},
+		{name: "fairlead", every: 1, quick: true, what: "node/network with a TAP outside as its uplink", lay: d.fairlead(tap)},
+		{name: "switching", every: 1, quick: true, what: "fairlead without NAT: two TAPs on one network", lay: process("fairlead", tap, tap)},
 		{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs, masquerade and dnat of nftables", lay: d.kernel},
+		{name: "socket", every: 3, what: "fairlead with a packet socket on a veth pair as its uplink", lay: d.fairlead(socket)},
 	}
 }
 
@@ -81,10 +85,25 @@ func (d direction) place(c *cable) {
 	c.prefix[outside] = outsideAddr
 }
 
-// fairlead is a path whose process translates between the TAPs of its ends.
-func (d direction) fairlead(l *lab, c *cable) {
-	d.place(c)
-	process("nat-"+string(d), false, false)(l, c)
+// fairlead is a path whose process translates between its ends.
+func (d direction) fairlead(uplink linkKind) func(l *lab, c *cable) {
+	links := []linkKind{tap, tap}
+	_, outside := d.ends()
+	links[outside] = uplink
+	carry := process("nat-"+string(d), links...)
+	return func(l *lab, c *cable) {
+		d.place(c)
+		carry(l, c)
+	}
+}
+
+// packetSocket makes a host beside another and opens a packet socket on their
+// cable, as `--uplink if:` does.
+func packetSocket(l *lab, h *hosts.Host) *os.File {
+	near := hosts.NewHost(l, h.Name+"-uplink")
+	hosts.Join(l, near, "up0", h, "eth0")
+	u := hosts.In(l, near, func() (*box.Uplink, error) { return box.OpenPacket("up0", uplinkMAC, false) })
+	return os.NewFile(uintptr(u.FD), "up0")
 }
 
 // start begins to translate between the inherited links, in the path's process.
@@ -95,18 +114,18 @@ func (d direction) start(ends []end) (count func() (frames, bytes uint64), err e
 	}
 	inside, outside := d.ends()
 	const name = "up0"
-	queue, err := adopt(firstLink+outside, false)
+	queue, err := adopt(firstLink+outside, ends[outside].Link)
 	if err != nil {
 		return nil, err
 	}
-	_, err = router.AddUplink(network.UplinkConfig{Name: name, MAC: packet.MACFromIPv4(uplinkAddr.Addr()), Addr: uplinkAddr}, queue)
+	_, err = router.AddUplink(network.UplinkConfig{Name: name, MAC: uplinkMAC, Addr: uplinkAddr}, queue)
 	if err != nil {
 		return nil, err
 	}
 	if err := n.SetUplinks(name); err != nil {
 		return nil, err
 	}
-	if queue, err = adopt(firstLink+inside, false); err != nil {
+	if queue, err = adopt(firstLink+inside, ends[inside].Link); err != nil {
 		return nil, err
 	}
 	container := ends[inside].endpoint(inside, queue)

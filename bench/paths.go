@@ -35,12 +35,12 @@ type path struct {
 // paths are the paths of bulk traffic. Those compared with one another are
 // neighbours here, so that they are neighbours in time.
 var paths = []*path{
-	{name: "fairlead", every: 1, quick: true, what: "node/network on a loop, two TAPs", lay: process("fairlead", false, false)},
-	{name: "raw", every: 1, quick: true, what: "two TAPs, one worker, a read and a write each", lay: process("raw", false, false)},
+	{name: "fairlead", every: 1, quick: true, what: "node/network on a loop, two TAPs", lay: process("fairlead", tap, tap)},
+	{name: "raw", every: 1, quick: true, what: "two TAPs, one worker, a read and a write each", lay: process("raw", tap, tap)},
 	{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs", lay: kernelBridge},
-	{name: "fairlead-wire", every: 3, brief: true, what: "fairlead, the receiver on a textbook wire", lay: process("fairlead", false, true)},
-	{name: "two-workers", every: 1, asked: true, what: "fairlead with two workers, a TAP each", lay: process("fairlead-2", false, false)},
-	{name: "textbook", every: 3, brief: true, what: "water and gopacket, a frame for each Read", lay: process("textbook", true, true)},
+	{name: "fairlead-wire", every: 3, brief: true, what: "fairlead, the receiver on a textbook wire", lay: process("fairlead", tap, wire)},
+	{name: "two-workers", every: 1, asked: true, what: "fairlead with two workers, a TAP each", lay: process("fairlead-2", tap, tap)},
+	{name: "textbook", every: 3, brief: true, what: "water and gopacket, a frame for each Read", lay: process("textbook", wire, wire)},
 }
 
 // The addresses of the two containers, the same on every path.
@@ -80,26 +80,29 @@ func layCable(l *lab, p *path) *cable {
 }
 
 // process is a path that is a process of this program.
-func process(kind string, wires ...bool) func(l *lab, c *cable) {
+func process(kind string, links ...linkKind) func(l *lab, c *cable) {
 	return func(l *lab, c *cable) {
 		var ends []end
-		var links []*os.File
+		var fds []*os.File
 		for i, h := range c.ends {
-			links = append(links, makeLink(l, h, wires[i]))
+			fds = append(fds, makeLink(l, h, links[i]))
 			eth0, err := h.Netlink.LinkByName("eth0")
 			l.check(err, "find eth0 of %s", h.Name)
-			ends = append(ends, end{Wire: wires[i], MAC: packet.MAC(eth0.Attrs().HardwareAddr), Addr: c.prefix[i].Addr()})
+			ends = append(ends, end{Link: links[i], MAC: packet.MAC(eth0.Attrs().HardwareAddr), Addr: c.prefix[i].Addr()})
 			h.Up(l, "eth0")
 		}
-		c.crossed = startChild(l, kind, ends, links).crossed
-		for _, f := range links {
+		c.crossed = startChild(l, kind, ends, fds).crossed
+		for _, f := range fds {
 			f.Close() // the process has its own
 		}
 	}
 }
 
 // makeLink makes eth0 of a container and returns the other end.
-func makeLink(l *lab, h *hosts.Host, wire bool) *os.File {
+func makeLink(l *lab, h *hosts.Host, kind linkKind) *os.File {
+	if kind == socket {
+		return packetSocket(l, h)
+	}
 	return hosts.In(l, h, func() (*os.File, error) {
 		var q interface {
 			Fd() int
@@ -107,7 +110,7 @@ func makeLink(l *lab, h *hosts.Host, wire bool) *os.File {
 			Close() error
 		}
 		var err error
-		if wire {
+		if kind == wire {
 			q, err = link.CreateWire(link.WireConfig{Name: "eth0"})
 		} else {
 			q, err = link.CreateTAP(link.TAPConfig{Name: "eth0"})

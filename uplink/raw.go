@@ -1,194 +1,198 @@
-// Package uplink is the router's side on a network that is not its own: a way
-// out.
 package uplink
 
 import (
-	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"fairlead/arp"
+	"fairlead/dhcp"
 	"fairlead/packet"
 )
 
-// A Config says what a raw uplink is.
-type Config struct {
-	Network packet.NetworkID // of its segment
-	Name    string           // of its interface
-	MAC     packet.MAC
-	MTU     int
-	Addr    netip.Prefix // address and length of the subnet; not with DHCP
-	Gateway netip.Addr   // the next router; the zero Addr is none
-	Extra   []netip.Addr // further addresses of the router there
-	Routes  []netip.Prefix
-	DHCP    bool
-}
+// maxNeighbours bounds the neighbour table: all of them are behind one port. It
+// is the kernel's gc_thresh3.
+const maxNeighbours = 1024
 
-// An Inbound takes the IPv4 packets that come in by an uplink.
+// An Inbound takes the IPv4 packets that came in for the uplink's MAC: the
+// router. See vswitch.Gateway for its methods.
+//
+// If it has a method AddressGone(packet.Addr) too, that is told each address
+// that is the uplink's no more: connections from it cannot go on.
 type Inbound interface {
-	// Route decides on a packet for the uplink's MAC. It changes nothing but d.
 	Route(f *packet.Frame, d *packet.Decision)
-	// Apply carries out what was decided.
 	Apply(f *packet.Frame, d *packet.Decision, out packet.Out)
 }
 
-// A Raw is an uplink on a real L2 network, with a MAC and addresses of its own.
+// A Config says what a raw uplink is. It does not change once it is made.
+type Config struct {
+	Network packet.NetworkID // of its segment
+	Name    string
+	MAC     packet.MAC
+	MTU     int
+
+	Addr    netip.Prefix   // with the subnet's length; not with DHCP
+	Gateway netip.Addr     // the next router; the zero Addr is none; not with DHCP
+	Extra   []netip.Addr   // further addresses, for 1:1 translation
+	Routes  []netip.Prefix // what it leads to; none is everything
+	DHCP    bool           // Addr, Gateway and perhaps a smaller MTU come by DHCP
+
+	// SharedMAC says that MAC is the host's too, so its DHCP client must not take
+	// us for itself.
+	SharedMAC bool
+}
+
+// A Raw is an uplink that is a station of a real L2 network. The zero Raw is
+// not one; see New.
 type Raw struct {
 	conf    Config
 	inbound Inbound
-	port    atomic.Uint32
-	lease   atomic.Pointer[lease]
+	facts   atomic.Pointer[facts]
 
 	mu         sync.Mutex
+	started    bool
 	neighbours *arp.Table
+	claims     []arp.Claim // of the main address, and of Extra
+	client     *dhcp.Client
+	lease      dhcp.Lease // what claims[0] follows
+	server     packet.MAC // where the lease came from: the server's, or a relay's
+	declined   conflict   // the last lease that was somebody else's
+	stopping   chan struct{}
+
+	ready     chan struct{} // closed by the first Tick that isReady
+	readyOnce sync.Once
 }
 
-// A lease is what addresses the uplink has: a snapshot.
-type lease struct {
-	addr    packet.Addr // of masquerade; zero is none
+// facts are what packets are decided by: a snapshot, replaced whole.
+type facts struct {
+	addr    packet.Addr // of masquerade; zero while there is none
+	owned   []packet.Addr
 	subnet  netip.Prefix
 	nextHop packet.Addr
-	extra   []packet.Addr
+	mtu     int
 }
 
-// New returns an uplink that hands what comes in to inbound.
+// A conflict is an address that was found to be somebody else's.
+type conflict struct {
+	addr netip.Addr
+	mac  packet.MAC
+	at   int64
+}
+
+// New returns an uplink. It is silent until its first Tick: then it probes for
+// its addresses, which takes 300 ms and makes them its own, or asks for a lease.
 func New(conf Config, inbound Inbound) (*Raw, error) {
 	if !conf.DHCP && !conf.Addr.Addr().Is4() {
-		return nil, errors.New("it has no IPv4 address")
+		return nil, fmt.Errorf("uplink %s: %v is not an IPv4 address with a length, such as 192.0.2.2/24", conf.Name, conf.Addr)
 	}
-	u := &Raw{conf: conf, inbound: inbound, neighbours: arp.NewTableOf(1024)}
-	l := &lease{addr: packet.AddrFromNetip(conf.Addr.Addr()), subnet: conf.Addr.Masked(), nextHop: packet.AddrFromNetip(conf.Gateway)}
 	for _, a := range conf.Extra {
-		l.extra = append(l.extra, packet.AddrFromNetip(a))
+		if !a.Is4() {
+			return nil, fmt.Errorf("uplink %s: %v is not an IPv4 address, such as 192.0.2.50", conf.Name, a)
+		}
 	}
-	u.lease.Store(l)
+	u := &Raw{
+		conf: conf, inbound: inbound, ready: make(chan struct{}),
+		neighbours: arp.NewTableOf(maxNeighbours),
+		claims:     make([]arp.Claim, 1+len(conf.Extra)),
+	}
+	if conf.DHCP {
+		c := dhcp.Config{MAC: conf.MAC, Seed: rand.Uint64()}
+		if conf.SharedMAC {
+			c.ID = append([]byte{0}, "fairlead-"+conf.Name...) // type 0: a name
+		}
+		u.client = dhcp.NewClient(c)
+	}
+	u.facts.Store(&facts{mtu: conf.MTU})
 	return u, nil
 }
 
-// SetPort says which port of the segment is the uplink's link.
-func (u *Raw) SetPort(p packet.PortID) { u.port.Store(uint32(p)) }
+// Ready is closed once it is known whether all addresses of the configuration
+// are ours: 300 ms after the first Tick. One that comes by DHCP takes as long as
+// the server does.
+func (u *Raw) Ready() <-chan struct{} { return u.ready }
 
+// Network is the number of the uplink's segment, Name what people call it.
 func (u *Raw) Network() packet.NetworkID { return u.conf.Network }
 func (u *Raw) Name() string              { return u.conf.Name }
-func (u *Raw) MTU() int                  { return u.conf.MTU }
-func (u *Raw) MAC() packet.MAC           { return u.conf.MAC }
-func (u *Raw) Addr() packet.Addr         { return u.lease.Load().addr }
-func (u *Raw) Subnet() netip.Prefix      { return u.lease.Load().subnet }
-func (u *Raw) NextHop() packet.Addr      { return u.lease.Load().nextHop }
-func (u *Raw) Routes() []netip.Prefix    { return u.conf.Routes }
 
-// Owns reports whether an address is the uplink's.
-func (u *Raw) Owns(a packet.Addr) bool {
-	l := u.lease.Load()
-	if a == l.addr {
-		return a != packet.Addr{}
-	}
-	for _, x := range l.extra {
-		if a == x {
-			return true
-		}
-	}
-	return false
-}
+// MAC is the uplink's address on its segment.
+func (u *Raw) MAC() packet.MAC { return u.conf.MAC }
 
-// Route decides on a frame that came in by the link.
-func (u *Raw) Route(f *packet.Frame, d *packet.Decision) {
-	switch {
-	case f.EtherType == packet.EtherTypeARP:
-		u.routeARP(f, d)
-	case packet.Ethernet(f.Ether()).Dst() != u.conf.MAC:
-		// a group: heard and not routed
-	case f.EtherType == packet.EtherTypeIPv4:
-		u.inbound.Route(f, d)
-	default:
-		d.Refuse(packet.NotUnderstood)
-	}
-}
+// MTU is that of the segment: as configured, or less if the lease says so.
+func (u *Raw) MTU() int { return u.facts.Load().mtu }
 
-func (u *Raw) routeARP(f *packet.Frame, d *packet.Decision) {
-	a := packet.ARP(f.Ether()[f.L3:])
-	forMe := u.Owns(packet.AddrFrom4(a.TargetIP()))
-	if a.Op() == packet.ARPRequest && forMe {
-		d.Originate = packet.OriginARPReply
-	}
-	if d.Verdict != packet.Flood {
-		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
-	}
-	sender := a.SenderIP()
-	if sender == ([4]byte{}) || a.SenderMAC().IsGroup() || !u.Subnet().Contains(netip.AddrFrom4(sender)) || u.Owns(packet.AddrFrom4(sender)) {
-		return
-	}
-	u.mu.Lock()
-	known, ok := u.neighbours.Lookup(f.Time, sender)
-	_, state := u.neighbours.Resolve(f.Time, sender)
-	u.mu.Unlock()
-	wanted := ok || state == arp.Incomplete || state == arp.Failed
-	d.Neighbour = (forMe || wanted) && !(known.MAC == a.SenderMAC() && f.Time-known.Seen < 1e9)
-}
+// Addr is the address packets leave with; the zero Addr while there is none.
+func (u *Raw) Addr() packet.Addr { return u.facts.Load().addr }
 
-// Apply carries out what Route decided.
-func (u *Raw) Apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
-	if f.EtherType != packet.EtherTypeARP {
-		u.inbound.Apply(f, d, out)
-		return
-	}
-	a := packet.ARP(f.Ether()[f.L3:])
-	if d.Neighbour {
-		u.mu.Lock()
-		waited := u.neighbours.Learn(arp.Entry{Addr: a.SenderIP(), MAC: a.SenderMAC(), Port: f.Port, Seen: f.Time})
-		u.mu.Unlock()
-		if waited {
-			out.Resume(packet.ARPKey(u.conf.Network, a.SenderIP()))
-		}
-	}
-	if d.Originate == packet.OriginARPReply {
-		buf := out.Room()
-		n := packet.VNetLen + int(f.L3) + packet.ARPLen
-		copy(buf[:n], f.B)
-		clear(buf[:packet.VNetLen])
-		ether := packet.Ethernet(buf[packet.VNetLen:n])
-		ether.SetDst(packet.Ethernet(f.Ether()).Src())
-		ether.SetSrc(u.conf.MAC)
-		reply := packet.ARP(ether[f.L3:])
-		arp.Answer(reply, reply, u.conf.MAC)
-		out.Originate(packet.Place{Network: f.Network, Port: f.Port}, n)
-	}
-}
+// Owns reports whether an address is the uplink's, the further ones included.
+func (u *Raw) Owns(a packet.Addr) bool { return slices.Contains(u.facts.Load().owned, a) }
 
-// Resolve fills in how a packet gets to a station of the segment.
+// Subnet is what is reached without a router. It contains nothing while there is
+// no address.
+func (u *Raw) Subnet() netip.Prefix { return u.facts.Load().subnet }
+
+// NextHop is the router for the rest; the zero Addr is none.
+func (u *Raw) NextHop() packet.Addr { return u.facts.Load().nextHop }
+
+// Routes are the destinations the uplink is for; none is everything. The slice
+// is not to be changed.
+func (u *Raw) Routes() []netip.Prefix { return u.conf.Routes }
+
+// Resolve fills in how a packet gets to a station of the segment: Egress and
+// MACs; or it has the packet wait and the station be asked for; or refuses it as
+// unreachable. It changes nothing but d.
 func (u *Raw) Resolve(f *packet.Frame, hop packet.Addr, d *packet.Decision) {
+	if !u.facts.Load().reaches(hop) {
+		refuse(d, packet.HostUnreachable)
+		return
+	}
 	addr := [4]byte(hop[12:])
 	u.mu.Lock()
 	e, state := u.neighbours.Resolve(f.Time, addr)
 	u.mu.Unlock()
-	at := packet.Place{Network: u.conf.Network, Port: packet.PortID(u.port.Load())}
-	ask := func() {
-		if d.Originate == packet.OriginNone {
-			d.Originate, d.To = packet.OriginARPRequest, at
-		}
-	}
 	switch state {
-	case arp.Reachable, arp.Permanent, arp.Stale:
-		d.SrcMAC, d.DstMAC, d.Egress = u.conf.MAC, e.MAC, at
-		if state == arp.Stale {
-			ask()
-		}
 	case arp.Failed:
-		if d.Verdict != packet.Flood {
-			d.Refuse(packet.HostUnreachable)
-		}
-	default:
+		refuse(d, packet.HostUnreachable)
+		return
+	case arp.Unknown, arp.Incomplete:
 		if d.Verdict != packet.Flood {
 			d.Verdict, d.Reason, d.HoldKey = packet.Hold, packet.NextHop, packet.ARPKey(u.conf.Network, addr)
 		}
-		if state == arp.Unknown {
-			ask()
-		}
+	default:
+		d.SrcMAC, d.DstMAC, d.Egress = u.conf.MAC, e.MAC, packet.Place{Network: u.conf.Network, Port: e.Port}
+	}
+	if (state == arp.Unknown || state == arp.Stale) && d.Originate == packet.OriginNone {
+		d.Originate, d.To = packet.OriginARPRequest, packet.Place{Network: u.conf.Network}
 	}
 }
 
-// Ask applies an OriginARPRequest of Resolve.
+// reaches reports whether hop is a station of the segment other than us.
+func (k *facts) reaches(hop packet.Addr) bool {
+	if k.addr == (packet.Addr{}) || !hop.Is4() || slices.Contains(k.owned, hop) {
+		return false
+	}
+	if hop == k.nextHop {
+		return true // in whatever subnet: some providers lend a single address
+	}
+	a := hop.Netip()
+	if !k.subnet.Contains(a) {
+		return false
+	}
+	// First and last address of a subnet are no station's (RFC 1122 3.3.6, RFC
+	// 3021): a directed broadcast is not passed on (RFC 2644).
+	host := uint32(1)<<(32-k.subnet.Bits()) - 1
+	bits := be32(hop) & host
+	return k.subnet.Bits() >= 31 || bits != 0 && bits != host
+}
+
+func be32(a packet.Addr) uint32 {
+	return uint32(a[12])<<24 | uint32(a[13])<<16 | uint32(a[14])<<8 | uint32(a[15])
+}
+
+// Ask applies an OriginARPRequest of Resolve, for d.NextHop.
 func (u *Raw) Ask(f *packet.Frame, d *packet.Decision, out packet.Out) {
 	addr := [4]byte(d.NextHop[12:])
 	u.mu.Lock()
@@ -200,34 +204,21 @@ func (u *Raw) Ask(f *packet.Frame, d *packet.Decision, out packet.Out) {
 	}
 }
 
+// ask sends an ARP request.
 func (u *Raw) ask(addr [4]byte, out packet.Out) {
-	me := u.Addr()
-	n := arp.Request(out.Room(), u.conf.MAC, [4]byte(me[12:]), addr)
-	out.Originate(packet.Place{Network: u.conf.Network, Port: packet.PortID(u.port.Load())}, n)
+	self := u.Addr()
+	u.originate(arp.Request(out.Room(), u.conf.MAC, [4]byte(self[12:]), addr), out)
 }
 
-// Tick asks again for neighbours that did not answer.
-func (u *Raw) Tick(now int64, out packet.Out) {
-	var ask, failed [][4]byte
-	u.mu.Lock()
-	next := u.neighbours.Tick(now,
-		func(a [4]byte) { ask = append(ask, a) },
-		func(a [4]byte) { failed = append(failed, a) })
-	u.mu.Unlock()
-	for _, a := range ask {
-		u.ask(a, out)
-	}
-	for _, a := range failed {
-		out.Resume(packet.ARPKey(u.conf.Network, a))
-	}
-	if next != 0 {
-		out.Wake(u.conf.Network, next)
-	}
+// originate sends n bytes of out's room to the segment: all ports it has, which
+// is one.
+func (u *Raw) originate(n int, out packet.Out) {
+	out.Originate(packet.Place{Network: u.conf.Network}, n)
 }
 
-// FlushPort forgets the neighbours: the link has gone.
-func (u *Raw) FlushPort(p packet.PortID) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.neighbours.FlushPort(p)
+// refuse drops a frame; copies for others go on.
+func refuse(d *packet.Decision, r packet.Reason) {
+	if d.Verdict != packet.Flood {
+		d.Refuse(r)
+	}
 }

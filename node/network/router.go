@@ -9,6 +9,7 @@ import (
 	"fairlead/nat"
 	"fairlead/packet"
 	vswitch "fairlead/switch"
+	"fairlead/uplink"
 )
 
 // A Router is what the networks of one node share: the flows and rules of NAT,
@@ -52,6 +53,8 @@ type UplinkConfig struct {
 	Routes  []netip.Prefix
 	DHCP    bool // ask for Addr and the rest on the link
 
+	SharedMAC bool // MAC is the host's too
+
 	// Lost is called once, on a worker, when the link is gone for good.
 	Lost func(err error)
 }
@@ -59,6 +62,7 @@ type UplinkConfig struct {
 // An Uplink is a way out of networks: a segment of one port.
 type Uplink struct {
 	gateway.Uplink
+	raw  *uplink.Raw
 	conf UplinkConfig
 	sw   *vswitch.Switch
 }
@@ -66,6 +70,9 @@ type Uplink struct {
 // Config returns what the uplink was made from, Switch its segment.
 func (u *Uplink) Config() UplinkConfig    { return u.conf }
 func (u *Uplink) Switch() *vswitch.Switch { return u.sw }
+
+// State is what there is to show of it, at a time of the workers' clock.
+func (u *Uplink) State(now int64) uplink.State { return u.raw.State(now) }
 
 func (r *Router) findLocked(name string) *Uplink {
 	for _, u := range r.uplinks {

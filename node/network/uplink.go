@@ -4,14 +4,36 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	vswitch "fairlead/switch"
 	"fairlead/uplink"
 )
 
-// AddUplink makes a link a way out, which networks may then use. The queue is
-// the router's in every case: after an error it is closed.
+// readyWait is longer than an uplink probes for its addresses, and releaseWait
+// than a worker's turn takes.
+const (
+	readyWait   = time.Second
+	releaseWait = 100 * time.Millisecond
+)
+
+// AddUplink makes a link a way out, which networks may then use. It returns when
+// the uplink's addresses are known to be nobody else's, or are somebody's (see
+// Uplink.State); for a lease it does not wait. The queue is the router's in every
+// case: after an error it is closed.
 func (r *Router) AddUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, error) {
+	u, err := r.addUplink(conf, queue)
+	if err != nil || conf.DHCP {
+		return u, err
+	}
+	select {
+	case <-u.raw.Ready():
+	case <-time.After(readyWait):
+	}
+	return u, nil
+}
+
+func (r *Router) addUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.findLocked(conf.Name) != nil {
@@ -23,14 +45,15 @@ func (r *Router) AddUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 	raw, err := uplink.New(uplink.Config{
 		Network: id, Name: conf.Name, MAC: conf.MAC, MTU: conf.MTU,
 		Addr: conf.Addr, Gateway: conf.Gateway, Extra: conf.Extra, Routes: conf.Routes, DHCP: conf.DHCP,
+		SharedMAC: conf.SharedMAC,
 	}, r.rt.Inbound(id))
 	if err != nil {
 		_ = queue.Close()
-		return nil, fmt.Errorf("uplink %s: %w", conf.Name, err)
+		return nil, err
 	}
-	u := &Uplink{Uplink: raw, conf: conf, sw: vswitch.New(vswitch.Config{ID: id, Name: conf.Name, MTU: conf.MTU, Gateway: raw}, r.lanes)}
+	u := &Uplink{Uplink: raw, raw: raw, conf: conf, sw: vswitch.New(vswitch.Config{ID: id, Name: conf.Name, MTU: conf.MTU, Gateway: raw}, r.lanes)}
 	r.rt.PlugUplink(u)
-	port, err := u.sw.AddPort(vswitch.PortConfig{
+	_, err = u.sw.AddPort(vswitch.PortConfig{
 		Name: conf.Name, Queue: queue, FloodLimit: -1,
 		Lost: func(_ *vswitch.Port, err error) {
 			if conf.Lost != nil {
@@ -44,7 +67,6 @@ func (r *Router) AddUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 		u.sw.Close()
 		return nil, fmt.Errorf("uplink %s: %w", conf.Name, err)
 	}
-	raw.SetPort(port.ID())
 	if q, ok := queue.(interface{ SetCarrier(bool) error }); ok {
 		_ = q.SetCarrier(true) // a link that has no say in its carrier is up by itself
 	}
@@ -67,6 +89,12 @@ func (r *Router) RemoveUplink(name string) error {
 		n.dropUplinkLocked(u)
 	}
 	r.mu.Unlock()
+	released := u.raw.Stop()
+	u.sw.Wake()
+	select {
+	case <-released:
+	case <-time.After(releaseWait):
+	}
 	r.rt.UnplugUplink(u.Network())
 	u.sw.Close()
 	r.retire(u.sw)

@@ -173,10 +173,13 @@ func (t *Table) planDestination(p *Plan, uplink packet.NetworkID, from packet.Ad
 		return packet.Refused
 	}
 	n := pool.owner[k.DstPort]
-	if !t.talksTo(n, from) {
+	m := t.maps.at(n)
+	// A hairpin within one network is let through: those two can talk anyway,
+	// and of two that open a way to each other at our address the first packet
+	// could never be let through otherwise (RFC 4787 REQ-9).
+	if m.network != p.question.scope && !t.talksTo(n, from) {
 		return packet.Filtered
 	}
-	m := t.maps.at(n)
 	p.Kind, p.Out = packet.NATMasquerade, m.network
 	p.Rule = t.rules.masquerade[[2]packet.NetworkID{m.network, m.uplink}]
 	p.After.Dst, p.After.DstPort = m.inside, m.insidePort

@@ -384,6 +384,28 @@ func TestHairpinHasOutsideSource(t *testing.T) {
 	}
 }
 
+// TestHairpinBetweenMappings is the same for two players behind one address,
+// who were told each other's by a server: both send, and both hear the other
+// one, although each port is open to those only its owner talks to.
+func TestHairpinBetweenMappings(t *testing.T) {
+	for _, proto := range []packet.Proto{packet.ProtoUDP, packet.ProtoTCP} {
+		c := newCaller(t, Config{})
+		one := c.from(alice, of(proto, udp(aliceAddr, 5000, world, 7000)), packet.TCPSyn).SrcPort
+		other := c.from(bob, of(proto, udp(bobAddr, 6000, world, 7000)), packet.TCPSyn).SrcPort
+		there := of(proto, udp(aliceAddr, 5000, ours, other))
+		back := of(proto, udp(bobAddr, 6000, ours, one))
+		if got, reason := c.tryFrom(net2, 77, of(proto, udp(addr("10.9.0.5"), 7, ours, other)), packet.TCPSyn); reason != packet.Filtered {
+			t.Errorf("%v: from another network: %v, %v", proto, got, reason)
+		}
+		if got, reason := c.tryFrom(net1, alice, there, packet.TCPSyn); reason != packet.OK || got != of(proto, udp(ours, one, bobAddr, 6000)) {
+			t.Errorf("%v: %v, %v", proto, got, reason)
+		}
+		if got, reason := c.tryFrom(net1, bob, back, packet.TCPSyn); reason != packet.OK || got != of(proto, udp(ours, other, aliceAddr, 5000)) {
+			t.Errorf("%v: %v, %v", proto, got, reason)
+		}
+	}
+}
+
 // TestExhaustionIsRefusal is RFC 4787 REQ-11: when there is no port left for a
 // container it is told so, and nothing changes for the endpoints that have one.
 func TestExhaustionIsRefusal(t *testing.T) {

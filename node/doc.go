@@ -38,6 +38,7 @@
 //	publish.go     a container's published ports: reserve, open, close
 //	ports.go       requests for them, and how they are shown
 //	listeners.go   who listens inside
+//	setup.go       what up sets up: the network, the table of flows
 //	uplinks.go     the ways out, as they come and go
 //	files.go       a container's files below the node directory
 //	server.go      the control socket, its routes and peer check

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fairlead/node/api"
-	"fairlead/node/network"
 	"fairlead/packet"
 )
 
@@ -33,47 +32,6 @@ func (n *Node) getVersion(http.ResponseWriter, *http.Request) (any, error) {
 
 func (n *Node) getOpenAPI(http.ResponseWriter, *http.Request) (any, error) {
 	return api.OpenAPI(n.conf.Version), nil
-}
-
-// postUp has the node stay. The default network can be set up anew only while
-// it is empty: a container's address is not changed under its feet.
-func (n *Node) postUp(w http.ResponseWriter, r *http.Request) (any, error) {
-	var up api.UpRequest
-	if err := body(w, r, &up); err != nil {
-		return nil, err
-	}
-	old, err := n.stay(up)
-	if err != nil {
-		return nil, err
-	}
-	if old != nil {
-		n.tracing.follow()
-		old.Close() // waits for links of containers that have just gone
-	}
-	return done, nil
-}
-
-// stay does what up asks for and returns the network it has replaced, if any.
-func (n *Node) stay(up api.UpRequest) (old *network.Network, err error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if up.BIP != "" || len(up.Options) > 0 {
-		if len(n.containers) > 0 {
-			return nil, fail(http.StatusConflict, "network %s has %s, so it stays as it is; stop them first: `fairlead down --all`",
-				defaultName, plural(len(n.containers), "container"))
-		}
-		if up := len(n.waysLocked()); up > 0 {
-			return nil, fail(http.StatusConflict, "network %s has %s, so it stays as it is; remove them first: `fairlead network set %[1]s --uplink none`",
-				defaultName, plural(up, "uplink"))
-		}
-		fresh, err := n.newDefault(up)
-		if err != nil {
-			return nil, statusError{http.StatusBadRequest, err}
-		}
-		old, n.net = n.net, fresh
-	}
-	n.stays = true
-	return old, nil
 }
 
 func (n *Node) postDown(w http.ResponseWriter, r *http.Request) (any, error) {

@@ -15,10 +15,8 @@ import (
 	"time"
 
 	"fairlead/loop"
-	"fairlead/nat"
 	"fairlead/node/api"
 	"fairlead/node/network"
-	"fairlead/packet"
 	vswitch "fairlead/switch"
 )
 
@@ -43,11 +41,12 @@ type Node struct {
 	started time.Time
 	loop    *loop.Loop
 	lanes   *vswitch.Lanes
-	router  *network.Router
 	tracing tracing
 
 	mu         sync.Mutex // guards what follows
 	stays      bool
+	setup      setup
+	router     *network.Router  // changes with linking held, too
 	net        *network.Network // the default network
 	containers map[string]*container
 	ids        idSpace
@@ -57,7 +56,7 @@ type Node struct {
 	lastUse    time.Time
 	leaving    *os.File // start.lock, once the node is on its way out
 
-	linking sync.Mutex // held while an uplink comes or goes, before mu
+	linking sync.Mutex // held before mu, while an uplink or the router comes or goes
 
 	home     *home
 	down     chan struct{} // closed when the node is to end
@@ -65,8 +64,8 @@ type Node struct {
 }
 
 // Serve runs a node until ctx ends, a signal comes, it is told to go down, or
-// its last container and uplink have left and it need not stay. It returns when nothing of
-// it is left.
+// its last container and uplink have left and it need not stay. It returns when
+// nothing of it is left.
 func Serve(ctx context.Context, conf Config) error {
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
@@ -208,36 +207,17 @@ func newNode(conf Config, home *home) (*Node, error) {
 		ports:      newPortBook(),
 		down:       make(chan struct{}),
 	}
-	n.router = network.NewRouter(n.lanes, nat.Config{})
-	if n.net, err = n.newDefault(conf.Up); err != nil {
+	want, err := readSetup(conf.Up)
+	if err == nil {
+		_, err = n.setUpLocked(want)
+	}
+	if err != nil {
 		_ = l.Close()
 		return nil, err
 	}
 	n.tracing.node = n
 	return n, nil
 }
-
-// newDefault makes the default network as `up` asks for it.
-func (n *Node) newDefault(up api.UpRequest) (*network.Network, error) {
-	options, err := network.ParseOptions(up.Options)
-	if err != nil {
-		return nil, err
-	}
-	conf := network.Config{ID: defaultID, Name: defaultName, Options: options}
-	if up.BIP != "" {
-		if conf.Gateway, err = parsePrefix(up.BIP); err != nil {
-			return nil, err
-		}
-	}
-	return network.New(conf, n.router)
-}
-
-// defaultName and defaultID are those of the network containers join when they
-// ask for none.
-const (
-	defaultName                  = "default"
-	defaultID   packet.NetworkID = 1
-)
 
 // close ends what newNode began, takes the node's files away and gives its
 // locks up: start.lock last, so that whoever waits for it finds nothing of us.

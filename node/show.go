@@ -21,6 +21,13 @@ func (n *Node) network() *network.Network {
 	return n.net
 }
 
+// theRouter returns the router.
+func (n *Node) theRouter() *network.Router {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.router
+}
+
 func (n *Node) getSwitches(http.ResponseWriter, *http.Request) (any, error) {
 	net := n.network()
 	conf, sw := net.Config(), net.Switch()
@@ -212,7 +219,7 @@ func (n *Node) violations() []string {
 			}
 		}
 	})
-	if err := n.router.CheckCopies(); err != nil {
+	if err := n.theRouter().CheckCopies(); err != nil {
 		list = append(list, err.Error())
 	}
 	return list

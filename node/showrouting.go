@@ -37,7 +37,7 @@ type natPair struct{ network, uplink packet.NetworkID }
 func (n *Node) routing(withFlows bool) *routing {
 	net := n.network()
 	r := &routing{net: net, uplinks: net.Uplinks(), at: n.residents(), mappings: map[natPair]int{}}
-	n.router.Flows(func(t *nat.Table) {
+	n.theRouter().Flows(func(t *nat.Table) {
 		t.Rules(func(x nat.Rule) bool { r.rules = append(r.rules, x); return true })
 		t.Mappings(func(m nat.MappingInfo) bool { r.mappings[natPair{m.Network, m.Uplink}]++; return true })
 		if withFlows {

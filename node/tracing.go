@@ -186,7 +186,7 @@ type segments struct {
 	uplinks []*network.Uplink
 }
 
-func (n *Node) segments() *segments { return &segments{n.network(), n.router.Uplinks()} }
+func (n *Node) segments() *segments { return &segments{n.network(), n.theRouter().Uplinks()} }
 
 // each calls fn with each segment and its name.
 func (s *segments) each(fn func(name string, sw *vswitch.Switch)) {

@@ -182,8 +182,8 @@ func (n *Node) uplinkLost(u *uplink, err error) {
 		n.mu.Unlock()
 		return
 	}
-	if u.lost = err; err == nil {
-		u.lost = errors.New("its device is gone")
+	if u.lost = err; errors.Is(err, packet.EgressGone) {
+		u.lost = errors.New("its interface was removed") // the usual reason, in words
 	}
 	u.since = time.Now()
 	n.dropAddressesLocked(u)

@@ -34,6 +34,9 @@ Options of the default network, each as --opt KEY=VALUE:
   guard=off         let containers use any source address but the gateway's
   flood-limit=N     copies a second that are made of the frames one port floods;
                     0 is no limit
+  flows=262144      connections the node keeps track of
+  flows-per-container=32768
+                    those of one container
 
 --uplink leads the default network outside; what it takes says
 ` + "`fairlead network set --help`.",

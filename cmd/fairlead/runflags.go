@@ -188,13 +188,17 @@ func (o *runOptions) directory() (string, error) {
 	return os.Getwd()
 }
 
-// networkOptions are those of `up`, which people try on a container too.
-var networkOptions = []string{"mtu", "hub", "ageing", "guard", "flood-limit"}
+// networkOptions and nodeOptions are those of `up`, which people try on a
+// container too.
+var (
+	networkOptions = []string{"mtu", "hub", "ageing", "guard", "flood-limit"}
+	nodeOptions    = []string{"flows", "flows-per-container"}
+)
 
 // linkOptions reads --opt of a container; which there are is the node's to say.
 func linkOptions(args []string) (map[string]string, error) {
 	options, err := pairs("--opt", args)
-	for _, key := range networkOptions {
+	for _, key := range slices.Concat(networkOptions, nodeOptions) {
 		if value, given := options[key]; given && err == nil {
 			err = fmt.Errorf("--opt %s is not a container's: `fairlead up --opt %[1]s=%s` sets up the network", key, value)
 		}

@@ -1,0 +1,133 @@
+package node
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"strconv"
+
+	"fairlead/nat"
+	"fairlead/node/api"
+	"fairlead/node/network"
+	"fairlead/packet"
+)
+
+// defaultName and defaultID are those of the network containers join when they
+// ask for none.
+const (
+	defaultName                  = "default"
+	defaultID   packet.NetworkID = 1
+)
+
+// A setup is what `up` may choose while nobody uses it.
+type setup struct {
+	net network.Config
+	nat nat.Config
+}
+
+// Bounds of `--opt flows`: less is no use to anybody, and nat holds no more.
+const (
+	leastFlows = 64
+	mostFlows  = 1 << 22
+)
+
+// readSetup reads what `up` asks for. What it does not name is as it is without
+// `up`.
+func readSetup(up api.UpRequest) (s setup, err error) {
+	options := maps.Clone(up.Options)
+	for key, n := range map[string]*int{"flows": &s.nat.Flows, "flows-per-container": &s.nat.PerContainer} {
+		value, given := options[key]
+		if !given {
+			continue
+		}
+		delete(options, key)
+		if *n, err = strconv.Atoi(value); err != nil || *n < leastFlows || *n > mostFlows {
+			return s, fmt.Errorf("option %s: %q is not a number from %d to %d", key, value, leastFlows, mostFlows)
+		}
+	}
+	s.net = network.Config{ID: defaultID, Name: defaultName, Gateway: network.DefaultSubnet}
+	if s.net.Options, err = network.ParseOptions(options); err != nil {
+		return s, err
+	}
+	if up.BIP != "" {
+		s.net.Gateway, err = parsePrefix(up.BIP)
+	}
+	return s, err
+}
+
+// setUpLocked makes the network, and the router if need be, and returns what
+// closes those it has replaced.
+func (n *Node) setUpLocked(s setup) (closeOld func(), err error) {
+	router := n.router
+	if router == nil || s.nat != n.setup.nat {
+		router = network.NewRouter(n.lanes, s.nat)
+	}
+	net, err := network.New(s.net, router)
+	if err != nil {
+		return nil, err
+	}
+	oldNet, oldRouter := n.net, n.router
+	n.setup, n.net, n.router = s, net, router
+	return func() {
+		oldNet.Close() // waits for links of containers that have just gone
+		if oldRouter != router {
+			oldRouter.Close()
+		}
+	}, nil
+}
+
+// postUp has the node stay, and sets it up.
+func (n *Node) postUp(w http.ResponseWriter, r *http.Request) (any, error) {
+	var up api.UpRequest
+	if err := body(w, r, &up); err != nil {
+		return nil, err
+	}
+	closeOld, err := n.stay(up)
+	if err != nil {
+		return nil, err
+	}
+	if closeOld != nil {
+		n.tracing.follow()
+		closeOld()
+	}
+	return done, nil
+}
+
+// stay does what up asks for, and returns what closes what it has replaced, if
+// anything. A network that is used stays as it is: a container's address is not
+// changed under its feet.
+func (n *Node) stay(up api.UpRequest) (closeOld func(), err error) {
+	n.linking.Lock()
+	defer n.linking.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if up.BIP != "" || len(up.Options) > 0 {
+		s, err := readSetup(up)
+		if err != nil {
+			return nil, statusError{http.StatusBadRequest, err}
+		}
+		if s != n.setup {
+			if closeOld, err = n.changeLocked(s); err != nil {
+				return nil, err
+			}
+		}
+	}
+	n.stays = true
+	return closeOld, nil
+}
+
+// changeLocked sets an unused node up anew.
+func (n *Node) changeLocked(s setup) (closeOld func(), err error) {
+	if len(n.containers) > 0 {
+		return nil, fail(http.StatusConflict, "network %s has %s, so it stays as it is; stop them first: `fairlead down --all`",
+			defaultName, plural(len(n.containers), "container"))
+	}
+	if up := len(n.waysLocked()); up > 0 {
+		return nil, fail(http.StatusConflict, "network %s has %s, so it stays as it is; remove them first: `fairlead network set %[1]s --uplink none`",
+			defaultName, plural(up, "uplink"))
+	}
+	if closeOld, err = n.setUpLocked(s); err != nil {
+		return nil, statusError{http.StatusBadRequest, err}
+	}
+	return closeOld, nil
+}

@@ -13,43 +13,27 @@ const expireEvery = int64(1e9)
 // waits for it longer than a turn may take.
 const expireAtOnce = 4096
 
-// key is the tuple by which a packet's flow is found. It returns false when d
-// is decided: the protocol has nothing to translate, or the packet is a later
-// fragment and has to wait for the first.
-func (r *Router) key(f *packet.Frame, d *packet.Decision) (packet.Tuple, bool) {
+// key is the tuple a packet's flow is found by. It is not complete, and key
+// returns false, when the packet is a later fragment and the first one was not
+// seen yet.
+func (r *Router) key(f *packet.Frame) (packet.Tuple, bool) {
 	k := f.Tuple()
-	switch f.Proto {
-	case packet.ProtoTCP, packet.ProtoUDP:
-	case packet.ProtoICMP:
-		if f.L4 != 0 && k.SrcPort == 0 && k.DstPort == 0 && !echo(f) {
-			r.refuse(f, d, packet.NotTranslatable, packet.OriginNone)
-			return k, false
-		}
-	default:
-		r.refuse(f, d, packet.NotTranslatable, packet.OriginProtoUnreachable)
-		return k, false
-	}
-	if !f.Flags.Has(packet.LaterFragment) {
+	if !f.Flags.Has(packet.LaterFragment) || !hasPorts(f.Proto) {
 		return k, true
 	}
 	r.mu.Lock()
-	src, dst, ok := r.fragments.Ports(f.Network, f, f.Time)
-	r.mu.Unlock()
-	if ok {
-		k.SrcPort, k.DstPort = src, dst
-		return k, true
-	}
-	switch {
-	case f.Resumed:
-		refuse(d, packet.FragmentOrphan)
-	case d.Verdict != packet.Flood:
-		d.Verdict, d.Reason, d.HoldKey = packet.Hold, packet.FirstFragment, r.fragments.Key(f.Network, f)
-	}
-	return k, false
+	defer r.mu.Unlock()
+	var ok bool
+	k.SrcPort, k.DstPort, ok = r.fragments.Ports(f.Network, f, f.Time)
+	return k, ok
 }
 
-// known fills in the translation of a packet whose flow there is.
-func (r *Router) known(f *packet.Frame, k packet.Tuple, d *packet.Decision) bool {
+// find fills in the translation of a packet whose flow there is, or of an ICMP
+// error about one.
+func (r *Router) find(f *packet.Frame, k packet.Tuple, d *packet.Decision) bool {
+	if isOtherICMP(f) {
+		return isError(f) && r.findQuoted(f, d)
+	}
 	flow, ok := r.flows.Find(f.Network, k, f.Time, tcpFlags(f))
 	if ok {
 		d.NAT = r.flows.Translation(flow)
@@ -57,9 +41,36 @@ func (r *Router) known(f *packet.Frame, k packet.Tuple, d *packet.Decision) bool
 	return ok
 }
 
-// begin plans the flow of a packet that begins one, or refuses it.
-func (r *Router) begin(f *packet.Frame, k packet.Tuple, d *packet.Decision) bool {
-	if !begins(f) {
+// findQuoted finds the flow an ICMP error is about (RFC 5508 REQ-3 to REQ-6).
+func (r *Router) findQuoted(f *packet.Frame, d *packet.Decision) bool {
+	about, ok := f.Quoted()
+	if !ok {
+		return false
+	}
+	flow, ok := r.flows.Find(f.Network, about.Reverse(), f.Time, 0)
+	if !ok {
+		return false
+	}
+	t := r.flows.Translation(flow)
+	t.Quoted, t.Before, t.After = true, t.Before.Reverse(), t.After.Reverse()
+	d.NAT = t
+	return true
+}
+
+// begin plans the flow of a packet that begins one, has a fragment wait for the
+// first one of its datagram, or refuses the packet.
+func (r *Router) begin(f *packet.Frame, k packet.Tuple, complete bool, d *packet.Decision) bool {
+	switch {
+	case !complete:
+		r.await(f, d)
+		return false
+	case isError(f):
+		refuse(d, packet.BadQuote) // no error is sent about an error
+		return false
+	case isOtherICMP(f):
+		refuse(d, packet.NotTranslatable)
+		return false
+	case !begins(f, k):
 		r.refuse(f, d, packet.NoFlow, answerTo(packet.NoFlow, f))
 		return false
 	}
@@ -79,12 +90,26 @@ func (r *Router) begin(f *packet.Frame, k packet.Tuple, d *packet.Decision) bool
 	return false
 }
 
+// await has a later fragment wait for the first one.
+func (r *Router) await(f *packet.Frame, d *packet.Decision) {
+	switch {
+	case f.Resumed:
+		refuse(d, packet.FragmentOrphan)
+	case d.Verdict != packet.Flood:
+		d.Verdict, d.Reason, d.HoldKey = packet.Hold, packet.FirstFragment, r.fragments.Key(f.Network, f)
+	}
+}
+
 // planLocked plans a flow by where its first packet came in.
 func (r *Router) planLocked(f *packet.Frame, k packet.Tuple) (nat.Plan, packet.Reason) {
-	if g := r.plugs.Load().gateway(f.Network); g != nil {
+	p := r.plugs.Load()
+	if g := p.gateway(f.Network); g != nil {
 		return g.planLocked(f.Container, k)
 	}
-	return r.flows.PlanIn(f.Network, k)
+	if p.uplink(f.Network) != nil {
+		return r.flows.PlanIn(f.Network, k)
+	}
+	return nat.Plan{}, packet.NoRoute // unplugged just now
 }
 
 // commit makes the flow that was planned for a packet. The plan is made again:
@@ -105,37 +130,14 @@ func (r *Router) commit(f *packet.Frame, d *packet.Decision, out packet.Out) pac
 	return reason
 }
 
-// echo reports whether an ICMP message is a request or an answer of echo.
-func echo(f *packet.Frame) bool {
-	t := packet.ICMP(f.Ether()[f.L4:]).Type()
-	return t == packet.ICMPEcho || t == packet.ICMPEchoReply
-}
-
 // firstFragment takes down the ports of a datagram whose first fragment is
-// about to be passed on, and has the others go on.
+// about to be passed on or answered, and has the others go on.
 func (r *Router) firstFragment(f *packet.Frame, out packet.Out) {
 	r.mu.Lock()
 	r.fragments.Learn(f.Network, f, f.Time)
 	key := r.fragments.Key(f.Network, f)
 	r.mu.Unlock()
 	out.Resume(key)
-}
-
-// translateError finds the flow an ICMP error is about (RFC 5508 REQ-3 to
-// REQ-6). It returns false when d is decided. An error about an error is never
-// sent, so whatever is wrong with it stays unsaid.
-func (r *Router) translateError(f *packet.Frame, d *packet.Decision) bool {
-	about, ok := f.Quoted()
-	if ok {
-		if flow, known := r.flows.Find(f.Network, about.Reverse(), f.Time, 0); known {
-			t := r.flows.Translation(flow)
-			t.Quoted, t.Before, t.After = true, t.Before.Reverse(), t.After.Reverse()
-			d.NAT = t
-			return true
-		}
-	}
-	refuse(d, packet.BadQuote)
-	return false
 }
 
 // unsolicited takes down a SYN from outside that met a port in use by somebody
@@ -167,19 +169,20 @@ func (r *Router) tick(now int64, out packet.Out) (next int64) {
 		n := icmpError(f, out.Room(), r.self(f), packet.ICMPUnreachable, packet.ICMPPortUnreachable, 0)
 		out.Originate(packet.Place{Network: f.Network, Port: f.Port}, n)
 	})
-	if r.flows.Expire(now, expireAtOnce) {
+	more := r.flows.Expire(now, expireAtOnce)
+	r.recycleLocked()
+	if more {
 		return now + 1 // the rest in the next turn
 	}
-	r.recycle()
 	if _, waiting := r.syns.Next(); waiting || r.flows.Stats().Flows > 0 {
 		return now + expireEvery
 	}
 	return 0
 }
 
-// recycle has the memory of ended flows used again once no worker can be
+// recycleLocked has the memory of ended flows used again once no worker can be
 // looking at it.
-func (r *Router) recycle() {
+func (r *Router) recycleLocked() {
 	n := r.flows.Retired()
 	if n == 0 || r.recycling {
 		return

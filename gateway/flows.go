@@ -164,34 +164,28 @@ func (r *Router) wake(at int64, out packet.Out) {
 // returns when it is to be called again; 0 is when something happens first.
 func (r *Router) tick(now int64, out packet.Out) (next int64) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.syns.Due(now, func(f *packet.Frame) {
 		n := icmpError(f, out.Room(), r.self(f), packet.ICMPUnreachable, packet.ICMPPortUnreachable, 0)
 		out.Originate(packet.Place{Network: f.Network, Port: f.Port}, n)
 	})
-	more := r.flows.Expire(now, expireAtOnce)
-	r.recycleLocked()
-	if more {
-		return now + 1 // the rest in the next turn
+	if r.flows.Expire(now, expireAtOnce) {
+		next = now + 1 // the rest in the next turn
+	} else if _, waiting := r.syns.Next(); waiting || r.flows.Stats().Flows > 0 {
+		next = now + expireEvery
 	}
-	if _, waiting := r.syns.Next(); waiting || r.flows.Stats().Flows > 0 {
-		return now + expireEvery
+	ended := 0
+	if !r.recycling {
+		ended = r.flows.Retired()
+		r.recycling = ended > 0
 	}
-	return 0
-}
-
-// recycleLocked has the memory of ended flows used again once no worker can be
-// looking at it.
-func (r *Router) recycleLocked() {
-	n := r.flows.Retired()
-	if n == 0 || r.recycling {
-		return
+	r.mu.Unlock()
+	if ended > 0 { // their memory is used again once no worker can be looking at it
+		r.grace(func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.recycling = false
+			r.flows.Recycle(ended)
+		})
 	}
-	r.recycling = true
-	r.grace(func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.recycling = false
-		r.flows.Recycle(n)
-	})
+	return next
 }

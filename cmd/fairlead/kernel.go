@@ -192,12 +192,17 @@ func routesAsIP(out io.Writer, routes []api.IPRoute) error {
 		if line == "0.0.0.0/0" {
 			line = "default"
 		}
-		if r.Via != "" {
+		switch {
+		case r.State == "no-address":
+			continue // the kernel has no route before the address
+		case r.Via != "":
 			line += fmt.Sprintf(" via %s dev %s ", r.Via, r.Dev)
-		} else {
+		case r.Source == "":
+			line += fmt.Sprintf(" dev %s scope link ", r.Dev)
+		default:
 			line += fmt.Sprintf(" dev %s proto kernel scope link src %s ", r.Dev, r.Source)
 		}
-		if r.State != "up" {
+		if r.State == "down" {
 			line += "linkdown "
 		}
 		if !printed[line] {

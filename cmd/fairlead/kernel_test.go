@@ -160,11 +160,12 @@ default via 192.0.2.1 dev eth0
 172.17.0.0/16 dev docker0 proto kernel scope link src 172.17.0.1 
 192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.10 
 198.51.100.0/24 via 192.0.2.1 dev eth0 
-203.0.113.0/24 dev eth1 proto kernel scope link src 203.0.113.5 linkdown 
+203.0.113.0/24 dev eth1 scope link linkdown 
 `, func(w io.Writer) error {
 		return routesAsIP(w, []api.IPRoute{
 			{Destination: "192.0.2.0/24", Dev: "eth0", Source: "192.0.2.10", Scope: "link", State: "up"},
-			{Destination: "203.0.113.0/24", Dev: "eth1", Source: "203.0.113.5", Scope: "link", State: "down"},
+			{Destination: "203.0.113.0/24", Dev: "eth1", Scope: "link", State: "down"},
+			{Destination: "0.0.0.0/0", Dev: "eth2", Scope: "link", State: "no-address"},
 			{Destination: "198.51.100.0/24", Via: "192.0.2.1", Dev: "eth0", Scope: "global", State: "up"},
 			{Destination: "172.17.0.0/16", Dev: "docker0", Source: "172.17.0.1", Scope: "link", State: "up"},
 			{Destination: "0.0.0.0/0", Via: "192.0.2.1", Dev: "eth0", Scope: "global", State: "up"},

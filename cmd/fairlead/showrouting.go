@@ -77,19 +77,33 @@ func flowBecomes(f *api.Flow) (words string) {
 }
 
 // rulesTable is `iptables -L -v -n`: what may pass, in the order of the packet's
-// path.
+// path. Most of what can be refused never is, so it is left out until it was.
 func rulesTable(out io.Writer, rules []api.FilterRule) error {
 	t := newTable(out, "network", "chain", "target", "proto", "in", "out", "source", "destination", "packets", "bytes", "reason", "if")
+	idle := 0
 	for _, r := range rules {
+		if r.Target != "accept" && r.Packets == 0 && r.Match != everythingElse {
+			idle++
+			continue
+		}
 		octets := "-"
 		if r.Bytes != nil {
 			octets = number(*r.Bytes)
 		}
 		t.row(r.Network, r.Chain, r.Target, r.Proto, anything(r.In), anything(r.Out), r.Source, withPort(r.Destination, r.Port),
-			number(r.Packets), octets, dash(r.Reason), r.Match)
+			number(r.Packets), octets, dash(r.Reason), dash(r.Match))
 	}
-	return t.end()
+	if err := t.end(); err != nil {
+		return err
+	}
+	if idle > 0 {
+		fmt.Fprintf(out, "\nNot listed: %d that drop or reject and have not done so yet; --json and --as kernel have them\n", idle)
+	}
+	return nil
 }
+
+// everythingElse is the Match of a chain's last rule.
+const everythingElse = "everything else"
 
 // routesTable is `ip route` for every network. Of routes that fit the most
 // specific one is taken.

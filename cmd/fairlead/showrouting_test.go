@@ -55,12 +55,17 @@ func TestRulesTable(t *testing.T) {
 	golden(t, `
 		|network  chain    target  proto  in   out  source     destination    packets  bytes  reason       if
 		|default  guard    drop    all    web  *    0.0.0.0/0  0.0.0.0/0      2        -      spoofed-mac  source MAC is not 02:42:ac:11:00:02
-		|default  inbound  accept  tcp    *    web  0.0.0.0/0  172.17.0.2:80  9        1234   -`,
+		|default  inbound  accept  tcp    *    web  0.0.0.0/0  172.17.0.2:80  9        1234   -            -
+		|default  inbound  reject  all    up0  *    0.0.0.0/0  0.0.0.0/0      0        -      refused      everything else
+		|
+		|Not listed: 1 that drop or reject and have not done so yet; --json and --as kernel have them`,
 		func(w io.Writer) error {
 			return rulesTable(w, []api.FilterRule{
 				{Network: "default", Chain: "guard", Target: "drop", Proto: "all", In: "web", Source: "0.0.0.0/0", Destination: "0.0.0.0/0", Packets: 2,
 					Reason: "spoofed-mac", Match: "source MAC is not 02:42:ac:11:00:02"},
 				{Network: "default", Chain: "inbound", Target: "accept", Proto: "tcp", Out: "web", Source: "0.0.0.0/0", Destination: "172.17.0.2", Port: 80, Packets: 9, Bytes: &octets},
+				{Network: "default", Chain: "inbound", Target: "drop", Proto: "all", In: "up0", Source: "0.0.0.0/0", Destination: "0.0.0.0/0", Reason: "martian"},
+				{Network: "default", Chain: "inbound", Target: "reject", Proto: "all", In: "up0", Source: "0.0.0.0/0", Destination: "0.0.0.0/0", Reason: "refused", Match: "everything else"},
 			})
 		})
 }

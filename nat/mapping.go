@@ -68,15 +68,13 @@ func (t *Table) hashEndpoint(e *endpoint) uint64 {
 
 // findMapping returns the primary mapping of an endpoint, 0 if it has none.
 func (t *Table) findMapping(e *endpoint) uint32 {
-	for c := t.maps.index.candidates(t.hashEndpoint(e)); ; {
-		n, ok := c.next()
-		if !ok {
-			return 0
-		}
-		if t.maps.at(n).endpoint() == *e {
+	h := t.hashEndpoint(e)
+	for m := t.maps.index.match(h); m != 0; m &= m - 1 {
+		if n := t.maps.index.number(h, m); n != 0 && t.maps.at(n).endpoint() == *e {
 			return n
 		}
 	}
+	return 0
 }
 
 // makeMapping gives an endpoint an outside port that is free. 0 means that the

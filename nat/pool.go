@@ -1,18 +1,21 @@
 package nat
 
 import (
+	"math/bits"
+
 	"fairlead/packet"
 )
 
 // A pool is the ports of one outside address and protocol: who has which.
 type pool struct {
-	owner    [1 << 16]uint32 // the mapping's number; 0 is free, published is a rule's
-	reserved int             // ports of rules
-	used     int             // ports of mappings
-	borrowed int             // those of them beyond the guaranteed shares
-	held     []uint16        // by the dense index of a container
-	share    int             // guaranteed to each container
-	common   int             // for whoever comes first, less what is reserved
+	owner    [1 << 16]uint32      // the mapping's number; 0 is free, published is a rule's
+	taken    [1 << 16 / 64]uint64 // a bit for each port that is not free
+	reserved int                  // ports of rules
+	used     int                  // ports of mappings
+	borrowed int                  // those of them beyond the guaranteed shares
+	held     []uint16             // by the dense index of a container
+	share    int                  // guaranteed to each container
+	common   int                  // for whoever comes first, less what is reserved
 	first    int
 }
 
@@ -73,7 +76,16 @@ func (p *pool) take(c packet.ContainerID, port uint16, mapping uint32) {
 	}
 	p.held[i]++
 	p.used++
-	p.owner[port] = mapping
+	p.setOwner(port, mapping)
+}
+
+func (p *pool) setOwner(port uint16, owner uint32) {
+	p.owner[port] = owner
+	if owner == 0 {
+		p.taken[port/64] &^= 1 << (port % 64)
+	} else {
+		p.taken[port/64] |= 1 << (port % 64)
+	}
 }
 
 func (p *pool) release(c packet.ContainerID, port uint16, owner uint32) {
@@ -83,7 +95,7 @@ func (p *pool) release(c packet.ContainerID, port uint16, owner uint32) {
 		p.borrowed--
 	}
 	p.used--
-	p.owner[port] = 0
+	p.setOwner(port, 0)
 	if owner == published {
 		p.reserve(port)
 	}
@@ -93,7 +105,7 @@ func (p *pool) release(c packet.ContainerID, port uint16, owner uint32) {
 // keeps it; it is reserved when that ends.
 func (p *pool) reserve(port uint16) {
 	if p.owner[port] == 0 {
-		p.owner[port] = published
+		p.setOwner(port, published)
 		if int(port) >= p.first {
 			p.reserved++
 		}
@@ -102,7 +114,7 @@ func (p *pool) reserve(port uint16) {
 
 func (p *pool) unreserve(port uint16) {
 	if p.owner[port] == published {
-		p.owner[port] = 0
+		p.setOwner(port, 0)
 		if int(port) >= p.first {
 			p.reserved--
 		}
@@ -115,27 +127,47 @@ func (p *pool) unreserve(port uint16) {
 // usable says whether flows could be told apart with that port.
 func (t *Table) choosePort(e *endpoint, usable func(port uint16) bool) (uint16, bool) {
 	p := t.maps.pools[poolKey{e.uplink, e.outside, e.proto}]
-	if p != nil && !p.admits(e.container) {
+	if p == nil {
+		p = t.newPool(poolKey{e.uplink, e.outside, e.proto}) // Commit makes the one that stays
+	}
+	if !p.admits(e.container) {
 		return 0, false
 	}
-	first := firstPort(e.proto)
-	free := func(port uint16) bool {
-		if p == nil {
-			return !t.rules.reserves(e.outside, e.proto, port) && usable(port)
-		}
-		return p.owner[port] == 0 && usable(port)
-	}
-	if int(e.port) >= first && free(e.port) {
+	if int(e.port) >= p.first && p.owner[e.port] == 0 && usable(e.port) {
 		return e.port, true
 	}
-	const pairs = (1<<16 - 1024) / 2
-	start := int(mix(t.hashEndpoint(e)^t.maps.made, t.seed[3]) % pairs)
+	start := int(mix(t.hashEndpoint(e)^t.maps.made, t.seed[3]) % (1<<16 - 1024))
 	for _, parity := range [2]uint16{e.port & 1, ^e.port & 1} {
-		for i := range pairs {
-			if port := uint16(1024+(start+i)%pairs*2) | parity; free(port) {
+		for port := range p.free(1024+start, parity) {
+			if usable(port) {
 				return port, true
 			}
 		}
 	}
 	return 0, false
+}
+
+// free yields the free ports of a parity from 1024 on, beginning with those that
+// follow on start.
+func (p *pool) free(start int, parity uint16) func(yield func(uint16) bool) {
+	even := uint64(0x5555555555555555) << parity
+	const first, words = 1024 / 64, 1<<16/64 - 1024/64
+	return func(yield func(uint16) bool) {
+		before := uint64(1)<<(start%64) - 1 // the ports of the first word that come last
+		for i := range words + 1 {
+			word := first + (start/64-first+i)%words
+			bits64 := ^p.taken[word] & even
+			switch i {
+			case 0:
+				bits64 &^= before
+			case words:
+				bits64 &= before
+			}
+			for ; bits64 != 0; bits64 &= bits64 - 1 {
+				if !yield(uint16(word*64 + bits.TrailingZeros64(bits64))) {
+					return
+				}
+			}
+		}
+	}
 }

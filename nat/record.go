@@ -28,16 +28,25 @@ type record6 struct {
 // A key is the tuple of one direction's packets, and the segment they come on.
 // The protocol is in the body.
 type key4 struct {
-	scope            packet.NetworkID
-	src, dst         uint32
-	srcPort, dstPort uint16
+	addrs uint64 // source, destination
+	rest  rest
 }
 
 type key6 struct {
-	scope            packet.NetworkID
-	src, dst         packet.Addr
-	srcPort, dstPort uint16
+	src, dst packet.Addr
+	rest     rest
 }
+
+// A rest is scope, source port and destination port in one word.
+type rest uint64
+
+func makeRest(scope packet.NetworkID, k *packet.Tuple) rest {
+	return rest(scope)<<32 | rest(k.SrcPort)<<16 | rest(k.DstPort)
+}
+
+func (r rest) scope() packet.NetworkID { return packet.NetworkID(r >> 32) }
+func (r rest) srcPort() uint16         { return uint16(r >> 16) }
+func (r rest) dstPort() uint16         { return uint16(r) }
 
 // A body is what a record has besides its keys. Halves are indexed by direction:
 // 0 is that of the first packet.
@@ -132,48 +141,41 @@ func (t *Table) body(ref uint32) *body {
 
 // key returns one of a record's keys in the form the world uses.
 func (t *Table) key(ref uint32, dir int) (packet.NetworkID, packet.Tuple) {
+	var k packet.Tuple
+	var r rest
 	if isV6(ref) {
-		r := t.v6.at(ref >> 1)
-		k := &r.key[dir]
-		return k.scope, packet.Tuple{Src: k.src, Dst: k.dst, SrcPort: k.srcPort, DstPort: k.dstPort, Proto: r.proto}
+		record := t.v6.at(ref >> 1)
+		k.Src, k.Dst, k.Proto = record.key[dir].src, record.key[dir].dst, record.proto
+		r = record.key[dir].rest
+	} else {
+		record := t.v4.at(ref >> 1)
+		addrs := record.key[dir].addrs
+		k.Src, k.Dst, k.Proto = addr4(uint32(addrs>>32)), addr4(uint32(addrs)), record.proto
+		r = record.key[dir].rest
 	}
-	r := t.v4.at(ref >> 1)
-	k := &r.key[dir]
-	return k.scope, packet.Tuple{Src: addr4(k.src), Dst: addr4(k.dst), SrcPort: k.srcPort, DstPort: k.dstPort, Proto: r.proto}
+	k.SrcPort, k.DstPort = r.srcPort(), r.dstPort()
+	return r.scope(), k
 }
 
 func (t *Table) setKey(ref uint32, dir int, scope packet.NetworkID, k *packet.Tuple) {
 	if isV6(ref) {
-		t.v6.at(ref >> 1).key[dir] = makeKey6(scope, k)
+		t.v6.at(ref >> 1).key[dir] = key6{k.Src, k.Dst, makeRest(scope, k)}
 	} else {
-		t.v4.at(ref >> 1).key[dir] = makeKey4(scope, k)
+		t.v4.at(ref >> 1).key[dir] = key4{addrs4(k), makeRest(scope, k)}
 	}
-}
-
-func (t *Table) scope(ref uint32, dir int) packet.NetworkID {
-	if isV6(ref) {
-		return t.v6.at(ref >> 1).key[dir].scope
-	}
-	return t.v4.at(ref >> 1).key[dir].scope
 }
 
 // forwardPort is the destination port of the flow's first packet.
 func (t *Table) forwardPort(ref uint32) uint16 {
 	if isV6(ref) {
-		return t.v6.at(ref >> 1).key[0].dstPort
+		return t.v6.at(ref >> 1).key[0].rest.dstPort()
 	}
-	return t.v4.at(ref >> 1).key[0].dstPort
+	return t.v4.at(ref >> 1).key[0].rest.dstPort()
 }
 
-func makeKey4(scope packet.NetworkID, k *packet.Tuple) key4 {
-	return key4{scope, word4(&k.Src), word4(&k.Dst), k.SrcPort, k.DstPort}
+func addrs4(k *packet.Tuple) uint64 {
+	return uint64(binary.BigEndian.Uint32(k.Src[12:]))<<32 | uint64(binary.BigEndian.Uint32(k.Dst[12:]))
 }
-
-func makeKey6(scope packet.NetworkID, k *packet.Tuple) key6 {
-	return key6{scope, k.Src, k.Dst, k.SrcPort, k.DstPort}
-}
-
-func word4(a *packet.Addr) uint32 { return binary.BigEndian.Uint32(a[12:]) }
 
 func addr4(w uint32) packet.Addr {
 	a := packet.Addr{10: 0xff, 11: 0xff}
@@ -181,9 +183,9 @@ func addr4(w uint32) packet.Addr {
 	return a
 }
 
-// is4 reports whether the tuple belongs into the slab of IPv4. One of mixed
-// families is nobody's, and kept as IPv6.
-func is4(k *packet.Tuple) bool { return k.Src.Is4() && k.Dst.Is4() }
+// is4 reports whether the tuple belongs into the slab of IPv4. Both of its
+// addresses are of one family, because nothing translates between them.
+func is4(k *packet.Tuple) bool { return k.Src.Is4() }
 
 // mix folds the product of two words: a hash in which every bit of both moves
 // every bit of the result, for who does not know the seeds (wyhash).
@@ -192,44 +194,55 @@ func mix(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-func (t *Table) hash(scope packet.NetworkID, k *packet.Tuple) uint64 {
-	ports := uint64(scope)<<32 | uint64(k.SrcPort)<<16 | uint64(k.DstPort)
-	h := t.seed[0] ^ uint64(k.Proto)
-	if !is4(k) {
-		h = mix(h^binary.BigEndian.Uint64(k.Src[:]), t.seed[1]^binary.BigEndian.Uint64(k.Dst[:]))
-		h ^= t.seed[2]
-	}
-	h = mix(h^binary.BigEndian.Uint64(k.Src[8:]), t.seed[1]^binary.BigEndian.Uint64(k.Dst[8:]))
-	return mix(h^t.seed[2], ports^t.seed[3])
+func (t *Table) hash4(addrs uint64, r rest, p packet.Proto) uint64 {
+	return mix(mix(addrs^t.seed[0], uint64(r)^t.seed[1])^uint64(p), t.seed[2])
 }
 
-// lookup finds the flow one of whose keys this is, and which one. Lock-free.
-func (t *Table) lookup(scope packet.NetworkID, k *packet.Tuple) (ref uint32, dir int) {
-	h := t.hash(scope, k)
+func (t *Table) hash6(k *packet.Tuple, r rest) uint64 {
+	h := mix(binary.BigEndian.Uint64(k.Src[:])^t.seed[0], binary.BigEndian.Uint64(k.Src[8:])^t.seed[1])
+	h = mix(binary.BigEndian.Uint64(k.Dst[:])^h, binary.BigEndian.Uint64(k.Dst[8:])^t.seed[2])
+	return mix(h^uint64(k.Proto), uint64(r)^t.seed[3])
+}
+
+func (t *Table) hash(scope packet.NetworkID, k *packet.Tuple) uint64 {
 	if is4(k) {
-		key := makeKey4(scope, k)
-		for c := t.index.candidates(h); ; {
-			e, ok := c.next()
-			if !ok {
-				return 0, 0
-			}
-			if ref := e >> 1; !isV6(ref) {
-				if r := t.v4.at(ref >> 1); r.key[e&1] == key && r.proto == k.Proto {
-					return ref, int(e & 1)
-				}
-			}
-		}
+		return t.hash4(addrs4(k), makeRest(scope, k), k.Proto)
 	}
-	key := makeKey6(scope, k)
-	for c := t.index.candidates(h); ; {
-		e, ok := c.next()
-		if !ok {
-			return 0, 0
-		}
-		if ref := e >> 1; isV6(ref) {
-			if r := t.v6.at(ref >> 1); r.key[e&1] == key && r.proto == k.Proto {
+	return t.hash6(k, makeRest(scope, k))
+}
+
+// lookup finds the flow one of whose keys this is, and which one; 0 is none.
+// Lock-free.
+func (t *Table) lookup(scope packet.NetworkID, k *packet.Tuple) (ref uint32, dir int) {
+	r := makeRest(scope, k)
+	if is4(k) {
+		return t.lookup4(key4{addrs4(k), r}, k.Proto)
+	}
+	return t.lookup6(&key6{k.Src, k.Dst, r}, k)
+}
+
+func (t *Table) lookup4(key key4, proto packet.Proto) (ref uint32, dir int) {
+	h := t.hash4(key.addrs, key.rest, proto)
+	for m := t.index.match(h); m != 0; m &= m - 1 {
+		e := t.index.number(h, m)
+		if ref := e >> 1; ref != 0 && !isV6(ref) {
+			if record := t.v4.at(ref >> 1); record.key[e&1] == key && record.proto == proto {
 				return ref, int(e & 1)
 			}
 		}
 	}
+	return 0, 0
+}
+
+func (t *Table) lookup6(key *key6, k *packet.Tuple) (ref uint32, dir int) {
+	h := t.hash6(k, key.rest)
+	for m := t.index.match(h); m != 0; m &= m - 1 {
+		e := t.index.number(h, m)
+		if ref := e >> 1; isV6(ref) {
+			if record := t.v6.at(ref >> 1); record.key[e&1] == *key && record.proto == k.Proto {
+				return ref, int(e & 1)
+			}
+		}
+	}
+	return 0, 0
 }

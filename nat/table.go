@@ -137,7 +137,10 @@ func (t *Table) Translation(f Flow) packet.Translation {
 }
 
 // To is the segment the packet leaves on: the other end's.
-func (t *Table) To(f Flow) packet.NetworkID { return t.scope(f.ref, 1-f.dir()) }
+func (t *Table) To(f Flow) packet.NetworkID {
+	scope, _ := t.key(f.ref, 1-f.dir())
+	return scope
+}
 
 // Seen takes in that a packet of the flow passed: its half of the record learns
 // the time, the TCP flags and one packet of so many bytes, and so does the rule.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"fairlead/link"
+	"fairlead/loop"
 	"fairlead/node/api"
 	"fairlead/node/network"
 	"fairlead/packet"
@@ -52,7 +53,8 @@ func (n *Node) addUplink(m api.UplinkRequest, fds []int) error {
 	u.way, err = n.router.AddUplink(network.UplinkConfig{
 		Name: u.spec.Name, MAC: u.mac, MTU: u.mtu, DHCP: u.spec.DHCP,
 		Addr: u.spec.Addr, Gateway: u.spec.Gateway, Extra: u.spec.Addrs, Routes: u.spec.Routes,
-		Lost: func(err error) { go n.uplinkLost(u, err) }, // on a worker
+		SharedMAC: u.spec.SharedMAC,
+		Lost:      func(err error) { go n.uplinkLost(u, err) }, // on a worker
 	}, queue)
 	if err != nil {
 		return err // the router has closed the queue
@@ -247,9 +249,11 @@ func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
 	defer n.mu.Unlock()
 	list := []api.Uplink{}
 	for _, u := range n.uplinks {
+		have := u.way.Switch().Totals()
 		d := api.Uplink{
 			Name: u.spec.Name, Network: u.net.Config().Name, Kind: u.spec.Kind, Spec: u.spec.String(),
 			MAC: u.mac.String(), MTU: u.mtu, State: u.state(), Since: u.since,
+			Counts: counts(&have),
 		}
 		for _, a := range u.spec.Addrs {
 			d.Addresses = append(d.Addresses, a.String())
@@ -260,8 +264,12 @@ func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
 		if a := u.address(); a.IsValid() {
 			d.Address = a.String()
 		}
-		if u.lost != nil {
-			d.Why = u.lost.Error()
+		why := u.lost
+		if why == nil {
+			why = u.way.State(loop.Clock()).Problem
+		}
+		if why != nil {
+			d.Why = why.Error()
 		}
 		list = append(list, d)
 	}

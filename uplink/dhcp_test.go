@@ -163,6 +163,19 @@ func TestLentTwice(t *testing.T) {
 	}
 }
 
+// TestLentWhereWeAre: an address in a network of containers cannot be used.
+func TestLentWhereWeAre(t *testing.T) {
+	conf := lending
+	conf.Avoid = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.0.0/16")}
+	s := &server{rig: newRig(t, conf), me: router, lends: us.IP}
+	s.answer = s.hear
+	s.run(5 * second)
+	st := s.u.State(s.now)
+	if s.u.Addr() != (packet.Addr{}) || len(s.arps()) > 0 || st.Problem == nil || !strings.Contains(st.Problem.Error(), "192.0.2.2/24") {
+		t.Errorf("said %v; %+v", s.arps(), st)
+	}
+}
+
 func TestStop(t *testing.T) {
 	s := serve(t)
 	<-s.u.Stop() // it has not begun

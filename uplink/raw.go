@@ -39,6 +39,7 @@ type Config struct {
 	Extra   []netip.Addr   // further addresses, for 1:1 translation
 	Routes  []netip.Prefix // what it leads to; none is everything
 	DHCP    bool           // Addr, Gateway and perhaps a smaller MTU come by DHCP
+	Avoid   []netip.Prefix // subnets a lease may not be in, because we route there
 
 	// SharedMAC says that MAC is the host's too, so its DHCP client must not take
 	// us for itself.

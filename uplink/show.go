@@ -81,6 +81,9 @@ func (u *Raw) problemLocked(now int64) error {
 		return fmt.Errorf("uplink %s: the router %v does not answer ARP; is it up, and gw=ADDRESS right?", u.conf.Name, k.nextHop)
 	}
 	switch {
+	case u.client != nil && u.avoids(u.lease.Addr):
+		return fmt.Errorf("uplink %s: the DHCP server lends %v, where a network of containers is; set that up elsewhere: `fairlead up --bip 10.88.0.1/16`",
+			u.conf.Name, u.lease.Addr)
 	case u.client == nil || u.lease.Addr.IsValid():
 		return nil
 	case u.declined.at != 0 && now-u.declined.at < int64(time.Minute):

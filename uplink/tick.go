@@ -126,12 +126,15 @@ func (u *Raw) leaseLocked(now int64, a *agenda) {
 		return
 	}
 	u.neighbours = arp.NewTableOf(maxNeighbours)
-	if lease.Addr.IsValid() {
+	if lease.Addr.IsValid() && !u.avoids(lease.Addr) {
 		u.claims[0].Start(now, lease.Addr.Addr().As4(), u.conf.MAC)
 	} else {
 		u.claims[0].Stop()
 	}
 }
+
+// avoids reports whether a subnet is one we have already.
+func (u *Raw) avoids(p netip.Prefix) bool { return slices.ContainsFunc(u.conf.Avoid, p.Overlaps) }
 
 // claimsLocked probes for addresses, announces and defends them.
 func (u *Raw) claimsLocked(now int64, a *agenda) {

@@ -3,9 +3,13 @@ package network
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
+	"fairlead/gateway"
+	"fairlead/nat"
+	"fairlead/packet"
 	vswitch "fairlead/switch"
 	"fairlead/uplink"
 )
@@ -45,13 +49,16 @@ func (r *Router) addUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 	raw, err := uplink.New(uplink.Config{
 		Network: id, Name: conf.Name, MAC: conf.MAC, MTU: conf.MTU,
 		Addr: conf.Addr, Gateway: conf.Gateway, Extra: conf.Extra, Routes: conf.Routes, DHCP: conf.DHCP,
-		SharedMAC: conf.SharedMAC,
-	}, r.rt.Inbound(id))
+		SharedMAC: conf.SharedMAC, Avoid: r.subnetsLocked(),
+	}, inbound{r.rt.Inbound(id), r, id})
 	if err != nil {
 		_ = queue.Close()
 		return nil, err
 	}
-	u := &Uplink{Uplink: raw, raw: raw, conf: conf, sw: vswitch.New(vswitch.Config{ID: id, Name: conf.Name, MTU: conf.MTU, Gateway: raw}, r.lanes)}
+	// The uplink's MTU is for what leaves. A neighbour with a larger one sends
+	// what is larger, and a segment of one port has nobody it would not fit.
+	segment := vswitch.Config{ID: id, Name: conf.Name, MTU: maxPacket, Gateway: raw}
+	u := &Uplink{Uplink: raw, raw: raw, conf: conf, sw: vswitch.New(segment, r.lanes)}
 	r.rt.PlugUplink(u)
 	_, err = u.sw.AddPort(vswitch.PortConfig{
 		Name: conf.Name, Queue: queue, FloodLimit: -1,
@@ -74,6 +81,31 @@ func (r *Router) addUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 	r.next++
 	r.uplinks = append(r.uplinks, u)
 	return u, nil
+}
+
+// maxPacket is the largest packet IPv4 can write the length of.
+const maxPacket = 65535
+
+// subnetsLocked are those of all networks.
+func (r *Router) subnetsLocked() (list []netip.Prefix) {
+	for _, n := range r.networks {
+		list = append(list, n.conf.Gateway.Masked())
+	}
+	return list
+}
+
+// inbound is the router as an uplink sees it, which is told of lost addresses
+// too.
+type inbound struct {
+	*gateway.Inbound
+	r       *Router
+	network packet.NetworkID
+}
+
+// AddressGone ends the flows across an address that is the uplink's no more: a
+// lease has ended. That takes milliseconds, so the worker does not wait for it.
+func (in inbound) AddressGone(a packet.Addr) {
+	go in.r.Flows(func(t *nat.Table) { t.FlushAddress(in.network, a) })
 }
 
 // RemoveUplink takes an uplink off all networks and closes its link.

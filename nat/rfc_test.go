@@ -43,7 +43,7 @@ func (c *caller) tryFrom(n packet.NetworkID, id packet.ContainerID, k packet.Tup
 			return packet.Tuple{}, packet.NoFlow
 		}
 		p, reason := c.nat.PlanOut(n, id, k, lan, ours)
-		if k.Dst == ours {
+		if k.Dst == ours || k.Dst == oursToo {
 			p, reason = c.nat.PlanHairpin(n, id, k, lan, ours)
 		}
 		if reason == packet.OK {
@@ -381,6 +381,23 @@ func TestHairpinHasOutsideSource(t *testing.T) {
 		if back := c.from(bob, at.Reverse(), packet.TCPSyn|packet.TCPAck); back != k.Reverse() {
 			t.Errorf("%v: the answer comes as %v, want %v", proto, back, k.Reverse())
 		}
+	}
+}
+
+// TestHairpinPing is RFC 5508 REQ-7: a query to another container's own outside
+// address.
+func TestHairpinPing(t *testing.T) {
+	c := newCaller(t, Config{})
+	if _, err := c.nat.OneToOne(Rule{Network: net1, Container: bob, Uplink: lan, Outside: oursToo, Inside: bobAddr}); err != nil {
+		t.Fatal(err)
+	}
+	k := ping(aliceAddr, 77, oursToo)
+	at := c.from(alice, k, 0)
+	if want := ping(ours, at.SrcPort, bobAddr); at != want {
+		t.Fatalf("arrives as %v, want %v", at, want)
+	}
+	if back := c.from(bob, at.Reverse(), 0); back != k.Reverse() {
+		t.Errorf("the answer comes as %v, want %v", back, k.Reverse())
 	}
 }
 

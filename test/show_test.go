@@ -26,7 +26,7 @@ func (n *node) shows() (names []string) {
 
 // --json is one valid document, an array also when it is empty.
 func TestShowJSON(t *testing.T) {
-	lab.Need(t, "ping")
+	lab.Need(t, "ping", "curl")
 	n := newNode(t)
 	check := func(atLeast int) {
 		t.Helper()
@@ -40,8 +40,9 @@ func TestShowJSON(t *testing.T) {
 	}
 	check(0)
 	n.start("a")
-	n.start("b")
+	n.start("b", "-p", "8080:80")
 	n.exec("a", "ping", "-c", "1", "-W", "5", "172.17.0.1")
+	n.try("exec", "a", "curl", "-s", "--max-time", "5", "http://172.17.0.1:8080/") // nobody listens, and still a flow
 	n.try("exec", "a", "ping", "-c", "1", "-W", "5", "192.0.2.1")
 	check(1)
 }

@@ -73,7 +73,7 @@ func TestTraceLines(t *testing.T) {
 	}
 
 	people.says(end)
-	line := regexp.MustCompile(`^\d\d:\d\d:\d\d\.\d{6}  (\S+) → (.+?)  (.+)  (\w+) \(([\w-]+)\)$`)
+	line := regexp.MustCompile(`^\d\d:\d\d:\d\d\.\d{6}  (\S+) → (.+?)  (.+)  (\w+) \(([\w-]+)\)(?:; (ICMP .+) to a)?$`)
 	i := 0
 	for text := range strings.Lines(people.out.String()) {
 		if isMark.MatchString(text) {
@@ -84,7 +84,7 @@ func TestTraceLines(t *testing.T) {
 			t.Fatalf("a line for people is not as the others, or one too many: %q", text)
 		}
 		w := want[i]
-		if m[1] != w.in || m[2] != w.people || m[3] != w.summary || m[4] != w.verdict || m[5] != w.reason {
+		if m[1] != w.in || m[2] != w.people || m[3] != w.summary || m[4] != w.verdict || m[5] != w.reason || m[6] != "" && m[6] != w.answer {
 			t.Errorf("line %q, want %+v", text, w)
 		}
 		i++

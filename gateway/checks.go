@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"net/netip"
 	"slices"
 
 	"fairlead/packet"
@@ -64,6 +65,16 @@ func routable(ip packet.IPv4) bool {
 		packet.Sum(ip[:ip.HeaderLen()], 0) == 0xffff
 }
 
+// isBroadcast reports whether an address is the broadcast or network address of
+// a subnet (RFC 1812 5.3.5).
+func isBroadcast(subnet netip.Prefix, a [4]byte) bool {
+	if !subnet.IsValid() || subnet.Bits() > 30 {
+		return false
+	}
+	ip := netip.AddrFrom4(a)
+	return ip == subnet.Masked().Addr() || ip == Broadcast(subnet)
+}
+
 // isEcho reports whether the frame asks for an echo. A later fragment of ICMP
 // counts: answering each fragment by itself answers the whole datagram.
 func isEcho(f *packet.Frame) bool {
@@ -86,14 +97,30 @@ func tcpFlags(f *packet.Frame) uint8 {
 	return packet.TCP(f.Ether()[f.L4:]).Flags()
 }
 
-// begins reports whether a packet may begin a connection.
-func begins(f *packet.Frame) bool {
+// isOtherICMP reports whether the frame is an ICMP message that is neither a
+// request nor an answer of echo: one without an identifier NAT knows.
+func isOtherICMP(f *packet.Frame) bool {
+	if f.Proto != packet.ProtoICMP || f.L4 == 0 {
+		return false
+	}
+	t := packet.ICMP(f.Ether()[f.L4:]).Type()
+	return t != packet.ICMPEcho && t != packet.ICMPEchoReply
+}
+
+// hasPorts reports whether packets of a protocol have ports, or an identifier.
+// Those of others are told apart by their addresses alone.
+func hasPorts(p packet.Proto) bool {
+	return p == packet.ProtoTCP || p == packet.ProtoUDP || p == packet.ProtoICMP
+}
+
+// begins reports whether a packet with tuple k may begin a connection.
+func begins(f *packet.Frame, k packet.Tuple) bool {
 	switch f.Proto {
 	case packet.ProtoTCP:
 		const of = packet.TCPSyn | packet.TCPAck | packet.TCPRst | packet.TCPFin
 		return tcpFlags(f)&of == packet.TCPSyn
 	case packet.ProtoICMP:
-		return f.DstPort == 0 && !f.Flags.Has(packet.LaterFragment) // a request
+		return isEcho(f) && k.DstPort == 0 // a request, or the rest of one
 	}
 	return true
 }

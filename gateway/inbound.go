@@ -22,7 +22,7 @@ func (in *Inbound) Route(f *packet.Frame, d *packet.Decision) {
 		return
 	}
 	ip := packet.IPv4(f.Ether()[f.L3:])
-	if !routable(ip) || up.Owns(packet.AddrFrom4(ip.Src())) {
+	if !routable(ip) || up.Owns(packet.AddrFrom4(ip.Src())) || isBroadcast(up.Subnet(), ip.Src()) {
 		refuse(d, packet.Martian)
 		return
 	}
@@ -32,7 +32,11 @@ func (in *Inbound) Route(f *packet.Frame, d *packet.Decision) {
 	}
 
 	// 5.4 NAT
-	if !in.translate(f, d) {
+	if k, complete := in.r.key(f); !(complete && in.r.find(f, k, d)) && !in.r.begin(f, k, complete, d) {
+		return
+	}
+	if g := in.r.plugs.Load().gateway(d.NAT.Out); g != nil && !d.NAT.Quoted && g.subnet.Contains(d.NAT.After.Src.Netip()) {
+		refuse(d, packet.Martian) // who is inside does not come from outside
 		return
 	}
 
@@ -48,20 +52,3 @@ func (in *Inbound) Route(f *packet.Frame, d *packet.Decision) {
 
 // Apply carries out what Route decided.
 func (in *Inbound) Apply(f *packet.Frame, d *packet.Decision, out packet.Out) { in.r.apply(f, d, out) }
-
-// translate finds or plans the flow of a packet from outside: step 5.4. It
-// returns false when d is decided.
-func (in *Inbound) translate(f *packet.Frame, d *packet.Decision) bool {
-	r := in.r
-	if isError(f) {
-		return r.translateError(f, d)
-	}
-	k, ok := r.key(f, d)
-	if !ok {
-		return false
-	}
-	if r.known(f, k, d) {
-		return true
-	}
-	return r.begin(f, k, d)
-}

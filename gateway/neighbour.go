@@ -61,7 +61,7 @@ func (g *Gateway) Resolve(f *packet.Frame, hop packet.Addr, d *packet.Decision) 
 		g.askFor(d, e.Port) // is it still there?
 	case arp.Failed:
 		d.Egress = packet.Place{}
-		refuse(d, packet.HostUnreachable)
+		d.Refuse(packet.HostUnreachable)
 	default:
 		d.Egress = packet.Place{}
 		if d.Verdict != packet.Flood {

@@ -31,21 +31,31 @@ func (r *Router) pass(f *packet.Frame, d *packet.Decision) {
 	if d.NAT.Quoted {
 		hop = d.NAT.After.Src // who sent the packet the error is about
 	}
-	if up, ok := out.(Uplink); ok && !up.Subnet().Contains(hop.Netip()) {
-		hop = up.NextHop()
+	if up, ok := out.(Uplink); ok {
+		switch subnet := up.Subnet(); {
+		case !subnet.Contains(hop.Netip()):
+			hop = up.NextHop()
+		case isBroadcast(subnet, [4]byte(hop[12:])):
+			refuse(d, packet.Martian) // no directed broadcasts (RFC 2644)
+			return
+		}
 		if hop == (packet.Addr{}) {
 			r.refuse(f, d, packet.NoRoute, packet.OriginNetUnreachable)
 			return
 		}
 	}
-	verdict := d.Verdict
+	verdict, why := d.Verdict, d.Reason
 	d.NextHop = hop
 	out.Resolve(f, hop, d)
+	refused := d.Verdict == packet.Drop
+	if verdict == packet.Flood {
+		d.Verdict, d.Reason = verdict, why // the copies for others go on
+	}
 	switch {
-	case d.Verdict == packet.Drop:
-		r.refuse(f, d, d.Reason, packet.OriginHostUnreachable)
-	case d.Verdict == packet.Hold, verdict == packet.Flood && d.Egress == (packet.Place{}):
-		// asked for, or lost for a hub's copy
+	case refused:
+		r.refuse(f, d, packet.HostUnreachable, packet.OriginHostUnreachable)
+	case d.Egress == (packet.Place{}):
+		// It waits; or is lost, being a hub's copy.
 	default:
 		d.Routed = true
 		if verdict != packet.Flood {
@@ -69,10 +79,11 @@ func (r *Router) link(n packet.NetworkID) link {
 // apply carries out what was decided of a packet, for gateway and uplink
 // alike.
 func (r *Router) apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
+	if (d.Routed || d.Originate == packet.OriginEchoReply) &&
+		f.Flags.Has(packet.Fragment) && !f.Flags.Has(packet.LaterFragment) {
+		r.firstFragment(f, out) // by the addresses it has now
+	}
 	if d.Routed {
-		if f.Flags.Has(packet.Fragment) && !f.Flags.Has(packet.LaterFragment) {
-			r.firstFragment(f, out) // by the addresses it has now
-		}
 		r.rewrite(f, d, out)
 	}
 	switch {

@@ -45,6 +45,10 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 	if !g.translate(f, d) {
 		return
 	}
+	if ip.TTL() <= 1 { // it was for us as it seemed, and is for a container
+		g.router.refuse(f, d, packet.TTLExceeded, packet.OriginTimeExceeded)
+		return
+	}
 
 	// 5.5 MTU  5.6 next hop  5.7 uplink
 	g.router.pass(f, d)
@@ -53,33 +57,22 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 // translate finds or plans the flow of a packet from a container: step 5.4. It
 // returns false when d is decided.
 func (g *Gateway) translate(f *packet.Frame, d *packet.Decision) bool {
-	r, k := g.router, f.Tuple()
+	r := g.router
+	k, complete := r.key(f)
 	outside, _ := g.owner(k.Dst)
 	if outside == 0 && g.subnet.Contains(k.Dst.Netip()) {
 		// A station of this very network, which could have been asked directly.
 		d.NAT = packet.Translation{In: f.Network, Out: f.Network, Before: k, After: k}
 		return true
 	}
-	if f.L4 != 0 && r.known(f, k, d) {
+	if complete && r.find(f, k, d) {
 		return true
 	}
-
-	// A flow that is not there yet, or what has no ports to find it by.
 	if outside == 0 && g.lookup(k.Dst) == nil {
 		r.refuse(f, d, packet.NoRoute, packet.OriginNetUnreachable)
 		return false
 	}
-	if isError(f) {
-		return r.translateError(f, d)
-	}
-	k, ok := r.key(f, d)
-	if !ok {
-		return false
-	}
-	if f.L4 == 0 && r.known(f, k, d) {
-		return true
-	}
-	return r.begin(f, k, d)
+	return r.begin(f, k, complete, d)
 }
 
 // planLocked plans the flow of a packet from a container of the network.

@@ -199,3 +199,18 @@ func ExampleFragmenter() {
 	// 1500
 	// 68
 }
+
+func TestFragmentID(t *testing.T) {
+	for _, b := range fragments(t, packettest.UDP(alice, bob, 1, 2, pattern(3000)), 1500) {
+		f := parse(t, b)
+		check(t, "identification", f.FragmentID(), 0x1234)
+	}
+	for _, b := range [][]byte{
+		ip6(packet.ProtoFragment, "11 00 0001 cafebabe 0001 0002 0010 0000"),
+		ip6(packet.ProtoFragment, "11 00 0010 cafebabe 0001 0002 0010 0000"),
+		ip6(packet.ProtoHopByHop, "2c 00 0104 00000000 11 00 0010 cafebabe 0001 0002 0010 0000"),
+	} {
+		f := parse(t, b)
+		check(t, "identification", f.FragmentID(), 0xcafebabe)
+	}
+}

@@ -12,7 +12,7 @@ import (
 
 func (n *Node) getPorts(_ http.ResponseWriter, _ *http.Request, c *container) (any, error) {
 	n.mu.Lock()
-	answer := n.portsLocked(c.published, c.ownAddresses())
+	answer := n.portsLocked(c, c.published, c.ownAddresses())
 	for _, e := range c.exposed {
 		answer.Exposed = append(answer.Exposed, e.String())
 	}
@@ -37,31 +37,34 @@ func (n *Node) postPorts(w http.ResponseWriter, r *http.Request, c *container) (
 		return nil, err
 	}
 	ports, addresses, err := n.publish(c, req)
-	return n.answerPorts(ports, addresses, err)
+	return n.answerPorts(c, ports, addresses, err)
 }
 
 func (n *Node) deletePorts(_ http.ResponseWriter, r *http.Request, c *container) (any, error) {
 	q := r.URL.Query()
 	ports, addresses, err := n.unpublish(c, q["port"], q.Get("address"))
-	return n.answerPorts(ports, addresses, err)
+	return n.answerPorts(c, ports, addresses, err)
 }
 
-func (n *Node) answerPorts(ports []publication, addresses []netip.Addr, err error) (any, error) {
+func (n *Node) answerPorts(c *container, ports []publication, addresses []netip.Addr, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.portsLocked(ports, addresses), nil
+	return n.portsLocked(c, ports, addresses), nil
 }
 
-// portsLocked is publications and addresses as the wire has them, in the order
-// `docker port` has them.
-func (n *Node) portsLocked(ports []publication, addresses []netip.Addr) api.Ports {
+// portsLocked is publications and addresses of c as the wire has them, in the
+// order `docker port` has them.
+func (n *Node) portsLocked(c *container, ports []publication, addresses []netip.Addr) api.Ports {
 	answer := api.Ports{
 		Published: []api.PublishedPort{}, Addresses: []string{}, Exposed: []string{}, Listeners: []api.Listener{},
 	}
-	outside := n.outsideLocked()
+	var outside []netip.Addr
+	if c.open {
+		outside = n.outsideLocked()
+	}
 	for _, p := range sortedPorts(ports) {
 		d := api.PublishedPort{Proto: p.proto, Port: p.port, HostIP: p.boundIP().String(), HostPort: p.hostPort, Reached: []string{}}
 		for _, a := range outside {

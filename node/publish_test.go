@@ -184,7 +184,7 @@ func TestUplinks(t *testing.T) {
 	if len(list) != 1 || list[0].Since.IsZero() {
 		t.Fatalf("%+v", list)
 	}
-	list[0].Since = list[0].Since.UTC()
+	list[0].Since, list[0].Counts = list[0].Since.UTC(), api.Counts{}
 	if got, want := fmt.Sprintf("%+v", list[0]), fmt.Sprintf("%+v", api.Uplink{Name: "eth0", Network: "default", Kind: "tap",
 		Spec: "tap:eth0,ip=192.0.2.2/24,gw=192.0.2.1,addr=192.0.2.50", Address: "192.0.2.2/24", Gateway: "192.0.2.1",
 		MAC: "02:42:c0:00:02:02", MTU: 1500, Addresses: []string{"192.0.2.50"}, State: "up", Since: list[0].Since}); got != want {
@@ -253,4 +253,51 @@ func TestUplinkLost(t *testing.T) {
 	if list := r.uplinks(); len(list) != 1 || list[0].State != "up" {
 		t.Errorf("%+v", list)
 	}
+}
+
+// A container whose root removed the interface keeps its ports, but nothing
+// leads to them, and in the end they are free.
+func TestPublishedWithoutInterface(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	out, web := newGuest(t, "out"), newGuest(t, "web")
+	if err := r.hand(out.tap, "tap:eth0,ip=192.0.2.2/24,gw=192.0.2.1,addr=192.0.2.50"); err != nil {
+		t.Fatal(err)
+	}
+	_, i := r.runOn(web, api.CreateRequest{Name: "web", Publish: []string{"8080:80"}})
+	if err := r.publish("web", api.PublishRequest{Address: "192.0.2.50"}); err != nil {
+		t.Fatal(err)
+	}
+	rules := func() (kinds []string) {
+		var list []api.NATRule
+		if err := r.Get(r.ctx, "/v1/nat", &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, rule := range list {
+			if rule.Container == "web" {
+				kinds = append(kinds, rule.Kind)
+			}
+		}
+		return kinds
+	}
+	if got := fmt.Sprint(rules()); got != "[publish one-to-one]" {
+		t.Errorf("rules %s", got)
+	}
+	web.Run(t, "ip", "link", "del", "eth0")
+	lab.Eventually(t, 5*time.Second, func() error {
+		if got := rules(); len(got) > 0 {
+			return fmt.Errorf("rules %v", got)
+		}
+		return nil
+	})
+	if got := text(r.portsOf("web")); got != "0.0.0.0:8080->80/tcp[]" {
+		t.Error(got)
+	}
+	refused(t, r.publish("web", api.PublishRequest{Publish: []string{"9000:90"}}), "Container web is not running, or its interface was removed from inside")
+	if err := r.unpublish("web", "port=80"); err != nil {
+		t.Error(err)
+	}
+	i.die()
+	r.gone("web")
+	r.create(api.CreateRequest{Publish: []string{"8080:80"}})
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"fairlead/link"
@@ -58,6 +59,10 @@ func (n *Node) addUplink(m api.UplinkRequest, fds []int) error {
 	}, queue)
 	if err != nil {
 		return err // the router has closed the queue
+	}
+	if s := u.way.State(loop.Clock()); !u.spec.DHCP && !s.Addr.IsValid() && s.Problem != nil {
+		// Somebody has the address. To go on would cut him off, and us.
+		return errors.Join(statusError{http.StatusConflict, s.Problem}, n.router.RemoveUplink(u.spec.Name))
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -245,6 +250,7 @@ func (n *Node) outsideLocked() (list []netip.Addr) {
 
 // getUplinks lists the uplinks in the order they came.
 func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
+	now := loop.Clock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	list := []api.Uplink{}
@@ -252,7 +258,7 @@ func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
 		have := u.way.Switch().Totals()
 		d := api.Uplink{
 			Name: u.spec.Name, Network: u.net.Config().Name, Kind: u.spec.Kind, Spec: u.spec.String(),
-			MAC: u.mac.String(), MTU: u.mtu, State: u.state(), Since: u.since,
+			MAC: u.mac.String(), MTU: u.way.MTU(), State: u.state(), Since: u.since,
 			Counts: counts(&have),
 		}
 		for _, a := range u.spec.Addrs {
@@ -264,12 +270,10 @@ func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
 		if a := u.address(); a.IsValid() {
 			d.Address = a.String()
 		}
-		why := u.lost
-		if why == nil {
-			why = u.way.State(loop.Clock()).Problem
-		}
-		if why != nil {
-			d.Why = why.Error()
+		if u.lost != nil {
+			d.Why = u.lost.Error()
+		} else if s := u.way.State(now); s.Problem != nil {
+			d.Why = strings.TrimPrefix(s.Problem.Error(), "uplink "+u.spec.Name+": ")
 		}
 		list = append(list, d)
 	}

@@ -114,7 +114,7 @@ func up(cmd *cobra.Command, request api.UpRequest, specs []*api.UplinkSpec) erro
 	for _, s := range switches {
 		fmt.Fprintf(out, "network %s: %s, gateway %s\n", s.Network, s.Subnet, s.Gateway)
 	}
-	return printUplinks(ctx, c, out)
+	return printUplinks(cmd, c)
 }
 
 func newDown() *cobra.Command {

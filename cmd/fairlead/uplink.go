@@ -54,13 +54,14 @@ func parseUplinks(args []string) (specs []*api.UplinkSpec, err error) {
 
 // setUplinks has a network lead outside by specs, and with only by nothing
 // else. An uplink that is there as it is wanted stays untouched, with its
-// connections.
+// connections. After an error the uplinks are as they were before.
 func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api.UplinkSpec, only bool) error {
 	var have []api.Uplink
 	if err := c.Get(ctx, "/v1/uplinks", &have); err != nil {
 		return err
 	}
 	stays := map[string]bool{}
+	var removed []*api.UplinkSpec
 	for _, u := range have {
 		i := slices.IndexFunc(specs, func(s *api.UplinkSpec) bool { return s.Name == u.Name })
 		switch {
@@ -73,16 +74,32 @@ func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api
 		if err := c.Delete(ctx, "/v1/uplinks/"+url.PathEscape(u.Name), nil); err != nil {
 			return err
 		}
+		if s, err := api.ParseUplink(u.Spec); err == nil && u.State != "down" {
+			removed = append(removed, s)
+		}
 	}
+	var added []string
 	for _, s := range specs {
 		if stays[s.Name] {
 			continue
 		}
 		if err := addUplink(ctx, c, network, s); err != nil {
-			return err
+			return errors.Join(err, restoreUplinks(ctx, c, network, added, removed))
 		}
+		added = append(added, s.Name)
 	}
 	return nil
+}
+
+// restoreUplinks makes undone what setUplinks did before it failed.
+func restoreUplinks(ctx context.Context, c *api.Client, network string, added []string, removed []*api.UplinkSpec) (err error) {
+	for _, name := range added {
+		err = errors.Join(err, c.Delete(ctx, "/v1/uplinks/"+url.PathEscape(name), nil))
+	}
+	for _, s := range removed {
+		err = errors.Join(err, addUplink(ctx, c, network, s))
+	}
+	return err
 }
 
 // busyFor bounds how long addUplink waits for a device the node had until just
@@ -175,7 +192,7 @@ connections. It takes effect at once, for containers that run too.
 			if err := setUplinks(ctx, c, args[0], specs, true); err != nil {
 				return err
 			}
-			return printUplinks(ctx, c, cmd.OutOrStdout())
+			return printUplinks(cmd, c)
 		},
 	}
 	cmd.Flags().StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, or none (repeatable)")
@@ -183,28 +200,60 @@ connections. It takes effect at once, for containers that run too.
 }
 
 // printUplinks says by what the networks lead outside.
-func printUplinks(ctx context.Context, c *api.Client, out io.Writer) error {
-	var list []api.Uplink
-	if err := c.Get(ctx, "/v1/uplinks", &list); err != nil {
+func printUplinks(cmd *cobra.Command, c *api.Client) error {
+	list, err := awaitAddresses(cmd.Context(), c, cmd.ErrOrStderr())
+	if err != nil {
 		return err
 	}
 	for _, u := range list {
-		fmt.Fprintf(out, "uplink %s: %s\n", u.Name, uplinkWords(&u))
+		fmt.Fprintf(cmd.OutOrStdout(), "uplink %s: %s\n", u.Name, uplinkWords(&u))
 	}
 	return nil
 }
 
 // uplinkWords says in a few words how an uplink is.
 func uplinkWords(u *api.Uplink) string {
+	var words string
 	switch {
 	case u.State == "down":
-		return "down: " + u.Why
+		words = "down"
 	case u.Address == "":
-		return "asks for an address by DHCP"
+		words = "no address yet"
 	case u.Gateway == "":
-		return u.Address
+		words = u.Address
+	default:
+		words = u.Address + ", next hop " + u.Gateway
 	}
-	return u.Address + ", next hop " + u.Gateway
+	if u.Why != "" {
+		words += ": " + u.Why
+	}
+	return words
+}
+
+// leaseWithin bounds how long a command waits for uplinks to get an address by
+// DHCP: a server answers within seconds or not at all.
+const leaseWithin = 5 * time.Second
+
+// awaitAddresses waits until all uplinks have an address, or for leaseWithin;
+// they go on asking.
+func awaitAddresses(ctx context.Context, c *api.Client, stderr io.Writer) ([]api.Uplink, error) {
+	done := slow(stderr, "waiting for an address by DHCP")
+	defer done()
+	for deadline := time.Now().Add(leaseWithin); ; {
+		var list []api.Uplink
+		if err := c.Get(ctx, "/v1/uplinks", &list); err != nil {
+			return nil, err
+		}
+		waits := slices.ContainsFunc(list, func(u api.Uplink) bool { return u.State == "no-address" })
+		if !waits || time.Now().After(deadline) {
+			return list, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // networkLine is a network with its uplinks, as `network ls --json` has it.

@@ -33,7 +33,10 @@ type Uplink struct {
 	State string `json:"state"`
 	// Since is when it came to that state.
 	Since time.Time `json:"since"`
-	Why   string    `json:"why,omitempty"` // it is down
+	// Why is what keeps it from being used as it should, empty when nothing does.
+	Why string `json:"why,omitempty"`
+	// Counts are in frames read from and written to its link.
+	Counts Counts `json:"counts"`
 }
 
 // PublishRequest is the body of POST /v1/containers/ID/ports.

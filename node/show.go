@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"fairlead/arp"
 	"fairlead/loop"
 	"fairlead/node/api"
 	"fairlead/node/network"
@@ -145,15 +146,25 @@ func (n *Node) deleteMACs(_ http.ResponseWriter, r *http.Request) (any, error) {
 	return api.Flushed{MACs: net.Switch().FlushMACs()}, nil
 }
 
+// getARP lists who the router knows on networks and uplinks.
 func (n *Node) getARP(http.ResponseWriter, *http.Request) (any, error) {
-	net := n.network()
+	seen := n.segments()
 	list := []api.Neighbour{}
 	now, at := loop.Clock(), n.residents()
-	for _, e := range net.Neighbours(now) {
-		list = append(list, api.Neighbour{
-			Network: net.Config().Name, IP: packet.AddrFrom4(e.Addr).String(), MAC: e.MAC.String(),
-			Port: portNumber(e.Port), Container: at.nameOf(net, e.Port), Age: time.Duration(now - e.Seen).Seconds(),
-		})
+	add := func(network string, e arp.Entry, container string) {
+		a := api.Neighbour{Network: network, IP: packet.AddrFrom4(e.Addr).String(), State: e.State.String(), Port: portNumber(e.Port), Container: container}
+		if !e.MAC.IsZero() {
+			a.MAC, a.Age = e.MAC.String(), time.Duration(now-e.Seen).Seconds()
+		}
+		list = append(list, a)
+	}
+	for _, e := range seen.net.Neighbours(now) {
+		add(seen.net.Config().Name, e, at.nameOf(seen.net, e.Port))
+	}
+	for _, u := range seen.uplinks {
+		for _, e := range u.State(now).Neighbours {
+			add(u.Name(), e, "")
+		}
 	}
 	return list, nil
 }

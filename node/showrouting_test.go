@@ -213,6 +213,11 @@ func TestShowRouting(t *testing.T) {
 			t.Errorf("rule %q: %+v, want %d packets", key, r, packets)
 		}
 	}
+	if list := get[[]api.Neighbour](t, h, "/v1/arp"); !slices.ContainsFunc(list, func(a api.Neighbour) bool {
+		return a.Network == "up0" && a.IP == "192.0.2.1" && a.MAC == "52:54:00:00:00:01" && a.State == "REACHABLE" && a.Age < 60
+	}) {
+		t.Errorf("neighbours %+v", list)
+	}
 	if drops := get[[]api.Drop](t, h, "/v1/drops"); !slices.ContainsFunc(drops, func(d api.Drop) bool {
 		return d.Network == "up0" && d.Reason == "refused" && d.Count == 1
 	}) {

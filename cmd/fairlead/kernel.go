@@ -44,7 +44,14 @@ func neighboursAsARP(out io.Writer, neighbours []api.Neighbour) error {
 	row := func(cells ...any) { fmt.Fprintf(out, "%-25s%-8s%-20s%-22s%s\n", cells...) }
 	row("Address", "HWtype", "HWaddress", "Flags Mask", "Iface")
 	for _, n := range neighbours {
-		row(n.IP, "ether", n.MAC, "C", n.Network)
+		switch {
+		case n.MAC == "":
+			row(n.IP, "", "(incomplete)", "", n.Network)
+		case n.State == "PERMANENT":
+			row(n.IP, "ether", n.MAC, "CM", n.Network)
+		default:
+			row(n.IP, "ether", n.MAC, "C", n.Network)
+		}
 	}
 	return nil
 }

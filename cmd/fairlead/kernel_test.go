@@ -61,9 +61,12 @@ func TestNeighboursAsARP(t *testing.T) {
 Address                  HWtype  HWaddress           Flags Mask            Iface
 172.17.0.2               ether   02:42:ac:11:00:02   C                     docker0
 192.0.2.1                ether   a2:14:1f:c0:02:ac   C                     eth0
+10.0.0.9                         (incomplete)                              v0
+192.0.2.3                ether   02:00:00:00:00:03   CM                    eth0
 `, func(w io.Writer) error {
 		return neighboursAsARP(w, []api.Neighbour{
 			{IP: "172.17.0.2", MAC: "02:42:ac:11:00:02", Network: "docker0"}, {IP: "192.0.2.1", MAC: "a2:14:1f:c0:02:ac", Network: "eth0"},
+			{IP: "10.0.0.9", State: "INCOMPLETE", Network: "v0"}, {IP: "192.0.2.3", MAC: "02:00:00:00:00:03", State: "PERMANENT", Network: "eth0"},
 		})
 	})
 }

@@ -159,9 +159,13 @@ func macTable(out io.Writer, macs []api.MAC) error {
 
 // arpTable is `arp -n` as the gateway would print it.
 func arpTable(out io.Writer, neighbours []api.Neighbour) error {
-	t := newTable(out, "Address", "HWtype", "HWaddress", "Network", "Port", "Container", "Age")
+	t := newTable(out, "Address", "HWtype", "HWaddress", "State", "Network", "Port", "Container", "Age")
 	for _, n := range neighbours {
-		t.row(n.IP, "ether", n.MAC, n.Network, strconv.Itoa(n.Port), n.Container, seconds(n.Age))
+		mac, age := n.MAC, seconds(n.Age)
+		if mac == "" {
+			mac, age = "(incomplete)", "-"
+		}
+		t.row(n.IP, "ether", mac, n.State, n.Network, strconv.Itoa(n.Port), dash(n.Container), age)
 	}
 	return t.end()
 }

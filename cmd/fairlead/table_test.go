@@ -116,10 +116,14 @@ func TestMACTable(t *testing.T) {
 
 func TestARPTable(t *testing.T) {
 	golden(t, `
-		|Address     HWtype  HWaddress          Network  Port  Container  Age
-		|172.17.0.3  ether   02:42:ac:11:00:03  default  2     client     61 s`,
+		|Address     HWtype  HWaddress          State       Network  Port  Container  Age
+		|172.17.0.3  ether   02:42:ac:11:00:03  REACHABLE   default  2     client     61 s
+		|192.0.2.9   ether   (incomplete)       INCOMPLETE  up0      1     -          -`,
 		func(w io.Writer) error {
-			return arpTable(w, []api.Neighbour{{Network: "default", IP: "172.17.0.3", MAC: "02:42:ac:11:00:03", Port: 2, Container: "client", Age: 61}})
+			return arpTable(w, []api.Neighbour{
+				{Network: "default", IP: "172.17.0.3", MAC: "02:42:ac:11:00:03", State: "REACHABLE", Port: 2, Container: "client", Age: 61},
+				{Network: "up0", IP: "192.0.2.9", State: "INCOMPLETE", Port: 1},
+			})
 		})
 }
 

@@ -283,11 +283,13 @@ type Flushed struct {
 	MACs int `json:"macs"`
 }
 
-// Neighbour is one line of GET /v1/arp: the gateway's ARP table.
+// Neighbour is one line of GET /v1/arp: the router's ARP tables, on networks
+// and uplinks.
 type Neighbour struct {
-	Network   string  `json:"network"`
+	Network   string  `json:"network"` // or uplink
 	IP        string  `json:"ip"`
-	MAC       string  `json:"mac"`
+	MAC       string  `json:"mac,omitempty"` // empty until it has answered
+	State     string  `json:"state"`         // in the words of ip neighbour
 	Port      int     `json:"port"`
 	Container string  `json:"container,omitempty"`
 	Age       float64 `json:"age_seconds"`

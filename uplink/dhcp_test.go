@@ -119,7 +119,11 @@ func TestLeaseEnds(t *testing.T) {
 	if s.u.Addr() != addrOf(us) {
 		t.Error("lost too early")
 	}
-	s.run(10 * second)
+	s.run(5 * second)
+	if p := s.u.State(s.now).Problem; p != nil {
+		t.Errorf("called a problem at once: %v", p)
+	}
+	s.run(5 * second)
 	st := s.u.State(s.now)
 	if s.u.Addr() != (packet.Addr{}) || s.u.Owns(addrOf(us)) || !slices.Equal(s.gone, []packet.Addr{addrOf(us)}) ||
 		st.DHCP != "SELECTING" || st.Problem == nil || !strings.Contains(st.Problem.Error(), "no DHCP server") {

@@ -59,6 +59,7 @@ type Raw struct {
 	claims     []arp.Claim // of the main address, and of Extra
 	client     *dhcp.Client
 	lease      dhcp.Lease // what claims[0] follows
+	without    int64      // since when there is none
 	server     packet.MAC // where the lease came from: the server's, or a relay's
 	declined   conflict   // the last lease that was somebody else's
 	stopping   chan struct{}

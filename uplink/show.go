@@ -2,6 +2,7 @@ package uplink
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -61,34 +62,38 @@ func (u *Raw) State(now int64) State {
 	return s
 }
 
+// patience is how long a DHCP server may be silent before that is a problem.
+const patience = int64(5 * time.Second)
+
 // problemLocked is what a person should know first.
 func (u *Raw) problemLocked(now int64) error {
 	for i := range u.claims {
 		c := &u.claims[i]
+		addr := netip.AddrFrom4(c.Addr())
 		rival, ok := c.Rival(now)
 		switch {
 		case !ok:
 		case c.State() == arp.Claimed:
-			return fmt.Errorf("uplink %s: %v uses our address %v as well; take it off there, or give the uplink another: ip=ADDRESS/LENGTH",
-				u.conf.Name, rival, netip.AddrFrom4(c.Addr()))
+			return fmt.Errorf("%v is used by %v as well; take it off there, or give the uplink another address: ip=ADDRESS/LENGTH", addr, rival)
 		case u.client == nil || i > 0:
-			return fmt.Errorf("uplink %s: %v is in use by %v; give the uplink another address: ip=ADDRESS/LENGTH",
-				u.conf.Name, netip.AddrFrom4(c.Addr()), rival)
+			return fmt.Errorf("%v is in use by %v; take it off there, or give the uplink another address: ip=ADDRESS/LENGTH", addr, rival)
 		}
 	}
 	k := u.facts.Load()
 	if _, state := u.neighbours.Resolve(now, [4]byte(k.nextHop[12:])); state == arp.Failed {
-		return fmt.Errorf("uplink %s: the router %v does not answer ARP; is it up, and gw=ADDRESS right?", u.conf.Name, k.nextHop)
+		return fmt.Errorf("the router %v does not answer ARP; is it up, and gw=ADDRESS right?", k.nextHop)
 	}
 	switch {
-	case u.client != nil && u.avoids(u.lease.Addr):
-		return fmt.Errorf("uplink %s: the DHCP server lends %v, where a network of containers is; set that up elsewhere: `fairlead up --bip 10.88.0.1/16`",
-			u.conf.Name, u.lease.Addr)
-	case u.client == nil || u.lease.Addr.IsValid():
+	case u.client == nil:
+		return nil
+	case u.avoids(u.lease.Addr):
+		return fmt.Errorf("the DHCP server lends %v, where a network of containers is; set that up elsewhere: `fairlead up --bip 10.88.0.1/16`", u.lease.Addr)
+	case u.lease.Addr.IsValid():
 		return nil
 	case u.declined.at != 0 && now-u.declined.at < int64(time.Minute):
-		return fmt.Errorf("uplink %s: %v, which the DHCP server lends, is in use by %v; another one was asked for",
-			u.conf.Name, u.declined.addr, u.declined.mac)
+		return fmt.Errorf("%v, which the DHCP server lends, is in use by %v; another one is asked for", u.declined.addr, u.declined.mac)
+	case u.started && now-u.without >= patience:
+		return errors.New("no DHCP server answers; give the uplink an address: ip=ADDRESS/LENGTH,gw=ADDRESS")
 	}
-	return fmt.Errorf("uplink %s: no DHCP server has answered so far; give the uplink an address: ip=ADDRESS/LENGTH,gw=ADDRESS", u.conf.Name)
+	return nil
 }

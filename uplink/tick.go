@@ -91,7 +91,7 @@ func (u *Raw) startLocked(now int64) {
 	if u.started {
 		return
 	}
-	u.started = true
+	u.started, u.without = true, now
 	if u.client != nil {
 		u.client.Start(now)
 	} else {
@@ -125,7 +125,7 @@ func (u *Raw) leaseLocked(now int64, a *agenda) {
 	if lease.Addr == old.Addr {
 		return
 	}
-	u.neighbours = arp.NewTableOf(maxNeighbours)
+	u.neighbours, u.without = arp.NewTableOf(maxNeighbours), now
 	if lease.Addr.IsValid() && !u.avoids(lease.Addr) {
 		u.claims[0].Start(now, lease.Addr.Addr().As4(), u.conf.MAC)
 	} else {

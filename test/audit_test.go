@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -104,8 +105,14 @@ func (n *node) audit() {
 func (n *node) compareWithKernel() error {
 	var switches []api.Switch
 	var containers []api.Container
-	if err := errors.Join(n.ask("/v1/switches", &switches), n.ask("/v1/containers", &containers)); err != nil {
+	var uplinks []api.Uplink
+	if err := errors.Join(n.ask("/v1/switches", &switches), n.ask("/v1/containers", &containers), n.ask("/v1/uplinks", &uplinks)); err != nil {
 		return err
+	}
+	for _, u := range uplinks {
+		if err := n.compareUplink(u); err != nil {
+			return err
+		}
 	}
 	pids := map[uint64]int{} // by network namespace: a port may outlive its first container
 	foreign := map[string]bool{}
@@ -124,7 +131,7 @@ func (n *node) compareWithKernel() error {
 			if !ok {
 				return fmt.Errorf("port %d (%s): no container lives in its network namespace %d", p.Port, p.Container, p.Netns)
 			}
-			inside, err := kernelCounts(pid, p.Interface)
+			inside, err := kernelCounts(strconv.Itoa(pid), p.Interface)
 			if err != nil {
 				return err
 			}
@@ -134,6 +141,24 @@ func (n *node) compareWithKernel() error {
 		}
 	}
 	return nil
+}
+
+// compareUplink compares an uplink with its TAP in the lab. It is the other end
+// of the same cable, as seen from there.
+func (n *node) compareUplink(u api.Uplink) error {
+	host := n.taps[u.Name]
+	if host == nil {
+		return nil // an interface others use, too
+	}
+	var there kernel
+	err := host.Do(func() (err error) {
+		there, err = kernelCounts("thread-self", u.Name)
+		return err
+	})
+	if c := u.Counts; err == nil && (kernel{c.Written, c.WrittenBytes, c.Read, c.ReadBytes}) != there {
+		err = fmt.Errorf("uplink %s counted %+v, the kernel at the other end %+v", u.Name, c, there)
+	}
+	return err
 }
 
 // agree holds a port's counters against the kernel's at the other end of its
@@ -163,9 +188,9 @@ const leastHeaders, mostHeaders = 14 + 20 + 8, 14 + 60 + 60
 // and sent, as seen from inside.
 type kernel struct{ rx, rxBytes, tx, txBytes uint64 }
 
-// kernelCounts reads them for the network namespace of a process.
-func kernelCounts(pid int, device string) (k kernel, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", pid))
+// kernelCounts reads them for the network namespace of a process or thread.
+func kernelCounts(process, device string) (k kernel, err error) {
+	text, err := os.ReadFile("/proc/" + process + "/net/dev")
 	if err != nil {
 		return k, err
 	}
@@ -178,7 +203,7 @@ func kernelCounts(pid int, device string) (k kernel, err error) {
 		_, err := fmt.Sscan(numbers, &k.rxBytes, &k.rx, &skip, &skip, &skip, &skip, &skip, &skip, &k.txBytes, &k.tx)
 		return k, err
 	}
-	return k, fmt.Errorf("process %d has no interface %s", pid, device)
+	return k, fmt.Errorf("process %s has no interface %s", process, device)
 }
 
 // followLog keeps the log of the node that runs open, because the node removes

@@ -15,14 +15,20 @@ import (
 // parts are the programs that no package of the machine has: the test binary
 // plays them inside containers, which see the same files.
 var parts = map[string]func(args []string) error{
+	"ask":       ask,
 	"beat":      beat,
 	"datagrams": datagrams,
 	"hammer":    hammer,
 	"inject":    inject,
+	"odd":       odd,
+	"oddities":  oddServer,
+	"persist":   persist,
+	"pieces":    pieces,
 	"reach":     reach,
 	"sink":      sink,
 	"transfer":  transfer,
 	"upgrade":   upgrade,
+	"who":       who,
 }
 
 func TestMain(m *testing.M) {

@@ -2,9 +2,11 @@ package lab
 
 import (
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // An Outside is what lies beyond a node: a host that is nobody's neighbour, and
@@ -124,11 +126,16 @@ func (r *Router) Spec(more ...string) string {
 	return strings.Join(append([]string{spec}, more...), ",")
 }
 
-// MTU sets that of the cable between router and outside host.
+// MTU makes the way to the outside host narrower than both ends know, as a
+// tunnel on it would: the router takes no larger packet there.
 func (r *Router) MTU(t T, mtu int) {
 	t.Helper()
-	must(t, r.Netlink.LinkSetMTU(r.link(t, "far"), mtu), "set the MTU of %s", r.Name)
-	must(t, r.outside.Netlink.LinkSetMTU(r.outside.link(t, r.farDev), mtu), "set the MTU of %s", r.outside.Name)
+	far, err := netlink.ParseAddr(r.Far + "/24")
+	must(t, err, "parse %s", r.Far)
+	subnet := &net.IPNet{IP: far.IP.Mask(far.Mask), Mask: far.Mask}
+	must(t, r.Netlink.RouteReplace(&netlink.Route{
+		LinkIndex: r.link(t, "far").Attrs().Index, Dst: subnet, Src: far.IP, Scope: netlink.SCOPE_LINK, Protocol: unix.RTPROT_KERNEL, MTU: mtu,
+	}), "set the MTU of %s", r.Name)
 }
 
 // NAT makes it a second NAT router: outside sees its own address only, and what

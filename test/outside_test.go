@@ -1,0 +1,159 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"fairlead/node/api"
+	"fairlead/test/lab"
+)
+
+// An outside is a node whose default network has a way out: a TAP on a router,
+// behind which there is a host.
+type outside struct {
+	*node
+	*lab.Outside
+
+	seen  string // the address the outside host sees containers as
+	reach string // the address it reaches published ports by
+}
+
+// newOutside starts a node with an uplink to a router. Fields are further ones
+// of the uplink.
+func newOutside(t *testing.T, fields ...string) *outside {
+	t.Helper()
+	lab.NoLeaks(t)
+	lab.Need(t, "ping", "curl")
+	world := lab.NewOutside(t) // it has to outlast the node, whose audit looks at both ends
+	o := &outside{node: newNode(t), Outside: world}
+	o.seen, o.reach = o.Router.Uplink, o.Router.Uplink
+	o.uplinks(o.Router.Spec(fields...))
+	return o
+}
+
+// eachWay calls a test with a router that only routes, and with one that is a
+// second NAT router.
+func eachWay(t *testing.T, test func(t *testing.T, o *outside)) {
+	t.Run("router", func(t *testing.T) { test(t, newOutside(t)) })
+	t.Run("NAT router", func(t *testing.T) {
+		o := newOutside(t)
+		o.Router.NAT(t)
+		o.seen, o.reach = o.Router.Far, o.Router.Far
+		test(t, o)
+	})
+}
+
+// uplinks gives the default network its ways out. Who calls fairlead opens
+// them, so it has to be where the interfaces are.
+func (o *outside) uplinks(specs ...string) {
+	o.t.Helper()
+	args := []string{"network", "set", "default"}
+	for _, spec := range specs {
+		args = append(args, "--uplink", spec)
+		tap, _, _ := strings.Cut(strings.TrimPrefix(spec, "tap:"), ",")
+		o.taps[tap] = o.Router.Host
+	}
+	if out, status := o.on(o.Router.Host, args...); status != 0 {
+		o.t.Fatalf("fairlead %s: exit status %d\n%s", strings.Join(args, " "), status, out)
+	}
+}
+
+// on calls fairlead on a host of the lab, with the same node.
+func (n *node) on(h *lab.Host, args ...string) (output string, status int) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
+	defer cancel()
+	cmd := h.Command(ctx, n.bin, args...)
+	cmd.Env = append(os.Environ(), "FAIRLEAD_DIR="+n.dir, "PATH="+filepath.Dir(n.bin)+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	n.followLog()
+	if cmd.ProcessState == nil || ctx.Err() != nil {
+		n.t.Fatalf("fairlead %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// serveHTTP has a host serve a page that says who asks.
+func (n *node) serveHTTP(h *lab.Host, port int) *lab.Service {
+	n.t.Helper()
+	s := h.Serve(n.t, n.bin, "probe", "http-server", "--addr", fmt.Sprintf(":%d", port))
+	h.Listens(n.t, port)
+	return s
+}
+
+// serveUDP has a host echo datagrams.
+func (n *node) serveUDP(h *lab.Host, port int) *lab.Service {
+	n.t.Helper()
+	s := h.Serve(n.t, n.bin, "probe", "udp-echo", "--addr", fmt.Sprintf(":%d", port))
+	n.says(s, "echoing on")
+	return s
+}
+
+// says waits until a service has said a text.
+func (n *node) says(s *lab.Service, text string) {
+	n.t.Helper()
+	lab.Eventually(n.t, 5*time.Second, func() error { return contains(s.Output(), text) })
+}
+
+// curl fetches a page from a host, with the patience of a second.
+func curl(t *testing.T, h *lab.Host, url string) string {
+	t.Helper()
+	return h.Run(t, "curl", "-sS", "--max-time", "5", url)
+}
+
+// refused is an error unless curl on a host is refused, and at once.
+func refused(t *testing.T, h *lab.Host, url string) {
+	t.Helper()
+	start := time.Now()
+	out, status := h.Try(t, "curl", "-sS", "--max-time", "5", url)
+	if took := time.Since(start); status != 7 || took > time.Second { // 7: failed to connect
+		t.Errorf("curl %s on %s ends with %d after %v, want a refusal at once:\n%s", url, h.Name, status, took, out)
+	}
+}
+
+// silent is an error unless curl on a host gets no answer.
+func silent(t *testing.T, h *lab.Host, url string) {
+	t.Helper()
+	if out, status := h.Try(t, "curl", "-sS", "--max-time", "0.3", url); status != 28 { // 28: timed out
+		t.Errorf("curl %s on %s ends with %d, want silence:\n%s", url, h.Name, status, out)
+	}
+}
+
+// greeted is an error unless a page of `probe http-server` says that an address
+// asked.
+func greeted(t *testing.T, page, address string) {
+	t.Helper()
+	if !strings.HasPrefix(page, "Hello "+address+":") {
+		t.Errorf("the server saw %q, want %s", page, address)
+	}
+}
+
+// hop is a line of traceroute -n and of mtr -rn.
+var hop = regexp.MustCompile(`(?m)^ *(\d+)(?:\.\|--)? +(\S+)`)
+
+// hops are the addresses of a trace, in order.
+func hops(text string) (list []string) {
+	for _, m := range hop.FindAllStringSubmatch(text, -1) {
+		list = append(list, m[2])
+	}
+	return list
+}
+
+// uplinkDropped is how many frames from an uplink were dropped for a reason.
+func (n *node) uplinkDropped(uplink, reason string) (count uint64) {
+	n.t.Helper()
+	var drops []api.Drop
+	n.json(&drops, "show", "drops")
+	for _, d := range drops {
+		if d.Network == uplink && d.Reason == reason && d.Direction == "in" {
+			count += d.Count
+		}
+	}
+	return count
+}

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"fairlead/link"
@@ -62,7 +61,7 @@ func (n *Node) addUplink(m api.UplinkRequest, fds []int) error {
 	}
 	if s := u.way.State(loop.Clock()); !u.spec.DHCP && !s.Addr.IsValid() && s.Problem != nil {
 		// Somebody has the address. To go on would cut him off, and us.
-		return errors.Join(statusError{http.StatusConflict, s.Problem}, n.router.RemoveUplink(u.spec.Name))
+		return errors.Join(fail(http.StatusConflict, "uplink %s: %v", u.spec.Name, s.Problem), n.router.RemoveUplink(u.spec.Name))
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -273,7 +272,7 @@ func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
 		if u.lost != nil {
 			d.Why = u.lost.Error()
 		} else if s := u.way.State(now); s.Problem != nil {
-			d.Why = strings.TrimPrefix(s.Problem.Error(), "uplink "+u.spec.Name+": ")
+			d.Why = s.Problem.Error()
 		}
 		list = append(list, d)
 	}

@@ -63,7 +63,7 @@ func (u *Raw) State(now int64) State {
 }
 
 // patience is how long a DHCP server may be silent before that is a problem.
-const patience = int64(5 * time.Second)
+const patience = int64(4 * time.Second)
 
 // problemLocked is what a person should know first.
 func (u *Raw) problemLocked(now int64) error {

@@ -307,9 +307,7 @@ func (n *Node) routeAddress(c *container, u *uplink, a netip.Addr) (rule uint32,
 
 // unroute takes rules away, and ends the connections made by them.
 func (n *Node) unroute(rules ...uint32) {
-	n.router.Flows(func(t *nat.Table) {
-		for _, number := range rules {
-			t.Unpublish(number)
-		}
-	})
+	for _, number := range rules { // one by one: all flows are looked at, and new ones wait meanwhile
+		n.router.Flows(func(t *nat.Table) { t.Unpublish(number) })
+	}
 }

@@ -167,7 +167,8 @@ func newNetworkSet() *cobra.Command {
 		Short: "Change the ways out of a network while it is used",
 		Long: `Change the ways out of a network while it is used: --uplink says all it shall
 have, "none" that it shall have none. What is there already stays, with its
-connections. It takes effect at once, for containers that run too.
+connections. It takes effect at once, for containers that run too. A node stays
+as long as it has an uplink.
 
 ` + uplinkHelp,
 		Example: `  fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1

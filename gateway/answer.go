@@ -14,7 +14,7 @@ const ttl = 64
 
 // answer sends what the router has to say about f to where f came from.
 func (r *Router) answer(f *packet.Frame, d *packet.Decision, out packet.Out) {
-	self := r.self(f)
+	self := r.self(f, d.Originate)
 	n := 0
 	switch buf := out.Room(); {
 	case d.Originate == packet.OriginARPReply:
@@ -49,9 +49,10 @@ type self struct {
 	addr [4]byte
 }
 
-// self is who speaks when f is answered: the address f was sent to when it is
-// the router's own, else that of the side f came in by.
-func (r *Router) self(f *packet.Frame) self {
+// self is who speaks when f is answered. To what ends here that is the address it
+// was sent to, as with any host; what was on its way to a container hears of the
+// router by the address of the side it came in by.
+func (r *Router) self(f *packet.Frame, answer packet.Origin) self {
 	p := r.plugs.Load()
 	if g := p.gateway(f.Network); g != nil {
 		return self{g.mac, g.addr}
@@ -61,7 +62,8 @@ func (r *Router) self(f *packet.Frame) self {
 		return self{} // unplugged since; the frame's port is about to go
 	}
 	addr := up.Addr()
-	if f.EtherType == packet.EtherTypeIPv4 {
+	passing := answer == packet.OriginTimeExceeded || answer == packet.OriginFragNeeded || answer == packet.OriginHostUnreachable
+	if f.EtherType == packet.EtherTypeIPv4 && !passing {
 		if dst := packet.AddrFrom4(packet.IPv4(f.Ether()[f.L3:]).Dst()); up.Owns(dst) {
 			addr = dst
 		}

@@ -165,7 +165,7 @@ func (r *Router) wake(at int64, out packet.Out) {
 func (r *Router) tick(now int64, out packet.Out) (next int64) {
 	r.mu.Lock()
 	r.syns.Due(now, func(f *packet.Frame) {
-		n := icmpError(f, out.Room(), r.self(f), packet.ICMPUnreachable, packet.ICMPPortUnreachable, 0)
+		n := icmpError(f, out.Room(), r.self(f, packet.OriginPortUnreachable), packet.ICMPUnreachable, packet.ICMPPortUnreachable, 0)
 		out.Originate(packet.Place{Network: f.Network, Port: f.Port}, n)
 	})
 	if r.flows.Expire(now, expireAtOnce) {

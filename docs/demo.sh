@@ -1,7 +1,9 @@
 #!/bin/sh
 # Shows the main job in a few seconds: two containers on one switch, what they
-# say to each other, the switch's tables, and one packet's way in words.
-# It has a node of its own and leaves nothing behind, also after Ctrl-C.
+# say to each other, the way out to a host behind a router and in again from
+# there, the tables, and packets' ways in words. Router and outside host are
+# network namespaces, which vanish with it. It has a node of its own and leaves
+# nothing behind, also after Ctrl-C.
 #
 #	docs/demo.sh bin/fairlead
 set -eu
@@ -13,6 +15,18 @@ case ${1:-} in
 	exit 125
 	;;
 esac
+# The router is this script's own network namespace: root makes one, and anyone
+# in a user namespace.
+if [ -z "${FAIRLEAD_DEMO-}" ]; then
+	for way in '--net' '--map-root-user --net'; do
+		# shellcheck disable=SC2086 # they are words
+		if unshare $way ip link set lo up 2>/dev/null; then
+			FAIRLEAD_DEMO=outside exec unshare $way "$0" "$@"
+		fi
+	done
+	echo 'The outside is left out: it takes unshare, ip and the right to make network namespaces.'
+fi
+
 # The containers run fairlead's own little clients and servers, so they have to
 # find it.
 PATH=$(cd "${1%/*}" && pwd):$PATH
@@ -21,12 +35,12 @@ home=$(mktemp -d "${TMPDIR:-/tmp}/fairlead-demo.XXXXXX")
 FAIRLEAD_DIR=$home/node
 export PATH FAIRLEAD_DIR
 
-pings=
+running= # processes to end
 clean() {
 	status=$?
 	trap '' INT TERM HUP
 	trap - EXIT
-	[ -z "$pings" ] || kill "$pings" 2>/dev/null || true
+	for pid in $running; do kill "$pid" 2>/dev/null || true; done
 	fairlead down --all || status=$?
 	wait
 	rm -rf "$home"
@@ -41,6 +55,15 @@ say() { printf '\n# %s\n' "$*"; }
 try() {
 	printf '$ %s\n' "$*"
 	"$@"
+}
+
+# follow shows the way of a ping and of its answer.
+follow() { # CONTAINER ADDRESS
+	fairlead exec "$1" fairlead probe ping -i 0.3s "$2" >"$home/ping" &
+	running="$running $!"
+	try fairlead trace --words --grep echo -n 2 "$1"
+	kill $!
+	wait $! || true # 143 when it was told before it pinged
 }
 
 say 'Two containers: programs of this machine in namespaces of their own.'
@@ -62,14 +85,61 @@ try fairlead show mac
 try fairlead show arp
 
 say 'One packet and its answer, and why they went where they went.'
-fairlead exec client fairlead probe ping -i 0.3s "$web" >"$home/ping" &
-pings=$!
-try fairlead trace --words --grep echo -n 2 client
-kill "$pings"
-wait "$pings" || true # 143 when it was told before it pinged
+follow client "$web"
+
+if [ "${FAIRLEAD_DEMO-}" = outside ]; then
+	# client, web ── node ── up0 router ── far eth0 host
+	host=198.51.100.2
+	ip link set lo up
+	ip tuntap add up0 mode tap
+	ip addr add 192.0.2.1/24 dev up0
+	ip link set up0 up
+	echo 1 >/proc/sys/net/ipv4/ip_forward
+	unshare --net sleep 60 &
+	pid=$!
+	running="$running $pid"
+	outside() { nsenter --target "$pid" --net "$@"; }
+	until [ "$(readlink "/proc/$pid/ns/net")" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+	ip link add far type veth peer name eth0 netns "$pid"
+	ip addr add 198.51.100.1/24 dev far
+	ip link set far up
+	outside sh -c "ip link set lo up; ip link set eth0 up; ip addr add $host/24 dev eth0; ip route add default via 198.51.100.1"
+	# Not by outside: the shell between would be killed instead of the server.
+	nsenter --target "$pid" --net fairlead probe http-server >"$home/outside" 2>&1 &
+	running="$running $!"
+
+	say 'A way out: a TAP to a router, behind which there is a host.'
+	try fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
+	try fairlead show routes
+	try fairlead exec client fairlead probe ping -c 2 -i 0.5s "$host"
+	until grep -q serving "$home/outside"; do sleep 0.05; done
+	try fairlead exec client fairlead probe get "http://$host/"
+
+	say 'A way in: a published port. The container sees who really asks (outside runs'
+	echo '# its command on the host out there).'
+	try fairlead publish web 8080:80
+	try outside fairlead probe get http://192.0.2.2:8080/
+
+	say 'The rules of NAT, the connections, and what may pass.'
+	try fairlead show nat
+	try fairlead show flows
+	try fairlead show rules
+
+	say 'A packet to the outside and its answer, step by step.'
+	follow client "$host"
+
+	say 'And one that comes in by the published port.'
+	: >"$home/asking"
+	while [ -e "$home/asking" ] && outside fairlead probe get http://192.0.2.2:8080/; do sleep 0.1; done >"$home/get" &
+	running="$running $!"
+	try fairlead trace --words --grep SYN -n 2 web
+	rm "$home/asking"
+	wait $!
+fi
 
 say 'Every frame is accounted for: on each port, in and out.'
 try fairlead show switch -v
+try fairlead check
 
 say 'All gone again.'
 try fairlead down --all

@@ -60,7 +60,10 @@ func TestDemo(t *testing.T) {
 		t.Errorf("the demo ended with %d after %v:\n%s", code, took, d.out.String())
 	}
 	if err := contains(d.out.String(), "2 packets transmitted, 2 received", "Hello 172.17.0.3:", "8000.0242ac110001",
-		"02:42:ac:11:00:02", "is local?", "HWaddress", "1 parse", "3 look up", "no host interface"); err != nil {
+		"02:42:ac:11:00:02", "is local?", "HWaddress", "1 parse", "3 look up", "no host interface",
+		// The outside sees the uplink's address, the container that of who asks.
+		"Hello 192.0.2.2:", "Hello 198.51.100.2:", "at 172.17.0.2:80.", "from 192.0.2.2", "default via 192.0.2.1 dev up0",
+		"5.4 NAT      masquerade by rule", "5.4 NAT      publish by rule", "5.7 uplink", "answer, flow"); err != nil {
 		t.Error(err)
 	}
 	noDemoFiles(t)
@@ -78,6 +81,10 @@ func TestDemoInterrupted(t *testing.T) {
 		"bytes from", // between two pings
 		"# The switch",
 		"trace --words",
+		"# A way out",
+		"show routes",
+		"# A way in",
+		"publish by rule",
 		"# All gone",
 	} {
 		d := startDemo(t)

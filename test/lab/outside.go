@@ -108,6 +108,16 @@ func newStation(t T, name string) *Host {
 	return h
 }
 
+// Move gives the router's address on one interface to another one, for a node
+// that has no TAP.
+func (r *Router) Move(t T, from, to string) {
+	t.Helper()
+	addr, err := netlink.ParseAddr(r.Addr + "/24")
+	must(t, err, "parse %s", r.Addr)
+	must(t, r.Netlink.AddrDel(r.link(t, from), addr), "take %s off %s", addr, from)
+	r.addr(t, to)
+}
+
 // AddTAP makes a TAP that stays while nobody has it open, and sets it up.
 func (h *Host) AddTAP(t T, name string) {
 	t.Helper()

@@ -25,8 +25,9 @@ func (n *node) natRule(kind string) (found api.NATRule) {
 
 // The rules of NAT are there before the first packet, and their counters move
 // with what they translate.
-func TestS06_ShowNAT(t *testing.T) {
-	o := newOutside(t)
+func TestS06_ShowNAT(t *testing.T) { eachWay(t, showsNAT) }
+
+func showsNAT(t *testing.T, o *outside) {
 	o.serveHTTP(o.Host, 80)
 	o.serve("web", "-p", "8080:80")
 	o.start("a")
@@ -49,7 +50,7 @@ func TestS06_ShowNAT(t *testing.T) {
 	if r := o.natRule("masquerade"); r.Flows != 1 || r.Packets != 6 || r.Bytes < 6*84 || r.Mappings != 1 {
 		t.Errorf("after a ping of three: %+v", r)
 	}
-	curl(t, o.Host, "http://"+o.Router.Uplink+":8080/")
+	curl(t, o.Host, "http://"+o.reach+":8080/")
 	published := o.natRule("publish")
 	if published.Flows != 1 || published.Packets < 6 || published.Container != "web" {
 		t.Errorf("after a page from outside: %+v", published)

@@ -28,24 +28,23 @@ func (n *node) ruled(chain, reasonOrMatch string) (packets uint64) {
 }
 
 // The counter of the rule that lets a packet through or drops it moves.
-func TestS33_CountersMove(t *testing.T) {
-	lab.Need(t, "ping", "curl")
-	o := newOutside(t)
+func TestS33_CountersMove(t *testing.T) { eachWay(t, countersMove) }
+
+func countersMove(t *testing.T, o *outside) {
 	o.serve("web", "-p", "8080:80")
 	o.start("a", "--opt", "isolated=on")
 	o.start("b", "--opt", "isolated=on")
-	outsideToo := o.Router.Uplink
 	for _, c := range []struct {
 		chain, rule string
 		do          func()
 	}{
-		{"inbound", "publish", func() { curl(t, o.Host, "http://"+outsideToo+":8080/") }},
+		{"inbound", "publish", func() { curl(t, o.Host, "http://"+o.reach+":8080/") }},
 		{"inbound", "established", func() { o.exec("a", "ping", "-c", "1", "-W", "5", o.Router.FarHost) }},
 		{"forward", "both directions", func() { o.exec("a", "ping", "-c", "1", "-W", "5", o.Router.FarHost) }},
-		{"inbound", "refused", func() { refused(t, o.Host, "http://"+outsideToo+":81/") }},
+		{"inbound", "refused", func() { refused(t, o.Host, "http://"+o.reach+":81/") }},
 		{"inbound", "not-for-us", func() {
-			o.Router.Run(t, "ip", "route", "replace", "172.17.0.0/16", "via", outsideToo)
-			silent(t, o.Host, "http://172.17.0.2/")
+			o.Router.Run(t, "ip", "route", "replace", "172.17.0.0/16", "via", o.Router.Uplink)
+			silent(t, o.Router.Host, "http://172.17.0.2/")
 		}},
 		{"forward", "refused", func() { o.try("exec", "a", "curl", "-sS", "--max-time", "5", "http://172.17.0.1:81/") }},
 		{"forward", "martian", func() { o.try("exec", "a", "ping", "-c", "1", "-W", "0.2", "240.0.0.1") }},

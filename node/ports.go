@@ -17,6 +17,9 @@ func (n *Node) getPorts(_ http.ResponseWriter, _ *http.Request, c *container) (a
 		answer.Exposed = append(answer.Exposed, e.String())
 	}
 	pid := c.pid
+	if c.mode == modeForeign {
+		pid = 0 // that of whoever was there first; it may have ended, and its number be another's
+	}
 	n.mu.Unlock()
 	if list, ok := listenersOf(pid); ok && n.isStill(c) { // else the pid may be another's by now
 		answer.Listeners, answer.ListenersKnown = list, true

@@ -53,7 +53,7 @@ type Ports struct {
 	Addresses []string        `json:"addresses"` // outside addresses of its own
 	Exposed   []string        `json:"exposed"`   // as 80/tcp
 	// Listeners are the sockets that wait for somebody inside. Of a namespace
-	// nobody told the process of they are not known.
+	// somebody else made they are not known.
 	Listeners      []Listener `json:"listeners"`
 	ListenersKnown bool       `json:"listeners_known"`
 }

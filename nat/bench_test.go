@@ -74,7 +74,8 @@ func crowd(t testing.TB, n int, v6 bool, now int64) *Table {
 }
 
 // TestMillionFlows holds the budget of memory: 160 bytes for a flow of IPv4 with
-// its part of index, mappings and timers.
+// its part of index, mappings and timers. (With the race detector it is only
+// about the numbers of flows and mappings.)
 func TestMillionFlows(t *testing.T) {
 	if got := unsafe.Sizeof(record4{}); got != 128 {
 		t.Errorf("a record of IPv4 has %d bytes", got)
@@ -90,15 +91,19 @@ func TestMillionFlows(t *testing.T) {
 		most float64
 	}{"IPv4": {false, 160}, "IPv6": {true, 224}} {
 		t.Run(name, func(t *testing.T) {
+			flows := million
+			if raceEnabled {
+				flows /= 20
+			}
 			heap, resident := memory()
-			table := crowd(t, million, tt.v6, 1000*second)
+			table := crowd(t, flows, tt.v6, 1000*second)
 			heapAfter, residentAfter := memory()
-			if s := table.Stats(); s.Flows != million || s.Mappings != million/crowdPeers {
+			if s := table.Stats(); s.Flows != flows || s.Mappings != flows/crowdPeers {
 				t.Errorf("%+v", s)
 			}
 			perFlow := float64(heapAfter-heap) / million
 			t.Logf("%.1f bytes of heap for each flow, %.1f resident", perFlow, float64(residentAfter-resident)/million)
-			if perFlow > tt.most {
+			if perFlow > tt.most && !raceEnabled {
 				t.Errorf("more than %v bytes", tt.most)
 			}
 			runtime.KeepAlive(table)
@@ -142,14 +147,18 @@ func BenchmarkFind(b *testing.B) {
 			missed := 0
 			b.Run(name+"/find", func(b *testing.B) {
 				for i := range b.N {
-					if _, ok := table.Find(scopes[i%questions], keys[i%questions], 1000*second, 0); !ok {
+					// By a pointer, else a tuple is copied twice in overlapping
+					// pieces, and the second copy waits for the first.
+					k := &keys[i%questions]
+					if _, ok := table.Find(scopes[i%questions], *k, 1000*second, 0); !ok {
 						missed++
 					}
 				}
 			})
 			b.Run(name+"/packet", func(b *testing.B) { // all that a packet of a known flow needs
 				for i := range b.N {
-					f, ok := table.Find(scopes[i%questions], keys[i%questions], 1000*second, 0)
+					k := &keys[i%questions]
+					f, ok := table.Find(scopes[i%questions], *k, 1000*second, 0)
 					if !ok {
 						missed++
 					}

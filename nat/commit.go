@@ -37,9 +37,9 @@ func (t *Table) inTheWay(p *Plan) uint32 {
 	if ref, _ := t.lookup(p.Out, &answers); ref != 0 {
 		return ref
 	}
-	if h := t.holderOf(p.Container); h.flows >= t.config.PerContainer || t.live >= t.config.Flows {
+	if h := t.holderOf(p.Container); t.crowded(h) {
 		t.stats.Evicted++
-		return t.victim(h)
+		return t.victim(h, p.target)
 	}
 	return 0
 }

@@ -56,30 +56,36 @@ func (t *Table) classify(ref uint32) {
 const lookAt = 64
 
 // victim finds the oldest flow of a container that may go, 0 if there is none
-// near the ends of its lists.
-func (t *Table) victim(h *holder) uint32 {
+// near the ends of its lists. Flows of the mapping spare may not.
+func (t *Table) victim(h *holder, spare uint32) uint32 {
 	for _, l := range [2]*list{&h.others, &h.proven} {
 		for ref, n := l.head, 0; ref != 0 && n < lookAt; n++ {
-			if t.expendable(ref) {
+			b := t.body(ref)
+			if t.expendable(ref) && (spare == 0 || b.mapping != spare) {
 				return ref
 			}
-			ref = t.body(ref).links[linkHolder].next
+			ref = b.links[linkHolder].next
 		}
 	}
 	return 0
 }
 
-// admits says whether a container may have one more flow, if need be for one
-// of its own.
-func (t *Table) admits(c packet.ContainerID, v6 bool) packet.Reason {
-	h := t.peekHolder(c)
+// crowded reports whether another flow of a container needs one of its own to go.
+func (t *Table) crowded(h *holder) bool {
+	return h.flows >= t.config.PerContainer || t.live >= t.config.Flows
+}
+
+// admits says whether there is room for a planned flow, if need be in the place
+// of another of the same container.
+func (t *Table) admits(p *Plan) packet.Reason {
+	v4, h := is4(&p.Before), t.peekHolder(p.Container)
 	switch {
-	case v6 && !t.v6.room() || !v6 && !t.v4.room():
+	case v4 && !t.v4.room() || !v4 && !t.v6.room():
 		return packet.FlowTableFull
-	case h.flows >= t.config.PerContainer && t.victim(h) == 0:
+	case !t.crowded(h) || t.victim(h, p.target) != 0:
+		return packet.OK
+	case h.flows >= t.config.PerContainer:
 		return packet.FlowBudget
-	case t.live >= t.config.Flows && t.victim(h) == 0:
-		return packet.FlowTableFull
 	}
-	return packet.OK
+	return packet.FlowTableFull
 }

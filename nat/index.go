@@ -11,9 +11,9 @@ import (
 //
 // A key may be in either of two buckets of one cache line each, in the emptier
 // when it was added; nothing ever moves. With two choices no bucket gets much
-// fuller than the average (Azar and others 1994), so the index has a fixed size,
-// is seven tenths full at most, and never grows. The hash is keyed, so nobody
-// can aim at a bucket.
+// fuller than the average (Azar and others 1994), so the index has a fixed size
+// and never grows: it is two thirds full at most, and then one key in a million
+// finds both its buckets full. The hash is keyed, so nobody can aim at a bucket.
 //
 // Readers take no lock: all words are atomic. Writers are one at a time.
 type index struct {
@@ -30,7 +30,7 @@ const bucketEntries = 12
 
 // init makes room for so many entries, of numbers up to most and one bit.
 func (x *index) init(entries int, most uint32) {
-	x.buckets = make([]bucket, entries*10/7/bucketEntries+2)
+	x.buckets = make([]bucket, entries*3/2/bucketEntries+4)
 	x.bits = uint64(bits.Len32(most<<1 | 1))
 }
 

@@ -145,7 +145,8 @@ func (t *Table) leave(n, ref uint32) {
 const filterLook = 64
 
 // talksTo is address-dependent filtering (RFC 4787 REQ-8, RFC 5382 REQ-3): one
-// of the mapping's flows, of the newest filterLook, is with that address.
+// of the mapping's flows, of the newest filterLook, is with that address and goes
+// on.
 func (t *Table) talksTo(n uint32, a packet.Addr) bool {
 	ref := t.maps.at(n).flows.tail
 	for look := 0; ref != 0 && look < filterLook; look++ {
@@ -155,7 +156,7 @@ func (t *Table) talksTo(n uint32, a packet.Addr) bool {
 		if b.inward {
 			remote = k.Src
 		}
-		if remote == a && !t.expired(b, k.DstPort, t.now) {
+		if remote == a && !t.replaceable(ref) {
 			return true
 		}
 		ref = b.links[linkMapping].prev

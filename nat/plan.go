@@ -12,6 +12,7 @@ type Plan struct {
 	question question
 	source   endpoint // who needs a mapping; proto 0 if nobody
 	mapping  uint32   // the one it has; 0 and a port if it is to be made
+	target   uint32   // the mapping the packet is sent to, if that is how it is let in
 	port     uint16
 	inward   bool
 }
@@ -86,7 +87,7 @@ func (t *Table) plan(q *question) (Plan, packet.Reason) {
 	case in:
 		p.inward = true
 		if reason = t.planDestination(&p, q.scope, q.tuple.Src); reason == packet.OK {
-			p.Container = t.ownerOf(&p)
+			p.mapping, p.Container = p.target, t.ownerOf(&p)
 			reason = t.keepSource(&p)
 		}
 	case hairpin:
@@ -96,7 +97,6 @@ func (t *Table) plan(q *question) (Plan, packet.Reason) {
 		}
 		if reason = t.planDestination(&p, q.uplink, seenFrom); reason == packet.OK {
 			rule := p.Rule
-			p.mapping = 0 // the destination's; the flow is the source's
 			reason = t.planSource(&p)
 			p.Kind, p.Rule = packet.NATHairpin, rule
 		}
@@ -106,7 +106,7 @@ func (t *Table) plan(q *question) (Plan, packet.Reason) {
 		}
 	}
 	if reason == packet.OK {
-		reason = t.admits(p.Container, !is4(&p.Before))
+		reason = t.admits(&p)
 	}
 	return p, reason
 }
@@ -183,14 +183,14 @@ func (t *Table) planDestination(p *Plan, uplink packet.NetworkID, from packet.Ad
 	p.Kind, p.Out = packet.NATMasquerade, m.network
 	p.Rule = t.rules.masquerade[[2]packet.NetworkID{m.network, m.uplink}]
 	p.After.Dst, p.After.DstPort = m.inside, m.insidePort
-	p.mapping = n
+	p.target = n
 	return packet.OK
 }
 
 // ownerOf is whom an inward flow is for.
 func (t *Table) ownerOf(p *Plan) packet.ContainerID {
-	if p.mapping != 0 {
-		return t.maps.at(p.mapping).container
+	if p.target != 0 {
+		return t.maps.at(p.target).container
 	}
 	return t.rules.at(p.Rule).Container
 }
@@ -220,9 +220,12 @@ func (t *Table) keepSource(p *Plan) packet.Reason {
 }
 
 // taken reports whether the answers of the planned flow would be taken for those
-// of another that is still going on.
+// of another that is still going on, or for its own questions.
 func (t *Table) taken(p *Plan) bool {
 	answers := p.After.Reverse()
+	if p.Out == p.In && answers == p.Before {
+		return true
+	}
 	ref, _ := t.lookup(p.Out, &answers)
 	return ref != 0 && !t.replaceable(ref) && !t.begunBy(ref, &p.question)
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"fairlead/link"
 	"fairlead/node/api"
@@ -155,7 +156,7 @@ func TestSlowWatcherIsToldItsLosses(t *testing.T) {
 	if b := <-w.batches; b.lost != 0 {
 		t.Errorf("told again of %d lost", b.lost)
 	}
-	if most := cap(w.batches) * 4096 * 400; most > 16<<20 {
+	if most := cap(w.batches) * 4096 * int(unsafe.Sizeof(trace.Record{})); most > 16<<20 {
 		t.Errorf("a client that does not read costs up to %d bytes", most)
 	}
 }

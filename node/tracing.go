@@ -24,10 +24,10 @@ type tracing struct {
 }
 
 // Bounds: how many watch at once, and how many batches one may be behind. A
-// batch is a recorder's ring at most, which is 1.5 MB.
+// batch is a recorder's ring at most, which is 2.2 MB.
 const (
 	maxWatchers = 16
-	maxBatches  = 8
+	maxBatches  = 7
 )
 
 // A watcher is one client's share: a bounded queue of batches; what does not

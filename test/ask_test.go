@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -216,4 +217,35 @@ func fragments(b []byte, from, to *net.UDPAddr, id uint16) (list [][]byte) {
 		list = append(list, append(h, part...))
 	}
 	return list
+}
+
+// crowd has many connections at once, from ports everybody uses, and asks each
+// of them for a page:
+//
+//	ADDRESS:PORT COUNT
+func crowd(args []string) error {
+	count, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	conns := make([]net.Conn, count)
+	for i := range conns {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{Port: 20000 + i}, Timeout: 5 * time.Second}
+		if conns[i], err = d.Dial("tcp4", args[0]); err != nil {
+			return fmt.Errorf("connection %d: %w", i, err)
+		}
+		defer conns[i].Close()
+	}
+	for i, conn := range conns {
+		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			return err
+		}
+		fmt.Fprint(conn, "GET / HTTP/1.0\r\n\r\n")
+		page, err := io.ReadAll(conn)
+		if err != nil || !strings.Contains(string(page), "Hello") {
+			return fmt.Errorf("connection %d: %q, %w", i, page, err)
+		}
+	}
+	fmt.Printf("%d connections\n", count)
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 
 	"fairlead/node/api"
@@ -143,20 +144,34 @@ func (n *node) compareWithKernel() error {
 	return nil
 }
 
-// compareUplink compares an uplink with its TAP in the lab. It is the other end
-// of the same cable, as seen from there.
+// A tap is the other end of an uplink's cable: an interface of the lab, which
+// may have counted before.
+type tap struct {
+	host   *lab.Host
+	before kernel
+}
+
+// newTap looks at a TAP whose other end becomes an uplink.
+func newTap(t *testing.T, host *lab.Host, name string) tap {
+	t.Helper()
+	return tap{host, lab.In(t, host, func() (kernel, error) { return kernelCounts("thread-self", name) })}
+}
+
+// compareUplink compares an uplink with its TAP in the lab.
 func (n *node) compareUplink(u api.Uplink) error {
-	host := n.taps[u.Name]
-	if host == nil {
-		return nil // an interface others use, too
+	other, ok := n.taps[u.Name]
+	if !ok || u.State == "down" {
+		return nil // an interface others use, too, or none any more
 	}
 	var there kernel
-	err := host.Do(func() (err error) {
+	err := other.host.Do(func() (err error) {
 		there, err = kernelCounts("thread-self", u.Name)
 		return err
 	})
-	if c := u.Counts; err == nil && (kernel{c.Written, c.WrittenBytes, c.Read, c.ReadBytes}) != there {
-		err = fmt.Errorf("uplink %s counted %+v, the kernel at the other end %+v", u.Name, c, there)
+	c := u.Counts
+	us := kernel{c.Written + other.before.rx, c.WrittenBytes + other.before.rxBytes, c.Read + other.before.tx, c.ReadBytes + other.before.txBytes}
+	if err == nil && us != there {
+		err = fmt.Errorf("uplink %s counted %+v, after %+v, the kernel at the other end %+v", u.Name, c, other.before, there)
 	}
 	return err
 }

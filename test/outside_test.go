@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,11 +54,17 @@ func eachWay(t *testing.T, test func(t *testing.T, o *outside)) {
 // them, so it has to be where the interfaces are.
 func (o *outside) uplinks(specs ...string) {
 	o.t.Helper()
+	var have []api.Uplink
+	if err := o.ask("/v1/uplinks", &have); err != nil {
+		o.t.Fatal(err)
+	}
 	args := []string{"network", "set", "default"}
 	for _, spec := range specs {
 		args = append(args, "--uplink", spec)
-		tap, _, _ := strings.Cut(strings.TrimPrefix(spec, "tap:"), ",")
-		o.taps[tap] = o.Router.Host
+		name, _, _ := strings.Cut(strings.TrimPrefix(spec, "tap:"), ",")
+		if !slices.ContainsFunc(have, func(u api.Uplink) bool { return u.Name == name && u.State != "down" }) {
+			o.taps[name] = newTap(o.t, o.Router.Host, name)
+		}
 	}
 	if out, status := o.on(o.Router.Host, args...); status != 0 {
 		o.t.Fatalf("fairlead %s: exit status %d\n%s", strings.Join(args, " "), status, out)

@@ -17,6 +17,7 @@ import (
 var parts = map[string]func(args []string) error{
 	"ask":       ask,
 	"beat":      beat,
+	"crowd":     crowd,
 	"datagrams": datagrams,
 	"hammer":    hammer,
 	"inject":    inject,

@@ -35,7 +35,7 @@ type node struct {
 	logs    []string // of all nodes there were; see followLog
 	log     *os.File // of the one that runs, or ran last
 	clients []*client
-	taps    map[string]*lab.Host // uplinks, and where the other end of each is
+	taps    map[string]tap // the other ends of uplinks
 }
 
 // newNode starts a node that stays until the test ends: `fairlead up ARGS`.
@@ -59,7 +59,7 @@ func newNodeDir(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(parent) })
-	n := &node{t: t, bin: lab.Binary(t), dir: filepath.Join(parent, "d"), taps: map[string]*lab.Host{}}
+	n := &node{t: t, bin: lab.Binary(t), dir: filepath.Join(parent, "d"), taps: map[string]tap{}}
 	t.Cleanup(n.cleanup)
 	return n
 }

@@ -110,7 +110,7 @@ func (r *Router) rewrite(f *packet.Frame, d *packet.Decision, out packet.Out) {
 		}
 	}
 	if d.NAT.Flow != 0 && !d.NAT.Quoted {
-		r.flows.Seen(nat.FlowOf(d.NAT.Flow, d.NAT.Reply), f.Time, f.Len(), tcpFlags(f))
+		r.flows.Seen(nat.FlowOf(d.NAT.Flow, d.NAT.Reply), f.Time, f.Len()-int(f.L3), tcpFlags(f))
 	}
 	ether := packet.Ethernet(f.Ether())
 	ether.SetSrc(d.SrcMAC)

@@ -32,8 +32,14 @@
 // Counted in frames as read, a segmentation-offload frame being one, and
 // compared at rest (Totals.Check):
 //
-//	ingress, every port   read = unicast + flooded + gateway + Σ dropped[reason]
-//	copies, whole switch  Σ unicast + Σ fan-out + originated = Σ (written + Σ failed[reason])
+//	ingress, every port  read + resumed = unicast + flooded + gateway + held + Σ dropped[reason]
+//	copies, whole node   Σ unicast + Σ fan-out + originated + split = Σ (written + Σ failed[reason])
+//	hold, whole node     Σ held = Σ resumed + holding
+//
+// A frame that is routed to another network is counted as unicast where it was
+// read and as written where it leaves, so copies add up over all switches of
+// the same Lanes. A held frame is decided on twice: first to wait, and then for
+// good. Where a packet is cut into fragments, split counts the pieces but one.
 //
 // # Concurrency
 //

@@ -93,7 +93,7 @@ func TestMillionFlows(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			flows := million
 			if raceEnabled {
-				flows /= 20
+				flows /= 100
 			}
 			heap, resident := memory()
 			table := crowd(t, flows, tt.v6, 1000*second)

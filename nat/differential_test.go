@@ -24,7 +24,7 @@ func TestNATAgainstModel(t *testing.T) {
 	}
 	switch {
 	case raceEnabled:
-		operations /= 20
+		operations /= 25
 	case testing.Short():
 		operations /= 10
 	}

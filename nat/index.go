@@ -60,9 +60,14 @@ func (b *bucket) set(i uint64, e uint32, tag uint64) {
 
 // free returns a free entry of the bucket and how many there are.
 func (b *bucket) free() (place uint64, n int) {
-	for i := range uint64(bucketEntries) {
-		if b.entry(i) == 0 {
+	for i := uint64(0); i < bucketEntries; i += 2 {
+		pair := b[2+i/2].Load()
+		if uint32(pair) == 0 {
 			place = i
+			n++
+		}
+		if pair>>32 == 0 {
+			place = i + 1
 			n++
 		}
 	}

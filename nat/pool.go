@@ -126,15 +126,16 @@ func (p *pool) unreserve(port uint16) {
 // there the next free one, of the same parity if there is one (RFC 4787 REQ-4).
 // usable says whether flows could be told apart with that port.
 func (t *Table) choosePort(e *endpoint, usable func(port uint16) bool) (uint16, bool) {
-	p := t.maps.pools[poolKey{e.uplink, e.outside, e.proto}]
-	if p == nil {
-		p = t.newPool(poolKey{e.uplink, e.outside, e.proto}) // Commit makes the one that stays
-	}
-	if !p.admits(e.container) {
+	key := poolKey{e.uplink, e.outside, e.proto}
+	p := t.maps.pools[key]
+	switch own := int(e.port) >= firstPort(e.proto); {
+	case p != nil && !p.admits(e.container):
 		return 0, false
-	}
-	if int(e.port) >= p.first && p.owner[e.port] == 0 && usable(e.port) {
+	case own && p != nil && p.owner[e.port] == 0 && usable(e.port),
+		own && p == nil && !t.rules.reserves(e.outside, e.proto, e.port) && usable(e.port):
 		return e.port, true
+	case p == nil:
+		p = t.newPool(key) // to look at: Commit makes the one that stays
 	}
 	start := int(mix(t.hashEndpoint(e)^t.maps.made, t.seed[3]) % (1<<16 - 1024))
 	for _, parity := range [2]uint16{e.port & 1, ^e.port & 1} {

@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -106,6 +107,12 @@ func (r *rig) publish(rule Rule) Rule {
 	return added
 }
 
+// establish has both sides of a TCP connection agree.
+func (r *rig) establish(f Flow) {
+	r.Seen(Flow{f.ref, true}, r.now, 60, packet.TCPSyn|packet.TCPAck)
+	r.Seen(f, r.now, 60, packet.TCPAck)
+}
+
 // check compares a translation.
 func (r *rig) check(f Flow, want packet.Translation) {
 	r.t.Helper()
@@ -145,5 +152,165 @@ func TestPublished(t *testing.T) {
 		Before: tcp(aliceAddr, 80, world, 50000), After: tcp(ours, 8080, world, 50000)})
 	if _, reason := r.PlanIn(lan, udp(world, 50000, ours, 8080)); reason != packet.Refused {
 		t.Errorf("UDP to a TCP port: %v", reason)
+	}
+}
+
+// TestPublishConflicts: who may have which port of ours, and Docker's words.
+func TestPublishConflicts(t *testing.T) {
+	r := newRig(t, Config{})
+	rule := func(c packet.ContainerID, outside packet.Addr, port uint16) Rule {
+		return Rule{Network: net1, Container: c, Proto: packet.ProtoTCP, Outside: outside, OutsidePort: port, Inside: aliceAddr, InsidePort: 80}
+	}
+	loopback := addr("127.0.0.1")
+	first := r.publish(rule(alice, packet.Addr{}, 8080))
+	one := r.publish(rule(alice, ours, 81))
+	r.publish(rule(bob, oursToo, 81))
+	r.publish(rule(bob, loopback, 82))
+	for _, tt := range []struct {
+		rule Rule
+		want string
+	}{
+		{rule(bob, packet.Addr{}, 8080), "Bind for 0.0.0.0:8080 failed: port is already allocated"},
+		{rule(bob, ours, 8080), "Bind for 192.0.2.10:8080 failed: port is already allocated"},
+		{rule(bob, ours, 81), "Bind for 192.0.2.10:81 failed: port is already allocated"},
+		{rule(bob, addr("0.0.0.0"), 81), "Bind for 0.0.0.0:81 failed: port is already allocated"},
+	} {
+		if _, err := r.Publish(tt.rule); !errors.Is(err, ErrAllocated) || err.Error() != tt.want {
+			t.Errorf("%v, want %s", err, tt.want)
+		}
+	}
+	other := rule(bob, packet.Addr{}, 8080)
+	other.Proto = packet.ProtoUDP
+	r.publish(other) // another protocol's ports
+	other.Inside = v6Of(bobAddr)
+	if v6 := r.publish(other); v6.Outside != (packet.Addr{}) {
+		t.Errorf("IPv6 is published at %v", v6.Outside)
+	}
+	if _, err := r.Publish(other); err == nil || err.Error() != "Bind for [::]:8080 failed: port is already allocated" {
+		t.Error(err)
+	}
+
+	if !r.Unpublish(first.Number) || r.Unpublish(first.Number) || r.Unpublish(0) || r.Unpublish(99) {
+		t.Error("a rule is taken back once")
+	}
+	if again := r.publish(rule(bob, packet.Addr{}, 8080)); again.Number != first.Number {
+		t.Errorf("the free number is %d, got %d", first.Number, again.Number)
+	}
+	a, b := r.publish(rule(alice, packet.Addr{}, 0)), r.publish(rule(alice, packet.Addr{}, 0))
+	if a.OutsidePort != 49153 || b.OutsidePort != 49154 {
+		t.Errorf("chose %d and %d", a.OutsidePort, b.OutsidePort)
+	}
+
+	// The address that is named wins, and nobody outside is 127.0.0.1.
+	if p, reason := r.PlanIn(lan, tcp(world, 5000, ours, 81)); reason != packet.OK || p.Rule != one.Number {
+		t.Errorf("rule %d, %v", p.Rule, reason)
+	}
+	if _, reason := r.PlanIn(lan, tcp(world, 5000, ours, 82)); reason != packet.Refused {
+		t.Errorf("published for the host only: %v", reason)
+	}
+}
+
+func TestOneToOne(t *testing.T) {
+	r := newRig(t, Config{})
+	rule, err := r.OneToOne(Rule{Network: net1, Container: alice, Uplink: lan, Inside: aliceAddr, Outside: oursToo})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := packet.Translation{Kind: packet.NATOneToOne, Rule: rule.Number, Container: alice, In: net1, Out: lan}
+	for _, proto := range []packet.Proto{packet.ProtoTCP, packet.ProtoICMP, 47} { // GRE too: nothing but addresses changes
+		k := tuple(proto, aliceAddr, 0, world, 0)
+		if proto != 47 {
+			k.SrcPort = 500 // kept, below 1024 as well
+		}
+		want.Before, want.After = k, k
+		want.After.Src = oursToo
+		r.check(r.out(alice, k), want)
+	}
+	want.In, want.Out = lan, net1
+	want.Before, want.After = ping(world, 7, oursToo), ping(world, 7, aliceAddr)
+	r.check(r.in(want.Before), want)
+
+	// Bob is masqueraded as before; by another uplink so is alice.
+	if f := r.out(bob, udp(bobAddr, 5000, world, 7000)); r.Translation(f).After.Src != ours {
+		t.Error("bob got alice's address")
+	}
+	if p, _ := r.PlanOut(net1, alice, udp(aliceAddr, 5000, world, 7000), lan2, ours); p.Kind != packet.NATMasquerade {
+		t.Errorf("by the other uplink: %v", p.Kind)
+	}
+	// Bob meets alice at her outside address, and comes from his own.
+	k := tcp(bobAddr, 5000, oursToo, 22)
+	f := r.commit(r.PlanHairpin(net1, bob, k, lan, ours))
+	if tr := r.Translation(f); tr.Kind != packet.NATHairpin || tr.After != tcp(ours, 5000, aliceAddr, 22) {
+		t.Errorf("%+v", tr)
+	}
+	for _, again := range []Rule{
+		{Network: net1, Container: bob, Uplink: lan, Inside: bobAddr, Outside: oursToo},
+		{Network: net1, Container: alice, Uplink: lan, Inside: aliceAddr, Outside: addr("192.0.2.12")},
+		{Network: net1, Container: bob, Uplink: lan, Inside: bobAddr, Outside: v6Of(ours)},
+	} {
+		if _, err := r.OneToOne(again); err == nil {
+			t.Errorf("%+v was taken", again)
+		}
+	}
+	if r.Unpublish(rule.Number); r.Stats().Flows != 1 {
+		t.Errorf("%+v: flows of the rule are left", r.Stats())
+	}
+}
+
+// TestSameClientTwice: a client that comes from one port to two published ports
+// which lead to one is two flows, and the container can tell them apart.
+func TestSameClientTwice(t *testing.T) {
+	r := newRig(t, Config{})
+	for _, port := range []uint16{80, 8080} {
+		r.publish(Rule{Network: net1, Container: alice, Proto: packet.ProtoTCP, OutsidePort: port, Inside: aliceAddr, InsidePort: 80})
+	}
+	first := r.in(tcp(world, 5000, ours, 80))
+	r.establish(first)
+	second := r.Translation(r.in(tcp(world, 5000, ours, 8080)))
+	if second.After.Src != world || second.After.SrcPort == 5000 || second.After.SrcPort < 1024 {
+		t.Fatalf("%+v", second)
+	}
+	if back := r.Translation(r.find(net1, second.After.Reverse(), packet.TCPAck)); back.After != second.Before.Reverse() {
+		t.Errorf("the answer goes to %+v", back.After)
+	}
+
+	// When the first is over it does not count.
+	r.Seen(first, r.now, 60, packet.TCPRst)
+	r.end(r.find(lan, tcp(world, 5000, ours, 8080), packet.TCPAck).ref)
+	third := r.Translation(r.in(tcp(world, 5000, ours, 8080)))
+	if third.After.SrcPort != 5000 || r.Stats().Flows != 1 {
+		t.Errorf("%+v, %+v", third, r.Stats())
+	}
+}
+
+// TestTrack: a flow between containers that is not translated.
+func TestTrack(t *testing.T) {
+	r := newRig(t, Config{})
+	k := tcp(aliceAddr, 5000, bobAddr, 80)
+	f := r.commit(r.PlanTrack(net1, alice, k, net1))
+	r.check(f, packet.Translation{Container: alice, In: net1, Out: net1, Before: k, After: k})
+	if back := r.find(net1, k.Reverse(), 0); !back.Reply() || r.Translation(back).After != k.Reverse() {
+		t.Error("the answer is of another flow")
+	}
+	if _, reason := r.PlanTrack(net1, bob, tcp(bobAddr, 1, bobAddr, 1), net1); reason != packet.NotTranslatable {
+		t.Errorf("to itself from the same port: %v", reason)
+	}
+}
+
+// TestUntranslatable is what no plan is made for.
+func TestUntranslatable(t *testing.T) {
+	r := newRig(t, Config{})
+	for _, tt := range []struct {
+		k       packet.Tuple
+		outside packet.Addr
+		want    packet.Reason
+	}{
+		{tuple(47, aliceAddr, 0, world, 0), ours, packet.NotTranslatable},
+		{tuple(packet.ProtoICMP, aliceAddr, 0, world, 7), ours, packet.NoFlow}, // an answer to nothing
+		{tcp(aliceAddr, 5000, world, 80), packet.Addr{}, packet.NoRoute},       // no lease yet
+	} {
+		if _, reason := r.PlanOut(net1, alice, tt.k, lan, tt.outside); reason != tt.want {
+			t.Errorf("%+v: %v, want %v", tt.k, reason, tt.want)
+		}
 	}
 }

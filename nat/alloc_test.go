@@ -1,0 +1,70 @@
+package nat
+
+import (
+	"testing"
+
+	"fairlead/packet"
+	"fairlead/test/lab"
+)
+
+// TestReleaseZeroAllocations holds the promise of the data path: nothing is
+// allocated for a packet, nor for a flow that takes the place of another.
+func TestReleaseZeroAllocations(t *testing.T) {
+	lab.NeedRelease(t)
+	r := newRig(t, Config{Flows: 5000, PerContainer: 100})
+	r.publish(Rule{Network: net1, Container: bob, Proto: packet.ProtoTCP, OutsidePort: 8080, Inside: bobAddr, InsidePort: 80})
+	if _, err := r.OneToOne(Rule{Network: net1, Container: bob, Uplink: lan, Inside: bobAddr, Outside: oursToo}); err != nil {
+		t.Fatal(err)
+	}
+	known := tcp(aliceAddr, 40000, world, 80)
+	known6 := tcp(v6Of(aliceAddr), 40000, v6Of(world), 80)
+	for _, f := range []Flow{r.out(alice, known), r.commit(r.PlanOut(net1, alice, known6, lan, v6Of(ours)))} {
+		r.establish(f)
+	}
+
+	begin := func(p Plan, reason packet.Reason) {
+		if reason != packet.OK {
+			t.Fatal(reason)
+		}
+		f, reason := r.Commit(p, r.now)
+		if reason != packet.OK {
+			t.Fatal(reason)
+		}
+		r.Seen(f, r.now, 100, packet.TCPSyn)
+	}
+	port := uint16(0)
+	for name, run := range map[string]func(){
+		"a packet of a known flow": func() {
+			for _, k := range []packet.Tuple{known, known6} {
+				f, ok := r.Find(net1, k, r.now, packet.TCPAck)
+				if !ok || r.Translation(f).After.SrcPort != 40000 {
+					t.Fatal("not found")
+				}
+				r.Seen(f, r.now, 1500, packet.TCPAck)
+			}
+		},
+		"masquerade": func() { begin(r.PlanOut(net1, alice, tcp(aliceAddr, port, world, 80), lan, ours)) },
+		"published":  func() { begin(r.PlanIn(lan, tcp(world, port, ours, 8080))) },
+		"hairpin":    func() { begin(r.PlanHairpin(net1, alice, tcp(aliceAddr, port, ours, 8080), lan, ours)) },
+		"one-to-one": func() { begin(r.PlanIn(lan, udp(world, port, oursToo, 9))) },
+		"refused": func() {
+			if _, reason := r.PlanIn(lan, udp(world, port, ours, 9)); reason != packet.Refused {
+				t.Fatal(reason)
+			}
+		},
+	} {
+		all := func() {
+			port++
+			run()
+			r.now += second / 100
+			r.Expire(r.now, 100)
+			r.Recycle(r.Retired())
+		}
+		for range 1000 {
+			all() // memory is taken as flows come, up to the budget
+		}
+		if n := testing.AllocsPerRun(1000, all); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}

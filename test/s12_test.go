@@ -10,6 +10,7 @@ import (
 // way.
 func TestS12_Hairpin(t *testing.T) {
 	o := newOutside(t)
+	o.Router.NAT(t) // which sees none of it
 	o.serve("web", "-p", "8080:80")
 	o.start("echo", "-p", "5353:7/udp", "--", "fairlead", "probe", "udp-echo")
 	o.logSays("echo", "echoing on")

@@ -68,3 +68,23 @@ func TestS36_OneToOne(t *testing.T) {
 	o.run("publish", "--address", own, "other") // it is free again
 	greeted(t, o.exec("other", "curl", "-sS", "--max-time", "5", "http://"+far+"/"), own)
 }
+
+// A second NAT router may hand all that is for it to that one container.
+func TestS36_BehindANATRouter(t *testing.T) {
+	const own = "192.0.2.50"
+	o := newOutside(t, "addr="+own)
+	o.Router.NATFor(t, own)
+	o.serveHTTP(o.Host, 80)
+	o.serve("mail")
+	o.start("other")
+	o.run("publish", "--address", own, "mail")
+	greeted(t, curl(t, o.Host, "http://"+o.Router.Far+"/"), o.Router.FarHost)
+	for _, name := range []string{"mail", "other"} {
+		greeted(t, o.exec(name, "curl", "-sS", "--max-time", "5", "http://"+o.Router.FarHost+"/"), o.Router.Far)
+		o.exec(name, "ping", "-c", "1", "-W", "5", o.Router.FarHost)
+	}
+	closed := play(t, "ask", "40000", o.Router.Far+":9", "1")
+	if err := contains(o.Host.Run(t, closed[0], closed[1:]...), "connection refused"); err != nil {
+		t.Error(err)
+	}
+}

@@ -152,11 +152,17 @@ func (r *Router) MTU(t T, mtu int) {
 // comes for that by TCP and UDP it hands on to the node.
 func (r *Router) NAT(t T) {
 	t.Helper()
+	r.NATFor(t, r.Uplink)
+}
+
+// NATFor is NAT, and hands on to another address of the node.
+func (r *Router) NATFor(t T, address string) {
+	t.Helper()
 	r.Rules(t, "add table ip nat",
 		"add chain ip nat out { type nat hook postrouting priority 100; }",
 		"add rule ip nat out oifname far masquerade",
 		"add chain ip nat in { type nat hook prerouting priority -100; }",
-		"add rule ip nat in iifname far ip daddr "+r.Far+" meta l4proto { tcp, udp } dnat to "+r.Uplink)
+		"add rule ip nat in iifname far ip daddr "+r.Far+" meta l4proto { tcp, udp } dnat to "+address)
 }
 
 // Rules adds lines for nft(8).

@@ -1,0 +1,384 @@
+package gateway
+
+import (
+	"bytes"
+	"cmp"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"fairlead/nat"
+	"fairlead/packet"
+	"fairlead/packet/packettest"
+	"fairlead/trace"
+)
+
+var seedFlag = flag.Uint64("seed", 0, "repeat the random test of this seed")
+
+// A run is one of the differential test: the town, and its model.
+type run struct {
+	*town
+	m    *model
+	rng  *rand.Rand
+	seen *tally
+
+	queue   []func() // what is to be sent before anything else
+	pieces  int      // datagrams in fragments since time last passed
+	ids     uint16
+	claimed []nat.Rule // what may be published
+}
+
+// A tally counts what came up.
+type tally struct {
+	verdicts [packet.NumVerdicts]int
+	reasons  [packet.NumReasons]int
+	origins  [packet.NumOrigins]int
+	kinds    [packet.NumNATKinds]int
+}
+
+func (y *tally) add(d *packet.Decision) {
+	y.verdicts[d.Verdict]++
+	y.reasons[d.Reason]++
+	y.origins[d.Originate]++
+	if d.Reason == packet.Routed {
+		y.kinds[d.NAT.Kind]++
+	}
+}
+
+// TestRouterAgainstModel drives router and model through the same random
+// history and compares them after every step: what was decided, which bytes
+// arrived where, and the law of conservation at the end. -seed repeats a history.
+func TestRouterAgainstModel(t *testing.T) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", seed)
+	var seen tally
+	steps := 50_000
+	if raceEnabled {
+		steps /= 2 // each is three times slower
+	}
+	r := newRun(t, seed, &seen)
+	for i := range steps {
+		r.step()
+		if t.Failed() {
+			t.Fatalf("seed %d, step %d", seed, i)
+		}
+	}
+	full(t, &seen)
+	seen.report(t)
+}
+
+// report wants everything to have come up often enough.
+func (y *tally) report(t *testing.T) {
+	const least = 100
+	count := func(what string, name fmt.Stringer, n int) {
+		t.Logf("%-8s %-34v %6d", what, name, n)
+		if n < least {
+			t.Errorf("%s %v came up %d times, want %d", what, name, n, least)
+		}
+	}
+	for v, n := range y.verdicts {
+		count("verdict", packet.Verdict(v), n)
+	}
+	for r := packet.ForGateway; r <= packet.HoldFull; r++ {
+		count("reason", r, y.reasons[r])
+	}
+	for o := packet.OriginARPReply; o < packet.NumOrigins; o++ {
+		count("origin", o, y.origins[o])
+	}
+	for k, n := range y.kinds {
+		count("kind", packet.NATKind(k), n)
+	}
+}
+
+func newRun(t *testing.T, seed uint64, seen *tally) *run {
+	w := newTown(t, nat.Config{Seed: seed})
+	w.up.extra = []packet.Addr{addrOf(stationAt("192.0.2.50"))}
+	m := &model{w: w, links: make(map[packet.NetworkID]*modelLink), flows: make(map[modelKey]*modelFlow),
+		pieces: make(map[pieceKey]pieceEntry), rates: make(map[packet.Place]*bucket)}
+	for _, s := range w.sides {
+		l := &modelLink{side: s, neighbours: make(map[netip.Addr]modelNeighbour), asked: make(map[netip.Addr]*modelQuestion)}
+		switch g := s.Gateway.(type) {
+		case *Gateway:
+			l.addr, l.subnet, l.mtu = netip.AddrFrom4(g.addr), g.subnet, g.mtu
+		case *segment:
+			l.addr, l.subnet, l.mtu, l.nextHop, l.routes, l.uplink = g.addr.Addr(), g.addr.Masked(), g.mtu, g.nextHop.Netip(), g.routes, true
+		}
+		m.links[s.network] = l
+	}
+	m.links[9].extra = netip.MustParseAddr("192.0.2.50")
+	m.links[1].ways, m.links[2].ways = []packet.NetworkID{9, 10}, []packet.NetworkID{9}
+	local := leads(w.bob, packet.ProtoTCP, 8443, 80)
+	local.Outside = addrOf(stationAt("192.0.2.7"))
+	return &run{town: w, m: m, rng: rand.New(rand.NewPCG(seed, 1)), seen: seen, claimed: []nat.Rule{
+		leads(w.alice, packet.ProtoTCP, 8080, 80), leads(w.bob, packet.ProtoUDP, 5353, 53), leads(w.dave, packet.ProtoTCP, 443, 443),
+		leads(w.bob, packet.ProtoTCP, 40001, 81), local,
+		{Kind: packet.NATOneToOne, Network: 1, Container: w.bob.port.Config().Container, Uplink: 9,
+			Outside: w.up.extra[0], Inside: addrOf(w.bob.station)},
+	}}
+}
+
+// fragmentKey is what the fragments of a datagram wait for.
+func (w *town) fragmentKey(d *dissected) uint64 {
+	f := &packet.Frame{B: d.frame, Network: d.link.network()}
+	mustParse(w.t, f)
+	return w.router.fragments.Key(f.Network, f)
+}
+
+// step does one random thing to both.
+func (r *run) step() {
+	r.now += int64(r.rng.IntN(1000)) * 1e3
+	if len(r.queue) > 0 && r.rng.IntN(3) > 0 {
+		next := r.queue[0]
+		r.queue = r.queue[1:]
+		next()
+		return
+	}
+	switch n := r.rng.IntN(2000); {
+	case n < 12:
+		r.sleep()
+	case n < 20:
+		r.publish()
+	case n < 24:
+		r.gone()
+	case n < 60:
+		r.giveUp()
+	default:
+		r.frame()
+	}
+}
+
+// sleep lets time pass, after which everybody does what is due.
+func (r *run) sleep() {
+	sleeps := []time.Duration{300 * time.Millisecond, 1001 * time.Millisecond, 1001 * time.Millisecond, 6100 * time.Millisecond,
+		31 * time.Second, 62 * time.Second, 310 * time.Second, 7500 * time.Second}
+	d := sleeps[r.rng.IntN(len(sleeps))]
+	r.now += int64(d)
+	if d > 30*time.Second {
+		r.pieces = 0
+	}
+	for _, s := range r.sides {
+		r.check(func() []trace.Record { return r.within(s, s.Tick) }, func() { r.m.tick(r.m.links[s.network]) })
+	}
+	r.sync()
+}
+
+// tick is what is due on a side.
+func (m *model) tick(l *modelLink) {
+	var due []netip.Addr
+	for a, q := range l.asked {
+		if q.due <= m.w.now {
+			due = append(due, a)
+		}
+	}
+	slices.SortFunc(due, netip.Addr.Compare)
+	var failed []netip.Addr
+	for _, a := range due {
+		switch q := l.asked[a]; {
+		case q.failed:
+			delete(l.asked, a)
+		case q.asks < 3:
+			q.asks, q.due = q.asks+1, m.w.now+1e9
+			m.askOnce(l, a, nil)
+		default:
+			delete(l.neighbours, a)
+			q.failed, q.due = true, m.w.now+3e9
+			failed = append(failed, a)
+		}
+	}
+	for _, a := range failed {
+		m.resumes = append(m.resumes, packet.ARPKey(l.network(), a.As4()))
+	}
+	if !l.uplink {
+		for len(m.syns) > 0 && m.syns[0].due <= m.w.now {
+			if s := m.syns[0]; s.due != 0 {
+				m.expect(s.d.in, expected{b: m.icmpError(s.d, 3, 3, 0)})
+			}
+			m.syns = m.syns[1:]
+		}
+		m.clock = max(m.clock, m.w.now)
+	}
+	m.goOn()
+}
+
+// sync takes over which expired flows have ended: that is up to the router,
+// which looks at each from time to time.
+func (r *run) sync() {
+	type port struct {
+		uplink  packet.NetworkID
+		outside packet.Addr
+		proto   packet.Proto
+		at      uint16
+	}
+	there := make(map[port]nat.MappingInfo)
+	r.router.Flows(func(t *nat.Table) {
+		for x := range t.Mappings {
+			there[port{x.Uplink, x.Outside, x.Proto, x.OutsidePort}] = x
+		}
+		n := 0
+		for range t.Flows {
+			n++
+		}
+		alive := make(map[*modelFlow]bool)
+		for _, f := range r.m.flows {
+			if !f.expired(r.m.clock) {
+				alive[f] = true
+			}
+		}
+		if n != len(alive) {
+			r.t.Errorf("%d flows, the model has %d", n, len(alive))
+		}
+	})
+	for _, x := range slices.Clone(r.m.maps) {
+		key := port{x.uplink, x.outside, x.proto, x.at}
+		real, ok := there[key]
+		delete(there, key)
+		if ok && (real.Inside != x.inside || real.InsidePort != x.port || real.Container != x.container || real.Network != x.network) {
+			r.t.Errorf("port %d is %v's, the model says %v's", x.at, real.Inside, x.inside)
+		}
+		flows := slices.SortedFunc(slices.Values(x.flows), func(a, b *modelFlow) int { return cmp.Compare(a.deadline(), b.deadline()) })
+		for _, f := range flows[:len(flows)-real.Flows] {
+			if !f.expired(r.m.clock) {
+				r.t.Errorf("%v:%d at %d lost its flow to %v", x.inside, x.port, x.at, f.fwd.Dst)
+			}
+			r.m.end(f)
+		}
+	}
+	if len(there) > 0 {
+		r.t.Errorf("mappings nobody made: %v", there)
+	}
+}
+
+// publish takes a rule back, or makes it.
+func (r *run) publish() {
+	x := r.claimed[r.rng.IntN(len(r.claimed))]
+	same := func(o nat.Rule) bool {
+		return o.Kind == x.Kind && o.OutsidePort == x.OutsidePort && o.Proto == x.Proto || x.Kind == 0 && o.Kind == packet.NATPublish && o.OutsidePort == x.OutsidePort
+	}
+	if i := slices.IndexFunc(r.m.rules, same); i >= 0 {
+		n := r.m.rules[i].Number
+		r.router.Flows(func(t *nat.Table) { t.Unpublish(n) })
+		r.m.rules = slices.Delete(r.m.rules, i, i+1)
+		r.m.endAll(func(f *modelFlow) bool { return f.rule == n })
+		return
+	}
+	r.m.rules = append(r.m.rules, r.town.publish(x))
+}
+
+// gone has a container or an uplink go and another one come.
+func (r *run) gone() {
+	if r.rng.IntN(3) == 0 {
+		u := []*segment{r.up, r.up2}[r.rng.IntN(2)]
+		r.router.UnplugUplink(u.network)
+		r.router.PlugUplink(u)
+		r.m.endAll(func(f *modelFlow) bool {
+			return f.from == u.network || f.to == u.network || f.mapping != nil && f.mapping.uplink == u.network
+		})
+		return
+	}
+	if r.rng.IntN(2) == 0 { // the second network loses its way out, or gets it back
+		l := r.m.links[2]
+		if len(l.ways) == 0 {
+			l.ways = []packet.NetworkID{9}
+			r.net2.Gateway.(*Gateway).SetUplinks([]Uplink{r.up})
+		} else {
+			l.ways = nil
+			r.net2.Gateway.(*Gateway).SetUplinks(nil)
+		}
+		return
+	}
+	e := []*end{r.alice, r.bob, r.dave}[r.rng.IntN(3)]
+	c := e.port.Config().Container
+	e.side.FlushPort(e.port.ID())
+	r.router.FlushContainer(c)
+	owned := func(n uint32) bool {
+		return n != 0 && slices.ContainsFunc(r.m.rules, func(x nat.Rule) bool { return x.Number == n && x.Container == c })
+	}
+	r.m.endAll(func(f *modelFlow) bool { return f.container == c || owned(f.rule) })
+	delete(r.m.rates, packet.Place{Network: e.side.network, Port: e.port.ID()})
+	l := r.m.links[e.side.network]
+	for a, n := range l.neighbours {
+		if n.end == e {
+			delete(l.neighbours, a)
+		}
+	}
+}
+
+// giveUp has frames that wait go on, as at their deadline.
+func (r *run) giveUp() {
+	if len(r.m.held) == 0 {
+		return
+	}
+	h := r.m.held[r.rng.IntN(len(r.m.held))]
+	r.check(func() []trace.Record {
+		return r.within(h.in.side, func(_ int64, out packet.Out) { out.Resume(h.key) })
+	}, func() {
+		r.m.resumes = append(r.m.resumes, h.key)
+		r.m.goOn()
+	})
+}
+
+// check does a thing to the router and the model, and compares.
+func (r *run) check(router func() []trace.Record, model func()) {
+	r.m.outcomes, r.m.sent = nil, make(map[*end][]expected)
+	records := router()
+	model()
+	var got []outcome
+	for i := range records {
+		d := &records[i].Decision
+		got = append(got, outcome{d.Verdict, d.Reason, d.Originate})
+		r.seen.add(d)
+	}
+	if !slices.Equal(got, r.m.outcomes) {
+		r.t.Errorf("decided\n     %v\nwant %v", got, r.m.outcomes)
+	}
+	for _, e := range r.ends {
+		frames := e.got()
+		if why := r.m.compare(e, frames); why != "" {
+			r.t.Errorf("at %v: %s\n got", e.IP, why)
+			for _, b := range frames {
+				r.t.Logf("     % x", b[:min(len(b), 120)])
+			}
+			for _, x := range r.m.sent[e] {
+				r.t.Logf("want % x (MTU %d, segments of %d)", x.b[:min(len(x.b), 120)], x.mtu, x.gso)
+			}
+		}
+		for _, b := range frames {
+			r.hear(e, b)
+		}
+	}
+	if r.t.Failed() {
+		r.t.Logf("decided %v", got)
+		for i := range records {
+			r.t.Logf("%+v", records[i].Decision)
+		}
+	}
+}
+
+// hear has a station answer ARP, sooner or later or not at all.
+func (r *run) hear(e *end, b []byte) {
+	if packet.Ethernet(b[packet.VNetLen:]).Type() != packet.EtherTypeARP || r.rng.IntN(4) == 0 {
+		return
+	}
+	a := packet.ARP(payload(b))
+	target := netip.AddrFrom4(a.TargetIP())
+	if a.Op() != packet.ARPRequest || target != e.IP && target.String() != "192.0.2.9" || e.port.Config().Container != 0 && target != e.IP {
+		return
+	}
+	reply := packettest.ARPReply(station{MAC: e.MAC, IP: target}, station{MAC: a.SenderMAC(), IP: netip.AddrFrom4(a.SenderIP())})
+	r.queue = append(r.queue, func() { r.put(e, reply) })
+}
+
+// put sends one frame.
+func (r *run) put(e *end, b []byte) {
+	r.check(func() []trace.Record { return r.send(e, bytes.Clone(b)) }, func() { r.m.frame(e, b) })
+	if r.t.Failed() {
+		r.t.Logf("the frame was, from %v: % x", e.IP, b[:min(len(b), 120)])
+	}
+}

@@ -121,3 +121,31 @@ func TestManyConnections(t *testing.T) {
 		}
 	})
 }
+
+// A conversation with the outside does not notice what happens beside it: other
+// containers, their published ports, another uplink, a trace, and a flood of
+// connections nobody wants.
+func TestTalkGoesOnOutside(t *testing.T) {
+	o := newOutside(t)
+	second := o.AddRouter(t)
+	o.serveUDP(o.Host, 7)
+	o.start("a")
+	far := o.Router.FarHost
+	o.exec("a", "fairlead", "probe", "udp-echo", far+":7") // the first packet asks for the neighbour
+	heart := &heartbeat{o.background(append([]string{"exec", "-i", "a"}, play(t, "beat", far+":7")...)...)}
+	for range 3 {
+		trace := o.background("trace", "--words")
+		o.uplinks(o.Router.Spec(), second.Spec("route=198.18.1.0/24"))
+		o.serve("web", "-p", "8080:80", "-p", "9000-9099:9000-9099")
+		greeted(t, curl(t, o.Host, "http://"+o.reach+":8080/"), far)
+		o.exec("web", "ping", "-c", "2", "-i", "0.1", "-W", "5", second.FarHost)
+		o.run("unpublish", "web", "9000-9099:9000-9099")
+		// Not all of them are refused: there is a limit to what is answered.
+		o.Host.Try(t, "timeout", "1", "bash", "-c", "for i in $(seq 500); do echo > /dev/tcp/"+o.reach+"/$i || echo > /dev/udp/"+o.reach+"/$i; done 2>/dev/null")
+		o.uplinks(o.Router.Spec())
+		o.run("stop", "-t", "0", "web")
+		o.gone("web")
+		trace.stop()
+	}
+	heart.stop()
+}

@@ -138,8 +138,8 @@ func (h *heartbeat) stop() {
 	if _, err := fmt.Sscanf(line, "sent %d received %d gap %s", &sent, &received, &gap); err != nil || sent == 0 {
 		t.Fatalf("the heartbeat says %q: %v", line, err)
 	}
-	t.Logf("heartbeat between two others: %d packets, longest pause %s", sent, gap)
+	t.Logf("heartbeat: %d packets, longest pause %s", sent, gap)
 	if received != sent {
-		t.Errorf("traffic between two others lost %d of %d packets", sent-received, sent)
+		t.Errorf("the heartbeat lost %d of %d packets", sent-received, sent)
 	}
 }

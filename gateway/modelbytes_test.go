@@ -325,7 +325,7 @@ func finished(b []byte) []byte {
 	if v.Flags()&packet.VNetNeedsCSum != 0 {
 		ether := c[packet.VNetLen:]
 		sum := ^packettest.Sum(ether[v.CSumStart():], 0)
-		if sum == 0 {
+		if sum == 0 && v.CSumOffset() == packet.UDPChecksumOffset {
 			sum = 0xffff
 		}
 		binary.BigEndian.PutUint16(ether[v.CSumStart()+v.CSumOffset():], sum)

@@ -128,6 +128,11 @@ func (r *Router) UnplugUplink(n packet.NetworkID) {
 	defer r.mu.Unlock()
 	old := r.plugs.Load()
 	r.plugs.Store(&plugs{gateways: old.gateways, uplinks: replaced[Uplink](old.uplinks, n, nil)})
+	for at := range r.rates {
+		if at.Network == n {
+			delete(r.rates, at)
+		}
+	}
 	r.flows.FlushAddress(n, packet.Addr{})
 }
 
@@ -157,15 +162,14 @@ func (p *plugs) uplink(n packet.NetworkID) Uplink {
 // flows or rules may be called elsewhere, except on the path.
 func (r *Router) Flows(fn func(t *nat.Table)) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	fn(r.flows)
+	r.mu.Unlock()
+	r.recycle(recycleAt)
 }
 
 // FlushContainer ends all flows of a container that is gone.
 func (r *Router) FlushContainer(c packet.ContainerID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.flows.FlushContainer(c)
+	r.Flows(func(t *nat.Table) { t.FlushContainer(c) })
 }
 
 // forgetPort drops what is kept for a port that is gone.

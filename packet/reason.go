@@ -163,7 +163,7 @@ var reasons = [NumReasons]reasonText{
 	NextHop: {"next-hop", "The packet waits until the next hop has said its MAC (RFC 826).", ""},
 	HostUnreachable: {"host-unreachable", "The next hop does not answer ARP.",
 		"Look whether it is up, and whether the uplink's address and gateway are right: `fairlead show routes`."},
-	HoldFull: {"hold-full", "As many packets wait for ARP or a first fragment as there is room for, or this one is too large to be kept.",
+	HoldFull: {"hold-full", "Of all packets that wait for ARP or a first fragment this was the oldest when there was no more room, or it is too large to be kept.",
 		"Nothing: the sender repeats it."},
 
 	EgressDown: {"egress-down", "The interface at the other end is down.",

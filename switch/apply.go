@@ -70,9 +70,6 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 		ln.counted, ln.now = &in.n, f.Time
 		s.gateway.Apply(f, d, ln)
 	}
-	if d.Verdict == packet.Hold && !s.lanes.holds.put(in, f, d.HoldKey) {
-		d.Refuse(packet.HoldFull)
-	}
 	switch d.Verdict {
 	case packet.Unicast:
 		in.n.unicast.Add(1)
@@ -88,6 +85,7 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 		in.n.gateway.Add(1)
 	case packet.Hold:
 		in.n.held.Add(1)
+		s.lanes.holds.put(in, f, d.HoldKey)
 	case packet.Drop:
 		in.n.drop(d.Reason, f.Time)
 	}

@@ -71,11 +71,12 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 	if s.gateway != nil && (d.Verdict == packet.Gateway || d.ToGateway) {
 		d.AtGateway = true
 		s.gateway.Route(f, d)
-		if d.Verdict == packet.Hold && !s.lanes.holds.accepts(f, d.HoldKey) {
+		if d.Verdict == packet.Hold && !s.lanes.holds.accepts(f) {
 			d.Refuse(packet.HoldFull)
 		}
-		// The way over the gateway is no way round the isolation of ports.
-		if d.Routed && d.Egress.Network == s.conf.ID && d.NAT.Kind == packet.NATNone {
+		// The way over the gateway is no way round the isolation of ports, unless
+		// it is one that was opened for everybody.
+		if d.Routed && d.Egress.Network == s.conf.ID && (d.NAT.Kind == packet.NATNone || d.NAT.ToMapping) {
 			if out := ports.find(d.Egress.Port); out != nil && !mayPass(in, out) {
 				d.Routed = false
 				if d.Verdict != packet.Flood {

@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -9,11 +10,13 @@ import (
 
 // Bounds of what is held on a node. A packet waits for an ARP reply, or a
 // fragment for the first one of its datagram; neither takes long, and a sender
-// repeats what got lost, so there is room for few.
+// repeats what got lost, so there is room for few. In a full queue the oldest
+// has to go: of the same port when that has its share, else of the port that has
+// most. Who waits in vain then makes room for who does not, and a flood costs
+// others nothing that is answered before as many frames have come.
 const (
 	maxHeld        = 256
 	maxHeldPerPort = 64
-	maxHeldPerKey  = 16
 	maxHeldLen     = 2048 // larger frames are not copied
 	holdTime       = 5 * time.Second
 )
@@ -36,39 +39,14 @@ type heldFrame struct {
 	bytes [maxHeldLen]byte
 }
 
-// accepts reports whether the frame could be held.
-func (q *holdQueue) accepts(f *packet.Frame, key uint64) bool {
-	if f.Resumed || len(f.B) > maxHeldLen {
-		return false
-	}
+// accepts reports whether the frame may be held: once, and if it is small.
+func (q *holdQueue) accepts(f *packet.Frame) bool { return !f.Resumed && len(f.B) <= maxHeldLen }
+
+// put copies an acceptable frame into the queue.
+func (q *holdQueue) put(in *Port, f *packet.Frame, key uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.acceptsLocked(f, key)
-}
-
-func (q *holdQueue) acceptsLocked(f *packet.Frame, key uint64) bool {
-	if len(q.held) == maxHeld {
-		return false
-	}
-	ofPort, ofKey := 0, 0
-	for _, h := range q.held {
-		if h.port.id == f.Port && h.port.sw.conf.ID == f.Network {
-			ofPort++
-		}
-		if h.key == key {
-			ofKey++
-		}
-	}
-	return ofPort < maxHeldPerPort && ofKey < maxHeldPerKey
-}
-
-// put copies a frame into the queue; false when there is no room.
-func (q *holdQueue) put(in *Port, f *packet.Frame, key uint64) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if f.Resumed || len(f.B) > maxHeldLen || !q.acceptsLocked(f, key) {
-		return false
-	}
+	q.makeRoomLocked(in, f.Time)
 	var h *heldFrame
 	if n := len(q.free); n > 0 {
 		h, q.free = q.free[n-1], q.free[:n-1]
@@ -78,8 +56,40 @@ func (q *holdQueue) put(in *Port, f *packet.Frame, key uint64) bool {
 	h.key, h.port, h.until = key, in, f.Time+int64(holdTime)
 	h.n = copy(h.bytes[:], f.B)
 	q.held = append(q.held, h)
+	in.held.Add(1)
 	in.ln.watchHolds(in, holdTime)
-	return true
+}
+
+// makeRoomLocked ends the waiting of the oldest frame when another one of port
+// in would be too many.
+func (q *holdQueue) makeRoomLocked(in *Port, now int64) {
+	from := in
+	if in.held.Load() < maxHeldPerPort {
+		if len(q.held) < maxHeld {
+			return
+		}
+		for _, h := range q.held {
+			if h.port.held.Load() > from.held.Load() {
+				from = h.port
+			}
+		}
+	}
+	for i, h := range q.held {
+		if h.port == from {
+			q.held = slices.Delete(q.held, i, i+1)
+			q.endLocked(h, packet.HoldFull, now)
+			return
+		}
+	}
+}
+
+// endLocked ends a frame's waiting with a drop, and takes its memory back.
+func (q *holdQueue) endLocked(h *heldFrame, r packet.Reason, now int64) {
+	h.port.held.Add(-1)
+	h.port.n.resumed.Add(1)
+	h.port.n.drop(r, now)
+	h.port = nil
+	q.free = append(q.free, h)
 }
 
 // take moves frames of ports of one worker for which want is true to the end
@@ -96,6 +106,7 @@ func (q *holdQueue) take(dst []*heldFrame, worker int, want func(*heldFrame) boo
 			other = h.port
 			stay = append(stay, h)
 		default:
+			h.port.held.Add(-1)
 			dst = append(dst, h)
 		}
 	}
@@ -122,10 +133,7 @@ func (q *holdQueue) forget(p *Port, now int64) {
 			stay = append(stay, h)
 			continue
 		}
-		p.n.resumed.Add(1)
-		p.n.drop(packet.EgressGone, now)
-		h.port = nil
-		q.free = append(q.free, h)
+		q.endLocked(h, packet.EgressGone, now)
 	}
 	clear(q.held[len(stay):])
 	q.held = stay

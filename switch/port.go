@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +58,8 @@ type Port struct {
 	worker *loop.Worker
 	source *loop.Source
 	added  time.Time
+
+	held atomic.Int32 // frames of it in the hold queue
 
 	// Of the home worker only:
 

@@ -286,8 +286,9 @@ func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 // Detach takes a port off the network, and ends the flows of its container. See
 // vswitch.Switch.RemovePort.
 func (n *Network) Detach(p *vswitch.Port) {
-	n.sw.RemovePort(p, nil)
-	n.router.rt.FlushContainer(p.Config().Container)
+	flush := func() { n.router.rt.FlushContainer(p.Config().Container) }
+	n.sw.RemovePort(p, flush) // a worker in mid-turn may begin one more
+	flush()
 }
 
 // Close removes all ports, closes their links and leaves the router.

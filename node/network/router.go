@@ -21,18 +21,21 @@ type Router struct {
 	mu       sync.Mutex
 	networks []*Network
 	uplinks  []*Uplink
-	next     packet.NetworkID // of the next uplink
-	gone     vswitch.Counts   // of networks and uplinks that have been closed
+	numbers  map[packet.NetworkID]bool // of uplinks, those included that are just going
+	gone     vswitch.Counts            // of networks and uplinks that have been closed
 }
 
 // firstUplink is the number of the first uplink's segment; networks have lower
-// ones.
-const firstUplink packet.NetworkID = 4096
+// ones. There may be a few hundred.
+const (
+	firstUplink packet.NetworkID = 4096
+	maxUplinks                   = 256
+)
 
 // NewRouter returns a router without networks and uplinks. Networks join it as
 // they are made.
 func NewRouter(lanes *vswitch.Lanes, flows nat.Config) *Router {
-	return &Router{lanes: lanes, rt: gateway.NewRouter(nat.New(flows), lanes.Grace), next: firstUplink}
+	return &Router{lanes: lanes, rt: gateway.NewRouter(nat.New(flows), lanes.Grace), numbers: make(map[packet.NetworkID]bool)}
 }
 
 // Flows calls fn with the table of flows and rules, which nobody else changes

@@ -45,7 +45,11 @@ func (r *Router) addUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 		return nil, fmt.Errorf("uplink %s: there is one on this interface already", conf.Name)
 	}
 	conf.MTU = cmp.Or(conf.MTU, DefaultMTU)
-	id := r.next
+	id := r.freeNumberLocked()
+	if id == 0 {
+		_ = queue.Close()
+		return nil, fmt.Errorf("uplink %s: there are %d uplinks, which is all a node can have", conf.Name, maxUplinks)
+	}
 	raw, err := uplink.New(uplink.Config{
 		Network: id, Name: conf.Name, MAC: conf.MAC, MTU: conf.MTU,
 		Addr: conf.Addr, Gateway: conf.Gateway, Extra: conf.Extra, Routes: conf.Routes, DHCP: conf.DHCP,
@@ -78,7 +82,7 @@ func (r *Router) addUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 		_ = q.SetCarrier(true) // a link that has no say in its carrier is up by itself
 	}
 	u.sw.Wake() // probe, announce, ask for a lease
-	r.next++
+	r.numbers[id] = true
 	r.uplinks = append(r.uplinks, u)
 	return u, nil
 }
@@ -130,7 +134,20 @@ func (r *Router) RemoveUplink(name string) error {
 	r.rt.UnplugUplink(u.Network())
 	u.sw.Close()
 	r.retire(u.sw)
+	r.mu.Lock()
+	delete(r.numbers, u.Network()) // nothing speaks of it any more
+	r.mu.Unlock()
 	return nil
+}
+
+// freeNumberLocked is the lowest number no uplink has; 0 is none.
+func (r *Router) freeNumberLocked() packet.NetworkID {
+	for id := firstUplink; id < firstUplink+maxUplinks; id++ {
+		if !r.numbers[id] {
+			return id
+		}
+	}
+	return 0
 }
 
 // Close takes all uplinks off. Networks are closed before.

@@ -122,6 +122,24 @@ func memory() (heap, resident int64) {
 	return int64(m.HeapAlloc), pages[1] * int64(os.Getpagesize())
 }
 
+// BenchmarkMemory is what the machine takes for a random record of so many, when
+// the next one's place is known only from it: a lookup does that twice, for the
+// index and for the record.
+func BenchmarkMemory(b *testing.B) {
+	for _, n := range []int{1 << 10, 1 << 17, 1 << 20} {
+		records := make([]record4, n)
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			x := uint64(1)
+			for range b.N {
+				x = (x+records[x>>40&uint64(n-1)].key[0].addrs)*6364136223846793005 + 1442695040888963407
+			}
+			if x == 0 {
+				b.Log(x)
+			}
+		})
+	}
+}
+
 // BenchmarkFind looks up random flows of few and of many, in both directions.
 func BenchmarkFind(b *testing.B) {
 	for _, n := range []int{1000, 100_000, million} {

@@ -121,15 +121,15 @@ func (x *index) match(h uint64) uint64 {
 	one, other := &x.buckets[a], &x.buckets[b]
 	want := tag(h) * 0x0101010101010101
 	// Tag i of word w is bit 8i+w; of the second words only four tags are used.
-	return 0x0505050505050505&(same(one[0].Load()^want)>>7|same(other[0].Load()^want)>>5) |
-		0x000000000a0a0a0a&(same(one[1].Load()^want)>>6|same(other[1].Load()^want)>>4)
+	return 0x0505050505050505&(same(one[0].Load()^want)|same(other[0].Load()^want)<<2) |
+		0x000000000a0a0a0a&(same(one[1].Load()^want)<<1|same(other[1].Load()^want)<<3)
 }
 
-// same has the top bit of each byte set that is zero in d: adding carries all
-// others into theirs.
+// same has the lowest bit of each byte set that is zero in d, and perhaps of one
+// above such a byte, which is found out by number.
 func same(d uint64) uint64 {
-	const tops, rests = 0x8080808080808080, 0x7f7f7f7f7f7f7f7f
-	return ^(d&rests + rests | d) & tops
+	const lows = 0x0101010101010101
+	return (d - lows) &^ d >> 7
 }
 
 // number returns the number of the lowest entry in a match, 0 when the rest of

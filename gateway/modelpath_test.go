@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"slices"
+
 	"encoding/binary"
 	"net/netip"
 
@@ -377,22 +379,30 @@ func (m *model) learnPiece(d *dissected) {
 	m.resumes = append(m.resumes, m.w.fragmentKey(d))
 }
 
-// hold has a frame wait, if there is room.
+// hold has a frame wait. When it is one too many the oldest goes, of its port
+// or of the one that has most.
 func (m *model) hold(d *dissected, key uint64, why packet.Reason, origin packet.Origin) {
-	ofPort, ofKey := 0, 0
-	for _, h := range m.held {
-		if h.in == d.in {
-			ofPort++
-		}
-		if h.key == key {
-			ofKey++
-		}
-	}
-	if d.again || len(d.frame) > 2048 || len(m.held) >= 256 || ofPort >= 64 || ofKey >= 16 {
+	if d.again || len(d.frame) > 2048 {
 		m.says(packet.Drop, packet.HoldFull, origin)
 		return
 	}
 	m.says(packet.Hold, why, origin)
+	of := make(map[*end]int)
+	for _, h := range m.held {
+		of[h.in]++
+	}
+	from := d.in
+	if of[from] < 64 && len(m.held) == 256 {
+		for _, h := range m.held {
+			if of[h.in] > of[from] {
+				from = h.in
+			}
+		}
+	}
+	if of[d.in] == 64 || len(m.held) == 256 {
+		i := slices.IndexFunc(m.held, func(h modelHeld) bool { return h.in == from })
+		m.held = slices.Delete(m.held, i, i+1)
+	}
 	m.held = append(m.held, modelHeld{key, d.in, d.frame})
 }
 

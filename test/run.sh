@@ -29,7 +29,7 @@ fi
 # does not compile is said in its turn.
 round() {
 	bin/world go test -exec true -run '^$' "$@" >/dev/null 2>&1 || true
-	bin/world go test -exec "'$PWD/bin/world'" -p 1 -count 1 -timeout 4m "$@"
+	bin/world go test -exec "'$PWD/bin/world'" -p 1 -count 1 -timeout 7m "$@"
 }
 
 trap 'exit 130' INT TERM

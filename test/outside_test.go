@@ -30,7 +30,7 @@ type outside struct {
 func newOutside(t *testing.T, fields ...string) *outside {
 	t.Helper()
 	lab.NoLeaks(t)
-	lab.Need(t, "ping", "curl")
+	lab.Need(t, "ip", "ping", "curl")
 	world := lab.NewOutside(t) // it has to outlast the node, whose audit looks at both ends
 	o := &outside{node: newNode(t), Outside: world}
 	o.seen, o.reach = o.Router.Uplink, o.Router.Uplink

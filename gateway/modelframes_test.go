@@ -303,8 +303,9 @@ func full(t *testing.T, seen *tally) {
 				if i%50 == 0 {
 					w.drain()
 				}
-				if c.n < 100 { // answered, it is not given up for another one
+				if c.n < 100 { // answered and asked again, it is not given up for another one
 					w.one(w.isp, packettest.UDP(w.isp.from("203.0.113.5"), w.isp.to("192.0.2.7"), 9999, uint16(1024+i), nil))
+					udp(w.alice, i)
 				}
 			}
 			for i := range 120 {

@@ -128,6 +128,9 @@ func memory() (heap, resident int64) {
 func BenchmarkMemory(b *testing.B) {
 	for _, n := range []int{1 << 10, 1 << 17, 1 << 20} {
 		records := make([]record4, n)
+		for i := range records {
+			records[i].key[0].addrs = uint64(i)
+		}
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			x := uint64(1)
 			for range b.N {

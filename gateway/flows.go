@@ -11,7 +11,11 @@ const expireEvery = int64(1e9)
 
 // expireAtOnce bounds how many flows one look may go through, so that no frame
 // waits for it longer than a turn may take.
-const expireAtOnce = 4096
+const expireAtOnce = 256
+
+// recycleAt is how many flows that ended have their records recycled at once.
+// While fewer wait they wait for tick.
+const recycleAt = 64
 
 // key is the tuple a packet's flow is found by. It is not complete, and key
 // returns false, when the packet is a later fragment and the first one was not
@@ -126,6 +130,7 @@ func (r *Router) commit(f *packet.Frame, d *packet.Decision, out packet.Out) pac
 		}
 	}
 	r.mu.Unlock()
+	r.recycle(recycleAt)
 	r.wake(f.Time+expireEvery, out)
 	return reason
 }
@@ -173,19 +178,27 @@ func (r *Router) tick(now int64, out packet.Out) (next int64) {
 	} else if _, waiting := r.syns.Next(); waiting || r.flows.Stats().Flows > 0 {
 		next = now + expireEvery
 	}
-	ended := 0
-	if !r.recycling {
-		ended = r.flows.Retired()
-		r.recycling = ended > 0
-	}
 	r.mu.Unlock()
-	if ended > 0 { // their memory is used again once no worker can be looking at it
-		r.grace(func() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.recycling = false
-			r.flows.Recycle(ended)
-		})
-	}
+	r.recycle(1)
 	return next
+}
+
+// recycle has the records of flows that ended used again, if there are so many,
+// once no worker can be looking at them.
+func (r *Router) recycle(least int) {
+	r.mu.Lock()
+	ended := r.flows.Retired()
+	again := !r.recycling && ended >= least
+	r.recycling = r.recycling || again
+	r.mu.Unlock()
+	if !again {
+		return
+	}
+	r.grace(func() {
+		r.mu.Lock()
+		r.recycling = false
+		r.flows.Recycle(ended)
+		r.mu.Unlock()
+		r.recycle(recycleAt) // what ended meanwhile
+	})
 }

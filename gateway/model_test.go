@@ -141,20 +141,17 @@ func (b *bucket) allows(now int64) bool {
 
 // The life of flows.
 
-func (f *modelFlow) state() (open, closing, answered bool) {
-	answered = f.heard[1]
+func (f *modelFlow) open() bool {
 	if f.fwd.Proto != packet.ProtoTCP {
-		return answered, false, answered
+		return f.heard[1]
 	}
-	closing = f.dead[0] || f.dead[1] || f.fin[0] && f.fin[1]
-	open = !closing && answered && !f.fin[0] && !f.fin[1] && f.ack[0]
-	return open, closing, answered
+	return f.heard[1] && f.ack[0] && !f.fin[0] && !f.fin[1] && !f.dead[0] && !f.dead[1]
 }
 
 func (f *modelFlow) expired(now int64) bool { return now > f.deadline() }
 
 func (f *modelFlow) deadline() int64 {
-	open, _, _ := f.state()
+	open := f.open()
 	var timeout time.Duration
 	switch port := f.fwd.DstPort; {
 	case f.fwd.Proto == packet.ProtoTCP && open:
@@ -178,10 +175,13 @@ func (f *modelFlow) deadline() int64 {
 // eighth of a second is how exactly a flow knows its times.
 const eighth = 1 << 27
 
-func (m *model) countsNoMore(f *modelFlow) bool {
-	_, closing, _ := f.state()
-	return closing || f.expired(m.clock)
+// over reports whether a SYN in a direction begins another connection.
+func (f *modelFlow) over(reply bool) bool {
+	return f.fin[0] && f.fin[1] || (f.dead[0] || f.dead[1]) && !reply
 }
+
+// countsNoMore is what a flow is to others.
+func (m *model) countsNoMore(f *modelFlow) bool { return f.over(true) || f.expired(m.clock) }
 
 // find is the flow of a tuple, and whether it is in the direction of answers.
 func (m *model) find(scope packet.NetworkID, k packet.Tuple, begins bool, now int64) (*modelFlow, bool) {
@@ -189,10 +189,11 @@ func (m *model) find(scope packet.NetworkID, k packet.Tuple, begins bool, now in
 	if f == nil || f.expired(now) {
 		return nil, false
 	}
-	if _, closing, _ := f.state(); closing && begins {
+	reply := !(f.from == scope && f.fwd == k)
+	if begins && f.over(reply) {
 		return nil, false
 	}
-	return f, !(f.from == scope && f.fwd == k)
+	return f, reply
 }
 
 func (m *model) end(f *modelFlow) {
@@ -352,15 +353,19 @@ func (m *model) oneToOne(n packet.NetworkID, inside packet.Addr, uplink packet.N
 // destination finds who is meant by an address of ours. Within a network nobody
 // is filtered.
 func (m *model) destination(p *modelPlan, scope, uplink packet.NetworkID, k packet.Tuple, from packet.Addr) (packet.Addr, uint16, packet.Reason) {
-	if r := m.published(k.Dst, k.Proto, k.DstPort); r != nil {
-		p.to, p.rule, p.owner = r.Network, r.Number, r.Container
-		return r.Inside, r.InsidePort, packet.OK
-	}
+	port := m.published(k.Dst, k.Proto, k.DstPort)
 	for _, r := range m.rules {
+		if port != nil && port.Outside == k.Dst {
+			break // nothing is more specific
+		}
 		if r.Kind == packet.NATOneToOne && r.Uplink == uplink && r.Outside == k.Dst {
 			p.to, p.rule, p.owner = r.Network, r.Number, r.Container
 			return r.Inside, k.DstPort, packet.OK
 		}
+	}
+	if port != nil {
+		p.to, p.rule, p.owner = port.Network, port.Number, port.Container
+		return port.Inside, port.InsidePort, packet.OK
 	}
 	x := m.mappingAt(uplink, k.Dst, k.Proto, k.DstPort)
 	if x == nil {

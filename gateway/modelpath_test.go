@@ -411,9 +411,6 @@ func (m *model) hold(d *dissected, key uint64, why packet.Reason, origin packet.
 func (m *model) commit(d *dissected, k packet.Tuple) *modelFlow {
 	m.clock = max(m.clock, m.w.now)
 	n := d.link.network()
-	if old := m.flows[modelKey{n, k}]; old != nil {
-		m.end(old)
-	}
 	var p *modelPlan
 	for {
 		var reason packet.Reason
@@ -422,6 +419,10 @@ func (m *model) commit(d *dissected, k packet.Tuple) *modelFlow {
 				m.silent(d)
 			}
 			return nil
+		}
+		if old := m.flows[modelKey{n, k}]; old != nil {
+			m.end(old)
+			continue
 		}
 		if p.chosen {
 			m.choose(n, k, p)

@@ -253,9 +253,10 @@ func TestTooLargeWithoutDF(t *testing.T) {
 // TestNoRoomIsSaid is RFC 5508 REQ-8: administratively prohibited.
 func TestNoRoomIsSaid(t *testing.T) {
 	r := newNATRig(t, nat.Config{PerContainer: 2})
-	for i := range uint16(2) { // both answered, so that neither gives way
+	for i := range uint16(2) { // both answered and going on, so that neither gives way
 		r.mustInside(1, packettest.UDP(alice, server, 4000+i, 7000, nil))
 		r.mustOutside(packettest.UDP(server, masqueraded, 7000, 4000+i, nil))
+		r.mustInside(1, packettest.UDP(alice, server, 4000+i, 7000, nil))
 	}
 	d, f := r.inside(1, packettest.UDP(alice, server, 4002, 7000, nil))
 	if f != nil || d.Reason != packet.FlowBudget {

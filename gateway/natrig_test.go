@@ -85,10 +85,16 @@ func (r *natRig) later(d time.Duration) {
 	}
 	r.sent = r.sent[:before]
 	r.gw.Tick(r.now, r.out())
-	for _, fn := range r.grace {
+	r.turn()
+}
+
+// turn has every worker pass a turn.
+func (r *natRig) turn() {
+	for len(r.grace) > 0 {
+		fn := r.grace[0]
+		r.grace = r.grace[1:]
 		fn()
 	}
-	r.grace = nil
 }
 
 // A natOut is the packet.Out of one call.

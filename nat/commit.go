@@ -8,19 +8,17 @@ import "fairlead/packet"
 func (t *Table) Commit(p Plan, now int64) (Flow, packet.Reason) {
 	t.setClock(now)
 	q := &p.question
-	if ref, dir := t.lookup(q.scope, &q.tuple); ref != 0 {
-		if !t.replaceable(ref) {
-			return Flow{ref, dir == 1}, packet.OK
-		}
-		t.end(ref)
+	if ref, dir := t.lookup(q.scope, &q.tuple); ref != 0 && !t.replaceable(ref, dir) {
+		return Flow{ref, dir == 1}, packet.OK
 	}
 	for {
 		fresh, reason := t.plan(q)
 		if reason != packet.OK {
 			return Flow{}, reason
 		}
-		// What is in the way goes first. That may end the mapping the plan was
-		// about to use, so it is made again.
+		// What is in the way goes first, now that there is something to take its
+		// place. That may end the mapping the plan was about to use, so it is made
+		// again.
 		if ref := t.inTheWay(&fresh); ref != 0 {
 			t.end(ref)
 			continue
@@ -30,9 +28,12 @@ func (t *Table) Commit(p Plan, now int64) (Flow, packet.Reason) {
 }
 
 // inTheWay returns a flow that has to end for the planned one: one that counts
-// no more and has the same answers, or one of the container's that is one too
-// many. Planning has made sure that it may.
+// no more and has the same questions or answers, or one of the container's that
+// is one too many. Planning has made sure that it may.
 func (t *Table) inTheWay(p *Plan) uint32 {
+	if ref, _ := t.lookup(p.In, &p.Before); ref != 0 {
+		return ref
+	}
 	answers := p.After.Reverse()
 	if ref, _ := t.lookup(p.Out, &answers); ref != 0 {
 		return ref
@@ -64,7 +65,7 @@ func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 	t.setKey(ref, 1, p.Out, &answers)
 	b := t.body(ref)
 	b.container, b.rule, b.mapping = p.Container, p.Rule, n
-	b.proto, b.kind, b.inward, b.proven = q.tuple.Proto, p.Kind, p.inward, false
+	b.proto, b.kind, b.inward, b.toMapping, b.proven = q.tuple.Proto, p.Kind, p.inward, p.ToMapping, false
 	for dir := range b.seen {
 		b.seen[dir].Store(0)
 		b.packets[dir].Store(0)
@@ -103,6 +104,7 @@ func (t *Table) end(ref uint32) {
 	h := t.holderOf(b.container)
 	t.unlink(h.list(b.proven), linkHolder, ref)
 	h.flows--
+	h.retired++
 	t.live--
 	t.disarm(ref)
 	t.append(&t.retired, linkWheel, ref)
@@ -120,6 +122,7 @@ func (t *Table) Recycle(n int) {
 		ref := t.retired.head
 		t.unlink(&t.retired, linkWheel, ref)
 		t.numRetired--
+		t.holderOf(t.body(ref).container).retired--
 		if isV6(ref) {
 			t.append(&t.v6.free, linkWheel, ref)
 			t.v6.spare++

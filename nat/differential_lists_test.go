@@ -89,7 +89,7 @@ func (d *differential) compareLists() {
 			n++
 		}
 	}
-	if s := d.table.Stats(); n != len(m.list) || s.Flows != n || s.Mappings != len(m.maps) || s.Retired != m.retired[0]+m.retired[1] ||
+	if s := d.table.Stats(); n != len(m.list) || s.Flows != n || s.Mappings != len(m.maps) || s.Retired != m.waits() ||
 		s.Created != s.Ended+uint64(s.Flows) {
 		d.t.Errorf("%d flows of %d, %d mappings: %+v", n, len(m.list), len(m.maps), s)
 	}

@@ -51,6 +51,7 @@ const (
 	modelContainers = 8
 	modelShare      = 2
 	modelCommon     = 6
+	modelWaiting    = 8
 )
 
 var outsides = []packet.Addr{ours, oursToo, v6Of(ours)}
@@ -60,6 +61,8 @@ func newDifferential(t *testing.T, seed uint64) *differential {
 	d := &differential{t: t, rand: rand.New(rand.NewPCG(seed, 0)), table: New(c), now: 1000 * second, hits: map[string]int{}}
 	d.model = newModel(d.table.config)
 	d.model.share, d.model.common = modelShare, modelCommon
+	d.table.waiting = modelWaiting
+	d.model.waiting = modelWaiting
 	// That both buckets of a key are full is left to TestIndexChurn.
 	d.table.index.init(1000, refOf(1000, true))
 	d.table.maps.index.init(1000, 1000)
@@ -109,7 +112,7 @@ func (d *differential) step() {
 		d.expire()
 	case n < 970:
 		d.table.Recycle(d.table.Retired())
-		d.model.retired = [2]int{}
+		clear(d.model.retired)
 	case n < 985:
 		d.changeRules()
 	case n < 990:
@@ -281,7 +284,7 @@ func (d *differential) find(k modelKey, flags uint8) bool {
 		return false
 	}
 	got := d.table.Translation(f)
-	w := packet.Translation{Kind: want.kind, Reply: dir == 1, Flow: f.Number(), Rule: want.rule, Container: want.container,
+	w := packet.Translation{Kind: want.kind, Reply: dir == 1, ToMapping: want.toMapping, Flow: f.Number(), Rule: want.rule, Container: want.container,
 		In: k.scope, Out: want.keys[1-dir].scope, Before: k.tuple, After: want.keys[1-dir].tuple.Reverse()}
 	if got != w {
 		d.t.Errorf("Translation\n got %+v\nwant %+v", got, w)
@@ -330,16 +333,13 @@ func (d *differential) commit(plan Plan, flags uint8) {
 	q, m := plan.question, d.model
 	f, reason := d.table.Commit(plan, d.now)
 	m.now = max(m.now, d.now)
-	if old := m.flows[modelKey{q.scope, q.tuple}]; old != nil {
-		if !m.replaceable(old) {
-			if reason != packet.OK || d.table.Translation(f).Before != q.tuple {
-				d.t.Errorf("Commit of what is there: %v", reason)
-			}
-			d.hit("there already")
-			return
+	key := modelKey{q.scope, q.tuple}
+	if old := m.flows[key]; old != nil && !m.replaceable(old, key) {
+		if reason != packet.OK || d.table.Translation(f).Before != q.tuple {
+			d.t.Errorf("Commit of what is there: %v", reason)
 		}
-		m.end(old)
-		d.hit("replaced")
+		d.hit("there already")
+		return
 	}
 	first, wantReason := m.plan(q)
 	if wantReason == packet.OK {
@@ -376,14 +376,16 @@ func (d *differential) commit(plan Plan, flags uint8) {
 func (d *differential) evicted(q question, p modelPlan, f Flow) {
 	m := d.model
 	full := func() bool { return m.count(p.Container) >= m.config.PerContainer || len(m.list) >= m.config.Flows }
-	before := full()
+	before, key := full(), modelKey{q.scope, q.tuple}
 	for _, x := range slices.Clone(m.list) {
 		switch ref, _ := d.table.lookup(x.keys[0].scope, &x.keys[0].tuple); {
 		case ref != 0 && ref != f.ref:
 			continue
+		case m.flows[key] == x:
+			d.hit("replaced")
 		case before && x.container == p.Container && m.expendable(x):
 			d.hit("evicted")
-		case m.replaceable(x) && slices.ContainsFunc(x.keys[:], func(k modelKey) bool { return k.scope == p.Out && k.tuple.Src == p.After.Dst }):
+		case !m.counts(x) && slices.ContainsFunc(x.keys[:], func(k modelKey) bool { return k.scope == p.Out && k.tuple.Src == p.After.Dst }):
 			d.hit("answers replaced")
 		default:
 			d.t.Errorf("%+v is gone for %+v, full %v", x, q, before)

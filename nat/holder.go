@@ -3,13 +3,14 @@ package nat
 import "fairlead/packet"
 
 // A holder is what a container has of the table: its flows, in the order in
-// which they came into either list. Proven ones were answered and open when
+// which they came into either list. Proven ones were assured and open when
 // they were looked at last; of the others one goes when the container needs
 // room.
 type holder struct {
-	flows  int
-	others list
-	proven list
+	flows   int
+	retired int // those that ended and wait to be recycled
+	others  list
+	proven  list
 }
 
 // holderOf returns the holder of a container, and makes room for it. Holders go
@@ -75,6 +76,12 @@ func (t *Table) crowded(h *holder) bool {
 	return h.flows >= t.config.PerContainer || t.live >= t.config.Flows
 }
 
+// churns reports whether a container ends flows faster than their records are
+// recycled, and would need more of those than are set aside for it.
+func (t *Table) churns(h *holder) bool {
+	return h.retired >= t.waiting && (t.crowded(h) || h.flows+h.retired >= t.config.PerContainer+t.waiting)
+}
+
 // admits says whether there is room for a planned flow, if need be in the place
 // of another of the same container.
 func (t *Table) admits(p *Plan) packet.Reason {
@@ -82,7 +89,9 @@ func (t *Table) admits(p *Plan) packet.Reason {
 	switch {
 	case v4 && !t.v4.room() || !v4 && !t.v6.room():
 		return packet.FlowTableFull
-	case !t.crowded(h) || t.victim(h, p.target) != 0:
+	case t.churns(h):
+		return packet.FlowBudget
+	case !t.crowded(h) || t.replaces(p) || t.victim(h, p.target) != 0:
 		return packet.OK
 	case h.flows >= t.config.PerContainer:
 		return packet.FlowBudget

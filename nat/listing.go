@@ -61,10 +61,9 @@ func (t *Table) info(ref uint32) FlowInfo {
 	switch b.proto {
 	case packet.ProtoTCP:
 		f.State = stateNames[s]
-		f.Assured = !f.Unreplied && b.seen[0].Load()&ackBit != 0
+		f.Assured = b.assured()
 	case packet.ProtoUDP:
-		// Linux waits two seconds; a second question tells as much.
-		f.Assured = !f.Unreplied && f.Packets[0] > 1
+		f.Assured = b.assured()
 	}
 	return f
 }

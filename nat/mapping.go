@@ -156,7 +156,7 @@ func (t *Table) talksTo(n uint32, a packet.Addr) bool {
 		if b.inward {
 			remote = k.Src
 		}
-		if remote == a && !t.replaceable(ref) {
+		if remote == a && t.counts(ref) {
 			return true
 		}
 		ref = b.links[linkMapping].prev

@@ -14,13 +14,14 @@ import (
 type model struct {
 	config        Config
 	share, common int   // of ports, per uplink address and protocol
+	waiting       int   // records of ended flows a container may have
 	now           int64 // the last that Commit or Expire was told
 
 	flows   map[modelKey]*modelFlow // by both keys
 	list    []*modelFlow
 	maps    []*modelMapping
 	rules   []Rule
-	retired [2]int // by family, not recycled
+	retired map[packet.ContainerID]int // not recycled
 }
 
 type modelKey struct {
@@ -34,6 +35,7 @@ type modelFlow struct {
 	rule      uint32
 	container packet.ContainerID
 	inward    bool
+	toMapping bool
 	mapping   *modelMapping
 
 	last           int64 // of either direction
@@ -49,12 +51,14 @@ type modelMapping struct {
 	flows   int
 }
 
-func newModel(c Config) *model { return &model{config: c, flows: make(map[modelKey]*modelFlow)} }
+func newModel(c Config) *model {
+	return &model{config: c, flows: make(map[modelKey]*modelFlow), retired: make(map[packet.ContainerID]int)}
+}
 
 // find is Find, with the direction.
 func (m *model) find(k modelKey, now int64, flags uint8) (*modelFlow, int) {
 	f := m.flows[k]
-	if f == nil || m.expired(f, now) || k.tuple.Proto == packet.ProtoTCP && flags&0x17 == packet.TCPSyn && f.over() {
+	if f == nil || m.expired(f, now) || k.tuple.Proto == packet.ProtoTCP && flags&0x17 == packet.TCPSyn && f.over(k) {
 		return nil, 0
 	}
 	if f.keys[0] == k {
@@ -96,9 +100,10 @@ func (f *modelFlow) tcpState() string {
 	return "ESTABLISHED"
 }
 
-// over reports whether a connection of TCP has ended.
-func (f *modelFlow) over() bool {
-	return f.keys[0].tuple.Proto == packet.ProtoTCP && (f.tcpState() == "CLOSE" || f.tcpState() == "TIME_WAIT")
+// over reports whether a connection of TCP is one no more, for a SYN: both sides
+// have closed it, or it was reset and the SYN is from who began it.
+func (f *modelFlow) over(k modelKey) bool {
+	return f.fin[0] && f.fin[1] || (f.rst[0] || f.rst[1]) && f.keys[0] == k
 }
 
 func (m *model) deadline(f *modelFlow) int64 {
@@ -128,14 +133,19 @@ func (m *model) deadline(f *modelFlow) int64 {
 
 func (m *model) expired(f *modelFlow, now int64) bool { return now > m.deadline(f) }
 
-// replaceable flows count no more, expendable ones may go if need be.
-func (m *model) replaceable(f *modelFlow) bool { return f.over() || m.expired(f, m.now) }
+// replaceable flows are none to a packet that begins something, expendable ones
+// may go if need be.
+func (m *model) replaceable(f *modelFlow, k modelKey) bool { return f.over(k) || m.expired(f, m.now) }
+
+// counts reports whether a flow is one to a packet of another.
+func (m *model) counts(f *modelFlow) bool { return !m.replaceable(f, modelKey{}) }
 
 func (m *model) expendable(f *modelFlow) bool {
-	if f.keys[0].tuple.Proto == packet.ProtoTCP && (f.tcpState() == "SYN_SENT" || f.tcpState() == "SYN_RECV") {
-		return true
+	meant := f.packets[0] > 1
+	if f.keys[0].tuple.Proto == packet.ProtoTCP {
+		meant = f.ack[0]
 	}
-	return m.replaceable(f) || !f.heard[1]
+	return !f.heard[1] || !meant || m.replaceable(f, f.keys[0])
 }
 
 // A modelPlan is what the table should plan. With anyPort it may choose the
@@ -187,7 +197,7 @@ func (m *model) plan(q question) (modelPlan, packet.Reason) {
 		}
 	}
 	if reason == packet.OK {
-		reason = m.admits(&p, q.tuple.Src.Is4())
+		reason = m.admits(&p, q)
 	}
 	return p, reason
 }
@@ -236,16 +246,23 @@ func (m *model) planSource(p *modelPlan, q question) packet.Reason {
 
 func (m *model) planDestination(p *modelPlan, q question, uplink packet.NetworkID, from packet.Addr) packet.Reason {
 	k := q.tuple
-	if r := m.publishedAt(k.Dst, k.Proto, k.DstPort); r != nil {
-		p.Kind, p.Rule, p.Out, p.Container = packet.NATPublish, r.Number, r.Network, r.Container
-		p.After.Dst, p.After.DstPort = r.Inside, r.InsidePort
+	port := m.publishedAt(k.Dst, k.Proto, k.DstPort)
+	publish := func() packet.Reason {
+		p.Kind, p.Rule, p.Out, p.Container = packet.NATPublish, port.Number, port.Network, port.Container
+		p.After.Dst, p.After.DstPort = port.Inside, port.InsidePort
 		return packet.OK
+	}
+	if port != nil && port.Outside == k.Dst {
+		return publish()
 	}
 	for _, r := range m.rules {
 		if r.Kind == packet.NATOneToOne && r.Uplink == uplink && r.Outside == k.Dst {
 			p.Kind, p.Rule, p.Out, p.Container, p.After.Dst = packet.NATOneToOne, r.Number, r.Network, r.Container, r.Inside
 			return packet.OK
 		}
+	}
+	if port != nil {
+		return publish()
 	}
 	x := m.mappingAt(uplink, k.Dst, k.Proto, k.DstPort)
 	if x == nil {
@@ -256,12 +273,12 @@ func (m *model) planDestination(p *modelPlan, q question, uplink packet.NetworkI
 		if f.inward {
 			remote = f.keys[0].tuple.Src
 		}
-		return f.mapping == x && remote == from && !m.replaceable(f)
+		return f.mapping == x && remote == from && m.counts(f)
 	}
 	if x.network != q.scope && !slices.ContainsFunc(m.list, talks) {
 		return packet.Filtered
 	}
-	p.Kind, p.Out, p.Container, p.target = packet.NATMasquerade, x.network, x.container, x
+	p.Kind, p.Out, p.Container, p.target, p.ToMapping = packet.NATMasquerade, x.network, x.container, x, true
 	for _, r := range m.rules {
 		if r.Kind == packet.NATMasquerade && r.Network == x.network && r.Uplink == x.uplink {
 			p.Rule = r.Number
@@ -277,7 +294,7 @@ func (m *model) taken(p *modelPlan, q question) bool {
 	if (modelKey{p.Out, p.After.Reverse()} == modelKey{q.scope, q.tuple}) {
 		return true
 	}
-	return f != nil && !m.replaceable(f) && f.keys[0] != modelKey{q.scope, q.tuple}
+	return f != nil && m.counts(f) && f.keys[0] != modelKey{q.scope, q.tuple}
 }
 
 // usable reports whether a new mapping may have a port.
@@ -312,32 +329,36 @@ func (m *model) hasPort(e endpoint) bool {
 	return held[e.container] < m.share || borrowed < m.common-len(ports)
 }
 
-func (m *model) admits(p *modelPlan, v4 bool) packet.Reason {
-	live, used, mine, victims := len(m.list), 0, 0, 0
-	family := 1
-	if v4 {
-		family = 0
-	}
+func (m *model) admits(p *modelPlan, q question) packet.Reason {
+	live, mine, victims := len(m.list), 0, 0
+	key := modelKey{q.scope, q.tuple}
 	for _, f := range m.list {
-		if f.keys[0].tuple.Src.Is4() == v4 {
-			used++
-		}
 		if f.container == p.Container {
 			mine++
-			if m.expendable(f) && (p.target == nil || f.mapping != p.target) {
+			if m.expendable(f) && (p.target == nil || f.mapping != p.target) || m.flows[key] == f && m.replaceable(f, key) {
 				victims++
 			}
 		}
 	}
+	full := mine >= m.config.PerContainer || live >= m.config.Flows
+	retired := m.retired[p.Container]
 	switch {
-	case used+m.retired[family] >= m.config.Flows+m.config.Flows/32+64:
-		return packet.FlowTableFull
+	case full && retired >= m.waiting || mine+retired >= m.config.PerContainer+m.waiting:
+		return packet.FlowBudget
 	case mine >= m.config.PerContainer && victims == 0:
 		return packet.FlowBudget
 	case live >= m.config.Flows && victims == 0:
 		return packet.FlowTableFull
 	}
 	return packet.OK
+}
+
+// waits is how many flows wait to be recycled.
+func (m *model) waits() (n int) {
+	for _, of := range m.retired {
+		n += of
+	}
+	return n
 }
 
 func (m *model) count(c packet.ContainerID) (n int) {
@@ -351,7 +372,7 @@ func (m *model) count(c packet.ContainerID) (n int) {
 
 // make takes in a flow the table has made, with the tuple it chose.
 func (m *model) make(p modelPlan, q question, after packet.Tuple) *modelFlow {
-	f := &modelFlow{kind: p.Kind, rule: p.Rule, container: p.Container, inward: p.inward, mapping: p.mapping,
+	f := &modelFlow{kind: p.Kind, rule: p.Rule, container: p.Container, inward: p.inward, toMapping: p.ToMapping, mapping: p.mapping,
 		keys: [2]modelKey{{q.scope, q.tuple}, {p.Out, after.Reverse()}}, last: m.now / granule * granule}
 	if p.source != nil {
 		f.mapping = &modelMapping{endpoint: *p.source, port: after.SrcPort, primary: m.primary(*p.source) == nil}
@@ -377,11 +398,7 @@ func (m *model) end(f *modelFlow) {
 			m.maps = slices.DeleteFunc(m.maps, func(x *modelMapping) bool { return x == f.mapping })
 		}
 	}
-	if f.keys[0].tuple.Src.Is4() {
-		m.retired[0]++
-	} else {
-		m.retired[1]++
-	}
+	m.retired[f.container]++
 }
 
 func (m *model) rule(number uint32) *Rule {

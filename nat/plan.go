@@ -158,14 +158,17 @@ func (t *Table) planSource(p *Plan) packet.Reason {
 // uplink by a sender the world sees as from.
 func (t *Table) planDestination(p *Plan, uplink packet.NetworkID, from packet.Addr) packet.Reason {
 	k := &p.question.tuple
-	if r := t.rules.publishedAt(k.Dst, k.Proto, k.DstPort); r != nil {
-		p.Kind, p.Rule, p.Out = packet.NATPublish, r.Number, r.Network
-		p.After.Dst, p.After.DstPort = r.Inside, r.InsidePort
+	// The most specific rule: a port of this very address, the address, a port of
+	// all addresses.
+	port, own := t.rules.publishedAt(k.Dst, k.Proto, k.DstPort), t.rules.insideOf(uplink, k.Dst)
+	switch {
+	case port != nil && (own == nil || port.Outside == k.Dst):
+		p.Kind, p.Rule, p.Out = packet.NATPublish, port.Number, port.Network
+		p.After.Dst, p.After.DstPort = port.Inside, port.InsidePort
 		return packet.OK
-	}
-	if r := t.rules.insideOf(uplink, k.Dst); r != nil {
-		p.Kind, p.Rule, p.Out = packet.NATOneToOne, r.Number, r.Network
-		p.After.Dst = r.Inside
+	case own != nil:
+		p.Kind, p.Rule, p.Out = packet.NATOneToOne, own.Number, own.Network
+		p.After.Dst = own.Inside
 		return packet.OK
 	}
 	pool := t.maps.pools[poolKey{uplink, k.Dst, k.Proto}]
@@ -183,7 +186,7 @@ func (t *Table) planDestination(p *Plan, uplink packet.NetworkID, from packet.Ad
 	p.Kind, p.Out = packet.NATMasquerade, m.network
 	p.Rule = t.rules.masquerade[[2]packet.NetworkID{m.network, m.uplink}]
 	p.After.Dst, p.After.DstPort = m.inside, m.insidePort
-	p.target = n
+	p.target, p.ToMapping = n, true
 	return packet.OK
 }
 
@@ -227,13 +230,25 @@ func (t *Table) taken(p *Plan) bool {
 		return true
 	}
 	ref, _ := t.lookup(p.Out, &answers)
-	return ref != 0 && !t.replaceable(ref) && !t.begunBy(ref, &p.question)
+	return ref != 0 && t.counts(ref) && !t.begunBy(ref, &p.question)
 }
 
-// replaceable reports whether a flow that is still in the table counts no more.
-func (t *Table) replaceable(ref uint32) bool {
+// replaceable reports whether a flow that is still in the table is none to a
+// packet that begins something in direction dir.
+func (t *Table) replaceable(ref uint32, dir int) bool {
 	b := t.body(ref)
-	return b.proto == packet.ProtoTCP && b.closing() || t.expired(b, t.forwardPort(ref), t.now)
+	return b.over(dir) || t.expired(b, t.forwardPort(ref), t.now)
+}
+
+// counts reports whether a flow is one to flows that have other questions: for
+// them a RST says nothing.
+func (t *Table) counts(ref uint32) bool { return !t.replaceable(ref, 1) }
+
+// replaces reports whether the planned flow takes the place of one of the same
+// container that had the same questions.
+func (t *Table) replaces(p *Plan) bool {
+	ref, dir := t.lookup(p.In, &p.Before)
+	return ref != 0 && t.replaceable(ref, dir) && t.body(ref).container == p.Container
 }
 
 // begunBy reports whether a flow began with the same packet.

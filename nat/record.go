@@ -61,13 +61,13 @@ type body struct {
 	proto     packet.Proto
 	kind      packet.NATKind
 	inward    bool // the first packet came from outside
-
-	slot uint8 // of the wheel; the owner's
+	toMapping bool // and went to a mapping
 
 	packets, bytes [2]atomic.Uint64 // halves as well
 
 	links  [numLinks]link // the owner's
 	proven bool           // which list of the holder it is in; the owner's
+	slot   uint8          // of the wheel; the owner's
 }
 
 // A ref names a record: its place in its slab, and in the lowest bit the slab.

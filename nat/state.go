@@ -36,6 +36,11 @@ func (t *Timeouts) defaults() {
 	}
 }
 
+// shortest is how long every flow lives.
+func (t *Timeouts) shortest() time.Duration {
+	return min(t.TCPEstablished, t.TCPTransitory, t.UDP, t.UDPWellKnown, t.DNS, t.ICMP, t.Other)
+}
+
 // What a half of a flow knows is one word: when its last packet came, to an
 // eighth of a second, and in the low bits what its packets said so far. So most
 // packets find nothing to change.
@@ -106,20 +111,33 @@ func (b *body) state() state {
 	return open
 }
 
-// closing reports whether a TCP connection has ended as far as one can see.
-func (b *body) closing() bool {
-	s := b.state()
-	return s == closed || s == reset
+// over reports whether a TCP connection has ended, for a SYN that comes in
+// direction dir: both sides have closed it, or one has reset it and who began it
+// begins again. A RST is no proof, since anybody can forge one, with a SYN to
+// follow; where such a SYN counts for nothing it belongs to the old connection.
+func (b *body) over(dir int) bool {
+	there, back := b.seen[0].Load(), b.seen[1].Load()
+	return there&back&finBit != 0 || dir == 0 && (there|back)&rstBit != 0
+}
+
+// assured is conntrack's word for a flow of which both sides have shown that
+// they mean it. What has no handshake, and was asked and answered once, can be
+// the work of a single forged packet.
+func (b *body) assured() bool {
+	if b.seen[1].Load()&heardBit == 0 {
+		return false
+	}
+	if b.proto == packet.ProtoTCP {
+		return b.seen[0].Load()&ackBit != 0
+	}
+	return b.packets[0].Load() > 1 // Linux waits two seconds; a second question tells as much
 }
 
 // expendable reports whether the flow may go when its container needs room.
 func (t *Table) expendable(ref uint32) bool {
 	b := t.body(ref)
-	switch b.state() {
-	case unanswered, opening, closed, reset:
-		return true
-	}
-	return t.expired(b, t.forwardPort(ref), t.now)
+	s := b.state()
+	return !b.assured() || s == closed || s == reset || t.expired(b, t.forwardPort(ref), t.now)
 }
 
 // timeout is how long the flow lives without a packet. port is the destination

@@ -26,8 +26,9 @@ type Config struct {
 // A Table is the flows, mappings and rules of a node. See the package comment
 // for who may call what.
 type Table struct {
-	config Config
-	seed   [4]uint64
+	config   Config
+	seed     [4]uint64
+	shortest int64 // of the timeouts
 
 	// Flows, read without a lock.
 	index index
@@ -40,6 +41,7 @@ type Table struct {
 	live       int
 	retired    list
 	numRetired int
+	waiting    int      // of them each container may have while it needs more
 	holders    []holder // by the dense index of a container
 	wheel      wheel
 	maps       mappings
@@ -63,12 +65,14 @@ func New(c Config) *Table {
 		c.Seed = rand.Uint64()
 	}
 	c.Timeouts.defaults()
-	t := &Table{config: c}
+	t := &Table{config: c, shortest: int64(c.Timeouts.shortest())}
 	for i := range t.seed {
 		t.seed[i] = mix(c.Seed+uint64(i+1)*0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
 	}
-	// Ended flows keep their records until they are recycled: a few more.
-	records := c.Flows + c.Flows/32 + 64
+	// Ended flows keep their records until they are recycled: some more for each
+	// container, so that one that ends many does not use up another's.
+	t.waiting = c.Flows/256 + 128
+	records := c.Flows + min(c.MaxContainers, 126)*t.waiting
 	t.v4.init(records)
 	t.v6.init(records)
 	t.index.init(2*c.Flows, refOf(records, true))
@@ -106,15 +110,20 @@ func (f Flow) dir() int {
 
 // Find looks up the flow that a packet with tuple k, seen on the segment scope,
 // belongs to; tcpFlags are its flags if it is TCP. A flow whose time is up does
-// not count, nor for a SYN one that is closing: the port is used again, and
-// Commit replaces the flow.
+// not count, nor for a SYN one that is over: the port is used again, and Commit
+// replaces the flow.
 func (t *Table) Find(scope packet.NetworkID, k packet.Tuple, now int64, tcpFlags uint8) (Flow, bool) {
 	ref, dir := t.lookup(scope, &k)
 	if ref == 0 {
 		return Flow{}, false
 	}
 	b := t.body(ref)
-	if k.Proto == packet.ProtoTCP && beginsTCP(tcpFlags) && b.closing() || t.expired(b, t.forwardPort(ref), now) {
+	if k.Proto == packet.ProtoTCP && beginsTCP(tcpFlags) && b.over(dir) {
+		return Flow{}, false
+	}
+	// Mostly the last packet of this direction was not long ago, and that is all
+	// there is to know.
+	if now-since(b.seen[dir].Load()) > t.shortest && t.expired(b, t.forwardPort(ref), now) {
 		return Flow{}, false
 	}
 	return Flow{ref, dir == 1}, true
@@ -131,7 +140,7 @@ func (t *Table) Translation(f Flow) packet.Translation {
 	in, before := t.key(f.ref, f.dir())
 	out, after := t.key(f.ref, 1-f.dir())
 	return packet.Translation{
-		Kind: b.kind, Reply: f.reply, Flow: f.ref, Rule: b.rule, Container: b.container,
+		Kind: b.kind, Reply: f.reply, ToMapping: b.toMapping, Flow: f.ref, Rule: b.rule, Container: b.container,
 		In: in, Out: out, Before: before, After: after.Reverse(),
 	}
 }

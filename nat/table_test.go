@@ -257,6 +257,31 @@ func TestOneToOne(t *testing.T) {
 	}
 }
 
+// TestMostSpecificRule: a port of one address goes before that address, and the
+// address before a port of all addresses.
+func TestMostSpecificRule(t *testing.T) {
+	r := newRig(t, Config{})
+	own, err := r.OneToOne(Rule{Network: net1, Container: alice, Uplink: lan, Inside: aliceAddr, Outside: oursToo})
+	if err != nil {
+		t.Fatal(err)
+	}
+	everywhere := r.publish(Rule{Network: net1, Container: bob, Proto: packet.ProtoTCP, OutsidePort: 80, Inside: bobAddr, InsidePort: 80})
+	here := r.publish(Rule{Network: net1, Container: bob, Proto: packet.ProtoTCP, Outside: oursToo, OutsidePort: 81, Inside: bobAddr, InsidePort: 81})
+	for _, tt := range []struct {
+		k    packet.Tuple
+		want Rule
+	}{
+		{tcp(world, 5000, oursToo, 80), own},
+		{tcp(world, 5000, oursToo, 81), here},
+		{tcp(world, 5000, oursToo, 82), own},
+		{tcp(world, 5000, ours, 80), everywhere},
+	} {
+		if p, reason := r.PlanIn(lan, tt.k); reason != packet.OK || p.Rule != tt.want.Number || p.After.Dst != tt.want.Inside {
+			t.Errorf("%v: %+v, %v, want rule %d", tt.k, p.Translation, reason, tt.want.Number)
+		}
+	}
+}
+
 // TestSameClientTwice: a client that comes from one port to two published ports
 // which lead to one is two flows, and the container can tell them apart.
 func TestSameClientTwice(t *testing.T) {
@@ -275,7 +300,8 @@ func TestSameClientTwice(t *testing.T) {
 	}
 
 	// When the first is over it does not count.
-	r.Seen(first, r.now, 60, packet.TCPRst)
+	r.Seen(first, r.now, 60, packet.TCPFin|packet.TCPAck)
+	r.Seen(Flow{first.ref, true}, r.now, 60, packet.TCPFin|packet.TCPAck)
 	r.end(r.find(lan, tcp(world, 5000, ours, 8080), packet.TCPAck).ref)
 	third := r.Translation(r.in(tcp(world, 5000, ours, 8080)))
 	if third.After.SrcPort != 5000 || r.Stats().Flows != 1 {

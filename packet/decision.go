@@ -89,6 +89,10 @@ type Translation struct {
 	// Quoted is set on an ICMP error that concerns the flow: Before and After
 	// are the tuple of the packet it quotes, and its own addresses follow.
 	Quoted bool
+	// ToMapping is set on a flow that no published port and no address of a
+	// container's own has let in, but that its first packet went to the mapping of
+	// a masqueraded connection.
+	ToMapping bool
 
 	// Flow is the number of the flow; valid unless New.
 	Flow uint32

@@ -332,8 +332,9 @@ func TestSameAddressesInsideAndOutside(t *testing.T) {
 		if after, reason := c.back(tt.seen.Reverse(), 0); reason != packet.OK || after != k.Reverse() {
 			t.Errorf("back as %v, %v", after, reason)
 		}
-		if f, ok := c.nat.Find(lan, tt.seen.Reverse(), c.now, 0); !ok || c.nat.To(f) != tt.want {
-			t.Errorf("goes to network %d, want %d", c.nat.To(f), tt.want)
+		f, ok := c.nat.Find(lan, tt.seen.Reverse(), c.now, 0)
+		if out := c.nat.Translation(f).Out; !ok || out != tt.want {
+			t.Errorf("goes to network %d, want %d", out, tt.want)
 		}
 	}
 }

@@ -31,6 +31,7 @@ type world struct {
 	sides  []*side
 	ends   []*end
 	now    int64
+	hub    bool // what is added from now on is a hub
 
 	recorder *trace.Recorder
 }
@@ -78,8 +79,11 @@ func (q *injected) ReadBatch(b *packet.Batch) (n int, err error) {
 	return n, nil
 }
 
-func newWorld(t *testing.T, flows nat.Config) *world {
-	l, err := loop.New(1)
+func newWorld(t *testing.T, flows nat.Config) *world { return newWorldOf(t, 1, flows) }
+
+// newWorldOf is a world whose ports are dealt out to several workers.
+func newWorldOf(t *testing.T, workers int, flows nat.Config) *world {
+	l, err := loop.New(workers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +114,7 @@ func (w *world) addNetwork(n packet.NetworkID, gateway string, mtu int, uplinks 
 
 func (w *world) addSide(n packet.NetworkID, g vswitch.Gateway, mtu int, own ...packet.Addr) *side {
 	s := &side{Gateway: g, w: w, network: n}
-	s.sw = vswitch.New(vswitch.Config{ID: n, Name: "side", MTU: mtu, Gateway: s, GatewayAddrs: own}, w.lanes)
+	s.sw = vswitch.New(vswitch.Config{ID: n, Name: "side", MTU: mtu, Gateway: s, GatewayAddrs: own, Hub: w.hub}, w.lanes)
 	w.sides = append(w.sides, s)
 	return s
 }
@@ -120,7 +124,7 @@ func (w *world) attach(s *side, ip string) *end {
 	w.t.Helper()
 	near, far := queues.NewPair(2 * packet.BatchFrames)
 	e := &end{station: stationAt(ip), side: s, queue: &injected{Mem: near}, far: far, batch: packet.NewBatch()}
-	conf := vswitch.PortConfig{Name: ip, Queue: e.queue, FloodLimit: -1}
+	conf := vswitch.PortConfig{Name: ip, Queue: e.queue, FloodLimit: -1, Worker: len(w.ends) % w.loop.NumWorkers()}
 	if _, ok := s.Gateway.(*segment); !ok {
 		conf.Container = packet.ContainerID(1<<16 | len(w.ends) + 1)
 		conf.Guard = policy.Guard{Strict: true, MAC: e.MAC, Addrs: []packet.Addr{addrOf(e.station)}}
@@ -137,11 +141,20 @@ func (w *world) attach(s *side, ip string) *end {
 	return e
 }
 
-// on runs fn on the worker.
+// on runs fn on the first worker.
 func (w *world) on(fn func()) {
 	if !w.loop.Worker(0).Call(fn) {
 		w.t.Fatal("the worker has stopped")
 	}
+}
+
+// turn has a port's worker read frames at time now.
+func (e *end) turn(now int64, frames [][]byte) {
+	e.side.w.loop.Worker(e.port.Config().Worker).Call(func() {
+		e.queue.frames = frames
+		for e.port.Ready(now, 0) {
+		}
+	})
 }
 
 // send puts frames into a port and takes its turn. It returns what was decided.
@@ -149,11 +162,7 @@ func (w *world) send(e *end, frames ...[]byte) []trace.Record {
 	for _, s := range w.sides {
 		s.sw.SetRecorder(w.recorder)
 	}
-	w.on(func() {
-		e.queue.frames = frames
-		for e.port.Ready(w.now, 0) {
-		}
-	})
+	e.turn(w.now, frames)
 	records, lost := w.recorder.Take(nil)
 	if lost > 0 {
 		w.t.Fatalf("%d records lost", lost)

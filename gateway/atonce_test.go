@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"fairlead/loop"
+	"fairlead/nat"
+	"fairlead/packet"
+	"fairlead/packet/packettest"
+	"fairlead/test/lab"
+)
+
+// TestHub: in a hub everybody gets the frame as it was sent, and the router's
+// copy goes its own way; it is lost where another one would wait, and nobody
+// else's copy with it.
+func TestHub(t *testing.T) {
+	w := newWorld(t, nat.Config{})
+	w.hub = true
+	town := w.town()
+	far := town.alice.to("203.0.113.5")
+	udp := packettest.UDP(town.alice.station, far, 4000, 53, []byte("hello"))
+	heard := func(name string, d packet.Decision, routed bool, answer packet.Origin) {
+		t.Helper()
+		if d.Verdict != packet.Flood || d.Reason != packet.HubMode || d.Routed != routed || d.Originate != answer {
+			t.Errorf("%s: %+v", name, d)
+		}
+		if got := town.bob.got(); len(got) == 0 || string(got[0]) != string(udp) {
+			t.Errorf("%s: the other station got % x", name, got)
+		}
+	}
+	heard("nobody is known", w.one(town.alice, udp), false, packet.OriginARPRequest)
+	heard("asked already", w.one(town.alice, udp), false, 0)
+	for range 3 {
+		w.now += 1e9
+		w.tick()
+	}
+	w.drain()
+	heard("gave no answer", w.one(town.alice, udp), false, packet.OriginHostUnreachable)
+	w.drain()
+	w.now += 4e9
+	town.known()
+	heard("known", w.one(town.alice, udp), true, 0)
+	wantTuple(t, w.arrived(town.isp), "192.0.2.7", "203.0.113.5", 4000, 53)
+	heard("TTL", func() packet.Decision { udp = withTTL(udp, 1); return w.one(town.alice, udp) }(), false, packet.OriginTimeExceeded)
+}
+
+// TestManyWorkersAtOnce has two workers route in all directions while rules, containers
+// and an uplink come and go. It is for the race detector, and for the law of
+// conservation.
+func TestManyWorkersAtOnce(t *testing.T) {
+	w := newWorldOf(t, 2, nat.Config{Flows: 256, PerContainer: 100})
+	town := w.town()
+	w.now = loop.Clock()
+	town.known()
+	for _, s := range w.sides {
+		s.sw.SetRecorder(nil)
+	}
+	rounds := 150
+	var busy sync.WaitGroup
+	for i, e := range w.ends {
+		busy.Go(func() {
+			rng := rand.New(rand.NewPCG(1, uint64(i)))
+			client := func() uint16 { return 40000 + uint16(rng.IntN(30)) }
+			for range rounds {
+				var frames [][]byte
+				for range 32 {
+					src, dst, sport, dport := e.station, e.to("203.0.113.5"), client(), uint16(80)
+					switch {
+					case e == town.isp:
+						src, dst, sport, dport = e.from("203.0.113.5"), e.to("192.0.2.7"), 80, client()
+						if rng.IntN(3) == 0 {
+							sport, dport = client(), 8080
+						}
+					case e == town.isp2:
+						src, dst = e.from("203.0.113.200"), e.to("198.51.100.7")
+					case rng.IntN(3) == 0:
+						dst, dport = e.to("192.0.2.7"), 8080
+					}
+					flags := []uint8{packet.TCPSyn, packet.TCPAck, packet.TCPFin | packet.TCPAck, packet.TCPRst}[rng.IntN(4)]
+					b := tcpTo(src, dst, sport, dport, flags)
+					if rng.IntN(4) == 0 {
+						b = packettest.UDP(src, dst, sport, dport, make([]byte, rng.IntN(1400)))
+					}
+					frames = append(frames, b)
+				}
+				e.turn(loop.Clock(), frames)
+				e.got()
+			}
+		})
+	}
+	busy.Go(func() {
+		for i := range rounds / 3 {
+			rule := w.publish(leads(town.bob, packet.ProtoTCP, 8080, 80))
+			w.sides[i%len(w.sides)].sw.Wake()
+			w.router.Flows(func(t *nat.Table) { t.Unpublish(rule.Number) })
+			switch i % 5 {
+			case 0:
+				w.router.FlushContainer(town.alice.port.Config().Container)
+			case 1:
+				w.router.UnplugUplink(town.up2.network)
+				w.router.PlugUplink(town.up2)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	busy.Wait()
+	lab.Eventually(t, 10*time.Second, func() error {
+		if w.lanes.Holding() > 0 {
+			return errors.New("frames wait")
+		}
+		return nil
+	})
+}

@@ -20,7 +20,7 @@ import (
 func TestHub(t *testing.T) {
 	w := newWorld(t, nat.Config{})
 	w.hub = true
-	town := w.town()
+	town := buildTown(w)
 	far := town.alice.to("203.0.113.5")
 	udp := packettest.UDP(town.alice.station, far, 4000, 53, []byte("hello"))
 	heard := func(name string, d packet.Decision, routed bool, answer packet.Origin) {
@@ -53,7 +53,7 @@ func TestHub(t *testing.T) {
 // conservation.
 func TestManyWorkersAtOnce(t *testing.T) {
 	w := newWorldOf(t, 2, nat.Config{Flows: 256, PerContainer: 100})
-	town := w.town()
+	town := buildTown(w)
 	w.now = loop.Clock()
 	town.known()
 	for _, s := range w.sides {

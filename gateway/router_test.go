@@ -22,9 +22,10 @@ type town struct {
 	isp, isp2            *end
 }
 
-func newTown(t *testing.T, flows nat.Config) *town { return newWorld(t, flows).town() }
+func newTown(t *testing.T, flows nat.Config) *town { return buildTown(newWorld(t, flows)) }
 
-func (world *world) town() *town {
+// buildTown has a world of its own be a town.
+func buildTown(world *world) *town {
 	w := &town{world: world}
 	w.up, w.wan = w.addUplink(9, "192.0.2.7/24", "192.0.2.1", 1500)
 	w.up2, w.wan2 = w.addUplink(10, "198.51.100.7/24", "198.51.100.1", 1300, "203.0.113.128/25")

@@ -145,12 +145,6 @@ func (t *Table) Translation(f Flow) packet.Translation {
 	}
 }
 
-// To is the segment the packet leaves on: the other end's.
-func (t *Table) To(f Flow) packet.NetworkID {
-	scope, _ := t.key(f.ref, 1-f.dir())
-	return scope
-}
-
 // Seen takes in that a packet of the flow passed: its half of the record learns
 // the time, the TCP flags and one packet of so many bytes, and so does the rule.
 func (t *Table) Seen(f Flow, now int64, bytes int, tcpFlags uint8) {

@@ -266,6 +266,24 @@ func TestNoRoomIsSaid(t *testing.T) {
 	r.mustInside(2, packettest.UDP(bob, server, 4002, 7000, nil))
 }
 
+// TestRecycledByAmount: one that ends flows in no time has their records back
+// without waiting for the next tick.
+func TestRecycledByAmount(t *testing.T) {
+	r := newNATRig(t, nat.Config{Flows: 64})
+	for i := range uint16(2000) {
+		r.mustInside(1, packettest.UDP(alice, server, 4000+i, 7000, nil))
+		if i%50 == 49 {
+			r.turn()
+		}
+	}
+	r.turn()
+	r.router.Flows(func(flows *nat.Table) {
+		if flows.Retired() >= recycleAt {
+			t.Errorf("%d flows wait to be recycled", flows.Retired())
+		}
+	})
+}
+
 // TestTTLThroughNAT is RFC 5508 REQ-10a: time exceeded, to whoever sent the
 // packet, about the packet he sent.
 func TestTTLThroughNAT(t *testing.T) {

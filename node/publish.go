@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -43,7 +44,7 @@ func (n *Node) reserveLocked(c *container) (err error) {
 			}
 		}
 	}
-	if err := n.checkBindLocked(specs); err != nil {
+	if err := n.checkBindLocked(c, specs); err != nil {
 		return err
 	}
 	c.published, err = n.ports.reserve(c, specs)
@@ -57,17 +58,32 @@ func (c *container) publishes(e exposed) bool {
 	})
 }
 
-// checkBindLocked refuses to publish at an address nobody would reach us by. The
-// host's own loopback is taken: who publishes there wants nobody to come from
-// outside.
-func (n *Node) checkBindLocked(specs []api.PortSpec) error {
+// checkBindLocked refuses to publish at an address nobody would reach us by, or
+// at another container's own. The host's own loopback is taken: who publishes
+// there wants nobody to come from outside.
+func (n *Node) checkBindLocked(c *container, specs []api.PortSpec) error {
 	for _, s := range specs {
-		if a := s.HostIP; a.IsValid() && !a.IsLoopback() && !n.ownsLocked(a) {
-			return fail(http.StatusConflict, "Bind for %s failed: cannot assign requested address: no uplink has it; `fairlead network ls` lists what they have",
-				netip.AddrPortFrom(a, s.Host.First))
+		a := s.HostIP
+		if !a.IsValid() || a.IsLoopback() {
+			continue
+		}
+		at := netip.AddrPortFrom(a, s.Host.First)
+		if !n.ownsLocked(a) {
+			return fail(http.StatusConflict, "Bind for %s failed: cannot assign requested address: no uplink has it; `fairlead network ls` lists what they have", at)
+		}
+		for _, other := range n.containers {
+			if other != c && other.ownsAddress(a) >= 0 {
+				return allocated(at, a, other)
+			}
 		}
 	}
 	return nil
+}
+
+// allocated is why something cannot be had at an address that is a container's
+// own.
+func allocated(what fmt.Stringer, a netip.Addr, owner *container) error {
+	return fail(http.StatusConflict, "Bind for %s failed: address is already allocated: container %s has it; `fairlead unpublish --address %s %[2]s` frees it", what, owner.name, a)
 }
 
 // ownsLocked reports whether an address is ours on some network.
@@ -132,7 +148,7 @@ func (n *Node) publish(c *container, req api.PublishRequest) (ports []publicatio
 	if err := c.publishableLocked(); err != nil {
 		return nil, nil, err
 	}
-	if err := n.checkBindLocked(specs); err != nil {
+	if err := n.checkBindLocked(c, specs); err != nil {
 		return nil, nil, err
 	}
 	if ports, err = n.ports.reserve(c, specs); err != nil {
@@ -190,7 +206,7 @@ func (n *Node) assignLocked(c *container, a netip.Addr) error {
 	}
 	for _, other := range n.containers {
 		if other.ownsAddress(a) >= 0 {
-			return fail(http.StatusConflict, "Bind for %s failed: address is already allocated: container %s has it; `fairlead unpublish --address %[1]s %[2]s` frees it", a, other.name)
+			return allocated(a, a, other)
 		}
 		for _, p := range other.published {
 			if p.hostIP == a {

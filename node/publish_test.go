@@ -206,6 +206,14 @@ func TestUplinks(t *testing.T) {
 	if got := text(r.portsOf("db")); got != "192.0.2.50" {
 		t.Error(got)
 	}
+	refused(t, r.publish("web", api.PublishRequest{Publish: []string{"192.0.2.50:90:90"}}),
+		"Bind for 192.0.2.50:90 failed: address is already allocated: container db has it; `fairlead unpublish --address 192.0.2.50 db` frees it")
+	if err := r.publish("db", api.PublishRequest{Publish: []string{"192.0.2.50:90:91"}}); err != nil {
+		t.Error(err)
+	}
+	if err := r.unpublish("db", "port=91"); err != nil {
+		t.Error(err)
+	}
 	if err := r.unpublish("db", "address=192.0.2.50"); err != nil {
 		t.Error(err)
 	}

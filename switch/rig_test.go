@@ -26,6 +26,7 @@ type rig struct {
 	loop *loop.Loop
 	sw   *Switch
 	gw   *gateway.Gateway
+	nat  *nat.Table // the gateway's
 	now  int64
 	ends map[packet.PortID]*end
 
@@ -87,9 +88,10 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		t.Fatal(err)
 	}
 	mac := packet.MACFromIPv4(gatewayAddr.Addr())
-	router := gateway.NewRouter(nat.New(nat.Config{}), l.Grace)
+	flows := nat.New(nat.Config{})
+	router := gateway.NewRouter(flows, l.Grace)
 	gw := gateway.New(gateway.Config{Network: 1, Name: "default", MAC: mac, Addr: gatewayAddr, MTU: 1500}, router)
-	r := &rig{t: t, loop: l, now: 1e9, ends: make(map[packet.PortID]*end), gw: gw}
+	r := &rig{t: t, loop: l, now: 1e9, ends: make(map[packet.PortID]*end), gw: gw, nat: flows}
 	conf := Config{
 		ID: 1, Name: "default", MTU: 1500, Gateway: r.gw,
 		GatewayAddrs: []packet.Addr{packet.AddrFromNetip(gatewayAddr.Addr())},

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/policy"
@@ -111,6 +112,39 @@ func TestIsolatedPortsDoNotHearOneAnother(t *testing.T) {
 	r.send(c, ping(c.station, a.station))
 	if len(a.got(t)) != 1 {
 		t.Error("an isolated port hears one that is not")
+	}
+}
+
+// TestIsolationHoldsForMappings: the way over an address of ours leads to an
+// isolated port where somebody has published it, and not by way of what else its
+// container has open.
+func TestIsolationHoldsForMappings(t *testing.T) {
+	r := newRig(t)
+	isolated := func(c *PortConfig) { c.Isolated = true }
+	a, b, c := r.add(2, isolated), r.add(3, isolated), r.add(4)
+	for _, e := range []*end{a, b, c} {
+		r.send(e, packettest.ARPRequest(e.station, gatewayAddr.Addr()))
+	}
+	for _, e := range []*end{a, b, c} {
+		e.got(t)
+	}
+	if _, err := r.nat.Publish(nat.Rule{Network: 1, Container: b.port.conf.Container, Proto: packet.ProtoUDP,
+		OutsidePort: 8080, Inside: packet.AddrFromNetip(b.IP), InsidePort: 80}); err != nil {
+		t.Fatal(err)
+	}
+	ours := station{MAC: r.gw.MAC(), IP: gatewayAddr.Addr()}
+	r.send(a, packettest.UDP(a.station, ours, 5000, 8080, nil)) // this makes the mapping of port 5000
+	if len(b.got(t)) != 1 {
+		t.Fatal("a published port is not reached")
+	}
+	r.send(b, packettest.UDP(b.station, ours, 80, 5000, nil))
+	r.send(b, packettest.UDP(b.station, ours, 6000, 5000, nil))
+	if len(a.got(t)) != 1 || b.drops(packet.Isolated) != 1 {
+		t.Errorf("an isolated port reaches another by its mapping; %d dropped", b.drops(packet.Isolated))
+	}
+	r.send(c, packettest.UDP(c.station, ours, 6000, 5000, nil))
+	if len(a.got(t)) != 1 {
+		t.Error("one that is not isolated does not reach the mapping")
 	}
 }
 

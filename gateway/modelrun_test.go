@@ -164,9 +164,18 @@ func (r *run) sleep() {
 		r.pieces = 0
 	}
 	for _, s := range r.sides {
-		r.check(func() []trace.Record { return r.within(s, s.Tick) }, func() { r.m.tick(r.m.links[s.network]) })
+		var there listing
+		r.check(func() []trace.Record {
+			return r.within(s, func(now int64, out packet.Out) {
+				s.Tick(now, out)
+				there = r.list()
+			})
+		}, func() {
+			r.m.tick(r.m.links[s.network])
+			r.sync(there)
+			r.m.goOn()
+		})
 	}
-	r.sync()
 }
 
 // tick is what is due on a side.
@@ -204,39 +213,49 @@ func (m *model) tick(l *modelLink) {
 		}
 		m.clock = max(m.clock, m.w.now)
 	}
-	m.goOn()
+}
+
+// A listing is what there is in the router's table.
+type listing struct {
+	flows int
+	maps  map[outsidePort]nat.MappingInfo
+}
+
+type outsidePort struct {
+	uplink  packet.NetworkID
+	outside packet.Addr
+	proto   packet.Proto
+	at      uint16
+}
+
+func (r *run) list() listing {
+	l := listing{maps: make(map[outsidePort]nat.MappingInfo)}
+	r.router.Flows(func(t *nat.Table) {
+		for x := range t.Mappings {
+			l.maps[outsidePort{x.Uplink, x.Outside, x.Proto, x.OutsidePort}] = x
+		}
+		for range t.Flows {
+			l.flows++
+		}
+	})
+	return l
 }
 
 // sync takes over which expired flows have ended: that is up to the router,
 // which looks at each from time to time.
-func (r *run) sync() {
-	type port struct {
-		uplink  packet.NetworkID
-		outside packet.Addr
-		proto   packet.Proto
-		at      uint16
+func (r *run) sync(l listing) {
+	alive := make(map[*modelFlow]bool)
+	for _, f := range r.m.flows {
+		if !f.expired(r.m.clock) {
+			alive[f] = true
+		}
 	}
-	there := make(map[port]nat.MappingInfo)
-	r.router.Flows(func(t *nat.Table) {
-		for x := range t.Mappings {
-			there[port{x.Uplink, x.Outside, x.Proto, x.OutsidePort}] = x
-		}
-		n := 0
-		for range t.Flows {
-			n++
-		}
-		alive := make(map[*modelFlow]bool)
-		for _, f := range r.m.flows {
-			if !f.expired(r.m.clock) {
-				alive[f] = true
-			}
-		}
-		if n != len(alive) {
-			r.t.Errorf("%d flows, the model has %d", n, len(alive))
-		}
-	})
+	if l.flows != len(alive) {
+		r.t.Errorf("%d flows, the model has %d", l.flows, len(alive))
+	}
+	there := l.maps
 	for _, x := range slices.Clone(r.m.maps) {
-		key := port{x.uplink, x.outside, x.proto, x.at}
+		key := outsidePort{x.uplink, x.outside, x.proto, x.at}
 		real, ok := there[key]
 		delete(there, key)
 		if ok && (real.Inside != x.inside || real.InsidePort != x.port || real.Container != x.container || real.Network != x.network) {

@@ -242,7 +242,7 @@ func (r *run) fragments(inside, outside *end, far, ours string) {
 // odd are the frames a router has no use for, and others random ones rarely are.
 func (r *run) odd(inside, outside *end, far, ours string) {
 	timestamp := append([]byte{13, 0, 0xf2, 0xff}, make([]byte, 16)...)
-	switch r.rng.IntN(18) {
+	switch r.rng.IntN(20) {
 	case 0:
 		r.put(inside, packettest.Ethernet(inside.MAC, inside.side.MAC(), 0x88b5, make([]byte, 46)))
 	case 1:
@@ -272,6 +272,20 @@ func (r *run) odd(inside, outside *end, far, ours string) {
 		r.put(r.alice, dontFragment(b))
 	case 15, 16: // who could have been asked directly
 		r.dressed(r.alice, r.packet(r.alice.station, r.alice.to(pick(r, "172.17.0.2", "172.17.0.3")), r.client(), r.service()))
+	case 17, 18: // two that open a connection from both sides
+		for _, waiting := range r.m.syns {
+			k := waiting.d.tuple
+			x := r.m.mappingAt(waiting.d.link.network(), k.Dst, k.Proto, k.DstPort)
+			if x == nil || waiting.due == 0 || r.rng.IntN(2) == 0 {
+				continue
+			}
+			for _, e := range r.ends {
+				if addrOf(e.station) == x.inside {
+					r.put(e, tcpTo(e.station, e.to(k.Src.String()), x.port, k.SrcPort, packet.TCPSyn))
+				}
+			}
+			return
+		}
 	default: // as much as one port may have wait
 		for range 20 {
 			r.put(inside, packettest.UDP(inside.station, inside.to("192.0.2.99"), r.client(), 9999, nil))

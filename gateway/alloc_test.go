@@ -112,3 +112,29 @@ func withTTL(b []byte, n uint8) []byte {
 	packet.IPv4(payload(c)).SetTTL(n)
 	return resum(c)
 }
+
+// TestAllocations: deciding and answering allocate nothing, but for the rate of
+// a port that gets its first ICMP error.
+func TestAllocations(t *testing.T) {
+	r := newRig(t)
+	for name, b := range map[string][]byte{
+		"ARP":         packettest.ARPRequest(alice, gw.IP),
+		"ping":        packettest.ICMPEcho(alice, gw, 1, 1, make([]byte, 56)),
+		"unreachable": packettest.UDP(alice, outside, 1, 2, nil),
+		"refused":     packettest.UDP(alice.IPv6(), gw.IPv6(), 1, 2, nil),
+	} {
+		f, d := r.frame(1, b), packet.Decision{}
+		if n := testing.AllocsPerRun(100, func() {
+			f.Time += 2e9 // a neighbour is due, a rate has recovered
+			d = lookedUp(f, false)
+			r.gw.Route(f, &d)
+			r.out.buf = r.buf
+			r.gw.Apply(f, &d, &r.out)
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+		if (d.Originate == packet.OriginNone) != (name == "refused") {
+			t.Errorf("%s: decided %+v", name, d)
+		}
+	}
+}

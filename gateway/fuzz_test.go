@@ -10,7 +10,49 @@ import (
 	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
+	"fairlead/policy"
 )
+
+// FuzzGateway: a frame that Parse and the guard let pass is decided on and
+// answered without a panic, the same way each time, and what is answered is a
+// well-formed frame to who asked.
+func FuzzGateway(f *testing.F) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	for range 50 {
+		f.Add(packettest.Good(rng, alice, gw), int64(1), false)
+	}
+	f.Add(packettest.ICMPEcho(alice, gw, 0, 0, make([]byte, 8)), int64(1), false)
+	f.Add(packettest.ARPRequest(alice, gw.IP), int64(1), true)
+	f.Add(packettest.UDP(alice, outside, 1, 2, make([]byte, 1000)), int64(1), false)
+	guard := policy.Guard{
+		Strict: true, MAC: alice.MAC,
+		Addrs:      []packet.Addr{packet.AddrFromNetip(alice.IP)},
+		GatewayMAC: gw.MAC, GatewayAddrs: []packet.Addr{packet.AddrFromNetip(gw.IP)},
+	}
+	f.Fuzz(func(t *testing.T, b []byte, after int64, hub bool) {
+		frame := &packet.Frame{B: b, Time: after, Network: 1, Port: 1}
+		if len(b) > packet.MaxFrame || packet.Parse(frame) != packet.OK || guard.Check(frame) != packet.OK {
+			return
+		}
+		forUs := packet.Ethernet(frame.Ether()).Dst() == gw.MAC
+		if !forUs && !hub && !frame.Flags.Has(packet.Multicast) {
+			return // a switch does not hand it over
+		}
+		r := newRig(t)
+		d := r.route(frame, hub)
+		if !forUs && d.Verdict != packet.Flood {
+			t.Errorf("others lost their copies: %+v", d)
+		}
+		answer := r.apply(frame, &d)
+		if answer == nil {
+			return
+		}
+		a := checkAnswer(t, frame, answer)
+		if d.Originate == packet.OriginNetUnreachable {
+			checkICMP(t, packet.IPv4(a.Packet()).Payload())
+		}
+	})
+}
 
 // FuzzInbound: a frame from outside, or from inside, that Parse lets pass meets a
 // router with a flow of every kind. It is decided on without a panic, the same

@@ -12,7 +12,6 @@ import (
 	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
-	"fairlead/policy"
 )
 
 func TestS23_GatewayAnswersARP(t *testing.T) {
@@ -476,73 +475,6 @@ func TestManyAtOnce(t *testing.T) {
 	if n := len(g.Neighbours(1e9 + 199*1e8)); n != 4 {
 		t.Errorf("%d neighbours, want 4", n)
 	}
-}
-
-// TestAllocations: deciding and answering allocate nothing, but for the rate of
-// a port that gets its first ICMP error.
-func TestAllocations(t *testing.T) {
-	r := newRig(t)
-	for name, b := range map[string][]byte{
-		"ARP":         packettest.ARPRequest(alice, gw.IP),
-		"ping":        packettest.ICMPEcho(alice, gw, 1, 1, make([]byte, 56)),
-		"unreachable": packettest.UDP(alice, outside, 1, 2, nil),
-		"refused":     packettest.UDP(alice.IPv6(), gw.IPv6(), 1, 2, nil),
-	} {
-		f, d := r.frame(1, b), packet.Decision{}
-		if n := testing.AllocsPerRun(100, func() {
-			f.Time += 2e9 // a neighbour is due, a rate has recovered
-			d = lookedUp(f, false)
-			r.gw.Route(f, &d)
-			r.out.buf = r.buf
-			r.gw.Apply(f, &d, &r.out)
-		}); n != 0 {
-			t.Errorf("%s: %v allocations", name, n)
-		}
-		if (d.Originate == packet.OriginNone) != (name == "refused") {
-			t.Errorf("%s: decided %+v", name, d)
-		}
-	}
-}
-
-// FuzzGateway: a frame that Parse and the guard let pass is decided on and
-// answered without a panic, the same way each time, and what is answered is a
-// well-formed frame to who asked.
-func FuzzGateway(f *testing.F) {
-	rng := rand.New(rand.NewPCG(5, 6))
-	for range 50 {
-		f.Add(packettest.Good(rng, alice, gw), int64(1), false)
-	}
-	f.Add(packettest.ICMPEcho(alice, gw, 0, 0, make([]byte, 8)), int64(1), false)
-	f.Add(packettest.ARPRequest(alice, gw.IP), int64(1), true)
-	f.Add(packettest.UDP(alice, outside, 1, 2, make([]byte, 1000)), int64(1), false)
-	guard := policy.Guard{
-		Strict: true, MAC: alice.MAC,
-		Addrs:      []packet.Addr{packet.AddrFromNetip(alice.IP)},
-		GatewayMAC: gw.MAC, GatewayAddrs: []packet.Addr{packet.AddrFromNetip(gw.IP)},
-	}
-	f.Fuzz(func(t *testing.T, b []byte, after int64, hub bool) {
-		frame := &packet.Frame{B: b, Time: after, Network: 1, Port: 1}
-		if len(b) > packet.MaxFrame || packet.Parse(frame) != packet.OK || guard.Check(frame) != packet.OK {
-			return
-		}
-		forUs := packet.Ethernet(frame.Ether()).Dst() == gw.MAC
-		if !forUs && !hub && !frame.Flags.Has(packet.Multicast) {
-			return // a switch does not hand it over
-		}
-		r := newRig(t)
-		d := r.route(frame, hub)
-		if !forUs && d.Verdict != packet.Flood {
-			t.Errorf("others lost their copies: %+v", d)
-		}
-		answer := r.apply(frame, &d)
-		if answer == nil {
-			return
-		}
-		a := checkAnswer(t, frame, answer)
-		if d.Originate == packet.OriginNetUnreachable {
-			checkICMP(t, packet.IPv4(a.Packet()).Payload())
-		}
-	})
 }
 
 func BenchmarkEcho(b *testing.B) {

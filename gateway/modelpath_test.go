@@ -473,36 +473,3 @@ func (m *model) choose(n packet.NetworkID, k packet.Tuple, p *modelPlan) {
 		m.w.t.Errorf("%v was given %v, which it may not", k, p.answers)
 	}
 }
-
-// seen takes a packet into its flow.
-func (m *model) seen(f *modelFlow, reply bool, d *dissected) {
-	i := 0
-	if reply {
-		i = 1
-	}
-	f.last[i] = max(m.w.now, f.last[i]) &^ (eighth - 1)
-	f.heard[i] = true
-	if f.fwd.Proto == packet.ProtoTCP {
-		f.dead[i] = d.tcp != nil && d.tcp.RST
-		if d.tcp != nil {
-			f.ack[i] = f.ack[i] || d.tcp.ACK && !d.tcp.SYN
-			f.fin[i] = f.fin[i] || d.tcp.FIN
-		}
-	}
-}
-
-// silent takes down a SYN that is answered in six seconds.
-func (m *model) silent(d *dissected) {
-	same := 0
-	for _, s := range m.syns {
-		if s.due != 0 && s.d.link == d.link && s.d.tuple.Src == d.tuple.Src {
-			same++
-			if s.d.tuple == d.tuple || same == 16 {
-				return
-			}
-		}
-	}
-	if len(m.syns) < 256 && len(d.frame) <= 152 {
-		m.syns = append(m.syns, &modelSYN{d, m.w.now + 6e9})
-	}
-}

@@ -274,7 +274,7 @@ func BenchmarkLastPort(b *testing.B) {
 	for b.Loop() {
 		commit(i)
 		now += int64(time.Second)
-		table.end(table.holderOf(alice).others.tail)
+		table.end(table.holderOf(alice).classes[others].tail)
 		table.Recycle(table.Retired())
 		i++
 	}

@@ -65,7 +65,7 @@ func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 	t.setKey(ref, 1, p.Out, &answers)
 	b := t.body(ref)
 	b.container, b.rule, b.mapping = p.Container, p.Rule, n
-	b.proto, b.kind, b.inward, b.toMapping, b.proven = q.tuple.Proto, p.Kind, p.inward, p.ToMapping, false
+	b.proto, b.kind, b.inward, b.toMapping, b.class = q.tuple.Proto, p.Kind, p.inward, p.ToMapping, others
 	for dir := range b.seen {
 		b.seen[dir].Store(0)
 		b.packets[dir].Store(0)
@@ -76,7 +76,10 @@ func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 		t.join(n, ref)
 	}
 	h := t.holderOf(p.Container)
-	t.append(&h.others, linkHolder, ref)
+	if b.renewable() {
+		b.class = renewable
+	}
+	t.append(&h.classes[b.class], linkHolder, ref)
 	h.flows++
 	t.live++
 	t.arm(ref, min(t.deadline(b, q.tuple.DstPort), t.now+youth))
@@ -98,11 +101,12 @@ func (t *Table) end(ref uint32) {
 		t.index.remove(t.hash(scope, &k), ref<<1|uint32(dir))
 	}
 	b := t.body(ref)
+	b.live = false
 	if b.mapping != 0 {
 		t.leave(b.mapping, ref)
 	}
 	h := t.holderOf(b.container)
-	t.unlink(h.list(b.proven), linkHolder, ref)
+	t.unlink(&h.classes[b.class], linkHolder, ref)
 	h.flows--
 	h.retired++
 	t.live--
@@ -167,8 +171,8 @@ func (t *Table) FlushAddress(n packet.NetworkID, a packet.Addr) {
 // milliseconds for a hundred thousand.
 func (t *Table) flush(gone func(ref uint32) bool) {
 	for i := range t.holders {
-		for _, l := range [2]*list{&t.holders[i].others, &t.holders[i].proven} {
-			for ref := l.head; ref != 0; {
+		for class := range t.holders[i].classes {
+			for ref := t.holders[i].classes[class].head; ref != 0; {
 				next := t.body(ref).links[linkHolder].next
 				if gone(ref) {
 					t.end(ref)

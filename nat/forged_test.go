@@ -57,28 +57,36 @@ func TestChurn(t *testing.T) {
 }
 
 // TestForgedQuestions: a published service that answers everybody is asked from
-// forged addresses, once each. Whoever means it, and the container's own way out,
-// find room all the same.
+// forged addresses. The container's own flows stay, and new ones find room; so do
+// clients.
 func TestForgedQuestions(t *testing.T) {
-	for _, proto := range []packet.Proto{packet.ProtoUDP, packet.ProtoICMP} {
+	for i, proto := range []packet.Proto{packet.ProtoUDP, packet.ProtoICMP, packet.ProtoUDP, packet.ProtoICMP} {
+		asks := 1 + i/2
 		r := newRig(t, Config{Flows: 800})
+		own := make([]packet.Tuple, 70) // that the container needs itself
+		for n := range own {
+			own[n] = udp(aliceAddr, uint16(6000+n), world, 7000)
+			r.talk(r.out(alice, own[n]))
+		}
 		if _, err := r.OneToOne(Rule{Network: net1, Container: alice, Uplink: lan, Inside: aliceAddr, Outside: oursToo}); err != nil {
 			t.Fatal(err)
 		}
 		client := of(proto, udp(world, 5000, oursToo, 5353))
-		r.talk(r.in(client))
 		for n := range 5000 {
 			f := r.in(of(proto, udp(packet.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), 5000, oursToo, 5353)))
 			r.Seen(Flow{f.ref, true}, r.now, 100, 0)
+			for range asks - 1 {
+				r.Seen(f, r.now, 100, 0)
+			}
 			if r.now += second / 200; n%200 == 0 {
 				r.Expire(r.now, 4096)
 			}
-			if n%1000 == 0 {
-				r.Seen(r.find(lan, client, 0), r.now, 100, 0)
-			}
 			r.Recycle(r.Retired())
 		}
-		r.find(lan, client, 0)
+		r.in(client)
+		for _, k := range own {
+			r.find(net1, k, 0)
+		}
 		r.out(alice, tcp(aliceAddr, 5555, world, 80))
 	}
 }

@@ -2,16 +2,23 @@ package nat
 
 import "fairlead/packet"
 
-// A holder is what a container has of the table: its flows, in the order in
-// which they came into either list. Proven ones were assured and open when
-// they were looked at last; of the others one goes when the container needs
-// room.
+// A holder is what a container has of the table: its flows by class, in the
+// order in which they came into it.
 type holder struct {
 	flows   int
 	retired int // those that ended and wait to be recycled
-	others  list
-	proven  list
+	classes [numClasses]list
 }
+
+// When a container needs room one of its flows goes, by class.
+type class uint8
+
+const (
+	others    class = iota
+	renewable       // see body.renewable
+	proven          // assured and open when it was looked at last
+	numClasses
+)
 
 // holderOf returns the holder of a container, and makes room for it. Holders go
 // by the dense index: when it is given to a new container, the flows of the old
@@ -34,33 +41,33 @@ func (t *Table) peekHolder(c packet.ContainerID) *holder {
 
 var noHolder holder // never written
 
-func (h *holder) list(proven bool) *list {
-	if proven {
-		return &h.proven
-	}
-	return &h.others
-}
-
 // classify puts a flow into the list where it belongs by now.
 func (t *Table) classify(ref uint32) {
 	b := t.body(ref)
-	if proven := !t.expendable(ref); proven != b.proven {
+	now := others
+	switch {
+	case b.renewable():
+		now = renewable
+	case !t.expendable(ref):
+		now = proven
+	}
+	if now != b.class {
 		h := t.holderOf(b.container)
-		t.unlink(h.list(b.proven), linkHolder, ref)
-		b.proven = proven
-		t.append(h.list(proven), linkHolder, ref)
+		t.unlink(&h.classes[b.class], linkHolder, ref)
+		b.class = now
+		t.append(&h.classes[now], linkHolder, ref)
 	}
 }
 
-// lookAt bounds how many flows of either list are looked at to find one that may
+// lookAt bounds how many flows of each class are looked at to find one that may
 // go.
 const lookAt = 64
 
 // victim finds the oldest flow of a container that may go, 0 if there is none
 // near the ends of its lists. Flows of the mapping spare may not.
 func (t *Table) victim(h *holder, spare uint32) uint32 {
-	for _, l := range [2]*list{&h.others, &h.proven} {
-		for ref, n := l.head, 0; ref != 0 && n < lookAt; n++ {
+	for i := range h.classes {
+		for ref, n := h.classes[i].head, 0; ref != 0 && n < lookAt; n++ {
 			b := t.body(ref)
 			if t.expendable(ref) && (spare == 0 || b.mapping != spare) {
 				return ref
@@ -68,7 +75,7 @@ func (t *Table) victim(h *holder, spare uint32) uint32 {
 			ref = b.links[linkHolder].next
 		}
 	}
-	return 0
+	return h.classes[renewable].head
 }
 
 // crowded reports whether another flow of a container needs one of its own to go.

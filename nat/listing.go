@@ -37,8 +37,8 @@ var stateNames = [...]string{unanswered: "SYN_SENT", opening: "SYN_RECV", open: 
 // Expire, container by container.
 func (t *Table) Flows(yield func(FlowInfo) bool) {
 	for i := range t.holders {
-		for _, l := range [2]*list{&t.holders[i].proven, &t.holders[i].others} {
-			for ref := l.head; ref != 0; ref = t.body(ref).links[linkHolder].next {
+		for class := range t.holders[i].classes {
+			for ref := t.holders[i].classes[class].head; ref != 0; ref = t.body(ref).links[linkHolder].next {
 				if f := t.info(ref); f.Expires >= t.now && !yield(f) {
 					return
 				}

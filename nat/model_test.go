@@ -141,6 +141,9 @@ func (m *model) replaceable(f *modelFlow, k modelKey) bool { return f.over(k) ||
 func (m *model) counts(f *modelFlow) bool { return !m.replaceable(f, modelKey{}) }
 
 func (m *model) expendable(f *modelFlow) bool {
+	if f.inward && !f.toMapping && f.keys[0].tuple.Proto != packet.ProtoTCP {
+		return true
+	}
 	meant := f.packets[0] > 1
 	if f.keys[0].tuple.Proto == packet.ProtoTCP {
 		meant = f.ack[0]

@@ -65,9 +65,10 @@ type body struct {
 
 	packets, bytes [2]atomic.Uint64 // halves as well
 
-	links  [numLinks]link // the owner's
-	proven bool           // which list of the holder it is in; the owner's
-	slot   uint8          // of the wheel; the owner's
+	links [numLinks]link // the owner's
+	class class          // which list of the holder it is in; the owner's
+	live  bool           // until end; the owner's
+	slot  uint8          // of the wheel; the owner's
 }
 
 // A ref names a record: its place in its slab, and in the lowest bit the slab.

@@ -133,6 +133,13 @@ func (b *body) assured() bool {
 	return b.packets[0].Load() > 1 // Linux waits two seconds; a second question tells as much
 }
 
+// renewable reports whether the flow is one from outside by a rule, without a
+// handshake. Who forges addresses can have any number of those, assured as well;
+// who does not begins it anew with the next packet. So it gives way in the end.
+func (b *body) renewable() bool {
+	return b.inward && !b.toMapping && b.proto != packet.ProtoTCP
+}
+
 // expendable reports whether the flow may go when its container needs room.
 func (t *Table) expendable(ref uint32) bool {
 	b := t.body(ref)

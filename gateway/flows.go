@@ -131,7 +131,7 @@ func (r *Router) commit(f *packet.Frame, d *packet.Decision, out packet.Out) pac
 	}
 	r.mu.Unlock()
 	r.recycle(recycleAt)
-	r.wake(f.Time+expireEvery, out)
+	r.wake(f.Time, f.Time+expireEvery, out)
 	return reason
 }
 
@@ -152,15 +152,23 @@ func (r *Router) unsolicited(f *packet.Frame, out packet.Out) {
 	r.syns.Add(f, f.Time)
 	next, _ := r.syns.Next()
 	r.mu.Unlock()
-	r.wake(next, out)
+	r.wake(f.Time, next, out)
 }
 
 // wake has tick called at a time or sooner, by whichever gateway does that.
-func (r *Router) wake(at int64, out packet.Out) {
+// Most calls find that it will be: to wake another worker costs a system call,
+// which is much for each new flow.
+func (r *Router) wake(now, at int64, out packet.Out) {
 	r.mu.Lock()
 	n := r.ticking
+	if at == 0 || now < r.due && r.due <= at {
+		n = 0
+	}
+	if n != 0 {
+		r.due = at
+	}
 	r.mu.Unlock()
-	if at != 0 && n != 0 {
+	if n != 0 {
 		out.Wake(n, at)
 	}
 }
@@ -178,6 +186,7 @@ func (r *Router) tick(now int64, out packet.Out) (next int64) {
 	} else if _, waiting := r.syns.Next(); waiting || r.flows.Stats().Flows > 0 {
 		next = now + expireEvery
 	}
+	r.due = next
 	r.mu.Unlock()
 	r.recycle(1)
 	return next

@@ -45,7 +45,7 @@ type rig struct {
 }
 
 func newRig(t testing.TB) *rig {
-	return &rig{t: t, gw: newGateway(nat.Config{}), now: 1e9, buf: make([]byte, packet.MaxFrame)}
+	return &rig{t: t, gw: newGateway(nat.Config{Flows: 1024}), now: 1e9, buf: make([]byte, packet.MaxFrame)}
 }
 
 // frame is what the switch hands over: parsed, with the port it came in at.

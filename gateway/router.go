@@ -21,6 +21,7 @@ type Router struct {
 	syns      *nat.SYNs
 	rates     map[packet.Place]*policy.Rate // of ICMP errors and resets
 	ticking   packet.NetworkID              // the network whose Tick does what is due here
+	due       int64                         // when it was asked to; in the past it says nothing
 	recycling bool
 
 	grace func(func()) // see loop.Loop.Grace
@@ -104,7 +105,7 @@ func (r *Router) replaceLocked(n packet.NetworkID, g *Gateway) {
 	old := r.plugs.Load()
 	fresh := &plugs{gateways: replaced(old.gateways, n, g), uplinks: old.uplinks}
 	r.plugs.Store(fresh)
-	r.ticking = 0
+	r.ticking, r.due = 0, 0
 	for _, g := range fresh.gateways {
 		if g != nil {
 			r.ticking = g.network

@@ -467,3 +467,21 @@ func TestNoWay(t *testing.T) {
 
 // netAddr is the gateway's address on a network.
 func netAddr(s *side) netip.Addr { return netip.AddrFrom4(s.Gateway.(*Gateway).addr) }
+
+// TestTickIsAskedForOnce: the flows of a second do not wake a worker each.
+func TestTickIsAskedForOnce(t *testing.T) {
+	r := newNATRig(t, nat.Config{})
+	for i, want := range []bool{true, false, false} {
+		r.wake = 0
+		r.mustInside(1, packettest.UDP(alice, server, uint16(4000+i), 53, nil))
+		if (r.wake != 0) != want {
+			t.Errorf("flow %d: asked for a tick at %d", i, r.wake)
+		}
+	}
+	r.now += expireEvery // nobody came
+	r.wake = 0
+	r.mustInside(1, packettest.UDP(alice, server, 5000, 53, nil))
+	if r.wake != r.now+expireEvery {
+		t.Errorf("after that time: asked for %d", r.wake)
+	}
+}

@@ -26,8 +26,9 @@
 //
 // Config.Flows bounds the flows, Config.PerContainer those of one container. A
 // container at its bound, or in a full table, gives up the oldest of its own
-// flows that is closing or was never answered; has it none, it is refused, and
-// nobody else is touched. Of the outside ports of an address and protocol every
+// flows that has ended or is not assured (a handshake, or of UDP and ICMP a second
+// question after the answer), else one that somebody outside began without a
+// handshake; has it none, it is refused, and nobody else is touched. Of the outside ports of an address and protocol every
 // container has a guaranteed share, half of all ports divided by
 // Config.MaxContainers, and the rest is for whoever comes first.
 //
@@ -41,7 +42,8 @@
 //
 // A flow that ended keeps its record until Recycle, because a worker may be
 // about to use it. The owner asks Retired how many there are, lets every worker
-// pass a turn (loop.Grace), and recycles that many.
+// pass a turn (loop.Grace), and recycles that many. Some records are set aside for
+// that for each container: one that ends flows faster is refused until then.
 //
 // There are no clocks: time is an argument, nanoseconds of the workers' clock.
 // Planning takes the last time that Commit or Expire was told.

@@ -71,7 +71,7 @@ func (n *Node) portsLocked(c *container, ports []publication, addresses []netip.
 	for _, p := range sortedPorts(ports) {
 		d := api.PublishedPort{Proto: p.proto, Port: p.port, HostIP: p.boundIP().String(), HostPort: p.hostPort, Reached: []string{}}
 		for _, a := range outside {
-			if !p.hostIP.IsValid() || p.hostIP == a {
+			if !p.hostIP.IsValid() && n.ownerOfLocked(a) == nil || p.hostIP == a {
 				d.Reached = append(d.Reached, a.String())
 			}
 		}

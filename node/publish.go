@@ -71,10 +71,18 @@ func (n *Node) checkBindLocked(c *container, specs []api.PortSpec) error {
 		if !n.ownsLocked(a) {
 			return fail(http.StatusConflict, "Bind for %s failed: cannot assign requested address: no uplink has it; `fairlead network ls` lists what they have", at)
 		}
-		for _, other := range n.containers {
-			if other != c && other.ownsAddress(a) >= 0 {
-				return allocated(at, a, other)
-			}
+		if owner := n.ownerOfLocked(a); owner != nil && owner != c {
+			return allocated(at, a, owner)
+		}
+	}
+	return nil
+}
+
+// ownerOfLocked is the container whose own an address is, nil if it is nobody's.
+func (n *Node) ownerOfLocked(a netip.Addr) *container {
+	for _, c := range n.containers {
+		if c.ownsAddress(a) >= 0 {
+			return c
 		}
 	}
 	return nil
@@ -204,10 +212,10 @@ func (n *Node) assignLocked(c *container, a netip.Addr) error {
 	if u == nil {
 		return fail(http.StatusConflict, "Bind for %s failed: cannot assign requested address: no uplink has it as a further address (addr=%[1]s); `fairlead network ls` lists what they have", a)
 	}
+	if owner := n.ownerOfLocked(a); owner != nil {
+		return allocated(a, a, owner)
+	}
 	for _, other := range n.containers {
-		if other.ownsAddress(a) >= 0 {
-			return allocated(a, a, other)
-		}
 		for _, p := range other.published {
 			if p.hostIP == a {
 				return fail(http.StatusConflict, "Bind for %s failed: its port %d is already allocated: container %s has it", a, p.hostPort, other.name)

@@ -206,6 +206,9 @@ func TestUplinks(t *testing.T) {
 	if got := text(r.portsOf("db")); got != "192.0.2.50" {
 		t.Error(got)
 	}
+	if got := text(r.portsOf("web")); got != "0.0.0.0:8080->80/tcp[192.0.2.2] 192.0.2.2:81->81/tcp[192.0.2.2]" {
+		t.Errorf("the address of another one's: %s", got)
+	}
 	refused(t, r.publish("web", api.PublishRequest{Publish: []string{"192.0.2.50:90:90"}}),
 		"Bind for 192.0.2.50:90 failed: address is already allocated: container db has it; `fairlead unpublish --address 192.0.2.50 db` frees it")
 	if err := r.publish("db", api.PublishRequest{Publish: []string{"192.0.2.50:90:91"}}); err != nil {

@@ -66,6 +66,7 @@ func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 	b := t.body(ref)
 	b.container, b.rule, b.mapping = p.Container, p.Rule, n
 	b.proto, b.kind, b.inward, b.toMapping, b.class = q.tuple.Proto, p.Kind, p.inward, p.ToMapping, others
+	b.live = true
 	for dir := range b.seen {
 		b.seen[dir].Store(0)
 		b.packets[dir].Store(0)

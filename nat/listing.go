@@ -34,17 +34,36 @@ var stateNames = [...]string{unanswered: "SYN_SENT", opening: "SYN_RECV", open: 
 	halfClosed: "FIN_WAIT", closed: "TIME_WAIT", reset: "CLOSE"}
 
 // Flows yields all flows whose time is not up at the time of the last Commit or
-// Expire, container by container.
+// Expire.
 func (t *Table) Flows(yield func(FlowInfo) bool) {
-	for i := range t.holders {
-		for class := range t.holders[i].classes {
-			for ref := t.holders[i].classes[class].head; ref != 0; ref = t.body(ref).links[linkHolder].next {
-				if f := t.info(ref); f.Expires >= t.now && !yield(f) {
-					return
-				}
-			}
+	for more, next := true, uint32(0); more; {
+		next, more = t.FlowsFrom(next, chunkLen, yield)
+	}
+}
+
+// FlowsFrom yields those flows of Flows that are among the next few records, most
+// of them, and returns where the rest begins, if there is any. So an owner need
+// not keep others waiting while he lists many; a flow that stays meanwhile is
+// yielded once.
+func (t *Table) FlowsFrom(ref uint32, most int, yield func(FlowInfo) bool) (next uint32, more bool) {
+	end := refOf(max(t.v4.used, t.v6.used), false)
+	for ref = max(ref, refOf(1, false)); ref < end && most > 0; ref++ { // place 0 is empty
+		used := t.v4.used
+		if isV6(ref) {
+			used = t.v6.used
+		}
+		if int(ref>>1) >= used {
+			continue
+		}
+		most--
+		if !t.body(ref).live {
+			continue
+		}
+		if f := t.info(ref); f.Expires >= t.now && !yield(f) {
+			return 0, false
 		}
 	}
+	return ref, ref < end
 }
 
 func (t *Table) info(ref uint32) FlowInfo {

@@ -249,16 +249,29 @@ func (t *Table) Masquerade(network, uplink packet.NetworkID) Rule {
 	return added.Rule
 }
 
-// Unpublish takes a rule of any kind back and ends the flows made by it. It
-// reports false when there is none of that number.
-func (t *Table) Unpublish(number uint32) bool {
+// Unpublish takes rules of any kind back and ends the flows made by them. All
+// flows are looked at once, however many rules there are. It reports false when
+// there is none of one of the numbers.
+func (t *Table) Unpublish(numbers ...uint32) bool {
 	all := *t.rules.all.Load()
-	if number == 0 || int(number) >= len(all) || all[number].gone {
-		return false
+	gone, found := make([]bool, len(all)), 0
+	for _, number := range numbers {
+		if number != 0 && int(number) < len(all) && !all[number].gone {
+			t.remove(all[number])
+			gone[number] = true
+			found++
+		}
 	}
-	r := all[number]
+	if found > 0 {
+		t.flush(func(ref uint32) bool { return gone[t.body(ref).rule] })
+	}
+	return found == len(numbers)
+}
+
+// remove takes a rule out of the tables.
+func (t *Table) remove(r *rule) {
 	r.gone = true
-	t.rules.free = append(t.rules.free, number)
+	t.rules.free = append(t.rules.free, r.Number)
 	switch r.Kind {
 	case packet.NATMasquerade:
 		delete(t.rules.masquerade, [2]packet.NetworkID{r.Network, r.Uplink})
@@ -268,8 +281,6 @@ func (t *Table) Unpublish(number uint32) bool {
 	case packet.NATPublish:
 		t.withdraw(r)
 	}
-	t.flush(func(ref uint32) bool { return t.body(ref).rule == number })
-	return true
 }
 
 // withdraw takes a published port out of the tables.

@@ -120,10 +120,11 @@ func (n *Node) closePortsLocked(c *container) {
 		return
 	}
 	c.open = false
-	n.unroutePorts(c.published)
+	rules := rulesOf(c.published)
 	for _, a := range c.addresses {
-		n.unroute(a.rule)
+		rules = append(rules, a.rule)
 	}
+	n.unroute(rules...)
 	c.addresses = nil
 }
 
@@ -138,10 +139,13 @@ func (n *Node) routePorts(c *container, ports []publication) error {
 	return nil
 }
 
-func (n *Node) unroutePorts(ports []publication) {
+func (n *Node) unroutePorts(ports []publication) { n.unroute(rulesOf(ports)...) }
+
+func rulesOf(ports []publication) (rules []uint32) {
 	for _, p := range ports {
-		n.unroute(p.rule)
+		rules = append(rules, p.rule)
 	}
+	return rules
 }
 
 // publish publishes ports, and an address, of a container that runs: all or
@@ -329,9 +333,8 @@ func (n *Node) routeAddress(c *container, u *uplink, a netip.Addr) (rule uint32,
 	return rule, err
 }
 
-// unroute takes rules away, and ends the connections made by them.
+// unroute takes rules away, and ends the connections made by them. All flows are
+// looked at, and new ones wait meanwhile: many rules go together.
 func (n *Node) unroute(rules ...uint32) {
-	for _, number := range rules { // one by one: all flows are looked at, and new ones wait meanwhile
-		n.router.Flows(func(t *nat.Table) { t.Unpublish(number) })
-	}
+	n.router.Flows(func(t *nat.Table) { t.Unpublish(rules...) })
 }

@@ -32,19 +32,26 @@ type routing struct {
 // A natPair is a network and an uplink of it.
 type natPair struct{ network, uplink packet.NetworkID }
 
-// routing looks at the router. Flows are many, and whoever makes one waits
-// meanwhile: they are copied, and put into words afterwards.
+// slice is how many flows are looked at before others have a turn: some hundred
+// microseconds.
+const slice = 512
+
+// routing looks at the router. Flows are many, and the workers wait for whoever
+// looks at them when they make one: they are copied in slices, and put into
+// words afterwards.
 func (n *Node) routing(withFlows bool) *routing {
 	net := n.network()
 	r := &routing{net: net, uplinks: net.Uplinks(), at: n.residents(), mappings: map[natPair]int{}}
-	n.theRouter().Flows(func(t *nat.Table) {
+	router := n.theRouter()
+	router.Flows(func(t *nat.Table) {
 		t.Rules(func(x nat.Rule) bool { r.rules = append(r.rules, x); return true })
 		t.Mappings(func(m nat.MappingInfo) bool { r.mappings[natPair{m.Network, m.Uplink}]++; return true })
-		if withFlows {
-			r.flows = make([]nat.FlowInfo, 0, t.Stats().Flows)
-			t.Flows(func(f nat.FlowInfo) bool { r.flows = append(r.flows, f); return true })
-		}
 	})
+	for next, more := uint32(0), withFlows; more; {
+		router.Flows(func(t *nat.Table) {
+			next, more = t.FlowsFrom(next, slice, func(f nat.FlowInfo) bool { r.flows = append(r.flows, f); return true })
+		})
+	}
 	return r
 }
 

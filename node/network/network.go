@@ -71,7 +71,7 @@ func ParseOptions(pairs map[string]string) (Options, error) {
 				o.FloodLimit = -1
 			}
 		default:
-			return o, fmt.Errorf("unknown option %q; a network has mtu, hub, guard, ageing and flood-limit", key)
+			return o, fmt.Errorf("unknown option %q; a network has mtu, hub, guard, ageing and flood-limit, and all together flows and flows-per-container", key)
 		}
 		if err != nil {
 			return o, fmt.Errorf("option %s: %w", key, err)

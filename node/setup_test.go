@@ -10,10 +10,10 @@ import (
 
 func TestReadSetup(t *testing.T) {
 	for want, options := range map[string]map[string]string{
-		`option flows: "many" is not a number from 64 to 4194304`:                      {"flows": "many"},
-		`option flows-per-container: "0" is not a number from 64 to 4194304`:           {"flows-per-container": "0"},
-		`option flows: "9999999" is not a number from 64 to 4194304`:                   {"flows": "9999999", "mtu": "1400"},
-		`option mtu: "9" is not a number from 576 to 65521`:                            {"flows": "1000", "mtu": "9"},
+		`option flows: "many" is not a number from 64 to 4194304`:                                                                      {"flows": "many"},
+		`option flows-per-container: "0" is not a number from 64 to 4194304`:                                                           {"flows-per-container": "0"},
+		`option flows: "9999999" is not a number from 64 to 4194304`:                                                                   {"flows": "9999999", "mtu": "1400"},
+		`option mtu: "9" is not a number from 576 to 65521`:                                                                            {"flows": "1000", "mtu": "9"},
 		`unknown option "flow"; a network has mtu, hub, guard, ageing and flood-limit, and all together flows and flows-per-container`: {"flow": "1000"},
 	} {
 		_, err := readSetup(api.UpRequest{Options: options})

@@ -72,16 +72,21 @@ Options of the default network, each as --opt KEY=VALUE:
 // serve is the node, and its own first client: that has the rights to open the
 // links of uplinks.
 func serve(ctx context.Context, conf node.Config, specs []*api.UplinkSpec) error {
+	opened, err := openWithRights(specs)
+	if err != nil {
+		return err
+	}
+	defer closeUplinks(opened)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if len(specs) > 0 {
 		conf.Ready = func() {
-			if err := setUplinks(ctx, client(), "", specs, false); err != nil {
+			if err := setUplinks(ctx, client(), "", specs, opened, false); err != nil {
 				cancel(err)
 			}
 		}
 	}
-	err := node.Serve(ctx, conf)
+	err = node.Serve(ctx, conf)
 	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
@@ -90,6 +95,11 @@ func serve(ctx context.Context, conf node.Config, specs []*api.UplinkSpec) error
 
 // up starts a node in the background, or makes the one that runs stay.
 func up(cmd *cobra.Command, request api.UpRequest, specs []*api.UplinkSpec) error {
+	opened, err := openWithRights(specs)
+	if err != nil {
+		return err
+	}
+	defer closeUplinks(opened)
 	ctx := cmd.Context()
 	c, err := ensure(ctx)
 	if err != nil {
@@ -98,7 +108,7 @@ func up(cmd *cobra.Command, request api.UpRequest, specs []*api.UplinkSpec) erro
 	if err := c.Post(ctx, "/v1/up", request, nil); err != nil {
 		return err
 	}
-	if err := setUplinks(ctx, c, "", specs, false); err != nil {
+	if err := setUplinks(ctx, c, "", specs, opened, false); err != nil {
 		return err
 	}
 	var info api.VersionInfo

@@ -31,8 +31,12 @@ and behind these, each after a comma:
   mtu=N           if not the device's
   mac=MAC         if not made from the address; mac=shared is the interface's own
 A TAP that is yours (ip tuntap add mode tap user NAME) takes no right, an
-interface takes CAP_NET_RAW. This machine itself does not reach an uplink on
-one of its interfaces: ask from another one.`
+interface takes CAP_NET_RAW, which root lends you for one command:
+  sudo --preserve-env=XDG_RUNTIME_DIR,FAIRLEAD_DIR setpriv --reuid $(id -u) \
+    --regid $(id -g) --init-groups --inh-caps +net_raw --ambient-caps +net_raw \
+    fairlead network set default --uplink if:eth0,dhcp
+This machine itself does not reach an uplink on one of its interfaces: ask from
+another one.`
 
 // parseUplinks reads --uplink; the word none is no uplink.
 func parseUplinks(args []string) (specs []*api.UplinkSpec, err error) {
@@ -54,8 +58,9 @@ func parseUplinks(args []string) (specs []*api.UplinkSpec, err error) {
 
 // setUplinks has a network lead outside by specs, and with only by nothing
 // else. An uplink that is there as it is wanted stays untouched, with its
-// connections. After an error the uplinks are as they were before.
-func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api.UplinkSpec, only bool) error {
+// connections. After an error the uplinks are as they were before. What is in
+// opened needs not be opened any more.
+func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api.UplinkSpec, opened map[string]*box.Uplink, only bool) error {
 	var have []api.Uplink
 	if err := c.Get(ctx, "/v1/uplinks", &have); err != nil {
 		return err
@@ -83,7 +88,7 @@ func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api
 		if stays[s.Name] {
 			continue
 		}
-		if err := addUplink(ctx, c, network, s); err != nil {
+		if err := addUplink(ctx, c, network, s, opened[s.Name]); err != nil {
 			return errors.Join(err, restoreUplinks(ctx, c, network, added, removed))
 		}
 		added = append(added, s.Name)
@@ -97,7 +102,7 @@ func restoreUplinks(ctx context.Context, c *api.Client, network string, added []
 		err = errors.Join(err, c.Delete(ctx, "/v1/uplinks/"+url.PathEscape(name), nil))
 	}
 	for _, s := range removed {
-		err = errors.Join(err, addUplink(ctx, c, network, s))
+		err = errors.Join(err, addUplink(ctx, c, network, s, nil))
 	}
 	return err
 }
@@ -106,21 +111,32 @@ func restoreUplinks(ctx context.Context, c *api.Client, network string, added []
 // now: it closes links in the background.
 const busyFor = 2 * time.Second
 
-// addUplink opens a link and hands it to the node.
-func addUplink(ctx context.Context, c *api.Client, network string, s *api.UplinkSpec) error {
-	l, mac, err := openUplink(s)
+// addUplink opens a link, unless it is open, and hands it to the node.
+func addUplink(ctx context.Context, c *api.Client, network string, s *api.UplinkSpec, l *box.Uplink) error {
+	if l != nil {
+		return handUplink(ctx, c, network, s, l)
+	}
+	l, err := openUplink(s)
 	for deadline := time.Now().Add(busyFor); errors.Is(err, syscall.EBUSY) && time.Now().Before(deadline); {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(10 * time.Millisecond):
 		}
-		l, mac, err = openUplink(s)
+		l, err = openUplink(s)
 	}
 	if err != nil {
 		return err
 	}
 	defer l.Close()
+	return handUplink(ctx, c, network, s, l)
+}
+
+func handUplink(ctx context.Context, c *api.Client, network string, s *api.UplinkSpec, l *box.Uplink) error {
+	mac := uplinkMAC(s)
+	if s.SharedMAC {
+		mac = l.MAC
+	}
 	return c.Hand(ctx, "/v1/uplinks", api.UplinkRequest{
 		Network: network, Spec: s.String(), MAC: mac.String(), MTU: l.MTU,
 	}, []int{l.FD})
@@ -128,17 +144,11 @@ func addUplink(ctx context.Context, c *api.Client, network string, s *api.Uplink
 
 // openUplink opens the device, with the rights of whoever calls, for the MAC
 // the uplink will have.
-func openUplink(s *api.UplinkSpec) (l *box.Uplink, mac packet.MAC, err error) {
-	mac = uplinkMAC(s)
+func openUplink(s *api.UplinkSpec) (*box.Uplink, error) {
 	if s.Kind == "tap" {
-		l, err = box.OpenUplinkTAP(s.Name)
-		return l, mac, err
+		return box.OpenUplinkTAP(s.Name)
 	}
-	l, err = box.OpenPacket(s.Name, mac, s.SharedMAC)
-	if err == nil && s.SharedMAC {
-		mac = l.MAC
-	}
-	return l, mac, err
+	return box.OpenPacket(s.Name, uplinkMAC(s), s.SharedMAC)
 }
 
 // uplinkMAC is the MAC of an uplink that does not share one: what was asked for,
@@ -183,6 +193,11 @@ as long as it has an uplink.
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
 			}
+			opened, err := openWithRights(specs)
+			if err != nil {
+				return err
+			}
+			defer closeUplinks(opened)
 			ctx := cmd.Context()
 			c := client()
 			if len(specs) > 0 { // else without a node there is nothing to remove
@@ -190,7 +205,7 @@ as long as it has an uplink.
 					return err
 				}
 			}
-			if err := setUplinks(ctx, c, args[0], specs, true); err != nil {
+			if err := setUplinks(ctx, c, args[0], specs, opened, true); err != nil {
 				return err
 			}
 			return printUplinks(cmd, c)

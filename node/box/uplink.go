@@ -97,7 +97,7 @@ func openPacket(name string, mac packet.MAC, shared bool) (*Uplink, error) {
 	// Protocol 0: the socket hears nothing until bind, when all is set.
 	u.FD, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if errors.Is(err, unix.EPERM) {
-		return nil, fmt.Errorf("%w: a packet socket takes CAP_NET_RAW: sudo setcap cap_net_raw+ep $(which fairlead), or use a TAP: tap:NAME", err)
+		return nil, fmt.Errorf("%w: a packet socket takes CAP_NET_RAW: put `sudo --preserve-env=XDG_RUNTIME_DIR,FAIRLEAD_DIR setpriv --reuid $(id -u) --regid $(id -g) --init-groups --inh-caps +net_raw --ambient-caps +net_raw` in front of the command, or use a TAP: tap:NAME", err)
 	} else if err != nil {
 		return nil, fmt.Errorf("open a packet socket: %w", err)
 	}

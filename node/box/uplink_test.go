@@ -527,7 +527,7 @@ func TestOpenPacketErrors(t *testing.T) {
 		}
 	}
 	asUser(t, l.host, try("eth0", uplink77.MAC, false,
-		"open uplink if:eth0: operation not permitted: a packet socket takes CAP_NET_RAW: sudo setcap cap_net_raw+ep $(which fairlead), or use a TAP: tap:NAME"))
+		"open uplink if:eth0: operation not permitted: a packet socket takes CAP_NET_RAW: put `sudo --preserve-env=XDG_RUNTIME_DIR,FAIRLEAD_DIR setpriv --reuid $(id -u) --regid $(id -g) --init-groups --inh-caps +net_raw --ambient-caps +net_raw` in front of the command, or use a TAP: tap:NAME"))
 }
 
 // An interface that is down may be an uplink; it works when it comes up.

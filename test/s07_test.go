@@ -9,10 +9,10 @@ import (
 	"fairlead/test/lab"
 )
 
-// patience is for traceroute where every hop answers: it waits for a probe up to
+// probeWait is for traceroute where every hop answers: it waits for a probe up to
 // five seconds, not as usual three times as long as another one of the hop took,
 // which is nothing on a machine that is busy.
-const patience = "5,100,1000"
+const probeWait = "5,100,1000"
 
 // Traceroute and mtr, with every kind of probe, find the gateway, the router and
 // the host, in that order.
@@ -25,9 +25,9 @@ func TestS07_Hops(t *testing.T) {
 		want := []string{"172.17.0.1", o.Router.Addr, far}
 		mtr := []string{"mtr", "-rn", "-c", "1", "-i", "0.1", "-G", "0.1", "-Z", "1"}
 		for _, command := range [][]string{
-			{"traceroute", "-n", "-w", patience, "-U", far},
-			{"traceroute", "-n", "-w", patience, "-I", far},
-			{"traceroute", "-n", "-w", patience, "-T", "-p", "80", far},
+			{"traceroute", "-n", "-w", probeWait, "-U", far},
+			{"traceroute", "-n", "-w", probeWait, "-I", far},
+			{"traceroute", "-n", "-w", probeWait, "-T", "-p", "80", far},
 			append(mtr, far),
 			append(mtr, "-u", far),
 			append(mtr, "-T", "-P", "80", far),
@@ -103,7 +103,7 @@ func TestS07_ManyAtOnce(t *testing.T) {
 		o.start(name)
 		o.exec(name, "ping", "-c", "1", "-W", "5", far) // as many probes at once as wait for a neighbour
 		for _, method := range []string{"-U", "-I"} {
-			clients = append(clients, o.background("exec", name, "traceroute", "-n", "-w", patience, method, far))
+			clients = append(clients, o.background("exec", name, "traceroute", "-n", "-w", probeWait, method, far))
 		}
 	}
 	want := []string{"172.17.0.1", o.Router.Addr, far}

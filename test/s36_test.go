@@ -44,7 +44,7 @@ func TestS36_OneToOne(t *testing.T) {
 		t.Error(err)
 	}
 	// The hops are seen from both ends.
-	if have := hops(o.Host.Run(t, "traceroute", "-n", "-w", patience, "-I", own)); strings.Join(have, " ") != o.Router.Far+" "+o.Router.Uplink+" "+own {
+	if have := hops(o.Host.Run(t, "traceroute", "-n", "-w", probeWait, "-I", own)); strings.Join(have, " ") != o.Router.Far+" "+o.Router.Uplink+" "+own {
 		t.Errorf("the hops to %s are %v", own, have)
 	}
 	// From inside, a sibling reaches it by that address, and it itself.

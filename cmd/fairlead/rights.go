@@ -1,13 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"os"
-	"syscall"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
-
 	"fairlead/node/api"
 	"fairlead/node/box"
 )
@@ -18,13 +11,8 @@ import (
 // is opened before anybody is asked. For everybody else it does nothing; the
 // caller closes what is opened.
 func openWithRights(specs []*api.UplinkSpec) (opened map[string]*box.Uplink, err error) {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var caps [2]unix.CapUserData
-	if err := unix.Capget(&header, &caps[0]); err != nil {
-		return nil, fmt.Errorf("ask for our capabilities: %w", err)
-	}
-	if os.Geteuid() == 0 || caps[0].Permitted|caps[1].Permitted == 0 {
-		return nil, nil
+	if lent, err := box.LentRights(); err != nil || !lent {
+		return nil, err
 	}
 	opened = make(map[string]*box.Uplink)
 	for _, s := range specs {
@@ -37,13 +25,9 @@ func openWithRights(specs []*api.UplinkSpec) (opened map[string]*box.Uplink, err
 			return nil, err
 		}
 	}
-	// Of every thread: whoever asks after us sees the first one. What is ambient
-	// goes along.
-	var none [2]unix.CapUserData
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0)
-	if errno != 0 {
+	if err := box.ReturnRights(); err != nil {
 		closeUplinks(opened)
-		return nil, fmt.Errorf("give back our capabilities: %w", errno)
+		return nil, err
 	}
 	return opened, nil
 }

@@ -29,7 +29,7 @@ type Router struct {
 // ones. There may be a few hundred.
 const (
 	firstUplink packet.NetworkID = 4096
-	maxUplinks                   = 256
+	maxUplinks  packet.NetworkID = 256
 )
 
 // NewRouter returns a router without networks and uplinks. Networks join it as

@@ -58,8 +58,9 @@ func parseUplinks(args []string) (specs []*api.UplinkSpec, err error) {
 
 // setUplinks has a network lead outside by specs, and with only by nothing
 // else. An uplink that is there as it is wanted stays untouched, with its
-// connections. After an error the uplinks are as they were before. What is in
-// opened needs not be opened any more.
+// connections. After an error the uplinks are as they were before; one that was
+// removed and added again has lost its connections, and containers their own
+// addresses there. What is in opened needs not be opened any more.
 func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api.UplinkSpec, opened map[string]*box.Uplink, only bool) error {
 	var have []api.Uplink
 	if err := c.Get(ctx, "/v1/uplinks", &have); err != nil {

@@ -8,23 +8,9 @@ import (
 	"fairlead/policy"
 )
 
-// refuse drops the frame at the gateway; copies for others go on.
-func refuse(d *packet.Decision, r packet.Reason) {
-	if d.Verdict != packet.Flood {
-		d.Refuse(r)
-	}
-}
-
-// take ends the frame at the gateway; copies for others go on.
-func take(d *packet.Decision) {
-	if d.Verdict != packet.Flood {
-		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
-	}
-}
-
 // refuse drops a packet and tells its sender, as far as that is allowed.
 func (r *Router) refuse(f *packet.Frame, d *packet.Decision, reason packet.Reason, answer packet.Origin) {
-	refuse(d, reason)
+	d.RefuseCopy(reason)
 	if answer != packet.OriginNone && r.mayAnswer(f, answer) {
 		d.Originate = answer
 	} else {

@@ -69,10 +69,10 @@ func (r *Router) begin(f *packet.Frame, k packet.Tuple, complete bool, d *packet
 		r.await(f, d)
 		return false
 	case isError(f):
-		refuse(d, packet.BadQuote) // no error is sent about an error
+		d.RefuseCopy(packet.BadQuote) // no error is sent about an error
 		return false
 	case isOtherICMP(f):
-		refuse(d, packet.NotTranslatable)
+		d.RefuseCopy(packet.NotTranslatable)
 		return false
 	case !begins(f, k):
 		r.refuse(f, d, packet.NoFlow, answerTo(packet.NoFlow, f))
@@ -86,7 +86,7 @@ func (r *Router) begin(f *packet.Frame, k packet.Tuple, complete bool, d *packet
 		d.NAT = plan.Translation
 		return true
 	case reason == packet.Refused && isEcho(f):
-		take(d) // an address of ours with nothing behind it: ours to answer
+		d.EndAtGateway() // an address of ours with nothing behind it: ours to answer
 		d.Originate = packet.OriginEchoReply
 	default:
 		r.refuse(f, d, reason, answerTo(reason, f))
@@ -98,7 +98,7 @@ func (r *Router) begin(f *packet.Frame, k packet.Tuple, complete bool, d *packet
 func (r *Router) await(f *packet.Frame, d *packet.Decision) {
 	switch {
 	case f.Resumed:
-		refuse(d, packet.FragmentOrphan)
+		d.RefuseCopy(packet.FragmentOrphan)
 	case d.Verdict != packet.Flood:
 		d.Verdict, d.Reason, d.HoldKey = packet.Hold, packet.FirstFragment, r.fragments.Key(f.Network, f)
 	}

@@ -18,16 +18,16 @@ func (in *Inbound) Route(f *packet.Frame, d *packet.Decision) {
 	// 5.1 for me?
 	up := in.r.plugs.Load().uplink(in.network)
 	if up == nil {
-		refuse(d, packet.NotForUs) // it goes just now
+		d.RefuseCopy(packet.NotForUs) // it goes just now
 		return
 	}
 	ip := packet.IPv4(f.Ether()[f.L3:])
 	if !routable(ip) || up.Owns(packet.AddrFrom4(ip.Src())) || isBroadcast(up.Subnet(), ip.Src()) {
-		refuse(d, packet.Martian)
+		d.RefuseCopy(packet.Martian)
 		return
 	}
 	if !up.Owns(packet.AddrFrom4(ip.Dst())) {
-		refuse(d, packet.NotForUs)
+		d.RefuseCopy(packet.NotForUs)
 		return
 	}
 
@@ -36,7 +36,7 @@ func (in *Inbound) Route(f *packet.Frame, d *packet.Decision) {
 		return
 	}
 	if g := in.r.plugs.Load().gateway(d.NAT.Out); g != nil && !d.NAT.Quoted && g.subnet.Contains(d.NAT.After.Src.Netip()) {
-		refuse(d, packet.Martian) // who is inside does not come from outside
+		d.RefuseCopy(packet.Martian) // who is inside does not come from outside
 		return
 	}
 

@@ -17,7 +17,7 @@ func (g *Gateway) routeARP(f *packet.Frame, d *packet.Decision) {
 	if a.Op() == packet.ARPRequest && forMe {
 		d.Originate = packet.OriginARPReply
 	}
-	take(d)
+	d.EndAtGateway()
 	// RFC 826: merge what is known already, add only who talks to us. Nobody is
 	// behind a group's MAC (RFC 1812 3.3.2).
 	sender := a.SenderIP()

@@ -9,7 +9,7 @@ import (
 func (r *Router) pass(f *packet.Frame, d *packet.Decision) {
 	out := r.link(d.NAT.Out)
 	if f.Tags > 0 {
-		refuse(d, packet.NotUnderstood) // no VLAN leaves its segment
+		d.RefuseCopy(packet.NotUnderstood) // no VLAN leaves its segment
 		return
 	}
 	if out == nil {
@@ -36,7 +36,7 @@ func (r *Router) pass(f *packet.Frame, d *packet.Decision) {
 		case !subnet.Contains(hop.Netip()):
 			hop = up.NextHop()
 		case isBroadcast(subnet, [4]byte(hop[12:])):
-			refuse(d, packet.Martian) // no directed broadcasts (RFC 2644)
+			d.RefuseCopy(packet.Martian) // no directed broadcasts (RFC 2644)
 			return
 		}
 		if hop == (packet.Addr{}) {
@@ -105,7 +105,7 @@ func (r *Router) rewrite(f *packet.Frame, d *packet.Decision, out packet.Out) {
 	if d.NAT.New {
 		if reason := r.commit(f, d, out); reason != packet.OK { // another worker was quicker
 			d.Routed = false
-			refuse(d, reason)
+			d.RefuseCopy(reason)
 			return
 		}
 	}

@@ -19,16 +19,16 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 		return // a group: heard and not routed (RFC 1812 5.3.4)
 	}
 	if f.EtherType != packet.EtherTypeIPv4 {
-		refuse(d, packet.NotUnderstood)
+		d.RefuseCopy(packet.NotUnderstood)
 		return
 	}
 	ip := packet.IPv4(f.Ether()[f.L3:])
 	if !routable(ip) || ip.Src() == g.broadcast || ip.Dst() == g.broadcast {
-		refuse(d, packet.Martian)
+		d.RefuseCopy(packet.Martian)
 		return
 	}
 	if ip.Dst() == g.addr && isEcho(f) {
-		take(d)
+		d.EndAtGateway()
 		d.Originate = packet.OriginEchoReply
 		return
 	}

@@ -322,11 +322,11 @@ func (u *segment) Route(f *packet.Frame, d *packet.Decision) {
 	switch {
 	case f.EtherType == packet.EtherTypeARP:
 		d.Neighbour = true
-		take(d)
+		d.EndAtGateway()
 	case f.EtherType == packet.EtherTypeIPv4 && packet.Ethernet(f.Ether()).Dst() == u.mac:
 		u.inbound.Route(f, d)
 	default:
-		refuse(d, packet.NotUnderstood)
+		d.RefuseCopy(packet.NotUnderstood)
 	}
 }
 

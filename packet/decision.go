@@ -162,6 +162,21 @@ type Decision struct {
 // Refuse turns the decision into a drop for reason r.
 func (d *Decision) Refuse(r Reason) { d.Verdict, d.Reason = Drop, r }
 
+// RefuseCopy drops the gateway's copy of a frame for reason r. Of a flooded one
+// the copies for others go on, and it stays flooded.
+func (d *Decision) RefuseCopy(r Reason) {
+	if d.Verdict != Flood {
+		d.Refuse(r)
+	}
+}
+
+// EndAtGateway has a frame end at the gateway; copies for others go on.
+func (d *Decision) EndAtGateway() {
+	if d.Verdict != Flood {
+		d.Verdict, d.Reason = Gateway, ForGateway
+	}
+}
+
 func name(names []string, i int) string {
 	if i < 0 || i >= len(names) {
 		return "?"

@@ -148,7 +148,7 @@ func (u *Raw) Routes() []netip.Prefix { return u.conf.Routes }
 // unreachable. It changes nothing but d.
 func (u *Raw) Resolve(f *packet.Frame, hop packet.Addr, d *packet.Decision) {
 	if !u.facts.Load().reaches(hop) {
-		refuse(d, packet.HostUnreachable)
+		d.RefuseCopy(packet.HostUnreachable)
 		return
 	}
 	addr := [4]byte(hop[12:])
@@ -157,7 +157,7 @@ func (u *Raw) Resolve(f *packet.Frame, hop packet.Addr, d *packet.Decision) {
 	u.mu.Unlock()
 	switch state {
 	case arp.Failed:
-		refuse(d, packet.HostUnreachable)
+		d.RefuseCopy(packet.HostUnreachable)
 		return
 	case arp.Unknown, arp.Incomplete:
 		if d.Verdict != packet.Flood {
@@ -216,11 +216,4 @@ func (u *Raw) ask(addr [4]byte, out packet.Out) {
 // is one.
 func (u *Raw) originate(n int, out packet.Out) {
 	out.Originate(packet.Place{Network: u.conf.Network}, n)
-}
-
-// refuse drops a frame; copies for others go on.
-func refuse(d *packet.Decision, r packet.Reason) {
-	if d.Verdict != packet.Flood {
-		d.Refuse(r)
-	}
 }

@@ -12,22 +12,15 @@ func (u *Raw) Route(f *packet.Frame, d *packet.Decision) {
 	toUs := packet.Ethernet(f.Ether()).Dst() == u.conf.MAC
 	switch {
 	case f.Tags > 0: // of another segment, which only uses the same cable
-		refuse(d, packet.NotForUs)
+		d.RefuseCopy(packet.NotForUs)
 	case f.EtherType == packet.EtherTypeARP:
 		u.routeARP(f, d)
 	case u.isDHCP(f):
-		take(d)
+		d.EndAtGateway()
 	case toUs && f.EtherType == packet.EtherTypeIPv4:
 		u.inbound.Route(f, d)
 	default:
-		refuse(d, packet.NotForUs)
-	}
-}
-
-// take ends a frame at the uplink.
-func take(d *packet.Decision) {
-	if d.Verdict != packet.Flood {
-		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
+		d.RefuseCopy(packet.NotForUs)
 	}
 }
 
@@ -35,7 +28,7 @@ func take(d *packet.Decision) {
 // say of theirs.
 func (u *Raw) routeARP(f *packet.Frame, d *packet.Decision) {
 	a := packet.ARP(f.Ether()[f.L3:])
-	take(d)
+	d.EndAtGateway()
 	if a.SenderMAC().IsGroup() || a.SenderMAC() == u.conf.MAC {
 		return
 	}

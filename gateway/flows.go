@@ -45,10 +45,15 @@ func (r *Router) find(f *packet.Frame, k packet.Tuple, d *packet.Decision) bool 
 	return ok
 }
 
-// findQuoted finds the flow an ICMP error is about (RFC 5508 REQ-3 to REQ-6).
+// findQuoted finds the flow an ICMP error is about (RFC 5508 REQ-3 to REQ-6). A
+// container speaks of what was sent to it: else one could end the connections of
+// another, in our name.
 func (r *Router) findQuoted(f *packet.Frame, d *packet.Decision) bool {
 	about, ok := f.Quoted()
 	if !ok {
+		return false
+	}
+	if g := r.plugs.Load().gateway(f.Network); g != nil && !g.unguarded && f.Tuple().Src != about.Dst {
 		return false
 	}
 	flow, ok := r.flows.Find(f.Network, about.Reverse(), f.Time, 0)

@@ -17,6 +17,9 @@ type Config struct {
 	MAC     packet.MAC
 	Addr    netip.Prefix // IPv4, with the subnet's length
 	MTU     int          // of the network
+
+	// Unguarded says that a container may send from any address, as a router does.
+	Unguarded bool
 }
 
 // A Gateway is the router's side on one network of containers.
@@ -28,6 +31,7 @@ type Gateway struct {
 	subnet    netip.Prefix
 	broadcast [4]byte // of the subnet
 	mtu       int
+	unguarded bool
 	router    *Router
 	uplinks   atomic.Pointer[[]Uplink]
 
@@ -39,7 +43,7 @@ type Gateway struct {
 // off again.
 func New(conf Config, r *Router) *Gateway {
 	g := &Gateway{
-		network: conf.Network, name: conf.Name, mac: conf.MAC, mtu: conf.MTU,
+		network: conf.Network, name: conf.Name, mac: conf.MAC, mtu: conf.MTU, unguarded: conf.Unguarded,
 		addr: conf.Addr.Addr().As4(), subnet: conf.Addr.Masked(), broadcast: Broadcast(conf.Addr).As4(),
 		router: r, neighbours: arp.NewTable(),
 	}

@@ -195,6 +195,10 @@ func (r *run) errorAbout() {
 			rest = 1400
 		}
 	}
+	if i := slices.IndexFunc(r.m.w.ends, func(x *end) bool { return x != e && x.side == e.side }); i >= 0 && r.rng.IntN(6) == 0 {
+		e = r.m.w.ends[i] // a sibling, who cannot know
+		from = e.IP
+	}
 	r.dressed(e, packettest.ICMPError(station{MAC: e.MAC, IP: from}, station{MAC: e.side.MAC(), IP: k.Dst.Netip()}, kind, code, rest, quoted, 576))
 }
 

@@ -197,7 +197,7 @@ func (d *dissected) piece() pieceKey {
 func (m *model) translate(d *dissected, k packet.Tuple, complete bool) {
 	n := d.link.network()
 	if complete && d.isError() {
-		if about := quotedTuple(d); about != nil {
+		if about := quotedTuple(d); about != nil && (d.link.uplink || about.Dst == d.tuple.Src) {
 			if f, reply := m.find(n, about.Reverse(), false, m.w.now); f != nil {
 				m.routed(d, k, f, reply, about)
 				return

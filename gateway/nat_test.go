@@ -102,7 +102,12 @@ func TestErrorsFromInside(t *testing.T) {
 	r.mustInside(1, packettest.UDP(alice, server, 4000, 53, nil))
 	reply := packettest.UDP(server, masqueraded, 53, 4000, []byte("late"))
 	in := r.mustOutside(reply)
-	for _, from := range []station{alice, {MAC: alice.MAC, IP: bob.IP}} { // itself, or a router behind it
+	sibling := packettest.ICMPError(bob, station{MAC: gw.MAC, IP: server.IP}, packet.ICMPUnreachable, packet.ICMPPortUnreachable, 0, bytes.Clone(in.B), 576)
+	if d, f := r.inside(2, sibling); f != nil || d.Verdict != packet.Drop || d.Reason != packet.BadQuote || d.Originate != packet.OriginNone {
+		t.Errorf("about a packet its sender cannot have seen: %+v", d)
+	}
+	for _, from := range []station{alice, {MAC: alice.MAC, IP: someRouter.IP}} { // itself, or a router it is
+		r.gw.unguarded = from != alice
 		b := packettest.ICMPError(from, station{MAC: gw.MAC, IP: server.IP}, packet.ICMPUnreachable, packet.ICMPPortUnreachable, 0, bytes.Clone(in.B), 576)
 		got := r.mustInside(1, b)
 		wantICMP(t, got, server, packet.ICMPUnreachable, packet.ICMPPortUnreachable)
@@ -112,6 +117,7 @@ func TestErrorsFromInside(t *testing.T) {
 			t.Errorf("from %v about %v, %v", got.Tuple().Src, tuple, ok)
 		}
 	}
+	r.gw.unguarded = false
 	unknown := packettest.ICMPError(alice, server, packet.ICMPUnreachable, 3, 0, packettest.UDP(server, alice, 1, 2, nil), 60)
 	if d, f := r.inside(1, unknown); f != nil || d.Reason != packet.BadQuote {
 		t.Errorf("about an unknown packet: %+v", d)

@@ -128,6 +128,7 @@ func New(conf Config, router *Router) (*Network, error) {
 	mac := packet.MACFromIPv4(conf.Gateway.Addr())
 	gw := gateway.New(gateway.Config{
 		Network: conf.ID, Name: conf.Name, MAC: mac, Addr: conf.Gateway, MTU: conf.Options.MTU,
+		Unguarded: conf.Options.Unguarded,
 	}, router.rt)
 	n := &Network{
 		conf: conf, gw: gw, router: router,

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -47,6 +48,56 @@ func TestHub(t *testing.T) {
 	wantTuple(t, w.arrived(town.isp), "192.0.2.7", "203.0.113.5", 4000, 53)
 	heard("TTL", func() packet.Decision { udp = withTTL(udp, 1); return w.one(town.alice, udp) }(), false, packet.OriginTimeExceeded)
 }
+
+// TestWayChangedMeanwhile: what changes while a packet is on its way does not
+// send it astray: it is dropped, and the next one finds the way.
+func TestWayChangedMeanwhile(t *testing.T) {
+	publish := func(r *natRig, c packet.ContainerID, inside station) (n uint32) {
+		r.router.Flows(func(flows *nat.Table) {
+			rule, err := flows.Publish(nat.Rule{Network: natNetwork, Container: c, Inside: addrOf(inside), Proto: packet.ProtoUDP, OutsidePort: 8080, InsidePort: 80})
+			if n = rule.Number; err != nil {
+				t.Fatal(err)
+			}
+		})
+		return n
+	}
+	for name, change := range map[string]func(r *natRig, rule uint32){
+		"destination": func(r *natRig, rule uint32) {
+			r.router.Flows(func(flows *nat.Table) { flows.Unpublish(rule) })
+			publish(r, 1, alice)
+		},
+		"uplink": func(r *natRig, _ uint32) {
+			r.gw.SetUplinks([]Uplink{&otherUplink{*r.uplink}})
+		},
+	} {
+		r := newNATRig(t, nat.Config{})
+		rule := publish(r, 2, bob)
+		f := r.frame(natUplink, fromUplink, packettest.UDP(server, masqueraded, 4000, 8080, nil))
+		d := packet.Decision{Verdict: packet.Gateway, Reason: packet.ForGateway}
+		route, apply := r.inbound.Route, r.inbound.Apply
+		if name == "uplink" {
+			f = r.frame(natNetwork, 1, packettest.UDP(alice, server, 4000, 53, nil))
+			route, apply = r.gw.Route, r.gw.Apply
+		}
+		route(f, &d)
+		if !d.Routed {
+			t.Fatalf("%s: %+v", name, d)
+		}
+		change(r, rule)
+		before := bytes.Clone(f.B)
+		apply(f, &d, r.out())
+		var flows int
+		r.router.Flows(func(t *nat.Table) { flows = t.Stats().Flows })
+		if d.Verdict != packet.Drop || d.Reason != packet.NoRoute || d.Routed || flows != 0 || !bytes.Equal(f.B, before) {
+			t.Errorf("%s: %d flows, decided %+v", name, flows, d)
+		}
+	}
+}
+
+// An otherUplink is a second one.
+type otherUplink struct{ fakeUplink }
+
+func (u *otherUplink) Network() packet.NetworkID { return natUplink + 1 }
 
 // TestManyWorkersAtOnce has two workers route in all directions while rules, containers
 // and an uplink come and go. It is for the race detector, and for the law of

@@ -122,10 +122,15 @@ func (r *Router) planLocked(f *packet.Frame, k packet.Tuple) (nat.Plan, packet.R
 }
 
 // commit makes the flow that was planned for a packet. The plan is made again:
-// another worker may have taken its port meanwhile.
+// another worker may have taken its port meanwhile. If by now another way is
+// right, because rules or uplinks were changed, there is none for this packet:
+// all else was decided for the way it had.
 func (r *Router) commit(f *packet.Frame, d *packet.Decision, out packet.Out) packet.Reason {
 	r.mu.Lock()
 	plan, reason := r.planLocked(f, d.NAT.Before)
+	if reason == packet.OK && (plan.Out != d.NAT.Out || plan.After.Dst != d.NAT.After.Dst) {
+		reason = packet.NoRoute
+	}
 	if reason == packet.OK {
 		var flow nat.Flow
 		if flow, reason = r.flows.Commit(plan, f.Time); reason == packet.OK {

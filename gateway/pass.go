@@ -103,7 +103,7 @@ func (r *Router) apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
 // rewrite makes the frame what it is on the next link.
 func (r *Router) rewrite(f *packet.Frame, d *packet.Decision, out packet.Out) {
 	if d.NAT.New {
-		if reason := r.commit(f, d, out); reason != packet.OK { // another worker was quicker
+		if reason := r.commit(f, d, out); reason != packet.OK {
 			d.Routed = false
 			d.RefuseCopy(reason)
 			return

@@ -45,13 +45,16 @@ func (t *Table) Asked(now int64, addr [4]byte, by packet.ContainerID) (next int6
 		return 0, false
 	}
 	t.answered(addr)
-	if t.asking[by] == MaxAsking {
+	if !t.MayAsk(by) {
 		return 0, false
 	}
 	t.asking[by]++
 	t.questions[addr] = question{by: by, asks: 1, due: now + askEvery}
 	return now + askEvery, true
 }
+
+// MayAsk reports whether a container may make us ask for one more address.
+func (t *Table) MayAsk(by packet.ContainerID) bool { return t.asking[by] < MaxAsking }
 
 // answered takes a question off.
 func (t *Table) answered(addr [4]byte) (q question, ok bool) {

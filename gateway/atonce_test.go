@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
 
+	"fairlead/arp"
 	"fairlead/loop"
 	"fairlead/nat"
 	"fairlead/packet"
@@ -47,6 +49,23 @@ func TestHub(t *testing.T) {
 	heard("known", w.one(town.alice, udp), true, 0)
 	wantTuple(t, w.arrived(town.isp), "192.0.2.7", "203.0.113.5", 4000, 53)
 	heard("TTL", func() packet.Decision { udp = withTTL(udp, 1); return w.one(town.alice, udp) }(), false, packet.OriginTimeExceeded)
+}
+
+// TestScan: who looks for stations of a network by way of the gateway waits for
+// as many as may be asked for at once, and is told at once of the others.
+func TestScan(t *testing.T) {
+	r := newNATRig(t, nat.Config{})
+	for n := range arp.MaxAsking + 10 {
+		b := packettest.UDP(alice, station{MAC: gw.MAC, IP: netip.AddrFrom4([4]byte{172, 17, 9, byte(n + 1)})}, 4000, 53, nil)
+		d, _ := r.inside(1, b)
+		if n < arp.MaxAsking && (d.Verdict != packet.Hold || d.Originate != packet.OriginARPRequest) ||
+			n >= arp.MaxAsking && (d.Verdict != packet.Drop || d.Reason != packet.HostUnreachable || d.Originate != packet.OriginHostUnreachable) {
+			t.Fatalf("packet %d: %+v", n, d)
+		}
+	}
+	if d, _ := r.inside(2, packettest.UDP(bob, with(gw, "172.17.9.250"), 4000, 53, nil)); d.Verdict != packet.Hold {
+		t.Errorf("another one: %+v", d)
+	}
 }
 
 // TestWayChangedMeanwhile: what changes while a packet is on its way does not

@@ -53,6 +53,9 @@ func (g *Gateway) Resolve(f *packet.Frame, hop packet.Addr, d *packet.Decision) 
 	}
 	g.mu.Lock()
 	e, state := g.neighbours.Resolve(f.Time, addr)
+	if state == arp.Unknown && !g.neighbours.MayAsk(f.Container) {
+		state = arp.Failed // it would wait for an answer to nothing
+	}
 	g.mu.Unlock()
 	d.SrcMAC, d.DstMAC, d.Egress = g.mac, e.MAC, packet.Place{Network: g.network, Port: e.Port}
 	switch state {

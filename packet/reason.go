@@ -161,7 +161,7 @@ var reasons = [NumReasons]reasonText{
 	FragNeeded: {"frag-needed", "The packet is larger than the next link's MTU and may not be cut; the sender is told the MTU (RFC 1191).",
 		"Nothing: the sender sends smaller packets from now on."},
 	NextHop: {"next-hop", "The packet waits until the next hop has said its MAC (RFC 826).", ""},
-	HostUnreachable: {"host-unreachable", "The next hop does not answer ARP.",
+	HostUnreachable: {"host-unreachable", "The next hop does not answer ARP, or the container has made us ask for as many that do not as it may.",
 		"Look whether it is up, and whether the uplink's address and gateway are right: `fairlead show routes`."},
 	HoldFull: {"hold-full", "Of all packets that wait for ARP or a first fragment this was the oldest when there was no more room, or it is too large to be kept.",
 		"Nothing: the sender repeats it."},

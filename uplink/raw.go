@@ -154,6 +154,9 @@ func (u *Raw) Resolve(f *packet.Frame, hop packet.Addr, d *packet.Decision) {
 	addr := [4]byte(hop[12:])
 	u.mu.Lock()
 	e, state := u.neighbours.Resolve(f.Time, addr)
+	if state == arp.Unknown && !u.neighbours.MayAsk(f.Container) {
+		state = arp.Failed // it would wait for an answer to nothing
+	}
 	u.mu.Unlock()
 	switch state {
 	case arp.Failed:

@@ -305,11 +305,15 @@ func TestFlood(t *testing.T) {
 }
 
 // TestScan: a container that looks for stations asks for a bounded number, and
-// others ask all the same.
+// is told at once that the others are unreachable. Other containers ask all the
+// same.
 func TestScan(t *testing.T) {
 	r := up(t, static)
 	for n := range 200 {
-		r.resolve(66, packet.AddrFrom4([4]byte{192, 0, 2, byte(n + 20)}))
+		d := r.resolve(66, packet.AddrFrom4([4]byte{192, 0, 2, byte(n + 51)}))
+		if waits := d.Verdict == packet.Hold; waits != (n < arp.MaxAsking) || !waits && (d.Verdict != packet.Drop || d.Reason != packet.HostUnreachable) {
+			t.Fatalf("packet %d: %+v", n, d)
+		}
 	}
 	if n := len(r.sent); n != arp.MaxAsking {
 		t.Errorf("%d requests at once", n)

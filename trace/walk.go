@@ -237,6 +237,8 @@ func (w *walk) translation(nat *packet.Translation) {
 		flow = fmt.Sprintf("an error about flow %d", nat.Flow)
 	case nat.Reply:
 		flow = fmt.Sprintf("answer, flow %d", nat.Flow)
+	case nat.Flow == 0: // only a neighbour is met without one
+		flow = "stays on its network"
 	}
 	if nat.Kind == packet.NATNone {
 		w.say(translate, "not translated, %s", flow)

@@ -77,6 +77,7 @@ func TestWalkOutside(t *testing.T) {
 	hairpin := packet.Translation{Kind: packet.NATHairpin, New: true, Rule: 3,
 		Before: tuple(db, 5000, our, 8080, tcp), After: tuple(our, 5000, web, 80, tcp)}
 	tracked := packet.Translation{Flow: 14, Before: tuple(web, 1, host, 2, udp), After: tuple(web, 1, host, 2, udp)}
+	neighbours := packet.Translation{Before: tuple(db, 1, web, 2, udp), After: tuple(db, 1, web, 2, udp)}
 	quoted := packet.Translation{Kind: packet.NATMasquerade, Rule: 1, Flow: 12, Quoted: true,
 		Before: tuple(our, 40000, host, 80, tcp), After: tuple(web, 40000, host, 80, tcp)}
 	unreachable := packettest.IP(host, our, icmp, append([]byte{packet.ICMPUnreachable, packet.ICMPPortUnreachable}, make([]byte, 34)...))
@@ -149,6 +150,12 @@ func TestWalkOutside(t *testing.T) {
              172.17.0.2 is at 02:42:ac:11:00:02
 3 look up    02:42:ac:11:00:02 is behind web
 6 emit       unicast to web`, record(via(gw.MAC, syn(db, our, 5000, 8080)), in(hairpin), 1)},
+		{"to a neighbour by way of the gateway", "web → web  172.17.0.3:1 > 172.17.0.2:2 UDP  unicast (routed)", `
+5.1 for me   no, for 172.17.0.2
+5.2 TTL      64 → 63
+5.3 egress   nothing forbids it
+5.4 NAT      not translated, stays on its network
+5.5 MTU      28 bytes fit`, record(via(gw.MAC, packettest.UDP(db, web, 1, 2, nil)), in(neighbours), 1)},
 		{"in fragments", "web → lan  172.17.0.2:1 > 198.51.100.7:2 UDP  unicast (routed); in fragments of 1400", `
 5.4 NAT      not translated, known flow 14
 5.5 MTU      1428 bytes are cut into fragments of at most 1400`,

@@ -89,15 +89,16 @@ func (n *Node) getRules(http.ResponseWriter, *http.Request) (any, error) {
 		l.add(api.FilterRule{Chain: "forward", Target: "accept", Source: m.Source, In: l.network, Out: m.Out, Packets: m.Packets, Bytes: &m.Bytes, Match: "both directions"})
 	}
 
-	published := r.published()
-	for _, u := range r.uplinks {
-		c := u.Switch().Totals()
-		l.accept("inbound", u.Name(), l.network, "established", c.Unicast)
-		for _, p := range published {
-			p.In = u.Name()
-			l.add(p)
-		}
-		l.refuse("inbound", u.Name(), &c, inboundRefusals)
+	totals := make([]vswitch.Counts, len(r.uplinks))
+	for i, u := range r.uplinks {
+		totals[i] = u.Switch().Totals()
+		l.accept("inbound", u.Name(), l.network, "established", totals[i].Unicast)
+	}
+	for _, p := range r.published() {
+		l.add(p)
+	}
+	for i, u := range r.uplinks {
+		l.refuse("inbound", u.Name(), &totals[i], inboundRefusals)
 	}
 	return l.rules, nil
 }
@@ -147,7 +148,8 @@ func (l *ruleList) guard(r *routing) {
 	}
 }
 
-// published are the rules that let the outside in, uplink by uplink the same.
+// published are the rules that let others in, from wherever they come: by any
+// uplink, or from another container to an address of ours. They count all.
 func (r *routing) published() (list []api.FilterRule) {
 	for i := range r.rules {
 		x := &r.rules[i]

@@ -29,16 +29,17 @@ type Uplink struct {
 func (u *Uplink) Close() { closeAll([]int{u.FD}); u.FD = -1 }
 
 // OpenUplinkTAP opens a TAP device in the caller's network namespace, as
-// `ip tuntap add` makes them for users, or makes one.
+// `ip tuntap add` makes them. It makes none: a name that was mistyped would look
+// like a link with nobody at the other end.
 func OpenUplinkTAP(name string) (*Uplink, error) {
 	if err := uplinkName(name); err != nil {
 		return nil, err
 	}
-	_, missing := net.InterfaceByName(name)
+	if _, err := net.InterfaceByName(name); err != nil {
+		return nil, fmt.Errorf("open uplink tap:%s: there is no such interface; `ip link` lists those there are, and this makes it: sudo ip tuntap add dev %[1]s mode tap user $USER", name)
+	}
 	tap, err := link.OpenTAP(name)
 	switch {
-	case errors.Is(err, unix.EPERM) && missing != nil:
-		return nil, fmt.Errorf("open uplink tap:%s: %w: there is no such interface, and making one takes root: sudo ip tuntap add dev %[1]s mode tap user $USER", name, unix.EPERM)
 	case errors.Is(err, unix.EPERM):
 		return nil, fmt.Errorf("open uplink tap:%s: %w: the interface is another user's; make it yours: sudo ip tuntap del dev %[1]s mode tap && sudo ip tuntap add dev %[1]s mode tap user $USER", name, unix.EPERM)
 	case err != nil:

@@ -120,26 +120,28 @@ func wantCarrier(t *testing.T, h *lab.Host, want bool) {
 	}
 }
 
-// Where there is no TAP one is made by who may, and goes with its descriptor;
-// others are told what to run.
+// Where there is no TAP that is the caller's, he is told what to run. None is
+// made, also by who might.
 func TestOpenUplinkTAPErrors(t *testing.T) {
 	lab.NoLeaks(t)
 	lab.NeedTUN(t)
 	lab.Need(t, "ip")
 	h := lab.NewHost(t, "h")
-	u := lab.In(t, h, func() (*Uplink, error) { return OpenUplinkTAP("up0") })
-	if _, err := h.Netlink.LinkByName("up0"); err != nil {
-		t.Error(err)
-	}
-	u.Close()
+	const missing = "open uplink tap:up0: there is no such interface; `ip link` lists those there are, and this makes it: sudo ip tuntap add dev up0 mode tap user $USER"
+	_ = h.Do(func() error {
+		if _, err := OpenUplinkTAP("up0"); err == nil || err.Error() != missing {
+			t.Errorf("got  %v\nwant %s", err, missing)
+		}
+		return nil
+	})
 	if _, err := h.Netlink.LinkByName("up0"); err == nil {
-		t.Error("the TAP outlives its descriptor")
+		t.Error("it was made")
 	}
 	if os.Getenv("FAIRLEAD_WORLD") == "root" { // there are other users
 		h.Run(t, "ip", "tuntap", "add", "dev", "others", "mode", "tap", "user", "7")
 	}
 	for name, want := range map[string]string{
-		"up0":    "open uplink tap:up0: operation not permitted: there is no such interface, and making one takes root: sudo ip tuntap add dev up0 mode tap user $USER",
+		"up0":    missing,
 		"others": "open uplink tap:others: operation not permitted: the interface is another user's; make it yours: sudo ip tuntap del dev others mode tap && sudo ip tuntap add dev others mode tap user $USER",
 		"lo":     "open uplink tap:lo: link: open interface lo: invalid argument; it exists and is no TAP of ours, or the name is not allowed",
 		"a/b":    `"a/b" is no name for an interface (1 to 15 characters, no / : or space)`,
@@ -184,6 +186,7 @@ func TestUplinkTAPOffloads(t *testing.T) {
 	router, inside := lab.NewHost(t, "router"), lab.NewHost(t, "inside")
 	var taps [2]*link.TAP
 	for i, h := range []*lab.Host{router, inside} {
+		h.AddTAP(t, "up0")
 		u := lab.In(t, h, func() (*Uplink, error) { return OpenUplinkTAP("up0") })
 		var err error
 		if taps[i], err = link.AdoptTAP(u.FD); err != nil {

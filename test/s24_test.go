@@ -11,8 +11,9 @@ import (
 
 // A packet to the outside and its answer in every decision; whoever follows one
 // container sees both.
-func TestS24_TraceOutAndBack(t *testing.T) {
-	o := newOutside(t)
+func TestS24_TraceOutAndBack(t *testing.T) { eachWay(t, traceOutAndBack) }
+
+func traceOutAndBack(t *testing.T, o *outside) {
 	o.start("a", quiet)
 	o.start("other", quiet)
 	o.exec("a", "ping", "-c", "1", "-W", "5", o.Router.FarHost) // so that all MACs are known
@@ -61,7 +62,7 @@ func TestS24_TraceOutAndBack(t *testing.T) {
 		"5.5 MTU      84 bytes fit",
 		"5.6 next hop not on-link: default via 192.0.2.1 dev up0",
 		"             192.0.2.1 is at "+mac,
-		"5.7 uplink   leaves by up0, as 02:42:c0:00:02:02",
+		"5.7 uplink   leaves by up0, as "+o.uplink("up0").MAC,
 		"6 emit       unicast to up0")
 	if back.Network != "up0" || back.In != "up0" || len(back.Out) != 1 || back.Out[0] != "a" || back.Verdict != "unicast" {
 		t.Errorf("back: %+v", back)
@@ -82,8 +83,9 @@ func TestS24_TraceOutAndBack(t *testing.T) {
 
 // What the router makes of a packet that gets no further: the ICMP error, and a
 // wait for a station that is not there.
-func TestS24_TraceOfErrors(t *testing.T) {
-	o := newOutside(t)
+func TestS24_TraceOfErrors(t *testing.T) { eachWay(t, traceOfErrors) }
+
+func traceOfErrors(t *testing.T, o *outside) {
 	o.start("a", quiet)
 	trace := o.trace("--words", "a")
 	o.try("exec", "a", "ping", "-c", "1", "-W", "5", "-t", "1", o.Router.FarHost)

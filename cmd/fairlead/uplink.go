@@ -29,7 +29,7 @@ and behind these, each after a comma:
   route=SUBNET    what it is for, instead of everything (repeatable)
   addr=ADDRESS    one more address, for publish --address (repeatable)
   mtu=N           if not the device's
-  mac=MAC         if not made from the address; mac=shared is the interface's own
+  mac=MAC         if not one that is this node's alone; mac=shared is the interface's
 A TAP that is yours (ip tuntap add mode tap user NAME) takes no right, an
 interface takes CAP_NET_RAW, which root lends you for one command:
   sudo --preserve-env=XDG_RUNTIME_DIR,FAIRLEAD_DIR setpriv --reuid $(id -u) \
@@ -153,21 +153,16 @@ func openUplink(s *api.UplinkSpec) (*box.Uplink, error) {
 }
 
 // uplinkMAC is the MAC of an uplink that does not share one: what was asked for,
-// or one made from its address. Who asks for an address by DHCP has the same MAC
-// every time, so that it gets the same address again.
+// or one that is this node's alone and the same every time. So who has the same
+// address on that network is told from us and found (RFC 5227), and a DHCP server
+// lends the same address again.
 func uplinkMAC(s *api.UplinkSpec) packet.MAC {
-	switch {
-	case s.MAC != nil:
+	if s.MAC != nil {
 		return packet.MAC(s.MAC)
-	case s.Addr.IsValid():
-		return packet.MACFromIPv4(s.Addr.Addr())
 	}
-	machine, err := os.ReadFile("/etc/machine-id")
-	if err != nil {
-		name, _ := os.Hostname() // it only fails without a kernel
-		machine = []byte(name)
-	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "fairlead uplink %s %s", s.Name, machine))
+	machine, _ := os.ReadFile("/etc/machine-id") // where there is none, or one that was copied, the name has to do
+	host, _ := os.Hostname()                     // it only fails without a kernel
+	sum := sha256.Sum256(fmt.Appendf(nil, "fairlead uplink %q %q %q %q", s.Name, api.Dir(), host, machine))
 	return packet.MAC{0x02, 0x42, sum[0], sum[1], sum[2], sum[3]}
 }
 

@@ -29,13 +29,20 @@ func answerTo(reason packet.Reason, f *packet.Frame) packet.Origin {
 			return packet.OriginPortUnreachable
 		}
 		return packet.OriginProtoUnreachable
+	case packet.SocketBudget:
+		if f.Proto == packet.ProtoTCP {
+			return packet.OriginReset
+		}
+		return packet.OriginProhibited
+	case packet.HostUnreachable:
+		return packet.OriginHostUnreachable
 	case packet.NoFlow:
 		return packet.OriginReset
 	case packet.NoRoute:
 		return packet.OriginNetUnreachable
-	case packet.NotTranslatable:
+	case packet.NotTranslatable, packet.NotCarried:
 		return packet.OriginProtoUnreachable
-	case packet.FlowBudget, packet.FlowTableFull, packet.PortsExhausted:
+	case packet.FlowBudget, packet.FlowTableFull, packet.PortsExhausted, packet.EgressDenied:
 		return packet.OriginProhibited
 	}
 	return packet.OriginNone

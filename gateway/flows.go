@@ -102,7 +102,7 @@ func (r *Router) begin(f *packet.Frame, k packet.Tuple, complete bool, d *packet
 // await has a later fragment wait for the first one.
 func (r *Router) await(f *packet.Frame, d *packet.Decision) {
 	switch {
-	case f.Resumed:
+	case f.Flags.Has(packet.Resumed):
 		d.RefuseCopy(packet.FragmentOrphan)
 	case d.Verdict != packet.Flood:
 		d.Verdict, d.Reason, d.HoldKey = packet.Hold, packet.FirstFragment, r.fragments.Key(f.Network, f)

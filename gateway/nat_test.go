@@ -434,7 +434,7 @@ func TestFragmentsThroughNAT(t *testing.T) {
 
 	// The first one never comes.
 	orphan := r.frame(natNetwork, 1, fragments(withID(packettest.UDP(alice, server, 1, 2, make([]byte, 2500))))[1])
-	orphan.Resumed = true
+	orphan.Flags |= packet.Resumed
 	d = lookedUp(orphan, false)
 	r.gw.Route(orphan, &d)
 	if d.Reason != packet.FragmentOrphan {

@@ -47,13 +47,13 @@ func (r *Router) pass(f *packet.Frame, d *packet.Decision) {
 	verdict, why := d.Verdict, d.Reason
 	d.NextHop = hop
 	out.Resolve(f, hop, d)
-	refused := d.Verdict == packet.Drop
+	refused, reason := d.Verdict == packet.Drop, d.Reason
 	if verdict == packet.Flood {
 		d.Verdict, d.Reason = verdict, why // the copies for others go on
 	}
 	switch {
 	case refused:
-		r.refuse(f, d, packet.HostUnreachable, packet.OriginHostUnreachable)
+		r.refuse(f, d, reason, answerTo(reason, f))
 	case d.Egress == (packet.Place{}):
 		// It waits; or is lost, being a hub's copy.
 	default:
@@ -110,6 +110,7 @@ func (r *Router) rewrite(f *packet.Frame, d *packet.Decision, out packet.Out) {
 		}
 	}
 	if d.NAT.Flow != 0 && !d.NAT.Quoted {
+		f.Flow = d.NAT.Flow
 		r.flows.Seen(nat.FlowOf(d.NAT.Flow, d.NAT.Reply), f.Time, f.Len()-int(f.L3), tcpFlags(f))
 	}
 	ether := packet.Ethernet(f.Ether())

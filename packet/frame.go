@@ -47,10 +47,14 @@ type Frame struct {
 	Container ContainerID // whose it is
 	Network   NetworkID
 
+	// Flow is the number of the flow a router passed the frame on by; 0 is none.
+	Flow uint32
+
 	// What follows is valid after Parse returned OK.
 
-	L3 uint16 // offset of the network header from the Ethernet header
-	L4 uint16 // offset of the transport header; 0 when there is none to read
+	L3   uint8  // offset of the network header from the Ethernet header
+	Tags uint8  // number of VLAN tags: 0, 1 or 2
+	L4   uint16 // offset of the transport header; 0 when there is none to read
 
 	// SrcPort and DstPort are the transport ports of TCP and UDP. For ICMP and
 	// ICMPv6 echo the identifier is the port of who asks, and who answers has 0. Valid iff L4 != 0.
@@ -58,16 +62,11 @@ type Frame struct {
 
 	EtherType EtherType // of the network header, behind all tags
 	VLAN      [2]uint16 // tag control information, outer first; valid per Tags
-	Tags      uint8     // number of VLAN tags: 0, 1 or 2
 
 	// Proto is the transport protocol behind all extension headers. Valid iff
 	// EtherType is IPv4 or IPv6.
 	Proto Proto
 	Flags Flags
-
-	// Resumed is set on a frame that was held and goes through the path again.
-	// It cannot be held once more.
-	Resumed bool
 }
 
 // Flags are what Parse notices on its way, one bit each.
@@ -89,6 +88,9 @@ const (
 	// NeedsChecksum is set when the checksum of the header at L4 is unfinished.
 	// One deeper, of a packet in a container's own tunnel, is not meant.
 	NeedsChecksum
+	// Resumed is set on a frame that was held and goes through the path again. It
+	// cannot be held once more. Parse leaves it.
+	Resumed
 )
 
 // Has reports whether all bits of x are set.

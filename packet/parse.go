@@ -13,7 +13,7 @@ import "encoding/binary"
 // Checksums are for the receiver to verify.
 func Parse(f *Frame) Reason {
 	f.L3, f.L4, f.SrcPort, f.DstPort = 0, 0, 0, 0
-	f.EtherType, f.Proto, f.Flags = 0, 0, 0
+	f.EtherType, f.Proto, f.Flags = 0, 0, f.Flags&Resumed
 	f.VLAN, f.Tags = [MaxVLANTags]uint16{}, 0
 	if len(f.B) < VNetLen+EthernetLen {
 		return Truncated
@@ -63,7 +63,7 @@ func (f *Frame) parseEthernet() Reason {
 	if t < minEtherType {
 		t = 0
 	}
-	f.EtherType, f.L3 = t, uint16(l3)
+	f.EtherType, f.L3 = t, uint8(l3)
 	return OK
 }
 

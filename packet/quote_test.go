@@ -52,7 +52,7 @@ func TestEditQuoted(t *testing.T) {
 			sender.IP = to.dst.IP
 		}
 		for cut := 8; cut < 40; cut++ {
-			limit := int(whole.L4-whole.L3) + cut
+			limit := int(whole.L4-uint16(whole.L3)) + cut
 			f := parse(t, icmpError(kind, router, from, about, limit))
 			want := icmpError(kind, sender, to, wanted, limit)
 			if whole.Proto == packet.ProtoTCP && cut == packet.TCPChecksumOffset+1 {

@@ -62,6 +62,9 @@ const (
 	NextHop
 	HostUnreachable
 	HoldFull
+	NotCarried
+	SocketBudget
+	EgressDenied
 
 	// 6 emit: why a copy did not reach its egress.
 	EgressDown
@@ -165,6 +168,12 @@ var reasons = [NumReasons]reasonText{
 		"Look whether it is up, and whether the uplink's address and gateway are right: `fairlead show routes`."},
 	HoldFull: {"hold-full", "Of all packets that wait for ARP or a first fragment this was the oldest when there was no more room, or it is too large to be kept.",
 		"Nothing: the sender repeats it."},
+	NotCarried: {"not-carried", "Host sockets carry TCP, UDP and ICMP echo, and nothing else.",
+		"Give the network a raw uplink: `fairlead network set NETWORK --uplink tap:NAME,…`."},
+	SocketBudget: {"socket-budget", "The container has as many host sockets as it may, or all containers together have.",
+		"Close connections, or raise the limit of open files: `ulimit -n`."},
+	EgressDenied: {"egress-denied", "The network's egress policy does not let containers reach this address or port.",
+		"Look at `fairlead show rules`, and at what `--egress` was set to."},
 
 	EgressDown: {"egress-down", "The interface at the other end is down.",
 		"Set it up in the container: `ip link set eth0 up`."},

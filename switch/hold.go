@@ -40,7 +40,9 @@ type heldFrame struct {
 }
 
 // accepts reports whether the frame may be held: once, and if it is small.
-func (q *holdQueue) accepts(f *packet.Frame) bool { return !f.Resumed && len(f.B) <= maxHeldLen }
+func (q *holdQueue) accepts(f *packet.Frame) bool {
+	return !f.Flags.Has(packet.Resumed) && len(f.B) <= maxHeldLen
+}
 
 // put copies an acceptable frame into the queue.
 func (q *holdQueue) put(in *Port, f *packet.Frame, key uint64) {
@@ -183,7 +185,7 @@ func (ln *lane) resume(now int64, want func(*heldFrame) bool) {
 	}
 	for _, h := range list {
 		p := h.port
-		f := packet.Frame{B: h.bytes[:h.n], Time: now, Resumed: true}
+		f := packet.Frame{B: h.bytes[:h.n], Time: now, Flags: packet.Resumed}
 		p.n.resumed.Add(1)
 		p.sw.one(p, &f)
 		ln.flush()

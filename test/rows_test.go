@@ -55,6 +55,8 @@ var folders = []folder{
 	{path: "switch", row: 2, why: "forwards between ports; meets its gateway through an interface of its own"},
 	{path: "gateway", row: 2, why: "routes; meets switch and uplink through interfaces"},
 	{path: "uplink", row: 2, why: "a way out; meets the gateway through an interface"},
+	{path: "uplink/sockets", row: 2, calls: "host sockets, without the runtime's poller",
+		why: "the way out that is no link; meets the gateway through the same interface"},
 
 	{path: "node/network", row: 3, why: "plugs switch, gateway, uplinks and policy together; the only one that knows all"},
 

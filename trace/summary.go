@@ -15,7 +15,7 @@ func (r *Record) ether() packet.Ethernet { return packet.Ethernet(r.head[:r.head
 func (r *Record) at(offset uint16) []byte { return r.head[min(int(offset), r.headLen):r.headLen] }
 
 // ipv4 is the packet's header, of a record that isIPv4.
-func (r *Record) ipv4() packet.IPv4 { return packet.IPv4(r.at(r.frame.L3)) }
+func (r *Record) ipv4() packet.IPv4 { return packet.IPv4(r.at(uint16(r.frame.L3))) }
 
 func (r *Record) isIPv4() bool {
 	return r.frame.EtherType == packet.EtherTypeIPv4 && len(r.ipv4()) >= packet.IPv4MinLen
@@ -35,7 +35,7 @@ func (r *Record) Summary() string {
 }
 
 func (r *Record) networkWords() string {
-	b := r.at(r.frame.L3)
+	b := r.at(uint16(r.frame.L3))
 	switch t := r.frame.EtherType; {
 	case t == packet.EtherTypeARP && packet.ARP(b).Valid():
 		return arpWords(b)

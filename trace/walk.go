@@ -42,6 +42,10 @@ func stepOf(d *packet.Decision) step {
 		return admit
 	case r == packet.TTLExceeded:
 		return ttl
+	case r == packet.EgressDenied:
+		return egress
+	case r == packet.NotCarried || r == packet.SocketBudget:
+		return uplink
 	case r == packet.FragNeeded:
 		return mtu
 	case r == packet.HoldFull && d.NextHop == packet.Addr{}:
@@ -68,7 +72,7 @@ func (r *Record) Walk(names Names) []string {
 	if d.Verdict == packet.Drop || d.Verdict == packet.Hold {
 		w.last = stepOf(d)
 	}
-	if r.frame.Resumed {
+	if r.frame.Flags.Has(packet.Resumed) {
 		w.say(parse, "it has waited, and begins again")
 	}
 	path := fromInside[:]

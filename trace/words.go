@@ -23,7 +23,7 @@ func (r *Record) Line(names Names) string {
 	d := &r.Decision
 	line := fmt.Sprintf("%s  %s → %s  %s  %s (%s)", r.Wall.Format("15:04:05.000000"),
 		names.Port(r.in()), r.To(names), r.Summary(), d.Verdict, d.Reason)
-	if r.frame.Resumed {
+	if r.frame.Flags.Has(packet.Resumed) {
 		line += "; after waiting"
 	}
 	if d.NAT.Before != d.NAT.After {

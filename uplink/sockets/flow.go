@@ -1,0 +1,204 @@
+package sockets
+
+import (
+	"fairlead/loop"
+	"fairlead/packet"
+)
+
+// A flowTable finds the endpoint of a flow by the number NAT has given it.
+// Numbers are dense, so it is as large as the most flows there were at once.
+type flowTable struct {
+	slots   []slot
+	holders map[packet.ContainerID]*holder
+	total   int                    // descriptors of all of them
+	udp     map[localAddr]endpoint // of mappings and published ports, by the address they have on the segment
+}
+
+// A slot is one flow: the tuple of its packets towards the host, which tells it
+// from a later flow with the same number, and its endpoint.
+type slot struct {
+	tuple packet.Tuple
+	e     endpoint
+}
+
+// A localAddr is what an endpoint-independent socket is found by.
+type localAddr struct {
+	addr  packet.Addr
+	port  uint16
+	proto packet.Proto
+}
+
+// A holder is what one container has.
+type holder struct {
+	id          packet.ContainerID
+	descriptors int
+	waiting     []endpoint // those that were unanswered when they were made, oldest first; some have been answered since
+}
+
+func (t *flowTable) init() {
+	t.holders = make(map[packet.ContainerID]*holder)
+	t.udp = make(map[localAddr]endpoint)
+}
+
+// find returns the endpoint of a flow, nil when it has none.
+func (t *flowTable) find(number uint32, k *packet.Tuple) endpoint {
+	if int(number) < len(t.slots) {
+		if x := &t.slots[number]; x.e != nil && x.tuple == *k {
+			return x.e
+		}
+	}
+	return nil
+}
+
+// set makes e the endpoint of a flow. One of an earlier flow with the number
+// hears that it is over.
+func (t *flowTable) set(number uint32, k packet.Tuple, e endpoint) {
+	if old := t.forget(number); old != nil {
+		old.flowEnded(number)
+		old.common().wake()
+	}
+	for int(number) >= len(t.slots) {
+		t.slots = append(t.slots, make([]slot, max(64, len(t.slots)))...)
+	}
+	t.slots[number] = slot{k, e}
+}
+
+// forget takes a flow out and returns its endpoint.
+func (t *flowTable) forget(number uint32) endpoint {
+	if int(number) >= len(t.slots) {
+		return nil
+	}
+	e := t.slots[number].e
+	t.slots[number] = slot{}
+	return e
+}
+
+// endpoint returns the endpoint of a frame's flow, and makes it if the frame
+// begins one. It is nil when there is nothing to give the frame to.
+func (s *Sockets) endpoint(f *packet.Frame) (endpoint, packet.Reason) {
+	k := f.Tuple()
+	if e := s.flows.find(f.Flow, &k); e != nil {
+		return e, packet.OK
+	}
+	if f.Flow == 0 {
+		return nil, packet.OK // an ICMP error about a flow: the host's kernel has no use for it
+	}
+	switch f.Proto {
+	case packet.ProtoTCP:
+		return s.newConn(f, k)
+	case packet.ProtoUDP:
+		return s.udpEndpoint(f, k)
+	case packet.ProtoICMP:
+		return s.pingEndpoint(f, k)
+	}
+	return nil, packet.EgressRefused
+}
+
+// charge takes a descriptor out of a container's budget. If that is used up, the
+// oldest of its own endpoints that was never answered goes; false when there is
+// none.
+func (s *Sockets) charge(c packet.ContainerID, e endpoint) bool {
+	h := s.flows.holders[c]
+	if h == nil {
+		h = &holder{id: c}
+		s.flows.holders[c] = h
+	}
+	if s.full(h) && !s.evict(h) {
+		return false
+	}
+	h.descriptors++
+	s.flows.total++
+	e.common().holder = h
+	if e.common().unanswered {
+		h.waiting = append(h.waiting, e)
+	}
+	return true
+}
+
+// full reports whether a container may have no further descriptor.
+func (s *Sockets) full(h *holder) bool {
+	c := &s.conf
+	return c.Containers > 0 && h.descriptors >= c.Containers || c.Total > 0 && s.flows.total >= c.Total
+}
+
+// evict closes the container's oldest endpoint that was never answered.
+func (s *Sockets) evict(h *holder) bool {
+	for len(h.waiting) > 0 {
+		e := h.waiting[0]
+		h.waiting[0] = nil
+		h.waiting = h.waiting[1:]
+		if b := e.common(); b.unanswered && b.fd >= 0 {
+			e.close()
+			return true
+		}
+	}
+	return false
+}
+
+// answered notes that something came back: the endpoint is not given up for
+// another.
+func (e *base) answered() { e.unanswered = false }
+
+// admits reports whether a container may have one more descriptor, if need be
+// for one of its own.
+func (s *Sockets) admits(c packet.ContainerID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.flows.holders[c]
+	if h == nil {
+		return s.conf.Total <= 0 || s.flows.total < s.conf.Total
+	}
+	if !s.full(h) {
+		return true
+	}
+	for _, e := range h.waiting {
+		if b := e.common(); b.unanswered && b.fd >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// open makes a descriptor an endpoint's: e is registered with the worker.
+func (s *Sockets) open(e endpoint, fd int) error {
+	b := e.common()
+	b.s, b.self, b.fd, b.born = s, e, fd, loop.Clock()
+	var err error
+	b.source, err = s.conf.Worker.Add(fd, loop.In|loop.Out|rdhup|loop.Edge, b)
+	return err
+}
+
+// shut closes an endpoint's descriptor and gives it back to the budget.
+func (e *base) shut() {
+	if e.fd < 0 {
+		return
+	}
+	if e.source != nil {
+		e.source.Remove()
+	}
+	closeFd(e.fd)
+	e.fd = -1
+	e.s.timed.remove(e)
+	if e.holder != nil {
+		e.holder.descriptors--
+		e.s.flows.total--
+		if e.holder.descriptors == 0 {
+			delete(e.s.flows.holders, e.holder.id)
+		}
+		e.holder = nil
+	}
+}
+
+// closeAll closes all endpoints, each once.
+func (t *flowTable) closeAll() {
+	for i := range t.slots {
+		if e := t.slots[i].e; e != nil {
+			t.slots[i] = slot{}
+			e.close()
+		}
+	}
+	for k, e := range t.udp {
+		delete(t.udp, k)
+		e.close()
+	}
+}

@@ -119,6 +119,9 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 		}
 		return err
 	}
+	if c.mode == modeBridge {
+		awaitLink(channel)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if c.ending { // somebody killed it meanwhile, and end has been here already
@@ -132,6 +135,17 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 	}
 	c.watch, err = n.loop.Worker(n.lanes.Home(c.number)).Add(c.pidfd, unix.EPOLLIN|unix.EPOLLONESHOT, death{n, c})
 	return err
+}
+
+// awaitLink waits until a container's own end of its link is in order, or its
+// init has ended. Who came by a published port before would ask in vain for its
+// MAC, and wait a second until that is asked for again.
+func awaitLink(channel *box.Channel) {
+	if channel.SetReadDeadline(time.Now().Add(attachWithin)) != nil {
+		return
+	}
+	_, fds, _ := channel.Recv() // whatever it says, its ports are opened to nobody's harm but its own
+	api.CloseAll(fds)
 }
 
 // undo releases what start took over for a container that is gone already. The

@@ -103,7 +103,7 @@ func (n *Node) ownsLocked(a netip.Addr) bool {
 func (n *Node) openPorts(c *container) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if c.ending || c.endpoint == nil || c.endpoint.owner != c {
+	if c.ending || c.endpoint == nil || c.endpoint.owner != c || c.endpoint.gone {
 		return nil
 	}
 	if err := n.routePorts(c, c.published); err != nil {

@@ -2,10 +2,13 @@ package node
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fairlead/link"
 	"fairlead/node/api"
@@ -266,6 +269,52 @@ func TestUplinkLost(t *testing.T) {
 	}
 }
 
+// Nobody is let in before what comes in is answered; then the start goes on.
+func TestPublishedOnceLinked(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	web, i := newGuest(t, "web"), newMuteInit(t)
+	c := r.create(api.CreateRequest{Name: "web", Publish: []string{"8080:80"}})
+	attached := make(chan error, 1)
+	go func() {
+		attached <- r.Hand(r.ctx, "/v1/containers/"+c.ID+"/attach", api.Attach{Descriptors: []string{"tap", "init", "channel"}, Interface: "eth0", Index: 2},
+			[]int{web.tap.Fd(), i.pidfd, i.channel})
+	}()
+	web.Up(t, "eth0")
+	lab.Eventually(t, 5*time.Second, func() error { // the node reads the link
+		l, err := web.Netlink.LinkByName("eth0")
+		if err == nil && l.Attrs().RawFlags&unix.IFF_LOWER_UP == 0 {
+			err = errors.New("there is no carrier")
+		}
+		return err
+	})
+	if got := rulesOfContainer(t, r, "web"); len(got) > 0 {
+		t.Errorf("rules %v, and the container's end was not seen to run", got)
+	}
+	i.linked(t)
+	if err := <-attached; err != nil {
+		t.Error(err)
+	}
+	if got := fmt.Sprint(rulesOfContainer(t, r, "web")); got != "[publish]" {
+		t.Errorf("rules %s", got)
+	}
+}
+
+// rulesOfContainer are the kinds of NAT's rules that lead to a container.
+func rulesOfContainer(t *testing.T, r *rig, name string) (kinds []string) {
+	t.Helper()
+	var list []api.NATRule
+	if err := r.Get(r.ctx, "/v1/nat", &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, rule := range list {
+		if rule.Container == name {
+			kinds = append(kinds, rule.Kind)
+		}
+	}
+	return kinds
+}
+
 // A container whose root removed the interface keeps its ports, but nothing
 // leads to them, and in the end they are free.
 func TestPublishedWithoutInterface(t *testing.T) {
@@ -279,18 +328,7 @@ func TestPublishedWithoutInterface(t *testing.T) {
 	if err := r.publish("web", api.PublishRequest{Address: "192.0.2.50"}); err != nil {
 		t.Fatal(err)
 	}
-	rules := func() (kinds []string) {
-		var list []api.NATRule
-		if err := r.Get(r.ctx, "/v1/nat", &list); err != nil {
-			t.Fatal(err)
-		}
-		for _, rule := range list {
-			if rule.Container == "web" {
-				kinds = append(kinds, rule.Kind)
-			}
-		}
-		return kinds
-	}
+	rules := func() []string { return rulesOfContainer(t, r, "web") }
 	if got := fmt.Sprint(rules()); got != "[publish one-to-one]" {
 		t.Errorf("rules %s", got)
 	}

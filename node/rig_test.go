@@ -178,7 +178,17 @@ type fakeInit struct {
 	dead    atomic.Bool
 }
 
+// newInit starts one whose link is in order. It says so before the node asks, so
+// attach never waits.
 func newInit(t testing.TB) *fakeInit {
+	t.Helper()
+	i := newMuteInit(t)
+	i.linked(t)
+	return i
+}
+
+// newMuteInit starts one that has not said anything.
+func newMuteInit(t testing.TB) *fakeInit {
 	t.Helper()
 	cmd := exec.Command("sleep", "1000")
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
@@ -204,6 +214,14 @@ func newInit(t testing.TB) *fakeInit {
 		_ = i.Close()
 	})
 	return i
+}
+
+// linked says that the container's end of its link is in order.
+func (i *fakeInit) linked(t testing.TB) {
+	t.Helper()
+	if err := i.Send(&box.Message{Linked: true}); err != nil {
+		t.Error(err)
+	}
 }
 
 // die ends the process, as when the container's command has ended.

@@ -24,9 +24,12 @@ func TestS26_AnswersFromThePublishedPort(t *testing.T) {
 }
 
 // A container comes back with another address, and a client that never stopped
-// asking, from the same port, reaches it at once: no flow leads it astray.
+// asking, from the same port, reaches it at once: no flow leads it astray, and
+// the first packet let in finds somebody who answers ARP. Asked in vain, one would
+// wait a second (RFC 1122 2.3.2.1).
 func TestS26_RestartedWithANewAddress(t *testing.T) {
 	eachWay(t, func(t *testing.T, o *outside) {
+		o.ear("ear", "arp and ether src 02:42:ac:11:00:01")
 		command := play(t, "persist", "40000", o.reach+":5353")
 		s := o.Host.Serve(t, command[0], command[1:]...)
 		answers := func(name string) {
@@ -39,18 +42,19 @@ func TestS26_RestartedWithANewAddress(t *testing.T) {
 				return nil
 			})
 		}
+		var again []string
 		for i, name := range []string{"a", "b", "c"} {
 			o.start(name, append([]string{"-p", "5353:53/udp", "--ip", fmt.Sprintf("172.17.0.%d", 10+i), "--"}, play(t, "who", name, ":53")...)...)
 			o.logSays(name, "answering")
-			start := time.Now()
 			answers(name)
-			// Who asked while the container's interface was just coming up has
-			// made the gateway ask again after a second (RFC 1122 2.3.2.1).
-			if took := time.Since(start); took > 1500*time.Millisecond {
-				t.Errorf("%s was reached after %v", name, took)
+			if strings.Count(o.run("logs", "ear"), fmt.Sprintf("who-has 172.17.0.%d ", 10+i)) > 1 {
+				again = append(again, name)
 			}
 			o.run("stop", "-t", "0", name)
 			o.gone(name)
+		}
+		if len(again) > 1 { // one may be the machine's fault, which stood still for a second
+			t.Errorf("the gateway had to ask again for %v", again)
 		}
 	})
 }

@@ -29,6 +29,7 @@ type Message struct {
 	Ready   *Ready     `json:"ready,omitempty"`   // init → client, with the node channel's end and the TAP if there is one; helper → client, with the TAP
 	Warning string     `json:"warning,omitempty"` // init → client: something is less than asked, and goes on
 	Failure *Failure   `json:"failure,omitempty"` // init → client or session: it ends here
+	Linked  bool       `json:"linked,omitempty"`  // init → node: what comes by the link is answered
 	Go      bool       `json:"go,omitempty"`      // client → init: the node has the container, start the command
 	Started int        `json:"started,omitempty"` // init → client or session: pid of the command, inside
 	Signal  int        `json:"signal,omitempty"`  // client, node or session → init: for the command

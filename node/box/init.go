@@ -111,6 +111,7 @@ func (c *container) prepare() error {
 		if err := waitCarrier(c.spec.Interface.Name, carrierTimeout, c.warn); err != nil {
 			return err
 		}
+		_ = c.node.Send(&Message{Linked: true}) // a node that is gone ends us elsewhere
 	}
 	<-c.goes // whoever leaves or signals meanwhile ends us
 	return c.start()

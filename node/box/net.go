@@ -174,8 +174,10 @@ func isDefault(r netlink.Route) bool {
 	return ones == 0
 }
 
-// waitCarrier waits until the node reads the other end: what a command sends
-// before is lost, a TCP connection it opens takes a second longer.
+// waitCarrier waits until the node reads the other end, and the interface runs:
+// what it sends before that is lost, answers to ARP too (the kernel gives a link
+// a queue after it has seen the carrier, linkwatch_do_dev). A TCP connection would
+// take a second longer.
 func waitCarrier(name string, timeout time.Duration, warn func(string, ...any)) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -195,7 +197,8 @@ func waitCarrier(name string, timeout time.Duration, warn func(string, ...any)) 
 		if err != nil {
 			return fmt.Errorf("find interface %s: %w", name, err)
 		}
-		if !carrier && l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 {
+		const runs = unix.IFF_LOWER_UP | unix.IFF_RUNNING
+		if !carrier && l.Attrs().RawFlags&runs == runs {
 			carrier, deadline = true, time.Now().Add(linkLocalTimeout)
 		}
 		if carrier && linkLocalReady(h, l) {

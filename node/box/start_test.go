@@ -49,6 +49,16 @@ func TestExitStatusReachesNode(t *testing.T) {
 	r.wait(7)
 }
 
+// The node hears when the container's end of the link is in order: it has a
+// carrier, and what it sends gets out.
+func TestLinkedReachesNode(t *testing.T) {
+	lab.NoLeaks(t)
+	r := create(t, own("sleep", "1000"))
+	if m, _, err := r.node.Recv(); err != nil || !m.Linked {
+		t.Errorf("the node heard %+v, %v", m, err)
+	}
+}
+
 func TestCannotRun(t *testing.T) {
 	lab.NoLeaks(t)
 	dir := t.TempDir()

@@ -90,6 +90,9 @@ func (ls *Lanes) Grace(fn func()) { ls.loop.Grace(fn) }
 // Holding is how many frames wait for something on the whole node.
 func (ls *Lanes) Holding() int { return ls.holds.holding() }
 
+// Worker is the one whose index Home gives.
+func (ls *Lanes) Worker(i int) *loop.Worker { return ls.loop.Worker(i) }
+
 // Home is the index of the worker a container's ports are read by: all of one
 // container's traffic stays with one worker.
 func (ls *Lanes) Home(c packet.ContainerID) int { return int(c&0xffff) % len(ls.lanes) }

@@ -181,7 +181,7 @@ func (n *Network) setUplinksLocked(list []*Uplink) {
 	n.uplinks = list
 	ways := make([]gateway.Uplink, len(list))
 	for i, u := range list {
-		ways[i] = u
+		ways[i] = u.end
 	}
 	n.gw.SetUplinks(ways)
 }

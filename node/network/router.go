@@ -4,12 +4,14 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"fairlead/gateway"
 	"fairlead/nat"
 	"fairlead/packet"
 	vswitch "fairlead/switch"
 	"fairlead/uplink"
+	"fairlead/uplink/sockets"
 )
 
 // A Router is what the networks of one node share: the flows and rules of NAT,
@@ -23,6 +25,10 @@ type Router struct {
 	uplinks  []*Uplink
 	numbers  map[packet.NetworkID]bool // of uplinks, those included that are just going
 	gone     vswitch.Counts            // of networks and uplinks that have been closed
+
+	// sockets is the uplink by host sockets; nil where there is none. It is
+	// read with the lock of flows held.
+	sockets atomic.Pointer[sockets.Sockets]
 }
 
 // firstUplink is the number of the first uplink's segment; networks have lower
@@ -62,12 +68,22 @@ type UplinkConfig struct {
 	Lost func(err error)
 }
 
-// An Uplink is a way out of networks: a segment of one port.
+// An Uplink is a way out of networks: a segment of one port. Raw ones and that
+// by sockets differ in their far end only.
 type Uplink struct {
+	gateway.Uplink // the far end, as the router sees it
+	end            end
+	conf           UplinkConfig // of sockets it has the name only
+	sw             *vswitch.Switch
+}
+
+// An end is the far end of an uplink's segment.
+type end interface {
 	gateway.Uplink
-	raw  *uplink.Raw
-	conf UplinkConfig
-	sw   *vswitch.Switch
+	vswitch.Gateway
+	State(now int64) uplink.State
+	// Stop has it give back what it was lent, and tells when it has.
+	Stop() (released <-chan struct{})
 }
 
 // Config returns what the uplink was made from, Switch its segment.
@@ -75,7 +91,15 @@ func (u *Uplink) Config() UplinkConfig    { return u.conf }
 func (u *Uplink) Switch() *vswitch.Switch { return u.sw }
 
 // State is what there is to show of it, at a time of the workers' clock.
-func (u *Uplink) State(now int64) uplink.State { return u.raw.State(now) }
+func (u *Uplink) State(now int64) uplink.State { return u.end.State(now) }
+
+// Sockets are those of the uplink by host sockets, nil for a raw one.
+func (u *Uplink) Sockets() *sockets.Sockets {
+	if e, ok := u.end.(socketsEnd); ok {
+		return e.Sockets
+	}
+	return nil
+}
 
 func (r *Router) findLocked(name string) *Uplink {
 	for _, u := range r.uplinks {

@@ -26,45 +26,52 @@ const (
 // Uplink.State); for a lease it does not wait. The queue is the router's in every
 // case: after an error it is closed.
 func (r *Router) AddUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, error) {
-	u, err := r.addUplink(conf, queue)
-	if err != nil || conf.DHCP {
-		return u, err
-	}
-	select {
-	case <-u.raw.Ready():
-	case <-time.After(readyWait):
-	}
-	return u, nil
-}
-
-func (r *Router) addUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.findLocked(conf.Name) != nil {
-		_ = queue.Close()
-		return nil, fmt.Errorf("uplink %s: there is one on this interface already", conf.Name)
-	}
 	conf.MTU = cmp.Or(conf.MTU, DefaultMTU)
-	id := r.freeNumberLocked()
-	if id == 0 {
-		_ = queue.Close()
-		return nil, fmt.Errorf("uplink %s: there are %d uplinks, which is all a node can have", conf.Name, maxUplinks)
-	}
-	raw, err := uplink.New(uplink.Config{
-		Network: id, Name: conf.Name, MAC: conf.MAC, MTU: conf.MTU,
-		Addr: conf.Addr, Gateway: conf.Gateway, Extra: conf.Extra, Routes: conf.Routes, DHCP: conf.DHCP,
-		SharedMAC: conf.SharedMAC, Avoid: r.subnetsLocked(),
-	}, inbound{r.rt.Inbound(id), r, id})
+	var raw *uplink.Raw
+	u, err := r.addUplink(conf, func(id packet.NetworkID) (end, vswitch.Queue, error) {
+		var err error
+		raw, err = uplink.New(uplink.Config{
+			Network: id, Name: conf.Name, MAC: conf.MAC, MTU: conf.MTU,
+			Addr: conf.Addr, Gateway: conf.Gateway, Extra: conf.Extra, Routes: conf.Routes, DHCP: conf.DHCP,
+			SharedMAC: conf.SharedMAC, Avoid: r.subnetsLocked(),
+		}, inbound{r.rt.Inbound(id), r, id})
+		return raw, queue, err
+	})
 	if err != nil {
 		_ = queue.Close()
 		return nil, err
 	}
+	if !conf.DHCP {
+		select {
+		case <-raw.Ready():
+		case <-time.After(readyWait):
+		}
+	}
+	return u, nil
+}
+
+// addUplink gives an uplink a number and a segment. made makes its far end, and
+// the queue of its port.
+func (r *Router) addUplink(conf UplinkConfig, made func(packet.NetworkID) (end, vswitch.Queue, error)) (*Uplink, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.findLocked(conf.Name) != nil {
+		return nil, fmt.Errorf("uplink %s: there is one of this name already", conf.Name)
+	}
+	id := r.freeNumberLocked()
+	if id == 0 {
+		return nil, fmt.Errorf("uplink %s: there are %d uplinks, which is all a node can have", conf.Name, maxUplinks)
+	}
+	e, queue, err := made(id)
+	if err != nil {
+		return nil, err
+	}
 	// The uplink's MTU is for what leaves. A neighbour with a larger one sends
 	// what is larger, and a segment of one port has nobody it would not fit.
-	segment := vswitch.Config{ID: id, Name: conf.Name, MTU: maxPacket, Gateway: raw}
-	u := &Uplink{Uplink: raw, raw: raw, conf: conf, sw: vswitch.New(segment, r.lanes)}
-	r.rt.PlugUplink(u)
-	_, err = u.sw.AddPort(vswitch.PortConfig{
+	segment := vswitch.Config{ID: id, Name: conf.Name, MTU: maxPacket, Gateway: e}
+	u := &Uplink{Uplink: e, end: e, conf: conf, sw: vswitch.New(segment, r.lanes)}
+	r.rt.PlugUplink(e)
+	port, err := u.sw.AddPort(vswitch.PortConfig{
 		Name: conf.Name, Queue: queue, FloodLimit: -1,
 		Lost: func(_ *vswitch.Port, err error) {
 			if conf.Lost != nil {
@@ -73,10 +80,12 @@ func (r *Router) addUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 		},
 	})
 	if err != nil {
-		_ = queue.Close()
 		r.rt.UnplugUplink(id)
 		u.sw.Close()
 		return nil, fmt.Errorf("uplink %s: %w", conf.Name, err)
+	}
+	if s := u.Sockets(); s != nil {
+		s.SetPort(port.ID())
 	}
 	if q, ok := queue.(interface{ SetCarrier(bool) error }); ok {
 		_ = q.SetCarrier(true) // a link that has no say in its carrier is up by itself
@@ -125,13 +134,16 @@ func (r *Router) RemoveUplink(name string) error {
 		n.dropUplinkLocked(u)
 	}
 	r.mu.Unlock()
-	released := u.raw.Stop()
+	released := u.end.Stop()
 	u.sw.Wake()
 	select {
 	case <-released:
 	case <-time.After(releaseWait):
 	}
 	r.rt.UnplugUplink(u.Network())
+	if s := u.Sockets(); s != nil {
+		r.sockets.CompareAndSwap(s, nil)
+	}
 	u.sw.Close()
 	r.retire(u.sw)
 	r.mu.Lock()

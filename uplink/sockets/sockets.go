@@ -39,8 +39,9 @@ type Config struct {
 type Sockets struct {
 	conf    Config
 	inbound Inbound
-	addr    atomic.Pointer[packet.Addr] // what flows are masqueraded to
-	port    atomic.Uint32               // the packet.PortID of its port
+	addr    atomic.Pointer[packet.Addr]          // what flows are masqueraded to
+	owned   atomic.Pointer[map[packet.Addr]bool] // the host's addresses
+	port    atomic.Uint32                        // the packet.PortID of its port
 
 	mu     sync.Mutex
 	closed bool

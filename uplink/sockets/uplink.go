@@ -41,6 +41,24 @@ func (s *Sockets) MTU() int { return maxPacket }
 // Addr stands for the host in flows.
 func (s *Sockets) Addr() packet.Addr { return *s.addr.Load() }
 
+// Owns reports whether an address is one of the host's.
+func (s *Sockets) Owns(a packet.Addr) bool {
+	if a == s.Addr() {
+		return true
+	}
+	have := s.owned.Load()
+	return have != nil && (*have)[a]
+}
+
+// SetHostAddrs says which addresses the host has.
+func (s *Sockets) SetHostAddrs(list []packet.Addr) {
+	have := make(map[packet.Addr]bool, len(list))
+	for _, a := range list {
+		have[a] = true
+	}
+	s.owned.Store(&have)
+}
+
 // Subnet is everything: sockets know no next hop.
 func (s *Sockets) Subnet() netip.Prefix { return everything }
 

@@ -346,7 +346,9 @@ func (d *differential) commit(plan Plan, flags uint8) {
 		d.evicted(q, first, f)
 		// With the last flow of its mapping a container may lose its port, if
 		// that was published meanwhile.
-		_, wantReason = m.plan(q)
+		if _, wantReason = m.plan(q); wantReason == packet.OK && m.full(first.Container) {
+			d.t.Errorf("container %d has %d flows, all %d", first.Container, m.count(first.Container), len(m.list))
+		}
 	}
 	if reason != wantReason {
 		d.t.Errorf("Commit of %+v: %v, want %v", q, reason, wantReason)
@@ -375,8 +377,7 @@ func (d *differential) commit(plan Plan, flags uint8) {
 // evicted finds out which flows had to go for a new one.
 func (d *differential) evicted(q question, p modelPlan, f Flow) {
 	m := d.model
-	full := func() bool { return m.count(p.Container) >= m.config.PerContainer || len(m.list) >= m.config.Flows }
-	before, key := full(), modelKey{q.scope, q.tuple}
+	before, key := m.full(p.Container), modelKey{q.scope, q.tuple}
 	for _, x := range slices.Clone(m.list) {
 		switch ref, _ := d.table.lookup(x.keys[0].scope, &x.keys[0].tuple); {
 		case ref != 0 && ref != f.ref:
@@ -391,9 +392,6 @@ func (d *differential) evicted(q question, p modelPlan, f Flow) {
 			d.t.Errorf("%+v is gone for %+v, full %v", x, q, before)
 		}
 		m.end(x)
-	}
-	if full() {
-		d.t.Errorf("container %d has %d flows, all %d", p.Container, m.count(p.Container), len(m.list))
 	}
 }
 

@@ -373,6 +373,11 @@ func (m *model) count(c packet.ContainerID) (n int) {
 	return n
 }
 
+// full reports whether a container can have another flow only in place of one.
+func (m *model) full(c packet.ContainerID) bool {
+	return m.count(c) >= m.config.PerContainer || len(m.list) >= m.config.Flows
+}
+
 // make takes in a flow the table has made, with the tuple it chose.
 func (m *model) make(p modelPlan, q question, after packet.Tuple) *modelFlow {
 	f := &modelFlow{kind: p.Kind, rule: p.Rule, container: p.Container, inward: p.inward, toMapping: p.ToMapping, mapping: p.mapping,

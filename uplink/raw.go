@@ -63,6 +63,7 @@ type Raw struct {
 	server     packet.MAC // where the lease came from: the server's, or a relay's
 	declined   conflict   // the last lease that was somebody else's
 	stopping   chan struct{}
+	probes     []*probe
 
 	ready     chan struct{} // closed by the first Tick that isReady
 	readyOnce sync.Once
@@ -115,6 +116,24 @@ func New(conf Config, inbound Inbound) (*Raw, error) {
 // are ours: 300 ms after the first Tick. One that comes by DHCP takes as long as
 // the server does.
 func (u *Raw) Ready() <-chan struct{} { return u.ready }
+
+// A probe is a question whether an address is free on the segment.
+type probe struct {
+	addr  netip.Addr
+	claim arp.Claim
+	told  chan error
+}
+
+// Probe asks whether a station of the segment has an address, which is not the
+// uplink's. Within 300 ms of the next Tick, for which the caller wakes the
+// switch, it is told who has it, or nil.
+func (u *Raw) Probe(addr netip.Addr) <-chan error {
+	p := &probe{addr: addr, told: make(chan error, 1)}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.probes = append(u.probes, p)
+	return p.told
+}
 
 // Network is the number of the uplink's segment, Name what people call it.
 func (u *Raw) Network() packet.NetworkID { return u.conf.Network }

@@ -349,6 +349,36 @@ func TestConflictAtStart(t *testing.T) {
 	}
 }
 
+// TestProbe: whether an address is free is found out before it is the uplink's,
+// and it is neither announced nor answered for.
+func TestProbe(t *testing.T) {
+	r := up(t, static)
+	r.answer = func(b []byte) {
+		if words(packet.ARP(r.frame(b).Packet())) == "probe 192.0.2.10" {
+			r.waiting = append(r.waiting, packettest.ARPReply(alice, station{MAC: us.MAC, IP: nobody}))
+		}
+	}
+	taken, free := r.u.Probe(alice.IP), r.u.Probe(bob.IP)
+	r.wake = r.now
+	r.run(second)
+	if err := <-taken; err == nil || !strings.HasPrefix(err.Error(), "192.0.2.10 is in use by "+alice.MAC.String()+"; ") {
+		t.Errorf("the one that is in use: %v", err)
+	}
+	if err := <-free; err != nil {
+		t.Errorf("the one that is free: %v", err)
+	}
+	if got := r.arps(); !slices.Equal(got, []string{"probe 192.0.2.10", "probe 192.0.2.11", "probe 192.0.2.11", "probe 192.0.2.11"}) {
+		t.Errorf("said %v", got)
+	}
+	if r.u.Owns(addrOf(bob)) || len(r.u.probes) != 0 || r.u.State(r.now).Problem != nil {
+		t.Errorf("%+v", r.u.State(r.now))
+	}
+	r.run(60 * second)
+	if len(r.sent) != 4 {
+		t.Errorf("and then %v", r.arps())
+	}
+}
+
 // TestConflictInUse: an address in use is defended, once in ten seconds, and
 // never given up.
 func TestConflictInUse(t *testing.T) {

@@ -78,6 +78,9 @@ func (u *Raw) applyARP(f *packet.Frame, d *packet.Decision, out packet.Out) {
 	for i := range u.claims {
 		due = u.claims[i].Heard(f.Time, a) || due
 	}
+	for _, p := range u.probes {
+		due = p.claim.Heard(f.Time, a) || due
+	}
 	if d.Neighbour {
 		waited = u.neighbours.Learn(arp.Entry{Addr: a.SenderIP(), MAC: a.SenderMAC(), Port: f.Port, Seen: f.Time})
 	}

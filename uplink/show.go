@@ -65,6 +65,11 @@ func (u *Raw) State(now int64) State {
 // patience is how long a DHCP server may be silent before that is a problem.
 const patience = int64(4 * time.Second)
 
+// inUse says that an address is somebody else's.
+func inUse(addr netip.Addr, rival packet.MAC) error {
+	return fmt.Errorf("%v is in use by %v; take it off there, or give the uplink another address: ip=ADDRESS/LENGTH", addr, rival)
+}
+
 // problemLocked is what a person should know first.
 func (u *Raw) problemLocked(now int64) error {
 	for i := range u.claims {
@@ -76,7 +81,7 @@ func (u *Raw) problemLocked(now int64) error {
 		case c.State() == arp.Claimed:
 			return fmt.Errorf("%v is used by %v as well; take it off there, or give the uplink another address: ip=ADDRESS/LENGTH", addr, rival)
 		case u.client == nil || i > 0:
-			return fmt.Errorf("%v is in use by %v; take it off there, or give the uplink another address: ip=ADDRESS/LENGTH", addr, rival)
+			return inUse(addr, rival)
 		}
 	}
 	k := u.facts.Load()

@@ -39,6 +39,7 @@ func (u *Raw) Tick(now int64, out packet.Out) {
 	u.startLocked(now)
 	u.leaseLocked(now, &a)
 	u.claimsLocked(now, &a)
+	u.probesLocked(now, &a)
 	a.at(u.neighbours.Tick(now,
 		func(addr [4]byte) { a.ask = append(a.ask, addr) },
 		func(addr [4]byte) { a.failed = append(a.failed, addr) }))
@@ -145,6 +146,31 @@ func (u *Raw) claimsLocked(now int64, a *agenda) {
 		}
 		a.at(due)
 	}
+}
+
+// probesLocked asks for addresses that are not to be ours yet: their claims end
+// where others begin to announce.
+func (u *Raw) probesLocked(now int64, a *agenda) {
+	u.probes = slices.DeleteFunc(u.probes, func(p *probe) bool {
+		if p.claim.State() == arp.Unclaimed {
+			p.claim.Start(now, p.addr.As4(), u.conf.MAC)
+		}
+		send, sender, due := p.claim.Tick(now)
+		switch p.claim.State() {
+		case arp.Claimed:
+			p.told <- nil
+			return true
+		case arp.Conflicting:
+			rival, _ := p.claim.Rival(now)
+			p.told <- inUse(p.addr, rival)
+			return true
+		}
+		if send {
+			a.claims = append(a.claims, arpRequest{sender, p.claim.Addr()})
+		}
+		a.at(due)
+		return false
+	})
 }
 
 // publishLocked forms the facts packets are decided by from now on. An address

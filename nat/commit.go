@@ -45,6 +45,19 @@ func (t *Table) inTheWay(p *Plan) uint32 {
 	return 0
 }
 
+func (t *Table) traitsOf(p *Plan) (is traits) {
+	if p.inward {
+		is |= inward
+	}
+	if p.ToMapping {
+		is |= toMapping
+	}
+	if t.keeps[p.In] || t.keeps[p.Out] {
+		is |= kept
+	}
+	return is
+}
+
 // make enters a planned flow.
 func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 	q := &p.question
@@ -65,7 +78,7 @@ func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 	t.setKey(ref, 1, p.Out, &answers)
 	b := t.body(ref)
 	b.container, b.rule, b.mapping = p.Container, p.Rule, n
-	b.proto, b.kind, b.inward, b.toMapping, b.class = q.tuple.Proto, p.Kind, p.inward, p.ToMapping, others
+	b.proto, b.kind, b.traits, b.class = q.tuple.Proto, p.Kind, t.traitsOf(p), others
 	b.live = true
 	for dir := range b.seen {
 		b.seen[dir].Store(0)
@@ -115,6 +128,9 @@ func (t *Table) end(ref uint32) {
 	t.append(&t.retired, linkWheel, ref)
 	t.numRetired++
 	t.stats.Ended++
+	if b.is(kept) {
+		t.tellEnded(ref)
+	}
 }
 
 // Retired is how many ended flows wait to be recycled.

@@ -23,7 +23,7 @@ type FlowInfo struct {
 	// have shown that they mean it.
 	Unreplied, Assured bool
 	// Expires is when the flow ends unless another packet comes, by the workers'
-	// clock.
+	// clock; Never is a connection that ends with its socket.
 	Expires int64
 
 	// Packets and Bytes are those of either direction, the first packet's first.
@@ -68,7 +68,7 @@ func (t *Table) FlowsFrom(ref uint32, most int, yield func(FlowInfo) bool) (next
 
 func (t *Table) info(ref uint32) FlowInfo {
 	b := t.body(ref)
-	f := FlowInfo{Number: ref, Kind: b.kind, Rule: b.rule, Container: b.container, Inward: b.inward}
+	f := FlowInfo{Number: ref, Kind: b.kind, Rule: b.rule, Container: b.container, Inward: b.is(inward)}
 	f.From, f.Forward = t.key(ref, 0)
 	f.To, f.Reply = t.key(ref, 1)
 	f.Expires = t.deadline(b, f.Forward.DstPort)

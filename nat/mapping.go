@@ -153,7 +153,7 @@ func (t *Table) talksTo(n uint32, a packet.Addr) bool {
 		b := t.body(ref)
 		_, k := t.key(ref, 0)
 		remote := k.Dst
-		if b.inward {
+		if b.is(inward) {
 			remote = k.Src
 		}
 		if remote == a && t.counts(ref) {

@@ -60,8 +60,7 @@ type body struct {
 	mapping   uint32 // 0 is none
 	proto     packet.Proto
 	kind      packet.NATKind
-	inward    bool // the first packet came from outside
-	toMapping bool // and went to a mapping
+	traits    traits
 
 	packets, bytes [2]atomic.Uint64 // halves as well
 
@@ -70,6 +69,17 @@ type body struct {
 	live  bool           // until end; the owner's
 	slot  uint8          // of the wheel; the owner's
 }
+
+// traits say what else is true of a flow.
+type traits uint8
+
+const (
+	inward    traits = 1 << iota // the first packet came from outside
+	toMapping                    // and went to a mapping
+	kept                         // it crosses an uplink that keeps flows, see Table.Keep
+)
+
+func (b *body) is(t traits) bool { return b.traits&t != 0 }
 
 // A ref names a record: its place in its slab, and in the lowest bit the slab.
 // 0 is none.

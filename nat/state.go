@@ -137,7 +137,7 @@ func (b *body) assured() bool {
 // handshake. Who forges addresses can have any number of those, assured as well;
 // who does not begins it anew with the next packet. So it gives way in the end.
 func (b *body) renewable() bool {
-	return b.inward && !b.toMapping && b.proto != packet.ProtoTCP
+	return b.is(inward) && !b.is(toMapping) && b.proto != packet.ProtoTCP
 }
 
 // expendable reports whether the flow may go when its container needs room.
@@ -173,6 +173,9 @@ func (t *Table) timeout(b *body, port uint16) time.Duration {
 // deadline is when the flow's time is up: the granule is added so that it is
 // never earlier than promised.
 func (t *Table) deadline(b *body, port uint16) int64 {
+	if b.lasts() {
+		return Never
+	}
 	last := max(since(b.seen[0].Load()), since(b.seen[1].Load()))
 	return last + granule + int64(t.timeout(b, port))
 }

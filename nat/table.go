@@ -45,6 +45,8 @@ type Table struct {
 	holders    []holder // by the dense index of a container
 	wheel      wheel
 	maps       mappings
+	owner      Owner
+	keeps      map[packet.NetworkID]bool // uplinks, see Keep
 	stats      Stats
 }
 
@@ -65,7 +67,7 @@ func New(c Config) *Table {
 		c.Seed = rand.Uint64()
 	}
 	c.Timeouts.defaults()
-	t := &Table{config: c, shortest: int64(c.Timeouts.shortest())}
+	t := &Table{config: c, owner: nobody{}, keeps: make(map[packet.NetworkID]bool), shortest: int64(c.Timeouts.shortest())}
 	for i := range t.seed {
 		t.seed[i] = mix(c.Seed+uint64(i+1)*0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
 	}
@@ -140,7 +142,7 @@ func (t *Table) Translation(f Flow) packet.Translation {
 	in, before := t.key(f.ref, f.dir())
 	out, after := t.key(f.ref, 1-f.dir())
 	return packet.Translation{
-		Kind: b.kind, Reply: f.reply, ToMapping: b.toMapping, Flow: f.ref, Rule: b.rule, Container: b.container,
+		Kind: b.kind, Reply: f.reply, ToMapping: b.is(toMapping), Flow: f.ref, Rule: b.rule, Container: b.container,
 		In: in, Out: out, Before: before, After: after.Reverse(),
 	}
 }

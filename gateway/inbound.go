@@ -1,6 +1,10 @@
 package gateway
 
-import "fairlead/packet"
+import (
+	"slices"
+
+	"fairlead/packet"
+)
 
 // An Inbound is the router as an uplink sees it: it takes the IPv4 packets that
 // came in there.
@@ -52,3 +56,19 @@ func (in *Inbound) Route(f *packet.Frame, d *packet.Decision) {
 
 // Apply carries out what Route decided.
 func (in *Inbound) Apply(f *packet.Frame, d *packet.Decision, out packet.Out) { in.r.apply(f, d, out) }
+
+// endAtOnce bounds how many flows are ended while others wait.
+const endAtOnce = 256
+
+// EndFlows ends the flows whose packets leave, or came in, on the uplink with
+// these tuples.
+func (in *Inbound) EndFlows(list []packet.Tuple) {
+	for some := range slices.Chunk(list, endAtOnce) {
+		in.r.mu.Lock()
+		for _, k := range some {
+			in.r.flows.End(in.network, k)
+		}
+		in.r.mu.Unlock()
+	}
+	in.r.recycle(recycleAt)
+}

@@ -23,6 +23,7 @@ type Router struct {
 	ticking   packet.NetworkID              // the network whose Tick does what is due here
 	due       int64                         // when it was asked to; in the past it says nothing
 	recycling bool
+	keepers   map[packet.NetworkID]keeper // the uplinks that are such
 
 	grace func(func()) // see loop.Loop.Grace
 }
@@ -62,6 +63,15 @@ type Uplink interface {
 	Ask(f *packet.Frame, d *packet.Decision, out packet.Out)
 }
 
+// A keeper is an Uplink that may keep flows, as one made of host sockets does:
+// it has an end of every flow itself. See nat.Table.Keep.
+type keeper interface {
+	KeepsFlows() bool
+	// FlowEnded tells that a flow across the uplink is no more. The router's lock
+	// is held.
+	FlowEnded(number uint32)
+}
+
 // A link is a side of the router, an uplink or a network, as packets leave by
 // it.
 type link interface {
@@ -76,8 +86,9 @@ type link interface {
 func NewRouter(t *nat.Table, grace func(func())) *Router {
 	r := &Router{
 		flows: t, grace: grace, fragments: nat.NewFragments(), syns: nat.NewSYNs(),
-		rates: make(map[packet.Place]*policy.Rate),
+		rates: make(map[packet.Place]*policy.Rate), keepers: make(map[packet.NetworkID]keeper),
 	}
+	t.SetOwner(owner{r})
 	r.plugs.Store(&plugs{})
 	return r
 }
@@ -121,6 +132,10 @@ func (r *Router) PlugUplink(up Uplink) {
 	defer r.mu.Unlock()
 	old := r.plugs.Load()
 	r.plugs.Store(&plugs{gateways: old.gateways, uplinks: replaced(old.uplinks, up.Network(), up)})
+	if k, ok := up.(keeper); ok && k.KeepsFlows() {
+		r.keepers[up.Network()] = k
+		r.flows.Keep(up.Network(), true)
+	}
 }
 
 // UnplugUplink takes an uplink off, with all flows across it.
@@ -135,6 +150,17 @@ func (r *Router) UnplugUplink(n packet.NetworkID) {
 		}
 	}
 	r.flows.FlushAddress(n, packet.Addr{})
+	r.flows.Keep(n, false)
+	delete(r.keepers, n)
+}
+
+// An owner is the router as its table of flows knows it.
+type owner struct{ *Router }
+
+func (o owner) Ended(uplink packet.NetworkID, number uint32) {
+	if k := o.keepers[uplink]; k != nil {
+		k.FlowEnded(number)
+	}
 }
 
 // replaced is a copy of list with v at n.

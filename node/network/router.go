@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"fairlead/gateway"
 	"fairlead/nat"
@@ -25,10 +24,6 @@ type Router struct {
 	uplinks  []*Uplink
 	numbers  map[packet.NetworkID]bool // of uplinks, those included that are just going
 	gone     vswitch.Counts            // of networks and uplinks that have been closed
-
-	// sockets is the uplink by host sockets; nil where there is none. It is
-	// read with the lock of flows held.
-	sockets atomic.Pointer[sockets.Sockets]
 }
 
 // firstUplink is the number of the first uplink's segment; networks have lower
@@ -73,6 +68,7 @@ type UplinkConfig struct {
 type Uplink struct {
 	gateway.Uplink // the far end, as the router sees it
 	end            end
+	raw            *uplink.Raw  // the same; nil if it is sockets
 	conf           UplinkConfig // of sockets it has the name only
 	sw             *vswitch.Switch
 }

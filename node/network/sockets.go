@@ -25,24 +25,15 @@ const socketsHome = 0
 // AddSockets makes host sockets a way out, which networks may then use. A router
 // has one such uplink.
 func (r *Router) AddSockets(conf SocketsConfig) (*Uplink, error) {
-	var s *sockets.Sockets
-	u, err := r.addUplink(UplinkConfig{Name: conf.Name}, func(id packet.NetworkID) (end, vswitch.Queue, error) {
-		s = sockets.New(sockets.Config{
+	return r.addUplink(UplinkConfig{Name: conf.Name}, func(id packet.NetworkID) (end, vswitch.Queue, error) {
+		s := sockets.New(sockets.Config{
 			Network: id, Name: conf.Name, Worker: r.lanes.Worker(socketsHome),
 			Containers: conf.Containers, Total: conf.Total,
 			NoPeekOffset: conf.NoPeekOffset, NoUDPOffload: conf.NoUDPOffload,
 		}, inbound{r.rt.Inbound(id), r, id})
 		return socketsEnd{s}, s, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	r.sockets.Store(s)
-	return u, nil
 }
-
-// EndFlows ends the flows of sockets that are done.
-func (in inbound) EndFlows([]packet.Tuple) {}
 
 // A socketsEnd is host sockets as the far end of an uplink.
 type socketsEnd struct{ *sockets.Sockets }

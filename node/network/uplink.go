@@ -27,10 +27,8 @@ const (
 // case: after an error it is closed.
 func (r *Router) AddUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, error) {
 	conf.MTU = cmp.Or(conf.MTU, DefaultMTU)
-	var raw *uplink.Raw
 	u, err := r.addUplink(conf, func(id packet.NetworkID) (end, vswitch.Queue, error) {
-		var err error
-		raw, err = uplink.New(uplink.Config{
+		raw, err := uplink.New(uplink.Config{
 			Network: id, Name: conf.Name, MAC: conf.MAC, MTU: conf.MTU,
 			Addr: conf.Addr, Gateway: conf.Gateway, Extra: conf.Extra, Routes: conf.Routes, DHCP: conf.DHCP,
 			SharedMAC: conf.SharedMAC, Avoid: r.subnetsLocked(),
@@ -43,7 +41,7 @@ func (r *Router) AddUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 	}
 	if !conf.DHCP {
 		select {
-		case <-raw.Ready():
+		case <-u.raw.Ready():
 		case <-time.After(readyWait):
 		}
 	}
@@ -70,6 +68,7 @@ func (r *Router) addUplink(conf UplinkConfig, made func(packet.NetworkID) (end, 
 	// what is larger, and a segment of one port has nobody it would not fit.
 	segment := vswitch.Config{ID: id, Name: conf.Name, MTU: maxPacket, Gateway: e}
 	u := &Uplink{Uplink: e, end: e, conf: conf, sw: vswitch.New(segment, r.lanes)}
+	u.raw, _ = e.(*uplink.Raw)
 	r.rt.PlugUplink(e)
 	port, err := u.sw.AddPort(vswitch.PortConfig{
 		Name: conf.Name, Queue: queue, FloodLimit: -1,
@@ -141,9 +140,6 @@ func (r *Router) RemoveUplink(name string) error {
 	case <-time.After(releaseWait):
 	}
 	r.rt.UnplugUplink(u.Network())
-	if s := u.Sockets(); s != nil {
-		r.sockets.CompareAndSwap(s, nil)
-	}
 	u.sw.Close()
 	r.retire(u.sw)
 	r.mu.Lock()

@@ -79,6 +79,9 @@ func (n *Node) portsLocked(c *container, ports []publication, addresses []netip.
 	}
 	for _, a := range addresses {
 		answer.Addresses = append(answer.Addresses, a.String())
+		if i := c.ownsAddress(a); i >= 0 && c.addresses[i].rule == 0 {
+			answer.Lost = append(answer.Lost, a.String())
+		}
 	}
 	return answer
 }

@@ -234,10 +234,11 @@ func (n *Node) assignLocked(c *container, a netip.Addr) error {
 	return nil
 }
 
-// An ownAddress is an uplink's that is a container's own.
+// An ownAddress is an uplink's that is a container's own. It stays that when the
+// uplink goes, and leads there again when one that has it comes back.
 type ownAddress struct {
 	netip.Addr
-	rule uint32
+	rule uint32 // 0 while no uplink has it
 }
 
 // ownsAddress is where in addresses one is, -1 when it is not the container's.

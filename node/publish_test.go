@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -234,13 +235,94 @@ func TestUplinks(t *testing.T) {
 		t.Error(err)
 	}
 
-	// Removed, it takes its addresses along.
+	// Removed, it leads nowhere; what was published stays so.
 	if err := r.Delete(r.ctx, "/v1/uplinks/eth0", nil); err != nil {
 		t.Fatal(err)
 	}
 	refused(t, r.Delete(r.ctx, "/v1/uplinks/eth0", nil), "No such uplink: eth0; `fairlead network ls` lists those there are")
-	if got := text(r.portsOf("db")) + text(r.portsOf("web")); got != "0.0.0.0:8080->80/tcp[] 192.0.2.2:81->81/tcp[]" {
+	if got := text(r.portsOf("db")) + text(r.portsOf("web")); got != "192.0.2.500.0.0.0:8080->80/tcp[] 192.0.2.2:81->81/tcp[]" {
 		t.Error(got)
+	}
+	if lost := r.portsOf("db").Lost; !slices.Equal(lost, []string{"192.0.2.50"}) || len(rulesOfContainer(t, r, "db")) != 0 {
+		t.Errorf("lost are %v", lost)
+	}
+	// Another one that has the address gives it back.
+	if err := r.hand(newGuest(t, "out2").tap, "tap:eth1,ip=192.0.2.3/24,addr=192.0.2.50"); err != nil {
+		t.Fatal(err)
+	}
+	if lost, rules := r.portsOf("db").Lost, rulesOfContainer(t, r, "db"); len(lost) != 0 || !slices.Equal(rules, []string{"one-to-one"}) {
+		t.Errorf("lost are %v, and the rules are %v", lost, rules)
+	}
+	if err := r.unpublish("db", "address=192.0.2.50"); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a set of uplinks would do is said beforehand, and nothing is changed.
+func TestUplinksCheck(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	out, web := newGuest(t, "out"), newGuest(t, "web")
+	const have = "tap:eth0,ip=192.0.2.2/24,gw=192.0.2.1,addr=192.0.2.50"
+	if err := r.hand(out.tap, have); err != nil {
+		t.Fatal(err)
+	}
+	r.runOn(web, api.CreateRequest{Name: "web"})
+	if err := r.publish("web", api.PublishRequest{Address: "192.0.2.50"}); err != nil {
+		t.Fatal(err)
+	}
+	out.Addr(t, "eth0", "192.0.2.1/24")
+	out.Addr(t, "eth0", "192.0.2.77/32")
+	out.Up(t, "eth0")
+	mac := func() string {
+		l, err := out.Netlink.LinkByName("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.Attrs().HardwareAddr.String()
+	}()
+	check := func(network string, only bool, specs ...string) (string, error) {
+		var checked api.UplinksChecked
+		err := r.Post(r.ctx, "/v1/uplinks/check", api.UplinksCheck{Network: network, Specs: specs, Only: only}, &checked)
+		return fmt.Sprint(checked.Lost), err
+	}
+	const lost = "[{web 192.0.2.50}]"
+	for _, c := range []struct {
+		only  bool
+		specs string
+		lost  string
+	}{
+		{true, have, "[]"},
+		{true, "", lost},
+		{false, "", "[]"},
+		{true, have + ",route=10.0.0.0/8", "[]"},
+		{true, "tap:eth0,ip=192.0.2.3/24", lost},
+		{true, "tap:eth1,ip=192.0.2.2/24,addr=192.0.2.50", "[]"},
+		{false, "tap:eth1,ip=192.0.3.2/24", "[]"},
+	} {
+		if got, err := check("", c.only, strings.Fields(c.specs)...); err != nil || got != c.lost {
+			t.Errorf("%s: %s, %v; want %s", c.specs, got, err, c.lost)
+		}
+	}
+	for _, c := range []struct {
+		only        bool
+		specs, want string
+	}{
+		{true, "tap:eth0", `uplink "tap:eth0": it has no address: say ip=ADDRESS/LENGTH or dhcp, such as tap:up0,ip=192.0.2.2/24,gw=192.0.2.1`},
+		{true, "tap:eth0,ip=172.17.5.5/24", "uplink eth0: ip=172.17.5.5/24 is in the subnet of network default; set that up elsewhere: `fairlead up --bip 10.88.0.1/16`"},
+		{true, "tap:eth0,ip=10.0.0.2/8 tap:eth1,ip=10.1.0.2/16", "uplink eth1: ip=10.1.0.2/16 is in the subnet of uplink eth0, 10.0.0.0/8"},
+		{false, "tap:eth1,ip=192.0.2.3/25", "uplink eth1: ip=192.0.2.3/25 is in the subnet of uplink eth0, 192.0.2.0/24"},
+		{true, "tap:eth0,dhcp,mtu=9000", "uplink eth0: mtu=9000 is more than the device takes: it has 1500"},
+		{true, "tap:eth0,ip=192.0.2.77/24", "uplink eth0: 192.0.2.77 is in use by " + mac + "; take it off there, or give the uplink another address: ip=ADDRESS/LENGTH"},
+		{true, have + ",addr=192.0.2.77", "uplink eth0: 192.0.2.77 is in use by " + mac + "; take it off there, or give the uplink another address: ip=ADDRESS/LENGTH"},
+	} {
+		_, err := check("", c.only, strings.Fields(c.specs)...)
+		refused(t, err, c.want)
+	}
+	_, err := check("backend", true)
+	refused(t, err, `network backend not found; the network of this node is "default"`)
+	if list := r.uplinks(); len(list) != 1 || list[0].Spec != have || list[0].State != "up" || list[0].Why != "" {
+		t.Errorf("%+v", list)
 	}
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,6 +30,8 @@ type uplink struct {
 	way  *network.Uplink
 	mac  packet.MAC
 	mtu  int
+
+	device int // MTU of the device; 0 is unknown
 
 	// Guarded by Node.mu.
 	since time.Time // when it came, or was lost
@@ -70,6 +73,7 @@ func (n *Node) addUplink(m api.UplinkRequest, fds []int) error {
 	if err := u.net.SetUplinks(n.waysLocked()...); err != nil {
 		return err
 	}
+	n.routeAddressesLocked(u)
 	slog.Info("uplink is there", "uplink", u.spec.Name, "network", u.net.Config().Name, "spec", u.spec)
 	return nil
 }
@@ -94,14 +98,12 @@ func (n *Node) newUplink(m api.UplinkRequest, fds []int) (*uplink, error) {
 	if len(fds) != 1 {
 		return nil, fail(http.StatusBadRequest, "uplink %s: it takes one descriptor; %d came", spec.Name, len(fds))
 	}
-	u := &uplink{spec: spec, mtu: spec.MTU, since: time.Now()}
-	switch {
-	case u.mtu == 0 && m.MTU == 0:
-		u.mtu = network.DefaultMTU
-	case u.mtu == 0:
-		u.mtu = min(m.MTU, 65521)
-	case m.MTU != 0 && u.mtu > m.MTU:
-		return nil, fail(http.StatusBadRequest, "uplink %s: mtu=%d is more than the device takes: it has %d", spec.Name, u.mtu, m.MTU)
+	u := &uplink{spec: spec, mtu: spec.MTU, device: m.MTU, since: time.Now()}
+	if err := fitsDevice(spec, u.device); err != nil {
+		return nil, err
+	}
+	if u.mtu == 0 {
+		u.mtu = min(cmp.Or(u.device, network.DefaultMTU), 65521)
 	}
 	if u.mac, err = packet.ParseMAC(m.MAC); err != nil || u.mac.IsGroup() || u.mac.IsZero() {
 		return nil, fail(http.StatusBadRequest, "uplink %s: invalid MAC address %q: six bytes such as 02:42:c0:00:02:02, the first one even", spec.Name, m.MAC)
@@ -118,29 +120,19 @@ func (n *Node) newUplink(m api.UplinkRequest, fds []int) (*uplink, error) {
 	return u, n.checkUplinkLocked(u)
 }
 
-// checkUplinkLocked refuses what would make addresses ambiguous.
+// checkUplinkLocked refuses an uplink that contradicts those that work.
 func (n *Node) checkUplinkLocked(u *uplink) error {
-	inside, subnet := u.net.Config().Gateway.Masked(), u.spec.Addr
-	if subnet.IsValid() && subnet.Overlaps(inside) {
-		return fail(http.StatusConflict, "uplink %s: ip=%s is in the subnet of network %s; set that up elsewhere: `fairlead up --bip 10.88.0.1/16`", u.spec.Name, subnet, defaultName)
-	}
-	if i := slices.IndexFunc(u.spec.Addrs, inside.Contains); i >= 0 {
-		return fail(http.StatusConflict, "uplink %s: addr=%s is in the subnet of network %s", u.spec.Name, u.spec.Addrs[i], defaultName)
-	}
+	var others []*api.UplinkSpec
 	for _, other := range n.uplinks {
-		switch {
-		case other.lost != nil:
+		if other.lost != nil {
 			continue
-		case other.spec.Name == u.spec.Name:
-			return fail(http.StatusConflict, "uplink %s is there already, as %s; `fairlead network set %s --uplink …` replaces it", u.spec.Name, other.spec, defaultName)
-		case subnet.IsValid() && subnet.Overlaps(other.spec.Addr):
-			return fail(http.StatusConflict, "uplink %s: ip=%s is in the subnet of uplink %s, %s", u.spec.Name, subnet, other.spec.Name, other.spec.Addr.Masked())
 		}
+		if other.spec.Name == u.spec.Name {
+			return fail(http.StatusConflict, "uplink %s is there already, as %s; `fairlead network set %s --uplink …` replaces it", u.spec.Name, other.spec, defaultName)
+		}
+		others = append(others, other.spec)
 	}
-	if up := len(n.waysLocked()); up >= maxUplinks {
-		return fail(http.StatusConflict, "this node has %d uplinks, which is all it can have", up)
-	}
-	return nil
+	return fits(u.spec, u.net.Config().Gateway.Masked(), others)
 }
 
 // open makes the descriptor a queue; it is the queue's in every case.
@@ -169,7 +161,7 @@ func (n *Node) removeUplink(name string) error {
 	}
 	u := n.uplinks[i]
 	n.uplinks = slices.Delete(n.uplinks, i, i+1)
-	n.dropAddressesLocked(u)
+	n.unrouteAddressesLocked(u)
 	lost := u.lost != nil
 	n.mu.Unlock()
 	if lost {
@@ -192,7 +184,7 @@ func (n *Node) uplinkLost(u *uplink, err error) {
 		u.lost = errors.New("its interface was removed") // the usual reason, in words
 	}
 	u.since = time.Now()
-	n.dropAddressesLocked(u)
+	n.unrouteAddressesLocked(u)
 	n.mu.Unlock()
 	slog.Warn("uplink is gone", "uplink", u.spec.Name, "network", u.net.Config().Name, "err", err)
 	if err := n.router.RemoveUplink(u.spec.Name); err != nil {
@@ -200,15 +192,34 @@ func (n *Node) uplinkLost(u *uplink, err error) {
 	}
 }
 
-// dropAddressesLocked takes 1:1 addresses away that lead nowhere any more.
-func (n *Node) dropAddressesLocked(u *uplink) {
+// routeAddressesLocked has the addresses of an uplink lead to those containers
+// whose own they are.
+func (n *Node) routeAddressesLocked(u *uplink) {
 	for _, a := range u.spec.Addrs {
-		for _, c := range n.containers {
-			if i := c.ownsAddress(a); i >= 0 {
-				n.unroute(c.addresses[i].rule)
-				c.addresses = slices.Delete(c.addresses, i, i+1)
-				slog.Warn("address is gone with its uplink", "container", c.name, "address", a)
-			}
+		c := n.ownerOfLocked(a)
+		if c == nil {
+			continue
+		}
+		own := &c.addresses[c.ownsAddress(a)]
+		if own.rule != 0 {
+			continue // by another uplink
+		}
+		var err error
+		if own.rule, err = n.routeAddress(c, u, a); err != nil {
+			slog.Error("route address", "container", c.name, "address", a, "err", err)
+		}
+	}
+}
+
+// unrouteAddressesLocked is its reverse: they stay the containers' own, and lead
+// nowhere until an uplink has them again.
+func (n *Node) unrouteAddressesLocked(u *uplink) {
+	for _, a := range u.spec.Addrs {
+		if c := n.ownerOfLocked(a); c != nil {
+			own := &c.addresses[c.ownsAddress(a)]
+			n.unroute(own.rule)
+			own.rule = 0
+			slog.Warn("address leads nowhere without its uplink", "container", c.name, "address", a)
 		}
 	}
 }
@@ -310,6 +321,14 @@ func (n *Node) lostRoutes() (list []api.IPRoute) {
 func (n *Node) postUplinks(w http.ResponseWriter, r *http.Request) (any, error) {
 	var m api.UplinkRequest
 	return upgrade(w, r, &m, func(fds []int) error { return n.addUplink(m, fds) })
+}
+
+func (n *Node) postUplinksCheck(w http.ResponseWriter, r *http.Request) (any, error) {
+	var m api.UplinksCheck
+	if err := body(w, r, &m); err != nil {
+		return nil, err
+	}
+	return n.checkUplinks(m)
 }
 
 func (n *Node) deleteUplink(_ http.ResponseWriter, r *http.Request) (any, error) {

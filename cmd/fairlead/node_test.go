@@ -69,6 +69,7 @@ func TestCommands(t *testing.T) {
 		"DELETE /v1/macs?network=default":                       api.Flushed{MACs: 3},
 		"GET /v1/switches":                                      testSwitches(),
 		"GET /v1/uplinks":                                       testUplinks,
+		"POST /v1/uplinks/check":                                api.UplinksChecked{Lost: []api.OwnAddress{{Container: "web", Address: "192.0.2.50"}}},
 		"DELETE /v1/uplinks/up0":                                struct{}{},
 		"DELETE /v1/uplinks/eth1":                               struct{}{},
 		"GET /v1/containers/web/ports":                          testPorts,
@@ -104,8 +105,8 @@ func TestCommands(t *testing.T) {
 		{"publish -p 80 --address 192.0.2.50 web 53/udp", "POST /v1/containers/web/ports " + `{"publish":["80","53/udp"],"address":"192.0.2.50"}`, "80/tcp -> 192.0.2.2:8080\n80/tcp -> 192.0.2.50:8080\n5353/udp -> 127.0.0.1:53\nall -> 192.0.2.50\n", "", 0},
 		{"unpublish web 80 53/udp", "DELETE /v1/containers/web/ports?port=80&port=53%2Fudp", "80/tcp -> 192.0.2.2:8080\n80/tcp -> 192.0.2.50:8080\n5353/udp -> 127.0.0.1:53\nall -> 192.0.2.50\n", "", 0},
 		{"unpublish web --address 192.0.2.50", "DELETE /v1/containers/web/ports?address=192.0.2.50", "all -> 192.0.2.50\n", "", 0},
-		{"network set default --uplink none", "GET /v1/uplinks\nDELETE /v1/uplinks/up0\nDELETE /v1/uplinks/eth1\nGET /v1/uplinks", testUplinkWords, "", 0},
-		{"network set default --uplink " + testUplinks[0].Spec, "GET /v1/version\nGET /v1/uplinks\nDELETE /v1/uplinks/eth1\nGET /v1/uplinks", testUplinkWords, "", 0},
+		{"network set default --uplink none", "POST /v1/uplinks/check {\"network\":\"default\",\"only\":true}\nGET /v1/uplinks\nDELETE /v1/uplinks/up0\nDELETE /v1/uplinks/eth1\nGET /v1/uplinks", testUplinkWords, testLost, 0},
+		{"network set default --uplink " + testUplinks[0].Spec, "GET /v1/version\nPOST /v1/uplinks/check {\"network\":\"default\",\"specs\":[\"" + testUplinks[0].Spec + "\"],\"only\":true}\nGET /v1/uplinks\nDELETE /v1/uplinks/eth1\nGET /v1/uplinks", testUplinkWords, testLost, 0},
 		{"__complete port w", "GET /v1/containers", "web\n:4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
 		{"__complete stop web w", "GET /v1/containers", ":4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
 		{"__complete network set d", "GET /v1/switches", "default\n:4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
@@ -131,6 +132,8 @@ var testUplinks = []api.Uplink{
 		Address: "192.0.2.2/24", Gateway: "192.0.2.1", Addresses: []string{"192.0.2.50"}},
 	{Name: "eth1", Network: "default", Kind: "if", Spec: "if:eth1,dhcp", State: "down", Why: "the interface was removed"},
 }
+
+const testLost = "fairlead: 192.0.2.50, which is container web's, leads nowhere any more: no uplink has it; give it to one again: addr=192.0.2.50\n"
 
 const testUplinkWords = "uplink up0: 192.0.2.2/24, next hop 192.0.2.1\nuplink eth1: down: the interface was removed\n"
 

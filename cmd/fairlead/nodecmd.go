@@ -81,7 +81,7 @@ func serve(ctx context.Context, conf node.Config, specs []*api.UplinkSpec) error
 	defer cancel(nil)
 	if len(specs) > 0 {
 		conf.Ready = func() {
-			if err := setUplinks(ctx, client(), "", specs, opened, false); err != nil {
+			if _, err := setUplinks(ctx, client(), "", specs, opened, false); err != nil { // nobody has addresses yet
 				cancel(err)
 			}
 		}
@@ -108,9 +108,11 @@ func up(cmd *cobra.Command, request api.UpRequest, specs []*api.UplinkSpec) erro
 	if err := c.Post(ctx, "/v1/up", request, nil); err != nil {
 		return err
 	}
-	if err := setUplinks(ctx, c, "", specs, opened, false); err != nil {
+	lost, err := setUplinks(ctx, c, "", specs, opened, false)
+	if err != nil {
 		return err
 	}
+	sayLost(cmd.ErrOrStderr(), lost)
 	var info api.VersionInfo
 	if err := c.Get(ctx, "/v1/version", &info); err != nil {
 		return err

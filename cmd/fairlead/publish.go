@@ -216,6 +216,9 @@ func adviseOnPorts(stderr io.Writer, name string, have *api.Ports) {
 			silent = append(silent, privateOf(p))
 		}
 	}
+	if len(have.Lost) > 0 {
+		fmt.Fprintf(stderr, "fairlead: %s: no uplink has it any more, so it leads nowhere; give it to one again: addr=%s\n", enumerate(have.Lost), have.Lost[0])
+	}
 	if len(local) > 0 {
 		fmt.Fprintf(stderr, "fairlead: %s: this host's own loopback; nobody comes from there by an uplink that has an address of its own\n", enumerate(local))
 	}

@@ -57,80 +57,147 @@ func parseUplinks(args []string) (specs []*api.UplinkSpec, err error) {
 }
 
 // setUplinks has a network lead outside by specs, and with only by nothing
-// else. An uplink that is there as it is wanted stays untouched, with its
-// connections. After an error the uplinks are as they were before; one that was
-// removed and added again has lost its connections, and containers their own
-// addresses there. What is in opened needs not be opened any more.
-func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api.UplinkSpec, opened map[string]*box.Uplink, only bool) error {
+// else. An uplink that is there as it is wanted stays untouched; one that changes
+// begins anew, and its connections end. What can go wrong is looked for before
+// anything goes, and after an error the uplinks are as they were. What is in
+// opened needs not be opened any more. It returns which addresses of containers
+// no uplink has any more.
+func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api.UplinkSpec, opened map[string]*box.Uplink, only bool) ([]api.OwnAddress, error) {
+	check := api.UplinksCheck{Network: network, Only: only}
+	for _, s := range specs {
+		check.Specs = append(check.Specs, s.String())
+	}
+	var checked api.UplinksChecked
+	if err := c.Post(ctx, "/v1/uplinks/check", check, &checked); err != nil {
+		return nil, err
+	}
 	var have []api.Uplink
 	if err := c.Get(ctx, "/v1/uplinks", &have); err != nil {
-		return err
+		return nil, err
 	}
-	stays := map[string]bool{}
-	var removed []*api.UplinkSpec
-	for _, u := range have {
-		i := slices.IndexFunc(specs, func(s *api.UplinkSpec) bool { return s.Name == u.Name })
-		switch {
-		case i >= 0 && specs[i].String() == u.Spec && u.State != "down":
-			stays[u.Name] = true
-			continue
-		case i < 0 && !only:
-			continue
-		}
-		if err := c.Delete(ctx, "/v1/uplinks/"+url.PathEscape(u.Name), nil); err != nil {
-			return err
-		}
-		if s, err := api.ParseUplink(u.Spec); err == nil && u.State != "down" {
-			removed = append(removed, s)
-		}
-	}
-	var added []string
+	x := exchange{ctx: ctx, c: c, network: network, opened: map[string]*box.Uplink{}}
+	defer closeUplinks(x.opened)
+	var added []*api.UplinkSpec
 	for _, s := range specs {
-		if stays[s.Name] {
+		i := slices.IndexFunc(have, func(u api.Uplink) bool { return u.Name == s.Name })
+		if i >= 0 && have[i].Spec == s.String() && have[i].State != "down" {
+			have = slices.Delete(have, i, i+1) // it stays
 			continue
 		}
-		if err := addUplink(ctx, c, network, s, opened[s.Name]); err != nil {
-			return errors.Join(err, restoreUplinks(ctx, c, network, added, removed))
+		added = append(added, s)
+		if l := opened[s.Name]; l != nil {
+			x.opened[s.Name] = l
+			delete(opened, s.Name)
+		} else if i < 0 || s.Kind == "if" || have[i].State == "down" { // else the node has it open: a TAP has one end
+			l, err := openSoon(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			x.opened[s.Name] = l
 		}
-		added = append(added, s.Name)
 	}
-	return nil
+	if err := x.swap(have, added, only); err != nil {
+		return nil, errors.Join(err, x.restore())
+	}
+	return checked.Lost, nil
 }
 
-// restoreUplinks makes undone what setUplinks did before it failed.
-func restoreUplinks(ctx context.Context, c *api.Client, network string, added []string, removed []*api.UplinkSpec) (err error) {
-	for _, name := range added {
-		err = errors.Join(err, c.Delete(ctx, "/v1/uplinks/"+url.PathEscape(name), nil))
+// An exchange is one of uplinks for others, with what it takes to undo it.
+type exchange struct {
+	ctx     context.Context
+	c       *api.Client
+	network string
+	opened  map[string]*box.Uplink
+
+	removed []*api.UplinkSpec
+	added   []string
+}
+
+// swap adds uplinks. Of those there are, each goes as late as can be: before one
+// that takes its name or its subnet, or with only in the end.
+func (x *exchange) swap(have []api.Uplink, specs []*api.UplinkSpec, only bool) error {
+	remove := func(goes func(u *api.UplinkSpec) bool) error {
+		for i := 0; i < len(have); i++ {
+			old, err := api.ParseUplink(have[i].Spec)
+			if err != nil {
+				return err
+			}
+			if !goes(old) {
+				continue
+			}
+			if err := x.c.Delete(x.ctx, "/v1/uplinks/"+url.PathEscape(old.Name), nil); err != nil {
+				return err
+			}
+			if have[i].State != "down" {
+				x.removed = append(x.removed, old)
+			}
+			have = slices.Delete(have, i, i+1)
+			i--
+		}
+		return nil
 	}
-	for _, s := range removed {
-		err = errors.Join(err, addUplink(ctx, c, network, s, nil))
+	for _, s := range specs {
+		err := remove(func(u *api.UplinkSpec) bool {
+			return u.Name == s.Name || only && s.Addr.IsValid() && s.Addr.Overlaps(u.Addr)
+		})
+		if err != nil {
+			return err
+		}
+		if err := addUplink(x.ctx, x.c, x.network, s, x.opened[s.Name]); err != nil {
+			return err
+		}
+		x.added = append(x.added, s.Name)
+	}
+	return remove(func(*api.UplinkSpec) bool { return only })
+}
+
+// restore makes undone what swap did before it failed. What was removed has lost
+// its connections.
+func (x *exchange) restore() (err error) {
+	for _, name := range x.added {
+		err = errors.Join(err, x.c.Delete(x.ctx, "/v1/uplinks/"+url.PathEscape(name), nil))
+	}
+	for _, s := range x.removed {
+		err = errors.Join(err, addUplink(x.ctx, x.c, x.network, s, nil))
 	}
 	return err
 }
 
-// busyFor bounds how long addUplink waits for a device the node had until just
+// sayLost says which addresses of containers lead nowhere now.
+func sayLost(stderr io.Writer, lost []api.OwnAddress) {
+	for _, a := range lost {
+		fmt.Fprintf(stderr, "fairlead: %s, which is container %s's, leads nowhere any more: no uplink has it; give it to one again: addr=%[1]s\n", a.Address, a.Container)
+	}
+}
+
+// addUplink hands a link to the node, and opens it before, unless it is open.
+func addUplink(ctx context.Context, c *api.Client, network string, s *api.UplinkSpec, l *box.Uplink) error {
+	if l == nil {
+		var err error
+		if l, err = openSoon(ctx, s); err != nil {
+			return err
+		}
+		defer l.Close()
+	}
+	return handUplink(ctx, c, network, s, l)
+}
+
+// busyFor bounds how long openSoon waits for a device the node had until just
 // now: it closes links in the background.
 const busyFor = 2 * time.Second
 
-// addUplink opens a link, unless it is open, and hands it to the node.
-func addUplink(ctx context.Context, c *api.Client, network string, s *api.UplinkSpec, l *box.Uplink) error {
-	if l != nil {
-		return handUplink(ctx, c, network, s, l)
-	}
+// openSoon is openUplink, and waits until the device is free.
+func openSoon(ctx context.Context, s *api.UplinkSpec) (*box.Uplink, error) {
 	l, err := openUplink(s)
 	for deadline := time.Now().Add(busyFor); errors.Is(err, syscall.EBUSY) && time.Now().Before(deadline); {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		case <-time.After(10 * time.Millisecond):
 		}
 		l, err = openUplink(s)
 	}
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	return handUplink(ctx, c, network, s, l)
+	return l, err
 }
 
 func handUplink(ctx context.Context, c *api.Client, network string, s *api.UplinkSpec, l *box.Uplink) error {
@@ -173,8 +240,10 @@ func newNetworkSet() *cobra.Command {
 		Short: "Change the ways out of a network while it is used",
 		Long: `Change the ways out of a network while it is used: --uplink says all it shall
 have, "none" that it shall have none. What is there already stays, with its
-connections. It takes effect at once, for containers that run too. A node stays
-as long as it has an uplink.
+connections; an uplink of which anything changes begins anew. It takes effect at
+once, for containers that run too: what is published stays so, and an address of
+a container's own does wherever addr= has it again. A node stays as long as it
+has an uplink.
 
 ` + uplinkHelp,
 		Example: `  fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
@@ -201,9 +270,11 @@ as long as it has an uplink.
 					return err
 				}
 			}
-			if err := setUplinks(ctx, c, args[0], specs, opened, true); err != nil {
+			lost, err := setUplinks(ctx, c, args[0], specs, opened, true)
+			if err != nil {
 				return err
 			}
+			sayLost(cmd.ErrOrStderr(), lost)
 			return printUplinks(cmd, c)
 		},
 	}

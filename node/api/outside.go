@@ -39,6 +39,25 @@ type Uplink struct {
 	Counts Counts `json:"counts"`
 }
 
+// UplinksCheck is the body of POST /v1/uplinks/check: the ways out a network is
+// to have, before others are removed for them.
+type UplinksCheck struct {
+	Network string   `json:"network,omitempty"` // empty: the default network
+	Specs   []string `json:"specs,omitempty"`   // as `--uplink` has them
+	Only    bool     `json:"only,omitempty"`    // all others are to go
+}
+
+// UplinksChecked is what would be lost with that.
+type UplinksChecked struct {
+	Lost []OwnAddress `json:"lost"` // what no uplink would have any more
+}
+
+// OwnAddress is an uplink's address that is a container's own (1:1 NAT).
+type OwnAddress struct {
+	Container string `json:"container"`
+	Address   string `json:"address"`
+}
+
 // PublishRequest is the body of POST /v1/containers/ID/ports.
 type PublishRequest struct {
 	Publish []string `json:"publish,omitempty"` // as `-p` has it
@@ -51,7 +70,9 @@ type PublishRequest struct {
 type Ports struct {
 	Published []PublishedPort `json:"published"`
 	Addresses []string        `json:"addresses"` // outside addresses of its own
-	Exposed   []string        `json:"exposed"`   // as 80/tcp
+	// Lost are those of them that no uplink has now.
+	Lost    []string `json:"lost,omitempty"`
+	Exposed []string `json:"exposed"` // as 80/tcp
 	// Listeners are the sockets that wait for somebody inside. Of a namespace
 	// somebody else made they are not known.
 	Listeners      []Listener `json:"listeners"`

@@ -116,7 +116,7 @@ func TestS06_AsKernel(t *testing.T) {
 		},
 		"rules": {
 			"Chain FORWARD (policy DROP 0 packets, 0 bytes)\n pkts bytes target     prot opt in     out     source               destination         \n",
-			" ACCEPT     tcp  --  up0    web     0.0.0.0/0            172.17.0.2           tcp dpt:80 /* publish */\n",
+			" ACCEPT     tcp  --  *      web     0.0.0.0/0            172.17.0.2           tcp dpt:80 /* publish */\n",
 			" ACCEPT     all  --  up0    default  0.0.0.0/0            0.0.0.0/0            ctstate RELATED,ESTABLISHED\n",
 		},
 		"flows": {

@@ -38,7 +38,7 @@ func (r *Router) find(f *packet.Frame, k packet.Tuple, d *packet.Decision) bool 
 	if isOtherICMP(f) {
 		return isError(f) && r.findQuoted(f, d)
 	}
-	flow, ok := r.flows.Find(f.Network, k, f.Time, tcpFlags(f))
+	flow, ok := r.flows.Find(f.Network, &k, f.Time, tcpFlags(f))
 	if ok {
 		d.NAT = r.flows.Translation(flow)
 	}
@@ -56,7 +56,8 @@ func (r *Router) findQuoted(f *packet.Frame, d *packet.Decision) bool {
 	if g := r.plugs.Load().gateway(f.Network); g != nil && !g.unguarded && f.Tuple().Src != about.Dst {
 		return false
 	}
-	flow, ok := r.flows.Find(f.Network, about.Reverse(), f.Time, 0)
+	k := about.Reverse()
+	flow, ok := r.flows.Find(f.Network, &k, f.Time, 0)
 	if !ok {
 		return false
 	}

@@ -14,7 +14,7 @@ func TestBudget(t *testing.T) {
 		t.Helper()
 		got := 0
 		for n := range 20 {
-			if _, ok := r.Find(net1, key(n), r.now, packet.TCPAck); ok {
+			if _, ok := r.Find(net1, new(key(n)), r.now, packet.TCPAck); ok {
 				if got == len(want) || want[got] != n {
 					t.Fatalf("flow %d is there, want %v", n, want)
 				}

@@ -39,7 +39,7 @@ func TestReadersAndWriter(t *testing.T) {
 				for range 64 {
 					scope, k := key(rnd.IntN(ports))
 					now := clock.Load()
-					f, ok := r.Find(scope, k, now, 0)
+					f, ok := r.Find(scope, &k, now, 0)
 					if !ok {
 						continue
 					}

@@ -64,8 +64,8 @@ func newDifferential(t *testing.T, seed uint64) *differential {
 	d.table.waiting = modelWaiting
 	d.model.waiting = modelWaiting
 	// That both buckets of a key are full is left to TestIndexChurn.
-	d.table.index.init(1000, refOf(1000, true))
-	d.table.maps.index.init(1000, 1000)
+	d.table.index.init(1000)
+	d.table.maps.index.init(1000)
 	d.squeeze()
 	for n := range packet.NetworkID(2) {
 		d.model.rules = append(d.model.rules, d.table.Masquerade(net1+n, lan))
@@ -274,7 +274,7 @@ func (d *differential) packet(q question, flags uint8) {
 
 // find compares Find, and has the flow see the packet.
 func (d *differential) find(k modelKey, flags uint8) bool {
-	f, ok := d.table.Find(k.scope, k.tuple, d.now, flags)
+	f, ok := d.table.Find(k.scope, &k.tuple, d.now, flags)
 	want, dir := d.model.find(k, d.now, flags)
 	if ok != (want != nil) || ok && (f.dir() != dir) {
 		d.t.Errorf("Find %v: %v %v, want %+v", k, f, ok, want)

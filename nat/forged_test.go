@@ -106,7 +106,7 @@ func TestForgedReset(t *testing.T) {
 	// the old one.
 	c = newCaller(t, Config{})
 	c.play(k, []step{{out, syn}, {in, syn | ack}, {out, ack}, {in, rst}})
-	if _, found := c.nat.Find(net1, k, c.now, syn); found {
+	if _, found := c.nat.Find(net1, &k, c.now, syn); found {
 		t.Error("a SYN is of the connection that was reset")
 	}
 	p, reason := c.nat.PlanOut(net1, alice, k, lan, ours)
@@ -117,7 +117,7 @@ func TestForgedReset(t *testing.T) {
 	if _, reason = c.nat.Commit(p, c.now); reason != packet.NoRoute {
 		t.Errorf("without an address: %v", reason)
 	}
-	if _, found := c.nat.Find(net1, k, c.now, ack); !found {
+	if _, found := c.nat.Find(net1, &k, c.now, ack); !found {
 		t.Error("the connection has ended for one that did not begin")
 	}
 }

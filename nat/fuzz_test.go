@@ -26,10 +26,10 @@ func FuzzFlowTable(f *testing.F) {
 				return
 			}
 			tr := table.Translation(flow)
-			if got, ok := table.Find(tr.In, tr.Before, now, 0); !ok || got != flow {
+			if got, ok := table.Find(tr.In, &tr.Before, now, 0); !ok || got != flow {
 				t.Fatalf("%+v is not found", tr)
 			}
-			if got, ok := table.Find(tr.Out, tr.After.Reverse(), now, 0); !ok || got.Number() != flow.Number() || got.Reply() == flow.Reply() {
+			if got, ok := table.Find(tr.Out, new(tr.After.Reverse()), now, 0); !ok || got.Number() != flow.Number() || got.Reply() == flow.Reply() {
 				t.Fatalf("the answers of %+v are not found", tr)
 			}
 			table.Seen(flow, now, 1, uint8(now))

@@ -16,7 +16,7 @@ func TestIndexChurn(t *testing.T) {
 	for _, n := range sizes {
 		r := rand.New(rand.NewPCG(1, 2))
 		var x index
-		x.init(n, uint32(n))
+		x.init(n)
 		hashes := make([]uint64, n+1)
 		for e := 1; e <= n; e++ {
 			hashes[e] = r.Uint64()
@@ -40,8 +40,9 @@ func TestIndexChurn(t *testing.T) {
 		}
 		for e := 1; e <= n; e++ {
 			found := hashes[e] == 0
-			for m := x.match(hashes[e]); m != 0; m &= m - 1 {
-				found = found || x.number(hashes[e], m) == uint32(e)
+			a, b := x.pair(hashes[e])
+			for m := match(a, b, hashes[e]); m != 0; m &= m - 1 {
+				found = found || numberAt(a, b, hashes[e], m) == uint32(e)
 			}
 			if !found {
 				t.Fatalf("entry %d of %d is lost", e, n)

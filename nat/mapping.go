@@ -36,7 +36,7 @@ type mappings struct {
 const mapChunk = 512 // 32 KiB
 
 func (m *mappings) init(bound int) {
-	m.index.init(bound, uint32(bound+1))
+	m.index.init(bound)
 	m.chunks = make([]*[mapChunk]mapping, bound/mapChunk+2)
 	m.used = 1 // 0 is none
 	m.pools = make(map[poolKey]*pool)
@@ -69,8 +69,9 @@ func (t *Table) hashEndpoint(e *endpoint) uint64 {
 // findMapping returns the primary mapping of an endpoint, 0 if it has none.
 func (t *Table) findMapping(e *endpoint) uint32 {
 	h := t.hashEndpoint(e)
-	for m := t.maps.index.match(h); m != 0; m &= m - 1 {
-		if n := t.maps.index.number(h, m); n != 0 && t.maps.at(n).endpoint() == *e {
+	a, b := t.maps.index.pair(h)
+	for m := match(a, b, h); m != 0; m &= m - 1 {
+		if n := numberAt(a, b, h, m); n-1 < maxNumber && t.maps.at(n).endpoint() == *e {
 			return n
 		}
 	}

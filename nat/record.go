@@ -1,10 +1,10 @@
 package nat
 
 import (
+	"encoding/binary"
+	"math"
 	"math/bits"
 	"sync/atomic"
-
-	"encoding/binary"
 
 	"fairlead/packet"
 )
@@ -26,9 +26,8 @@ type record6 struct {
 }
 
 // A key is the tuple of one direction's packets, and the segment they come on.
-// The protocol is in the body.
 type key4 struct {
-	addrs uint64 // source, destination
+	addrs uint64 // source and destination, as they lie in memory
 	rest  rest
 }
 
@@ -37,14 +36,16 @@ type key6 struct {
 	rest     rest
 }
 
-// A rest is scope, source port and destination port in one word.
+// A rest is protocol, scope, source port and destination port in one word.
+// Scopes have 24 bits, which is beyond what a switch has numbers for.
 type rest uint64
 
 func makeRest(scope packet.NetworkID, k *packet.Tuple) rest {
-	return rest(scope)<<32 | rest(k.SrcPort)<<16 | rest(k.DstPort)
+	return rest(k.Proto)<<56 | rest(scope)<<32 | rest(k.SrcPort)<<16 | rest(k.DstPort)
 }
 
-func (r rest) scope() packet.NetworkID { return packet.NetworkID(r >> 32) }
+func (r rest) proto() packet.Proto     { return packet.Proto(r >> 56) }
+func (r rest) scope() packet.NetworkID { return packet.NetworkID(r >> 32 & 0xffffff) }
 func (r rest) srcPort() uint16         { return uint16(r >> 16) }
 func (r rest) dstPort() uint16         { return uint16(r) }
 
@@ -156,15 +157,15 @@ func (t *Table) key(ref uint32, dir int) (packet.NetworkID, packet.Tuple) {
 	var r rest
 	if isV6(ref) {
 		record := t.v6.at(ref >> 1)
-		k.Src, k.Dst, k.Proto = record.key[dir].src, record.key[dir].dst, record.proto
+		k.Src, k.Dst = record.key[dir].src, record.key[dir].dst
 		r = record.key[dir].rest
 	} else {
 		record := t.v4.at(ref >> 1)
 		addrs := record.key[dir].addrs
-		k.Src, k.Dst, k.Proto = addr4(uint32(addrs>>32)), addr4(uint32(addrs)), record.proto
+		k.Src, k.Dst = addr4(uint32(addrs)), addr4(uint32(addrs>>32))
 		r = record.key[dir].rest
 	}
-	k.SrcPort, k.DstPort = r.srcPort(), r.dstPort()
+	k.SrcPort, k.DstPort, k.Proto = r.srcPort(), r.dstPort(), r.proto()
 	return r.scope(), k
 }
 
@@ -185,18 +186,21 @@ func (t *Table) forwardPort(ref uint32) uint16 {
 }
 
 func addrs4(k *packet.Tuple) uint64 {
-	return uint64(binary.BigEndian.Uint32(k.Src[12:]))<<32 | uint64(binary.BigEndian.Uint32(k.Dst[12:]))
+	return uint64(binary.LittleEndian.Uint32(k.Src[12:])) | uint64(binary.LittleEndian.Uint32(k.Dst[12:]))<<32
 }
 
 func addr4(w uint32) packet.Addr {
 	a := packet.Addr{10: 0xff, 11: 0xff}
-	binary.BigEndian.PutUint32(a[12:], w)
+	binary.LittleEndian.PutUint32(a[12:], w)
 	return a
 }
 
-// is4 reports whether the tuple belongs into the slab of IPv4. Both of its
-// addresses are of one family, because nothing translates between them.
-func is4(k *packet.Tuple) bool { return k.Src.Is4() }
+// is4 is k.Src.Is4() without a copy: whether the tuple belongs into the slab of
+// IPv4. Both of its addresses are of one family, because nothing translates
+// between them.
+func is4(k *packet.Tuple) bool {
+	return binary.LittleEndian.Uint64(k.Src[:8]) == 0 && binary.LittleEndian.Uint32(k.Src[8:12]) == 0xffff0000
+}
 
 // mix folds the product of two words: a hash in which every bit of both moves
 // every bit of the result, for who does not know the seeds (wyhash).
@@ -205,55 +209,42 @@ func mix(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-func (t *Table) hash4(addrs uint64, r rest, p packet.Proto) uint64 {
-	return mix(mix(addrs^t.seed[0], uint64(r)^t.seed[1])^uint64(p), t.seed[2])
+func (t *Table) hash4(k key4) uint64 {
+	return mix(mix(k.addrs^t.seed[0], uint64(k.rest)^t.seed[1]), t.seed[2])
 }
 
-func (t *Table) hash6(k *packet.Tuple, r rest) uint64 {
-	h := mix(binary.BigEndian.Uint64(k.Src[:])^t.seed[0], binary.BigEndian.Uint64(k.Src[8:])^t.seed[1])
-	h = mix(binary.BigEndian.Uint64(k.Dst[:])^h, binary.BigEndian.Uint64(k.Dst[8:])^t.seed[2])
-	return mix(h^uint64(k.Proto), uint64(r)^t.seed[3])
+func (t *Table) hash6(k *key6) uint64 {
+	h := mix(binary.LittleEndian.Uint64(k.src[:])^t.seed[0], binary.LittleEndian.Uint64(k.src[8:])^t.seed[1])
+	h = mix(binary.LittleEndian.Uint64(k.dst[:])^h, binary.LittleEndian.Uint64(k.dst[8:])^t.seed[2])
+	return mix(h, uint64(k.rest)^t.seed[3])
 }
 
 func (t *Table) hash(scope packet.NetworkID, k *packet.Tuple) uint64 {
 	if is4(k) {
-		return t.hash4(addrs4(k), makeRest(scope, k), k.Proto)
+		return t.hash4(key4{addrs4(k), makeRest(scope, k)})
 	}
-	return t.hash6(k, makeRest(scope, k))
+	return t.hash6(&key6{k.Src, k.Dst, makeRest(scope, k)})
 }
 
-// lookup finds the flow one of whose keys this is, and which one; 0 is none.
-// Lock-free.
+// lookup finds the flow one of whose keys this is, whether its time is up or
+// not, and which one; 0 is none.
 func (t *Table) lookup(scope packet.NetworkID, k *packet.Tuple) (ref uint32, dir int) {
-	r := makeRest(scope, k)
-	if is4(k) {
-		return t.lookup4(key4{addrs4(k), r}, k.Proto)
-	}
-	return t.lookup6(&key6{k.Src, k.Dst, r}, k)
+	f, _ := t.Find(scope, k, math.MinInt64/2, 0)
+	return f.ref, f.dir()
 }
 
-func (t *Table) lookup4(key key4, proto packet.Proto) (ref uint32, dir int) {
-	h := t.hash4(key.addrs, key.rest, proto)
-	for m := t.index.match(h); m != 0; m &= m - 1 {
-		e := t.index.number(h, m)
-		if ref := e >> 1; ref != 0 && !isV6(ref) {
-			if record := t.v4.at(ref >> 1); record.key[e&1] == key && record.proto == proto {
-				return ref, int(e & 1)
+// search6 is what Find begins with, for IPv6: it returns the number of the key in
+// the index, 0 for none, and the body of the record.
+func (t *Table) search6(scope packet.NetworkID, k *packet.Tuple) (uint32, *body) {
+	key := key6{k.Src, k.Dst, makeRest(scope, k)}
+	h := t.hash6(&key)
+	one, other := t.index.pair(h)
+	for m := match(one, other, h); m != 0; m &= m - 1 {
+		if n := numberAt(one, other, h, m); n-1 < maxNumber && isV6(n>>1) {
+			if record := t.v6.at(n >> 2); record.key[n&1] == key {
+				return n, &record.body
 			}
 		}
 	}
-	return 0, 0
-}
-
-func (t *Table) lookup6(key *key6, k *packet.Tuple) (ref uint32, dir int) {
-	h := t.hash6(k, key.rest)
-	for m := t.index.match(h); m != 0; m &= m - 1 {
-		e := t.index.number(h, m)
-		if ref := e >> 1; isV6(ref) {
-			if record := t.v6.at(ref >> 1); record.key[e&1] == *key && record.proto == k.Proto {
-				return ref, int(e & 1)
-			}
-		}
-	}
-	return 0, 0
+	return 0, nil
 }

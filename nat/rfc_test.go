@@ -37,7 +37,7 @@ func (c *caller) later(d time.Duration) { c.now += int64(d) }
 // tryFrom is a packet a container sends from a network. It returns the tuple
 // the packet leaves with.
 func (c *caller) tryFrom(n packet.NetworkID, id packet.ContainerID, k packet.Tuple, flags uint8) (packet.Tuple, packet.Reason) {
-	f, ok := c.nat.Find(n, k, c.now, flags)
+	f, ok := c.nat.Find(n, &k, c.now, flags)
 	if !ok {
 		if k.Proto == packet.ProtoTCP && !beginsTCP(flags) {
 			return packet.Tuple{}, packet.NoFlow
@@ -69,7 +69,7 @@ func (c *caller) from(id packet.ContainerID, k packet.Tuple, flags uint8) packet
 
 // back is a packet that comes in on the uplink.
 func (c *caller) back(k packet.Tuple, flags uint8) (packet.Tuple, packet.Reason) {
-	f, ok := c.nat.Find(lan, k, c.now, flags)
+	f, ok := c.nat.Find(lan, &k, c.now, flags)
 	if !ok {
 		if k.Proto == packet.ProtoTCP && !beginsTCP(flags) {
 			return packet.Tuple{}, packet.NoFlow
@@ -234,7 +234,7 @@ func TestIdleTimeouts(t *testing.T) {
 			last := c.now
 			alive := func() bool {
 				c.nat.Expire(c.now, 1000)
-				_, ok := c.nat.Find(net1, tt.k, c.now, ack)
+				_, ok := c.nat.Find(net1, &tt.k, c.now, ack)
 				return ok && c.nat.Stats().Flows == 1
 			}
 			for c.now < last+int64(tt.want) { // the table looks in between
@@ -332,7 +332,7 @@ func TestSameAddressesInsideAndOutside(t *testing.T) {
 		if after, reason := c.back(tt.seen.Reverse(), 0); reason != packet.OK || after != k.Reverse() {
 			t.Errorf("back as %v, %v", after, reason)
 		}
-		f, ok := c.nat.Find(lan, tt.seen.Reverse(), c.now, 0)
+		f, ok := c.nat.Find(lan, new(tt.seen.Reverse()), c.now, 0)
 		if out := c.nat.Translation(f).Out; !ok || out != tt.want {
 			t.Errorf("goes to network %d, want %d", out, tt.want)
 		}
@@ -527,14 +527,14 @@ func TestResetEndsNothingAtOnce(t *testing.T) {
 		c.play(k, []step{{out, syn}, {in, syn | ack}, {out, ack}, {way, rst}})
 		c.later(239 * time.Second)
 		c.nat.Expire(c.now, 1000)
-		if _, ok := c.nat.Find(net1, k, c.now, ack); !ok {
+		if _, ok := c.nat.Find(net1, &k, c.now, ack); !ok {
 			t.Fatal("ended early")
 		}
 		// Both go on, so it was no reset.
 		c.play(k, []step{{out, ack}, {in, ack}})
 		c.later(2 * time.Hour)
 		c.nat.Expire(c.now, 1000)
-		if _, ok := c.nat.Find(net1, k, c.now, ack); !ok {
+		if _, ok := c.nat.Find(net1, &k, c.now, ack); !ok {
 			t.Error("the connection went on and has ended")
 		}
 	}

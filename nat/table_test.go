@@ -91,7 +91,7 @@ func (r *rig) in(k packet.Tuple) Flow {
 
 func (r *rig) find(scope packet.NetworkID, k packet.Tuple, flags uint8) Flow {
 	r.t.Helper()
-	f, ok := r.Find(scope, k, r.now, flags)
+	f, ok := r.Find(scope, &k, r.now, flags)
 	if !ok {
 		r.t.Fatalf("no flow of %v on %d", k, scope)
 	}
@@ -135,7 +135,7 @@ func TestMasquerade(t *testing.T) {
 	back := r.find(lan, tcp(world, 80, ours, 40000), packet.TCPSyn|packet.TCPAck)
 	r.check(back, packet.Translation{Kind: packet.NATMasquerade, Rule: rule.Number, Reply: true, Container: alice, In: lan, Out: net1,
 		Before: tcp(world, 80, ours, 40000), After: tcp(world, 80, aliceAddr, 40000)})
-	if _, ok := r.Find(net2, k, r.now, 0); ok {
+	if _, ok := r.Find(net2, &k, r.now, 0); ok {
 		t.Error("another network's packet is of this flow")
 	}
 }

@@ -100,10 +100,6 @@ type Tuple struct {
 	Src, Dst         Addr
 	SrcPort, DstPort uint16
 	Proto            Proto
-
-	// Five whole words: a size that is none is copied in pieces that overlap, and
-	// who copies the copy waits until the first one has gone to memory.
-	_ [3]byte
 }
 
 // Reverse is the tuple of the answers.

@@ -78,7 +78,7 @@ func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 	t.setKey(ref, 1, p.Out, &answers)
 	b := t.body(ref)
 	b.container, b.rule, b.mapping = p.Container, p.Rule, n
-	b.proto, b.kind, b.traits, b.class = q.tuple.Proto, p.Kind, t.traitsOf(p), others
+	b.proto, b.kind, b.traits, b.hidden, b.class = q.tuple.Proto, p.Kind, t.traitsOf(p), p.Hidden, others
 	b.live = true
 	for dir := range b.seen {
 		b.seen[dir].Store(0)

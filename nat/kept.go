@@ -16,6 +16,14 @@ import (
 type Owner interface {
 	// Ended tells that a flow across an uplink that keeps flows is no more.
 	Ended(uplink packet.NetworkID, number uint32)
+
+	// Hide says whether a client that comes in on an uplink that keeps flows is to
+	// be hidden from a container of a network, why, and what the container sees
+	// instead.
+	Hide(network packet.NetworkID, c packet.ContainerID, client packet.Addr) (as packet.Addr, why packet.Hidden)
+
+	// Owns reports whether a packet may leave by an uplink with that source.
+	Owns(uplink packet.NetworkID, source packet.Addr) bool
 }
 
 // SetOwner says who it is. That is for once, before there are flows.
@@ -25,6 +33,10 @@ func (t *Table) SetOwner(o Owner) { t.owner = o }
 type nobody struct{}
 
 func (nobody) Ended(packet.NetworkID, uint32) {}
+func (nobody) Hide(packet.NetworkID, packet.ContainerID, packet.Addr) (as packet.Addr, why packet.Hidden) {
+	return as, packet.HiddenNot
+}
+func (nobody) Owns(packet.NetworkID, packet.Addr) bool { return false }
 
 // Never is the deadline of what does not end by time.
 const Never = math.MaxInt64

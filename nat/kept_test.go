@@ -8,7 +8,10 @@ import (
 )
 
 // An ended is an owner that keeps what it is told.
-type ended struct{ list []uint32 }
+type ended struct {
+	nobody
+	list []uint32
+}
 
 func (e *ended) Ended(uplink packet.NetworkID, number uint32) {
 	if uplink == lan {

@@ -13,8 +13,10 @@ type FlowInfo struct {
 	// that of the answers, seen on To.
 	From, To       packet.NetworkID
 	Forward, Reply packet.Tuple
-	// Inward is set when the first packet came from an uplink.
+	// Inward is set when the first packet came from an uplink. Hidden says
+	// whether the container sees another client than there is.
 	Inward bool
+	Hidden packet.Hidden
 
 	// State is conntrack's name for where a TCP connection is, empty for other
 	// protocols.
@@ -68,7 +70,7 @@ func (t *Table) FlowsFrom(ref uint32, most int, yield func(FlowInfo) bool) (next
 
 func (t *Table) info(ref uint32) FlowInfo {
 	b := t.body(ref)
-	f := FlowInfo{Number: ref, Kind: b.kind, Rule: b.rule, Container: b.container, Inward: b.is(inward)}
+	f := FlowInfo{Number: ref, Kind: b.kind, Rule: b.rule, Container: b.container, Inward: b.is(inward), Hidden: b.hidden}
 	f.From, f.Forward = t.key(ref, 0)
 	f.To, f.Reply = t.key(ref, 1)
 	f.Expires = t.deadline(b, f.Forward.DstPort)

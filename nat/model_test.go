@@ -22,6 +22,7 @@ type model struct {
 	maps    []*modelMapping
 	rules   []Rule
 	retired map[packet.ContainerID]int // not recycled
+	told    []uint32                   // the flows whose end an uplink has to hear of
 }
 
 type modelKey struct {
@@ -30,12 +31,14 @@ type modelKey struct {
 }
 
 type modelFlow struct {
+	number    uint32
 	keys      [2]modelKey
 	kind      packet.NATKind
 	rule      uint32
 	container packet.ContainerID
 	inward    bool
 	toMapping bool
+	hidden    packet.Hidden
 	mapping   *modelMapping
 
 	last           int64 // of either direction
@@ -106,8 +109,15 @@ func (f *modelFlow) over(k modelKey) bool {
 	return f.fin[0] && f.fin[1] || (f.rst[0] || f.rst[1]) && f.keys[0] == k
 }
 
+// kept reports whether the flow crosses the uplink that keeps flows.
+func (f *modelFlow) kept() bool { return f.keys[0].scope == lan2 || f.keys[1].scope == lan2 }
+
 func (m *model) deadline(f *modelFlow) int64 {
 	t, port := m.config.Timeouts, f.keys[0].tuple.DstPort
+	if f.kept() && f.keys[0].tuple.Proto == packet.ProtoTCP &&
+		slices.Contains([]string{"SYN_RECV", "ESTABLISHED", "FIN_WAIT"}, f.tcpState()) {
+		return Never
+	}
 	var life time.Duration
 	switch f.keys[0].tuple.Proto {
 	case packet.ProtoTCP:
@@ -177,8 +187,13 @@ func (m *model) plan(q question) (modelPlan, packet.Reason) {
 		p.inward = true
 		reason = m.planDestination(&p, q, q.scope, q.tuple.Src)
 		p.mapping = p.target
+		if as, why := (modelOwner{}).Hide(p.Out, p.Container, q.tuple.Src); reason == packet.OK && q.scope == lan2 && why != packet.HiddenNot {
+			p.After.Src, p.Hidden = as, why
+		}
 		if reason == packet.OK && m.taken(&p, q) {
-			p.anyPort = true
+			if p.anyPort = true; p.Hidden == packet.HiddenNot {
+				p.Hidden = packet.HiddenPortTaken
+			}
 			if !hasPorts(q.tuple.Proto) {
 				reason = packet.PortsExhausted
 			}
@@ -190,10 +205,24 @@ func (m *model) plan(q question) (modelPlan, packet.Reason) {
 		}
 		if reason = m.planDestination(&p, q, q.uplink, from); reason == packet.OK {
 			rule := p.Rule
-			p.Container = q.container
-			reason = m.planSource(&p, q)
+			as, why := (modelOwner{}).Hide(p.Out, p.Container, from)
+			if p.Container = q.container; q.uplink == lan2 && why != packet.HiddenNot {
+				p.After.Src, p.Hidden = as, why
+				if m.taken(&p, q) {
+					p.anyPort = true
+					if !hasPorts(q.tuple.Proto) {
+						reason = packet.PortsExhausted
+					}
+				}
+			} else {
+				reason = m.planSource(&p, q)
+			}
 			p.Kind, p.Rule = packet.NATHairpin, rule
 		}
+	case redirect:
+		p.After.Dst, p.After.DstPort = q.to, q.port
+		reason = m.planSource(&p, q)
+		p.Kind, p.Rule = packet.NATRedirect, 0
 	case track:
 		if m.taken(&p, q) {
 			reason = packet.NotTranslatable
@@ -214,6 +243,9 @@ func (m *model) planSource(p *modelPlan, q question) packet.Reason {
 				return packet.PortsExhausted
 			}
 		}
+		return packet.OK
+	}
+	if m.planPublished(p, q) {
 		return packet.OK
 	}
 	if !hasPorts(q.tuple.Proto) {
@@ -247,6 +279,55 @@ func (m *model) planSource(p *modelPlan, q question) packet.Reason {
 	return packet.OK
 }
 
+// planPublished is for datagrams from a port that is published.
+func (m *model) planPublished(p *modelPlan, q question) bool {
+	for _, r := range m.rules {
+		if q.direction == redirect || q.tuple.Proto != packet.ProtoUDP || r.Kind != packet.NATPublish || r.Proto != packet.ProtoUDP ||
+			r.Network != q.scope || r.Inside != q.tuple.Src || r.InsidePort != q.tuple.SrcPort {
+			continue
+		}
+		from := r.Outside
+		if from == anyOf(from) {
+			from = q.outside
+		} else if !(modelOwner{}).Owns(q.uplink, from) {
+			continue
+		}
+		if from == (packet.Addr{}) {
+			continue
+		}
+		planned := *p
+		planned.After.Src, planned.After.SrcPort = from, r.OutsidePort
+		if planned.Kind, planned.Rule = packet.NATPublish, r.Number; !m.taken(&planned, q) {
+			*p = planned
+			return true
+		}
+	}
+	return false
+}
+
+// A modelOwner hides a few clients and owns a few addresses.
+type modelOwner struct{ told *[]uint32 }
+
+func (o modelOwner) Ended(uplink packet.NetworkID, number uint32) {
+	if uplink == lan2 {
+		*o.told = append(*o.told, number)
+	}
+}
+
+func (modelOwner) Hide(n packet.NetworkID, c packet.ContainerID, client packet.Addr) (packet.Addr, packet.Hidden) {
+	switch as := addr("172.17.0.1"); {
+	case client == addr("198.51.100.2"):
+		return as, packet.HiddenInSubnet
+	case client.Is4() && n == net2 && c == 1<<16|1:
+		return as, packet.HiddenNoDefaultRoute
+	}
+	return packet.Addr{}, packet.HiddenNot
+}
+
+func (modelOwner) Owns(uplink packet.NetworkID, a packet.Addr) bool {
+	return uplink == lan && a == ours
+}
+
 func (m *model) planDestination(p *modelPlan, q question, uplink packet.NetworkID, from packet.Addr) packet.Reason {
 	k := q.tuple
 	port := m.publishedAt(k.Dst, k.Proto, k.DstPort)
@@ -268,7 +349,7 @@ func (m *model) planDestination(p *modelPlan, q question, uplink packet.NetworkI
 		return publish()
 	}
 	x := m.mappingAt(uplink, k.Dst, k.Proto, k.DstPort)
-	if x == nil {
+	if x == nil || q.direction == hairpin && uplink == lan2 {
 		return packet.Refused
 	}
 	talks := func(f *modelFlow) bool {
@@ -380,7 +461,7 @@ func (m *model) full(c packet.ContainerID) bool {
 
 // make takes in a flow the table has made, with the tuple it chose.
 func (m *model) make(p modelPlan, q question, after packet.Tuple) *modelFlow {
-	f := &modelFlow{kind: p.Kind, rule: p.Rule, container: p.Container, inward: p.inward, toMapping: p.ToMapping, mapping: p.mapping,
+	f := &modelFlow{kind: p.Kind, hidden: p.Hidden, rule: p.Rule, container: p.Container, inward: p.inward, toMapping: p.ToMapping, mapping: p.mapping,
 		keys: [2]modelKey{{q.scope, q.tuple}, {p.Out, after.Reverse()}}, last: m.now / granule * granule}
 	if p.source != nil {
 		f.mapping = &modelMapping{endpoint: *p.source, port: after.SrcPort, primary: m.primary(*p.source) == nil}
@@ -407,6 +488,9 @@ func (m *model) end(f *modelFlow) {
 		}
 	}
 	m.retired[f.container]++
+	if f.kept() {
+		m.told = append(m.told, f.number)
+	}
 }
 
 func (m *model) rule(number uint32) *Rule {

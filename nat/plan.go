@@ -25,6 +25,9 @@ type question struct {
 	tuple     packet.Tuple
 	uplink    packet.NetworkID // or, for track, where the packet goes
 	outside   packet.Addr
+
+	to   packet.Addr // of redirect
+	port uint16
 }
 
 type direction uint8
@@ -33,6 +36,7 @@ const (
 	out direction = iota
 	in
 	hairpin
+	redirect
 	track
 )
 
@@ -42,7 +46,7 @@ const (
 // that begins something: of TCP a SYN, of ICMP an echo request.
 func (t *Table) PlanOut(scope packet.NetworkID, c packet.ContainerID, k packet.Tuple,
 	uplink packet.NetworkID, outside packet.Addr) (Plan, packet.Reason) {
-	return t.plan(&question{out, scope, c, k, uplink, outside})
+	return t.plan(&question{direction: out, scope: scope, container: c, tuple: k, uplink: uplink, outside: outside})
 }
 
 // PlanIn plans the flow of a packet that came in on an uplink for one of our
@@ -61,7 +65,15 @@ func (t *Table) PlanIn(uplink packet.NetworkID, k packet.Tuple) (Plan, packet.Re
 // network itself do as well.
 func (t *Table) PlanHairpin(scope packet.NetworkID, c packet.ContainerID, k packet.Tuple,
 	uplink packet.NetworkID, outside packet.Addr) (Plan, packet.Reason) {
-	return t.plan(&question{hairpin, scope, c, k, uplink, outside})
+	return t.plan(&question{direction: hairpin, scope: scope, container: c, tuple: k, uplink: uplink, outside: outside})
+}
+
+// PlanRedirect plans the flow of a packet that a container sends to a port which
+// leads to another address by way of an uplink: both are translated, the source
+// as by PlanOut.
+func (t *Table) PlanRedirect(scope packet.NetworkID, c packet.ContainerID, k packet.Tuple,
+	uplink packet.NetworkID, outside, to packet.Addr, port uint16) (Plan, packet.Reason) {
+	return t.plan(&question{redirect, scope, c, k, uplink, outside, to, port})
 }
 
 // PlanTrack plans a flow that is not translated, from one segment to another or
@@ -88,7 +100,7 @@ func (t *Table) plan(q *question) (Plan, packet.Reason) {
 		p.inward = true
 		if reason = t.planDestination(&p, q.scope, q.tuple.Src); reason == packet.OK {
 			p.mapping, p.Container = p.target, t.ownerOf(&p)
-			reason = t.keepSource(&p)
+			reason = t.planClient(&p, t.keeps[q.scope])
 		}
 	case hairpin:
 		seenFrom := q.outside
@@ -97,9 +109,13 @@ func (t *Table) plan(q *question) (Plan, packet.Reason) {
 		}
 		if reason = t.planDestination(&p, q.uplink, seenFrom); reason == packet.OK {
 			rule := p.Rule
-			reason = t.planSource(&p)
+			reason = t.planHairpinSource(&p, seenFrom)
 			p.Kind, p.Rule = packet.NATHairpin, rule
 		}
+	case redirect:
+		p.After.Dst, p.After.DstPort = q.to, q.port
+		reason = t.planSource(&p)
+		p.Kind, p.Rule = packet.NATRedirect, 0
 	case track:
 		if t.taken(&p) {
 			reason = packet.NotTranslatable
@@ -118,6 +134,33 @@ func hasPorts(p packet.Proto) bool {
 	return p == packet.ProtoTCP || p == packet.ProtoUDP || isICMP(p)
 }
 
+// planClient decides what a container sees of a client from outside: its own
+// address and port, if that can be.
+func (t *Table) planClient(p *Plan, hide bool) packet.Reason {
+	if hide {
+		if as, why := t.owner.Hide(p.Out, p.Container, p.After.Src); why != packet.HiddenNot {
+			p.After.Src, p.Hidden = as, why
+		}
+	}
+	reason := t.keepSource(p)
+	if p.After.SrcPort != p.Before.SrcPort && p.Hidden == packet.HiddenNot {
+		p.Hidden = packet.HiddenPortTaken
+	}
+	return reason
+}
+
+// planHairpinSource has a container be seen by another as by the world, unless
+// that one's answer would not find back.
+func (t *Table) planHairpinSource(p *Plan, seenFrom packet.Addr) packet.Reason {
+	if q := &p.question; t.keeps[q.uplink] {
+		if as, why := t.owner.Hide(p.Out, t.ownerOf(p), seenFrom); why != packet.HiddenNot {
+			p.After.Src, p.Hidden = as, why
+			return t.keepSource(p)
+		}
+	}
+	return t.planSource(p)
+}
+
 // planSource gives the packet the source the world sees.
 func (t *Table) planSource(p *Plan) packet.Reason {
 	q := &p.question
@@ -125,6 +168,9 @@ func (t *Table) planSource(p *Plan) packet.Reason {
 		p.Kind, p.Rule = packet.NATOneToOne, r.Number
 		p.After.Src = r.Outside
 		return t.keepSource(p)
+	}
+	if t.planPublished(p) {
+		return packet.OK
 	}
 	if !hasPorts(q.tuple.Proto) {
 		return packet.NotTranslatable
@@ -154,6 +200,29 @@ func (t *Table) planSource(p *Plan) packet.Reason {
 	return packet.OK
 }
 
+// planPublished gives a datagram that a container sends from a published port the
+// source at which it is published: who is reached there answers from there.
+func (t *Table) planPublished(p *Plan) bool {
+	q := &p.question
+	if q.tuple.Proto != packet.ProtoUDP || q.direction == redirect {
+		return false
+	}
+	for _, r := range t.rules.inner[innerKey{q.scope, q.tuple.Src, q.tuple.SrcPort}] {
+		p.After.Src, p.After.SrcPort = r.Outside, r.OutsidePort
+		if r.Outside == anyOf(r.Outside) {
+			p.After.Src = q.outside
+		} else if !t.owner.Owns(q.uplink, r.Outside) {
+			continue
+		}
+		if p.After.Src != (packet.Addr{}) && !t.taken(p) {
+			p.Kind, p.Rule = packet.NATPublish, r.Number
+			return true
+		}
+	}
+	p.After.Src, p.After.SrcPort = q.tuple.Src, q.tuple.SrcPort
+	return false
+}
+
 // planDestination finds who is meant by an address of ours, seen from that
 // uplink by a sender the world sees as from.
 func (t *Table) planDestination(p *Plan, uplink packet.NetworkID, from packet.Addr) packet.Reason {
@@ -172,6 +241,9 @@ func (t *Table) planDestination(p *Plan, uplink packet.NetworkID, from packet.Ad
 		return packet.OK
 	}
 	pool := t.maps.pools[poolKey{uplink, k.Dst, k.Proto}]
+	if p.question.direction == hairpin && t.keeps[uplink] {
+		pool = nil // the ports of mappings mean nothing there: sockets have others
+	}
 	if pool == nil || pool.owner[k.DstPort] == 0 || pool.owner[k.DstPort] == published {
 		return packet.Refused
 	}

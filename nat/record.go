@@ -62,6 +62,7 @@ type body struct {
 	proto     packet.Proto
 	kind      packet.NATKind
 	traits    traits
+	hidden    packet.Hidden
 
 	packets, bytes [2]atomic.Uint64 // halves as well
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"fairlead/packet"
@@ -45,8 +46,9 @@ type rules struct {
 	free []uint32
 
 	published  map[portKey][]*rule
-	inside     map[ownKey]*rule // one-to-one, by network and inside address
-	outside    map[ownKey]*rule // one-to-one, by uplink and outside address
+	inner      map[innerKey][]*rule // of UDP, by where they lead to
+	inside     map[ownKey]*rule     // one-to-one, by network and inside address
+	outside    map[ownKey]*rule     // one-to-one, by uplink and outside address
 	masquerade map[[2]packet.NetworkID]uint32
 	ephemeral  uint16 // the last port chosen
 }
@@ -62,6 +64,12 @@ type portKey struct {
 	port  uint16
 }
 
+type innerKey struct {
+	network packet.NetworkID
+	addr    packet.Addr
+	port    uint16
+}
+
 type ownKey struct {
 	network packet.NetworkID
 	addr    packet.Addr
@@ -70,6 +78,7 @@ type ownKey struct {
 func (r *rules) init() {
 	r.all.Store(&[]*rule{nil}) // 0 is no rule
 	r.published = make(map[portKey][]*rule)
+	r.inner = make(map[innerKey][]*rule)
 	r.inside = make(map[ownKey]*rule)
 	r.outside = make(map[ownKey]*rule)
 	r.masquerade = make(map[[2]packet.NetworkID]uint32)
@@ -187,6 +196,9 @@ func (t *Table) Publish(r Rule) (Rule, error) {
 	added := t.rules.add(r)
 	key := portKey{r.Proto, r.OutsidePort}
 	t.rules.published[key] = append(t.rules.published[key], added)
+	if inner := (innerKey{r.Network, r.Inside, r.InsidePort}); r.Proto == packet.ProtoUDP {
+		t.rules.inner[inner] = append(t.rules.inner[inner], added)
+	}
 	for k, p := range t.maps.pools {
 		if k.proto == r.Proto && added.covers(k.outside) {
 			p.reserve(r.OutsidePort)
@@ -285,20 +297,22 @@ func (t *Table) remove(r *rule) {
 
 // withdraw takes a published port out of the tables.
 func (t *Table) withdraw(r *rule) {
-	key := portKey{r.Proto, r.OutsidePort}
-	var rest []*rule
-	for _, x := range t.rules.published[key] {
-		if x != r {
-			rest = append(rest, x)
-		}
-	}
-	if t.rules.published[key] = rest; rest == nil {
-		delete(t.rules.published, key)
-	}
+	without(t.rules.published, portKey{r.Proto, r.OutsidePort}, r)
+	without(t.rules.inner, innerKey{r.Network, r.Inside, r.InsidePort}, r)
 	for k, p := range t.maps.pools {
 		if k.proto == r.Proto && !t.rules.reserves(k.outside, k.proto, r.OutsidePort) {
 			p.unreserve(r.OutsidePort)
 		}
+	}
+}
+
+// without takes a rule out of the list under a key.
+func without[K comparable](lists map[K][]*rule, key K, r *rule) {
+	rest := slices.DeleteFunc(slices.Clone(lists[key]), func(x *rule) bool { return x == r })
+	if len(rest) > 0 {
+		lists[key] = rest
+	} else {
+		delete(lists, key)
 	}
 }
 

@@ -161,7 +161,7 @@ func (t *Table) Translation(f Flow) packet.Translation {
 	in, before := t.key(f.ref, f.dir())
 	out, after := t.key(f.ref, 1-f.dir())
 	return packet.Translation{
-		Kind: b.kind, Reply: f.reply, ToMapping: b.is(toMapping), Flow: f.ref, Rule: b.rule, Container: b.container,
+		Kind: b.kind, Reply: f.reply, ToMapping: b.is(toMapping), Hidden: b.hidden, Flow: f.ref, Rule: b.rule, Container: b.container,
 		In: in, Out: out, Before: before, After: after.Reverse(),
 	}
 }

@@ -73,13 +73,44 @@ const (
 	NATPublish                   // destination → the container behind a published port
 	NATHairpin                   // both: a container meets a published port from inside
 	NATOneToOne                  // an outside address of the container's own
+	NATRedirect                  // both: a port of the gateway's leads to a service on the host's loopback
 
 	NumNATKinds = iota
 )
 
-var natNames = [NumNATKinds]string{"none", "masquerade", "publish", "hairpin", "one-to-one"}
+var natNames = [NumNATKinds]string{"none", "masquerade", "publish", "hairpin", "one-to-one", "redirect"}
 
 func (k NATKind) String() string { return name(natNames[:], int(k)) }
+
+// Hidden says why a container does not see a client from outside by the client's
+// own address and port. Where its answer would not come back to the router it
+// sees the gateway in the client's place.
+type Hidden uint8
+
+const (
+	HiddenNot            Hidden = iota
+	HiddenLoopback              // the client is on the host's loopback, whose addresses stay there
+	HiddenInSubnet              // its address is in a subnet of the container's, which would answer there
+	HiddenNoDefaultRoute        // the network is internal, or the container's default route is on another
+	HiddenFamily                // the client speaks IPv6, the container IPv4
+	HiddenPortTaken             // its address is seen, with another port: that one is taken
+
+	NumHidden = iota
+)
+
+var hiddenNames = [NumHidden]string{"", "loopback", "in-subnet", "no-default-route", "other-family", "port-taken"}
+
+func (h Hidden) String() string { return name(hiddenNames[:], int(h)) }
+
+// StandIn is an IPv4 address for a client that has none, the nth of 2^23. Nobody
+// but the router sees it: it is one of the host's loopback and hidden as such,
+// under its own name.
+func StandIn(n uint32) Addr {
+	return AddrFrom4([4]byte{127, 0x80 | byte(n>>16), byte(n >> 8), byte(n)})
+}
+
+// IsStandIn reports whether an address may be one that StandIn made.
+func IsStandIn(a Addr) bool { return a.Is4() && a[12] == 127 && a[13] >= 0x80 }
 
 // A Translation is what NAT does to one packet.
 type Translation struct {
@@ -93,6 +124,8 @@ type Translation struct {
 	// container's own has let in, but that its first packet went to the mapping of
 	// a masqueraded connection.
 	ToMapping bool
+	// Hidden says whether the client's address or port is replaced.
+	Hidden Hidden
 
 	// Flow is the number of the flow; valid unless New.
 	Flow uint32

@@ -53,10 +53,15 @@ func answerTo(reason packet.Reason, f *packet.Frame) packet.Origin {
 // broadcasts (RFC 1812 5.3.7).
 func routable(ip packet.IPv4) bool {
 	src, dst := ip.Src(), ip.Dst()
-	return src[0] != 0 && src[0] != 127 && src[0] < 224 &&
-		dst[0] != 0 && dst[0] != 127 && dst[0] < 224 &&
+	return isStation(src) && src[0] != 127 && isStation(dst) && dst[0] != 127 &&
 		packet.Sum(ip[:ip.HeaderLen()], 0) == 0xffff
 }
+
+// isStation reports whether an address can be that of a host: none of 0/8, 240/4
+// and the groups.
+func isStation(a [4]byte) bool { return a[0] != 0 && a[0] < 224 }
+
+func isLoopback(a packet.Addr) bool { return a.Is4() && a[12] == 127 }
 
 // isBroadcast reports whether an address is the broadcast or network address of
 // a subnet (RFC 1812 5.3.5).
@@ -135,6 +140,9 @@ func (r *Router) mayAnswer(f *packet.Frame, answer packet.Origin) bool {
 	}
 	if answer == packet.OriginReset && (f.Proto != packet.ProtoTCP || f.L4 == 0 || tcpFlags(f)&packet.TCPRst != 0) {
 		return false
+	}
+	if r.plugs.Load().keeps(f.Network) {
+		return true // who hears it is a socket of ours
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -35,6 +35,8 @@ type Gateway struct {
 	router    *Router
 	uplinks   atomic.Pointer[[]Uplink]
 
+	hostLoopback, internal atomic.Bool
+
 	mu         sync.Mutex
 	neighbours *arp.Table
 }

@@ -20,18 +20,22 @@ func (r *Router) Inbound(n packet.NetworkID) *Inbound { return &Inbound{r, n} }
 // uplink's MAC. It fills d and changes nothing.
 func (in *Inbound) Route(f *packet.Frame, d *packet.Decision) {
 	// 5.1 for me?
-	up := in.r.plugs.Load().uplink(in.network)
+	p := in.r.plugs.Load()
+	up := p.uplink(in.network)
 	if up == nil {
 		d.RefuseCopy(packet.NotForUs) // it goes just now
 		return
 	}
 	ip := packet.IPv4(f.Ether()[f.L3:])
-	if !routable(ip) || up.Owns(packet.AddrFrom4(ip.Src())) || isBroadcast(up.Subnet(), ip.Src()) {
-		d.RefuseCopy(packet.Martian)
-		return
-	}
-	if !up.Owns(packet.AddrFrom4(ip.Dst())) {
-		d.RefuseCopy(packet.NotForUs)
+	if p.keeps(in.network) {
+		// It came out of a socket of ours, so it is for us, and the host's kernel has
+		// made sure that who sends may: from the host's own addresses as well.
+		if !isStation(ip.Src()) || !isStation(ip.Dst()) {
+			d.RefuseCopy(packet.Martian)
+			return
+		}
+	} else if reason := arrives(ip, up); reason != packet.OK {
+		d.RefuseCopy(reason)
 		return
 	}
 
@@ -39,8 +43,10 @@ func (in *Inbound) Route(f *packet.Frame, d *packet.Decision) {
 	if k, complete := in.r.key(f); !(complete && in.r.find(f, k, d)) && !in.r.begin(f, k, complete, d) {
 		return
 	}
-	if g := in.r.plugs.Load().gateway(d.NAT.Out); g != nil && !d.NAT.Quoted && g.subnet.Contains(d.NAT.After.Src.Netip()) {
-		d.RefuseCopy(packet.Martian) // who is inside does not come from outside
+	switch from := sender(ip, &d.NAT); {
+	case isLoopback(from), // not even from our own sockets
+		!d.NAT.Quoted && !p.keeps(in.network) && p.inside(d.NAT.Out, from): // who is inside does not come from outside
+		d.RefuseCopy(packet.Martian)
 		return
 	}
 
@@ -52,6 +58,35 @@ func (in *Inbound) Route(f *packet.Frame, d *packet.Decision) {
 
 	// 5.5 MTU  5.6 next hop
 	in.r.pass(f, d)
+}
+
+// arrives says whether a packet from a wire may come in on an uplink.
+func arrives(ip packet.IPv4, up Uplink) packet.Reason {
+	switch {
+	case !routable(ip) || up.Owns(packet.AddrFrom4(ip.Src())) || isBroadcast(up.Subnet(), ip.Src()):
+		return packet.Martian
+	case !up.Owns(packet.AddrFrom4(ip.Dst())):
+		return packet.NotForUs
+	}
+	return packet.OK
+}
+
+// sender is who a packet will be from. Who sent an ICMP error keeps its address,
+// unless it is whom the packet it quotes was for: see Translation.Edit.
+func sender(ip packet.IPv4, t *packet.Translation) packet.Addr {
+	switch {
+	case !t.Quoted:
+		return t.After.Src
+	case t.After.Dst != t.Before.Dst:
+		return t.After.Dst
+	}
+	return packet.AddrFrom4(ip.Src())
+}
+
+// inside reports whether an address is on a network of containers.
+func (p *plugs) inside(n packet.NetworkID, a packet.Addr) bool {
+	g := p.gateway(n)
+	return g != nil && g.subnet.Contains(a.Netip())
 }
 
 // Apply carries out what Route decided.

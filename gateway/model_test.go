@@ -319,6 +319,9 @@ func (m *model) source(p *modelPlan, d *dissected, k packet.Tuple, up *modelLink
 		p.answers.Dst, p.rule = r.Outside, r.Number
 		return m.keep(p, d.link.network(), k)
 	}
+	if m.fromPublished(p, d, k, up) {
+		return packet.OK
+	}
 	if !hasPorts(k.Proto) {
 		return packet.NotTranslatable
 	}
@@ -343,6 +346,29 @@ func (m *model) source(p *modelPlan, d *dissected, k packet.Tuple, up *modelLink
 	p.original = k.SrcPort
 	p.chosen = k.SrcPort < least || !m.free(p.make, k.SrcPort) || m.taken(p, d.link.network(), k)
 	return packet.OK
+}
+
+// fromPublished is for datagrams from a published port: they leave at the port
+// it is published at.
+func (m *model) fromPublished(p *modelPlan, d *dissected, k packet.Tuple, up *modelLink) bool {
+	for _, r := range m.rules {
+		if k.Proto != packet.ProtoUDP || r.Kind != packet.NATPublish || r.Proto != k.Proto || r.Network != d.link.network() ||
+			r.Inside != k.Src || r.InsidePort != k.SrcPort {
+			continue
+		}
+		planned := *p
+		planned.answers.DstPort, planned.rule = r.OutsidePort, r.Number
+		if r.Outside != packet.AddrFrom4([4]byte{}) {
+			if planned.answers.Dst = r.Outside; !up.uplink || !up.owns(r.Outside.Netip()) {
+				continue
+			}
+		}
+		if !m.taken(&planned, d.link.network(), k) {
+			*p = planned
+			return true
+		}
+	}
+	return false
 }
 
 func (x *modelMapping) sameEndpoint(y *modelMapping) bool {

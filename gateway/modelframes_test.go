@@ -51,7 +51,7 @@ func (r *run) frame() {
 
 func (r *run) client() uint16 { return 40000 + uint16(r.rng.IntN(5)) }
 func (r *run) service() uint16 {
-	return pick[uint16](r, 80, 53, 443, 8080, 5353, 8443, 9999, r.client())
+	return pick[uint16](r, 80, 53, 443, 8080, 5353, 5354, 5355, 8443, 9999, r.client())
 }
 
 // packet is one of TCP, UDP or a ping.

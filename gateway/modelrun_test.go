@@ -92,7 +92,7 @@ func (y *tally) report(t *testing.T) {
 	for o := packet.OriginARPReply; o < packet.NumOrigins; o++ {
 		count("origin", o, y.origins[o])
 	}
-	for k, n := range y.kinds {
+	for k, n := range y.kinds[:packet.NATRedirect] {
 		count("kind", packet.NATKind(k), n)
 	}
 }
@@ -116,9 +116,11 @@ func newRun(t *testing.T, seed uint64, seen *tally) *run {
 	m.links[1].ways, m.links[2].ways = []packet.NetworkID{9, 10}, []packet.NetworkID{9}
 	local := leads(w.bob, packet.ProtoTCP, 8443, 80)
 	local.Outside = addrOf(stationAt("192.0.2.7"))
+	bound := leads(w.alice, packet.ProtoUDP, 5355, 40003)
+	bound.Outside = w.up.extra[0]
 	return &run{town: w, m: m, rng: rand.New(rand.NewPCG(seed, 1)), seen: seen, claimed: []nat.Rule{
 		leads(w.alice, packet.ProtoTCP, 8080, 80), leads(w.bob, packet.ProtoUDP, 5353, 53), leads(w.dave, packet.ProtoTCP, 443, 443),
-		leads(w.bob, packet.ProtoTCP, 40001, 81), local,
+		leads(w.bob, packet.ProtoTCP, 40001, 81), local, leads(w.alice, packet.ProtoUDP, 5354, 40002), bound,
 		{Kind: packet.NATOneToOne, Network: 1, Container: w.bob.port.Config().Container, Uplink: 9,
 			Outside: w.up.extra[0], Inside: addrOf(w.bob.station)},
 	}}

@@ -77,11 +77,20 @@ func (g *Gateway) translate(f *packet.Frame, d *packet.Decision) bool {
 
 // planLocked plans the flow of a packet from a container of the network.
 func (g *Gateway) planLocked(c packet.ContainerID, k packet.Tuple) (nat.Plan, packet.Reason) {
-	if n, addr := g.owner(k.Dst); n != 0 {
-		return g.router.flows.PlanHairpin(g.network, c, k, n, addr)
+	r := g.router
+	switch n, addr := g.owner(k.Dst); {
+	case n == g.network:
+		return g.planAtGateway(c, k)
+	case n != 0:
+		plan, reason := r.flows.PlanHairpin(g.network, c, k, n, addr)
+		if reason == packet.Refused && r.keepers[n] != nil {
+			// The address is the host's as well, and so is what listens there.
+			return r.flows.PlanOut(g.network, c, k, n, addr)
+		}
+		return plan, reason
 	}
 	if up := g.lookup(k.Dst); up != nil {
-		return g.router.flows.PlanOut(g.network, c, k, up.Network(), up.Addr())
+		return r.flows.PlanOut(g.network, c, k, up.Network(), up.Addr())
 	}
 	return nat.Plan{}, packet.NoRoute
 }

@@ -24,14 +24,18 @@ type Router struct {
 	due       int64                         // when it was asked to; in the past it says nothing
 	recycling bool
 	keepers   map[packet.NetworkID]keeper // the uplinks that are such
+	homes     map[packet.ContainerID]Home // of containers with more than one network
 
 	grace func(func()) // see loop.Loop.Grace
+
+	dnsTCP atomic.Uint32 // see SetServices
 }
 
 // plugs are the networks the router joins: a snapshot, replaced whole.
 type plugs struct {
 	gateways []*Gateway // by NetworkID, nil where there is none
 	uplinks  []Uplink   // by NetworkID, nil where there is none
+	keeping  []bool     // by NetworkID: the uplink keeps flows
 }
 
 // An Uplink is a way out: an address on another network, and who is there.
@@ -87,6 +91,7 @@ func NewRouter(t *nat.Table, grace func(func())) *Router {
 	r := &Router{
 		flows: t, grace: grace, fragments: nat.NewFragments(), syns: nat.NewSYNs(),
 		rates: make(map[packet.Place]*policy.Rate), keepers: make(map[packet.NetworkID]keeper),
+		homes: make(map[packet.ContainerID]Home),
 	}
 	t.SetOwner(owner{r})
 	r.plugs.Store(&plugs{})
@@ -114,7 +119,7 @@ func (r *Router) unplugGateway(g *Gateway) {
 
 func (r *Router) replaceLocked(n packet.NetworkID, g *Gateway) {
 	old := r.plugs.Load()
-	fresh := &plugs{gateways: replaced(old.gateways, n, g), uplinks: old.uplinks}
+	fresh := &plugs{gateways: replaced(old.gateways, n, g), uplinks: old.uplinks, keeping: old.keeping}
 	r.plugs.Store(fresh)
 	r.ticking, r.due = 0, 0
 	for _, g := range fresh.gateways {
@@ -130,20 +135,24 @@ func (r *Router) replaceLocked(n packet.NetworkID, g *Gateway) {
 func (r *Router) PlugUplink(up Uplink) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.plugs.Load()
-	r.plugs.Store(&plugs{gateways: old.gateways, uplinks: replaced(old.uplinks, up.Network(), up)})
-	if k, ok := up.(keeper); ok && k.KeepsFlows() {
+	k, keeps := up.(keeper)
+	if keeps = keeps && k.KeepsFlows(); keeps {
 		r.keepers[up.Network()] = k
 		r.flows.Keep(up.Network(), true)
 	}
+	r.replaceUplinkLocked(up.Network(), up, keeps)
+}
+
+func (r *Router) replaceUplinkLocked(n packet.NetworkID, up Uplink, keeps bool) {
+	old := r.plugs.Load()
+	r.plugs.Store(&plugs{gateways: old.gateways, uplinks: replaced(old.uplinks, n, up), keeping: replaced(old.keeping, n, keeps)})
 }
 
 // UnplugUplink takes an uplink off, with all flows across it.
 func (r *Router) UnplugUplink(n packet.NetworkID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.plugs.Load()
-	r.plugs.Store(&plugs{gateways: old.gateways, uplinks: replaced[Uplink](old.uplinks, n, nil)})
+	r.replaceUplinkLocked(n, nil, false)
 	for at := range r.rates {
 		if at.Network == n {
 			delete(r.rates, at)
@@ -152,15 +161,6 @@ func (r *Router) UnplugUplink(n packet.NetworkID) {
 	r.flows.FlushAddress(n, packet.Addr{})
 	r.flows.Keep(n, false)
 	delete(r.keepers, n)
-}
-
-// An owner is the router as its table of flows knows it.
-type owner struct{ *Router }
-
-func (o owner) Ended(uplink packet.NetworkID, number uint32) {
-	if k := o.keepers[uplink]; k != nil {
-		k.FlowEnded(number)
-	}
 }
 
 // replaced is a copy of list with v at n.
@@ -185,6 +185,19 @@ func (p *plugs) uplink(n packet.NetworkID) Uplink {
 	return nil
 }
 
+// sockets is the uplink made of the host's sockets, nil if there is none.
+func (p *plugs) sockets() Uplink {
+	for n, keeps := range p.keeping {
+		if keeps {
+			return p.uplinks[n]
+		}
+	}
+	return nil
+}
+
+// keeps reports whether a network is an uplink that keeps flows.
+func (p *plugs) keeps(n packet.NetworkID) bool { return int(n) < len(p.keeping) && p.keeping[n] }
+
 // Flows calls fn with the router's table. Nothing that makes, ends or lists
 // flows or rules may be called elsewhere, except on the path.
 func (r *Router) Flows(fn func(t *nat.Table)) {
@@ -196,7 +209,10 @@ func (r *Router) Flows(fn func(t *nat.Table)) {
 
 // FlushContainer ends all flows of a container that is gone.
 func (r *Router) FlushContainer(c packet.ContainerID) {
-	r.Flows(func(t *nat.Table) { t.FlushContainer(c) })
+	r.Flows(func(t *nat.Table) {
+		t.FlushContainer(c)
+		delete(r.homes, c)
+	})
 }
 
 // forgetPort drops what is kept for a port that is gone.

@@ -63,7 +63,7 @@ func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 	q := &p.question
 	answers := p.After.Reverse()
 	there, back := t.hash(q.scope, &q.tuple), t.hash(p.Out, &answers)
-	if !t.index.room(there) || !t.index.room(back) {
+	if !t.index.room(there, back) {
 		return Flow{}, packet.FlowTableFull
 	}
 	n := p.mapping

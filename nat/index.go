@@ -74,27 +74,42 @@ func (b *bucket) free() (place, n int) {
 	return place, n
 }
 
+// emptier returns the bucket a key is added to, a free entry of it, and how many
+// there are.
+func (x *index) emptier(h uint64) (b *bucket, place, n int) {
+	b, other := x.pair(h)
+	place, n = b.free()
+	if i, more := other.free(); more > n {
+		return other, i, more
+	}
+	return b, place, n
+}
+
 // add enters a number under hash h, and reports false when both buckets are
 // full.
 func (x *index) add(h uint64, number uint32) bool {
-	a, b := x.pair(h)
-	i, na := a.free()
-	if j, nb := b.free(); nb > na {
-		a, i, na = b, j, nb
-	}
-	if na == 0 {
+	b, place, n := x.emptier(h)
+	if n == 0 {
 		return false
 	}
-	a.set(i, entry(h, number), tag(h))
+	b.set(place, entry(h, number), tag(h))
 	return true
 }
 
-// room reports whether add would find room.
-func (x *index) room(h uint64) bool {
-	a, b := x.pair(h)
+// room reports whether add would find room under two hashes, one after the
+// other.
+func (x *index) room(first, second uint64) bool {
+	one, _, n := x.emptier(first)
+	other, _, left := x.emptier(second)
+	if one != other || left > 1 {
+		return n > 0 && left > 0
+	}
+	// The first one takes the last entry of the bucket; the second may have
+	// another bucket with as many.
+	a, b := x.pair(second)
 	_, na := a.free()
 	_, nb := b.free()
-	return na+nb > 0
+	return a != b && na+nb > 1
 }
 
 // remove takes out a number that was added under hash h.

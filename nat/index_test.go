@@ -3,6 +3,8 @@ package nat
 import (
 	"math/rand/v2"
 	"testing"
+
+	"fairlead/packet"
 )
 
 // TestIndexChurn keeps an index as full as it may be while everything in it is
@@ -48,5 +50,39 @@ func TestIndexChurn(t *testing.T) {
 				t.Fatalf("entry %d of %d is lost", e, n)
 			}
 		}
+	}
+}
+
+// TestFullIndex fills indexes until nothing fits: each flow that is made is found
+// by both of its keys, also when they meet at the last free entry of a bucket.
+func TestFullIndex(t *testing.T) {
+	refused := 0
+	for seed := range uint64(100) {
+		table := New(Config{Flows: 100, PerContainer: 100, Seed: seed + 1})
+		table.index.init(1)
+		for n := range uint16(40) {
+			k := udp(aliceAddr, 5000+n, world, 7000)
+			p, reason := table.PlanOut(net1, alice, k, lan, ours)
+			if reason != packet.OK {
+				t.Fatal(reason)
+			}
+			f, reason := table.Commit(p, second)
+			if reason != packet.OK {
+				if refused++; reason != packet.FlowTableFull {
+					t.Fatal(reason)
+				}
+				continue
+			}
+			answer := table.Translation(f).After.Reverse()
+			if got, ok := table.Find(net1, &k, second, 0); !ok || got != f {
+				t.Errorf("seed %d: flow %d is not found", seed, n)
+			}
+			if got, ok := table.Find(lan, &answer, second, 0); !ok || got.Number() != f.Number() {
+				t.Errorf("seed %d: answers to flow %d are not found", seed, n)
+			}
+		}
+	}
+	if refused == 0 {
+		t.Error("no index was full")
 	}
 }

@@ -25,7 +25,7 @@ type Rule struct {
 	Inside  packet.Addr // the container's
 
 	Proto       packet.Proto // of a published port
-	OutsidePort uint16       // of the host; 0 has Publish choose one
+	OutsidePort uint16       // of the host
 	InsidePort  uint16       // of the container
 
 	// What the rule did so far: set in lists.
@@ -50,7 +50,6 @@ type rules struct {
 	inside     map[ownKey]*rule     // one-to-one, by network and inside address
 	outside    map[ownKey]*rule     // one-to-one, by uplink and outside address
 	masquerade map[[2]packet.NetworkID]uint32
-	ephemeral  uint16 // the last port chosen
 }
 
 type rule struct {
@@ -82,7 +81,6 @@ func (r *rules) init() {
 	r.inside = make(map[ownKey]*rule)
 	r.outside = make(map[ownKey]*rule)
 	r.masquerade = make(map[[2]packet.NetworkID]uint32)
-	r.ephemeral = lastEphemeral
 }
 
 func (r *rules) at(number uint32) *rule { return (*r.all.Load())[number] }
@@ -160,16 +158,8 @@ func (r *rules) insideOf(uplink packet.NetworkID, outside packet.Addr) *rule {
 	return r.outside[ownKey{uplink, outside}]
 }
 
-// Docker's range of ports for -p without a host port and -P
-// (libnetwork/portallocator).
-const (
-	firstEphemeral = 49153
-	lastEphemeral  = 65535
-)
-
 // Publish has a port of ours lead to a container's, and returns the rule with
-// its number and, if it was left open, the port. What is taken is refused with
-// Docker's text around ErrAllocated.
+// its number. What is taken is refused with Docker's text around ErrAllocated.
 func (t *Table) Publish(r Rule) (Rule, error) {
 	r.Kind, r.Uplink = packet.NATPublish, 0
 	if r.Outside == (packet.Addr{}) {
@@ -178,18 +168,12 @@ func (t *Table) Publish(r Rule) (Rule, error) {
 	switch {
 	case r.Proto != packet.ProtoTCP && r.Proto != packet.ProtoUDP:
 		return Rule{}, fmt.Errorf("publish: protocol %d has no ports", r.Proto)
-	case r.InsidePort == 0:
-		return Rule{}, errors.New("publish: the container's port is missing")
+	case r.InsidePort == 0 || r.OutsidePort == 0:
+		return Rule{}, errors.New("publish: a port is missing")
 	case r.Outside.Is4() != r.Inside.Is4():
 		return Rule{}, fmt.Errorf("publish: %s and %s are of different families", r.Outside, r.Inside)
 	}
-	if r.OutsidePort == 0 {
-		port, ok := t.rules.chooseEphemeral(r)
-		if !ok {
-			return Rule{}, fmt.Errorf("Bind for %s failed: all ports are allocated", r.Outside) //nolint:staticcheck // Docker's words
-		}
-		r.OutsidePort = port
-	} else if t.rules.conflict(r) {
+	if t.rules.conflict(r) {
 		return Rule{}, fmt.Errorf("Bind for %s failed: %w", //nolint:staticcheck // Docker's words
 			netip.AddrPortFrom(r.Outside.Netip(), r.OutsidePort), ErrAllocated)
 	}
@@ -217,18 +201,6 @@ func (r *rules) conflict(x Rule) bool {
 		}
 	}
 	return false
-}
-
-func (r *rules) chooseEphemeral(x Rule) (uint16, bool) {
-	for range lastEphemeral - firstEphemeral + 1 {
-		if r.ephemeral++; r.ephemeral < firstEphemeral { // it wraps
-			r.ephemeral = firstEphemeral
-		}
-		if x.OutsidePort = r.ephemeral; !r.conflict(x) {
-			return x.OutsidePort, true
-		}
-	}
-	return 0, false
 }
 
 // OneToOne gives a container an outside address of its own at an uplink.

@@ -1,0 +1,359 @@
+package dns
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"fairlead/packet"
+)
+
+// How long is waited for upstream servers. A C library gives up after five
+// seconds and asks again; by then it has to have heard that there is nothing.
+const (
+	perTry = 2 * time.Second
+	total  = 5 * time.Second
+
+	// forSilent is what a server gets that did not answer the last time, if there
+	// is another one to ask: the order of servers holds as long as they answer,
+	// and a dead one does not cost two seconds with each query.
+	forSilent = 300 * time.Millisecond
+)
+
+// A Config says what a Forwarder is.
+type Config struct {
+	// Containers bounds the queries one container has in flight, Total those of
+	// all of them.
+	Containers, Total int
+	Seed              [32]byte // of query ids; nobody may know it
+
+	// Names, if set, answers for more names than the Forwarder knows: in lower
+	// case, without the dot at the end. No address means that the name does not
+	// exist; ours is false when it is not for us to say.
+	Names func(q *Question, name string) (addrs []packet.Addr, ours bool)
+
+	// Learn, if set, is told the addresses a container is about to hear for a name
+	// it asked, and how long they hold. Names that Wants does not care for are not
+	// looked at.
+	Wants func(q *Question, name string) bool
+	Learn func(q *Question, name string, addrs []packet.Addr, ttl time.Duration)
+}
+
+// A Question is a query as it came.
+type Question struct {
+	Network   packet.NetworkID
+	Container packet.ContainerID
+	From      packet.Tuple // of its packet; the protocol says how the answer goes
+	Payload   []byte       // the message; it is the Forwarder's
+}
+
+// A Step is what is to be done now.
+type Step struct {
+	Replies []Reply
+	Ask     *Ask
+}
+
+// A Reply is an answer for one that asked. The message is To's.
+type Reply struct {
+	To      func(message []byte)
+	Message []byte
+}
+
+// An Ask is a question for an upstream server. Whoever asks comes back with each
+// Answer, until one is taken, or with Failed, at the latest after Within. It has
+// to be asked from a port nobody can guess.
+type Ask struct {
+	Try     uint64
+	Server  netip.AddrPort
+	TCP     bool
+	Within  time.Duration
+	Message []byte
+}
+
+// Stats counts queries by what became of them, and what went on with upstream
+// servers.
+type Stats struct {
+	Queries   uint64 // all
+	Malformed uint64 // no query, or one that is not understood
+	Own       uint64 // for names of our own
+	Kept      uint64 // of internal networks, for other names: refused
+	Refused   uint64 // beyond the bounds
+	Joined    uint64 // to an identical one in flight
+	Repeated  uint64 // by an asker that became impatient
+	Forwarded uint64
+	Failed    uint64 // of those: no server has answered
+
+	Tries   uint64 // questions to servers
+	Silent  uint64 // tries without an answer
+	Ignored uint64 // answers to nothing that was asked
+	Cut     uint64 // answers that were too long for the asker
+}
+
+// A Forwarder is the nameserver of all containers of a node.
+type Forwarder struct {
+	conf     Config
+	rng      *rand.ChaCha8
+	networks map[packet.NetworkID]Network
+	servers  []*server
+	options  Servers
+	turn     int // of Servers.Rotate
+
+	flights map[string]*flight // by transport and query without its id
+	tries   map[uint64]*flight
+	last    uint64 // try
+	waiting map[packet.ContainerID]int
+	total   int // of waiting
+	stats   Stats
+}
+
+// A flight is a query that was sent upstream, for all who asked it.
+type flight struct {
+	key      string
+	query    *dns.Msg
+	message  []byte // it, with the id of the last try
+	limit    int    // of the answer's length
+	waiters  []waiter
+	deadline int64
+
+	servers []*server // those there were when it began, in the order they are asked
+	max     int       // tries
+	asked   int
+	tcp     bool
+	id      uint16 // of the last try
+
+	refusal []byte // the last answer that was none: another server may know better
+	short   []byte // the truncated answer, while it is asked for by TCP
+}
+
+// A waiter is one who asked.
+type waiter struct {
+	q     Question // without its payload
+	id    uint16
+	reply func([]byte)
+}
+
+// New returns a Forwarder that knows no network and no server.
+func New(conf Config) *Forwarder {
+	return &Forwarder{
+		conf: conf, rng: rand.NewChaCha8(conf.Seed), networks: make(map[packet.NetworkID]Network),
+		flights: make(map[string]*flight), tries: make(map[uint64]*flight), waiting: make(map[packet.ContainerID]int),
+	}
+}
+
+// SetNetwork says what a network is, RemoveNetwork that there is no such one.
+func (f *Forwarder) SetNetwork(id packet.NetworkID, n Network) { f.networks[id] = n }
+func (f *Forwarder) RemoveNetwork(id packet.NetworkID)         { delete(f.networks, id) }
+
+// SetServers says where queries go from now on.
+func (f *Forwarder) SetServers(s Servers) {
+	f.options, f.servers = s, nil
+	for _, a := range s.Addrs {
+		f.servers = append(f.servers, &server{addr: a})
+	}
+}
+
+// Stats returns the counters, InFlight how many queries wait for an answer.
+func (f *Forwarder) Stats() Stats  { return f.stats }
+func (f *Forwarder) InFlight() int { return f.total }
+
+// Query takes a query. The answer, if it deserves one, goes to reply, now or
+// with a later Step.
+func (f *Forwarder) Query(now int64, q Question, to func([]byte)) Step {
+	f.stats.Queries++
+	m, rcode := parse(q.Payload)
+	if m == nil {
+		f.stats.Malformed++
+		return Step{}
+	}
+	say := func(r *dns.Msg) Step { return Step{Replies: []Reply{{to, pack(r)}}} }
+	if rcode != dns.RcodeSuccess {
+		f.stats.Malformed++
+		return say(reply(m, rcode))
+	}
+	name := plain(m.Question[0].Name)
+	if addrs, ours := f.own(&q, name); ours {
+		f.stats.Own++
+		if len(addrs) > 0 && f.conf.Learn != nil && f.conf.Wants(&q, name) {
+			f.conf.Learn(&q, name, addrs, time.Duration(ownTTL)*time.Second)
+		}
+		return say(ownAnswer(m, addrs, limit(&q, m)))
+	}
+	if n, ok := f.networks[q.Network]; !ok || n.Internal {
+		f.stats.Kept++
+		return say(reply(m, dns.RcodeRefused))
+	}
+	w := waiter{q, m.Id, to}
+	w.q.Payload = nil
+	fl := f.flights[key(&q)]
+	switch {
+	case fl != nil && fl.has(&w):
+		f.stats.Repeated++
+		return Step{}
+	case f.waiting[q.Container] >= f.conf.Containers || f.total >= f.conf.Total:
+		f.stats.Refused++
+		return say(reply(m, dns.RcodeRefused))
+	}
+	f.waiting[q.Container]++
+	f.total++
+	if fl != nil {
+		f.stats.Joined++
+		fl.waiters = append(fl.waiters, w)
+		return Step{}
+	}
+	f.stats.Forwarded++
+	fl = &flight{
+		key: key(&q), query: m, message: q.Payload, limit: limit(&q, m), waiters: []waiter{w},
+		deadline: now + int64(total), tcp: q.From.Proto == packet.ProtoTCP,
+		servers: f.order(), max: len(f.servers) * f.options.Attempts,
+	}
+	f.flights[fl.key] = fl
+	return f.ask(now, fl)
+}
+
+// key is what identical queries have in common.
+func key(q *Question) string {
+	return string(append([]byte{byte(q.From.Proto)}, q.Payload[2:]...))
+}
+
+// has reports whether a query is one that waits already.
+func (fl *flight) has(w *waiter) bool {
+	return slices.ContainsFunc(fl.waiters, func(x waiter) bool {
+		return x.id == w.id && x.q.From == w.q.From && x.q.Container == w.q.Container
+	})
+}
+
+// order are the servers in the order the next query asks them.
+func (f *Forwarder) order() []*server {
+	if !f.options.Rotate || len(f.servers) == 0 {
+		return f.servers
+	}
+	f.turn = (f.turn + 1) % len(f.servers)
+	return slices.Concat(f.servers[f.turn:], f.servers[:f.turn])
+}
+
+// ask asks the next server, or gives up.
+func (f *Forwarder) ask(now int64, fl *flight) Step {
+	left := time.Duration(fl.deadline - now)
+	if fl.asked >= fl.max || left <= 0 {
+		return f.giveUp(fl)
+	}
+	fl.asked++
+	wait := min(f.options.Timeout, left)
+	lively := slices.ContainsFunc(fl.servers, func(s *server) bool { return !s.silent })
+	if fl.server().silent && lively && fl.asked <= len(fl.servers) {
+		wait = min(wait, forSilent)
+	}
+	return f.try(fl, wait)
+}
+
+// server is the one that was asked last.
+func (fl *flight) server() *server { return fl.servers[(fl.asked-1)%len(fl.servers)] }
+
+// try asks a server, with an id nobody knows.
+func (f *Forwarder) try(fl *flight, wait time.Duration) Step {
+	f.stats.Tries++
+	f.last++
+	f.tries[f.last] = fl
+	fl.id = uint16(f.rng.Uint64())
+	setID(fl.message, fl.id)
+	return Step{Ask: &Ask{Try: f.last, Server: fl.server().addr, TCP: fl.tcp, Within: wait, Message: slices.Clone(fl.message)}}
+}
+
+// Answer takes what came as the answer to a try; b is the Forwarder's. It
+// returns false when that was none, and more is to be waited for.
+func (f *Forwarder) Answer(now int64, try uint64, b []byte) (Step, bool) {
+	fl := f.tries[try]
+	if fl == nil {
+		return Step{}, true
+	}
+	r, ok := read(b, fl.id, &fl.query.Question[0])
+	if !ok {
+		f.stats.Ignored++
+		return Step{}, false
+	}
+	delete(f.tries, try)
+	fl.server().silent = false
+	switch left := time.Duration(fl.deadline - now); {
+	case !r.asked || r.rcode == dns.RcodeServerFailure || r.rcode == dns.RcodeNotImplemented || r.rcode == dns.RcodeRefused:
+		fl.refusal = b
+		if !r.asked {
+			fl.refusal = pack(reply(fl.query, r.rcode))
+		}
+		return f.goOn(now, fl), true
+	case r.truncated && !fl.tcp && fl.limit > leastUDP && left > 0 && len(b) <= fl.limit:
+		// The server has its own idea of what UDP carries.
+		fl.short, fl.tcp = b, true
+		return f.try(fl, min(f.options.Timeout, left)), true
+	case len(b) <= fl.limit:
+		return f.finish(fl, b), true
+	}
+	f.stats.Cut++
+	if fl.short != nil {
+		return f.finish(fl, fl.short), true
+	}
+	cut := reply(fl.query, r.rcode)
+	cut.Truncated = true
+	return f.finish(fl, pack(cut)), true
+}
+
+// Failed tells that a try had no answer.
+func (f *Forwarder) Failed(now int64, try uint64) Step {
+	fl := f.tries[try]
+	if fl == nil {
+		return Step{}
+	}
+	delete(f.tries, try)
+	f.stats.Silent++
+	if fl.short == nil {
+		fl.server().silent = true
+	}
+	return f.goOn(now, fl)
+}
+
+// goOn is for a try that came to nothing.
+func (f *Forwarder) goOn(now int64, fl *flight) Step {
+	if fl.short != nil { // the asker may try TCP itself
+		return f.finish(fl, fl.short)
+	}
+	return f.ask(now, fl)
+}
+
+// giveUp ends a query no server has answered.
+func (f *Forwarder) giveUp(fl *flight) Step {
+	f.stats.Failed++
+	if fl.refusal != nil && len(fl.refusal) <= fl.limit {
+		return f.finish(fl, fl.refusal)
+	}
+	return f.finish(fl, pack(reply(fl.query, dns.RcodeServerFailure)))
+}
+
+// finish gives b to all who wait for it.
+func (f *Forwarder) finish(fl *flight, b []byte) (s Step) {
+	delete(f.flights, fl.key)
+	name := plain(fl.query.Question[0].Name)
+	wants := func(w waiter) bool { return f.conf.Learn != nil && f.conf.Wants(&w.q, name) }
+	var addrs []packet.Addr
+	var ttl time.Duration
+	if slices.ContainsFunc(fl.waiters, wants) {
+		addrs, ttl = addresses(b, name)
+	}
+	for i, w := range fl.waiters {
+		f.total--
+		if f.waiting[w.q.Container]--; f.waiting[w.q.Container] == 0 {
+			delete(f.waiting, w.q.Container)
+		}
+		if len(addrs) > 0 && wants(w) {
+			f.conf.Learn(&w.q, name, addrs, ttl)
+		}
+		message := b
+		if i > 0 {
+			message = slices.Clone(b)
+		}
+		setID(message, w.id)
+		s.Replies = append(s.Replies, Reply{w.reply, message})
+	}
+	return s
+}

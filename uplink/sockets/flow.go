@@ -1,6 +1,8 @@
 package sockets
 
 import (
+	"slices"
+
 	"fairlead/loop"
 	"fairlead/packet"
 )
@@ -19,6 +21,7 @@ type flowTable struct {
 type slot struct {
 	tuple packet.Tuple
 	e     endpoint
+	place int // in the list of an endpoint that has several flows
 }
 
 // A localAddr is what an endpoint-independent socket is found by.
@@ -60,7 +63,7 @@ func (t *flowTable) set(number uint32, k packet.Tuple, e endpoint) {
 	for int(number) >= len(t.slots) {
 		t.slots = append(t.slots, make([]slot, max(64, len(t.slots)))...)
 	}
-	t.slots[number] = slot{k, e}
+	t.slots[number] = slot{tuple: k, e: e}
 }
 
 // forget takes a flow out and returns its endpoint.
@@ -69,7 +72,7 @@ func (t *flowTable) forget(number uint32) endpoint {
 		return nil
 	}
 	e := t.slots[number].e
-	t.slots[number] = slot{}
+	t.slots[number] = slot{place: t.slots[number].place} // what e goes by in flowEnded
 	return e
 }
 
@@ -104,15 +107,44 @@ func (s *Sockets) charge(c packet.ContainerID, e endpoint) bool {
 		s.flows.holders[c] = h
 	}
 	if s.full(h) && !s.evict(h) {
+		if h.descriptors == 0 {
+			delete(s.flows.holders, c)
+		}
 		return false
 	}
+	s.flows.holders[c] = h // the one it gave up may have been its last
 	h.descriptors++
 	s.flows.total++
 	e.common().holder = h
 	if e.common().unanswered {
-		h.waiting = append(h.waiting, e)
+		h.wait(e)
 	}
 	return true
+}
+
+// wait puts down an endpoint that was not answered yet. The list stays as short
+// as what the container has.
+func (h *holder) wait(e endpoint) {
+	if len(h.waiting) > 2*h.descriptors+16 {
+		h.waiting = slices.DeleteFunc(h.waiting, func(e endpoint) bool {
+			b := e.common()
+			return !b.unanswered || b.fd < 0
+		})
+	}
+	h.waiting = append(h.waiting, e)
+}
+
+// discharge gives a descriptor back to the budget.
+func (e *base) discharge() {
+	if e.holder == nil {
+		return
+	}
+	e.holder.descriptors--
+	e.s.flows.total--
+	if e.holder.descriptors == 0 {
+		delete(e.s.flows.holders, e.holder.id)
+	}
+	e.holder = nil
 }
 
 // full reports whether a container may have no further descriptor.
@@ -139,12 +171,15 @@ func (s *Sockets) evict(h *holder) bool {
 // another.
 func (e *base) answered() { e.unanswered = false }
 
-// admits reports whether a container may have one more descriptor, if need be
-// for one of its own.
-func (s *Sockets) admits(c packet.ContainerID) bool {
+// admits reports whether the container of a new flow may have one more
+// descriptor, if need be for one of its own, or the flow needs none.
+func (s *Sockets) admits(x *packet.Translation) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.flows.holders[c]
+	if x.After.Proto != packet.ProtoTCP && s.socketAt(&x.After) {
+		return true
+	}
+	h := s.flows.holders[x.Container]
 	if h == nil {
 		return s.conf.Total <= 0 || s.flows.total < s.conf.Total
 	}
@@ -159,12 +194,12 @@ func (s *Sockets) admits(c packet.ContainerID) bool {
 	return false
 }
 
-// open makes a descriptor an endpoint's: e is registered with the worker.
-func (s *Sockets) open(e endpoint, fd int) error {
+// register makes a descriptor an endpoint's, which the worker tells of events.
+func (s *Sockets) register(e endpoint, fd int, events uint32) error {
 	b := e.common()
 	b.s, b.self, b.fd, b.born = s, e, fd, loop.Clock()
 	var err error
-	b.source, err = s.conf.Worker.Add(fd, loop.In|loop.Out|rdhup|loop.Edge, b)
+	b.source, err = s.conf.Worker.Add(fd, events, b)
 	return err
 }
 
@@ -179,14 +214,7 @@ func (e *base) shut() {
 	closeFd(e.fd)
 	e.fd = -1
 	e.s.timed.remove(e)
-	if e.holder != nil {
-		e.holder.descriptors--
-		e.s.flows.total--
-		if e.holder.descriptors == 0 {
-			delete(e.s.flows.holders, e.holder.id)
-		}
-		e.holder = nil
-	}
+	e.discharge()
 }
 
 // closeAll closes all endpoints, each once.

@@ -50,6 +50,12 @@ type Sockets struct {
 	flows  flowTable
 	ended  []packet.Tuple // flows whose endpoints are done, for EndFlows
 	timed  timed
+
+	datagrams datagramIO
+	errors    errorReader
+	standIns  standIns
+	id        uint16 // of the last packet that was made
+	stats     Stats  // counters only
 }
 
 // An endpoint is one socket and its protocol's state. All its methods are called

@@ -81,7 +81,7 @@ func (s *Sockets) Resolve(f *packet.Frame, _ packet.Addr, d *packet.Decision) {
 	switch {
 	case !s.carries(f):
 		d.RefuseCopy(packet.NotCarried)
-	case d.NAT.New && !s.admits(d.NAT.Container):
+	case d.NAT.New && !s.admits(&d.NAT):
 		d.RefuseCopy(packet.SocketBudget)
 	default:
 		d.SrcMAC, d.DstMAC = routerMAC, outsideMAC

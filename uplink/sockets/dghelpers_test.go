@@ -1,0 +1,59 @@
+package sockets
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pattern is n bytes that differ from those of another i.
+func pattern(i, n int) []byte {
+	b := make([]byte, n)
+	for j := range b {
+		b[j] = byte(i*131 + j + j>>8)
+	}
+	return b
+}
+
+// eventually waits for a condition that another goroutine brings about.
+func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %v", patience, err)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// setOption has a socket send with another header.
+func setOption(t testing.TB, fd int, ttl, tos uint8) {
+	t.Helper()
+	for _, o := range []struct{ name, value int }{{unix.IP_TTL, int(ttl)}, {unix.IP_TOS, int(tos)}} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_IP, o.name, o.value); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// sendTrain sends several datagrams by one call.
+func (p *peer) sendTrain(to netip.AddrPort, data []byte, size int) {
+	p.t.Helper()
+	oob := make([]byte, unix.CmsgSpace(2))
+	binary.NativeEndian.PutUint64(oob, uint64(unix.CmsgLen(2)))
+	binary.NativeEndian.PutUint32(oob[8:], unix.SOL_UDP)
+	binary.NativeEndian.PutUint32(oob[12:], unix.UDP_SEGMENT)
+	binary.NativeEndian.PutUint16(oob[16:], uint16(size))
+	sa := &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+	if err := unix.Sendmsg(p.fd, data, oob, sa, 0); err != nil {
+		p.t.Fatal(err)
+	}
+}

@@ -13,7 +13,10 @@
 //	uplink.go   Sockets as the switch and the router see it
 //	flow.go     flow number → endpoint, descriptors, and what each container may have
 //	frame.go    headers of the frames it makes
-//	sys.go      system calls
+//	tcp.go      a TCP connection and its life; tcpin.go what comes from the
+//	            container, tcpout.go what goes there, tcpframe.go its segments
+//	listen.go   published ports: TCP
+//	sys.go      system calls; tcpsys.go those of connections
 //
 // # Endpoints
 //

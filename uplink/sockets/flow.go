@@ -84,7 +84,8 @@ func (s *Sockets) endpoint(f *packet.Frame) (endpoint, packet.Reason) {
 		return e, packet.OK
 	}
 	if f.Flow == 0 {
-		return nil, packet.OK // an ICMP error about a flow: the host's kernel has no use for it
+		s.fromRouter(f)
+		return nil, packet.OK
 	}
 	switch f.Proto {
 	case packet.ProtoTCP:

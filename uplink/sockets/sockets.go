@@ -50,6 +50,7 @@ type Sockets struct {
 	flows  flowTable
 	ended  []packet.Tuple // flows whose endpoints are done, for EndFlows
 	timed  timed
+	tcp    tcp
 
 	datagrams datagramIO
 	errors    errorReader
@@ -126,6 +127,7 @@ func (e *base) wake() {
 func New(conf Config, inbound Inbound) *Sockets {
 	s := &Sockets{conf: conf, inbound: inbound}
 	s.flows.init()
+	s.tcp.init(conf.NoPeekOffset)
 	s.SetAddr(placeholder)
 	return s
 }
@@ -155,6 +157,12 @@ func (s *Sockets) ReadBatch(b *packet.Batch) (int, error) {
 	now := loop.Clock()
 	before := len(b.Frames)
 	s.mu.Lock()
+	if ended := s.takeEnded(); len(ended) > 0 {
+		// What they had to say was read the last time, and has gone its way.
+		s.mu.Unlock()
+		s.inbound.EndFlows(ended)
+		s.mu.Lock()
+	}
 	for !b.Full() {
 		e := s.ready.pop()
 		if e == nil {
@@ -165,10 +173,13 @@ func (s *Sockets) ReadBatch(b *packet.Batch) (int, error) {
 			e.common().wake()
 		}
 	}
-	ended := s.takeEnded()
+	var notify func()
+	if len(s.ended) > 0 {
+		notify = s.notify
+	}
 	s.mu.Unlock()
-	if len(ended) > 0 {
-		s.inbound.EndFlows(ended)
+	if notify != nil {
+		notify()
 	}
 	return len(b.Frames) - before, nil
 }
@@ -231,6 +242,7 @@ func (s *Sockets) Close() error {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.flows.closeAll()
+	s.tcp.close()
 	return nil
 }
 

@@ -40,6 +40,8 @@
 //	listeners.go   who listens inside
 //	setup.go       what up sets up: the network, the table of flows
 //	uplinks.go     the ways out, as they come and go
+//	host.go        the way out by this host's sockets
+//	budget.go      how many descriptors all that may take
 //	files.go       a container's files below the node directory
 //	server.go      the control socket, its routes and peer check
 //	handlers.go    containers' requests

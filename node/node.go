@@ -16,6 +16,7 @@ import (
 
 	"fairlead/loop"
 	"fairlead/node/api"
+	"fairlead/node/box"
 	"fairlead/node/network"
 	vswitch "fairlead/switch"
 )
@@ -52,11 +53,16 @@ type Node struct {
 	ids        idSpace
 	ports      *portBook
 	uplinks    []*uplink
-	requests   int // that run
+	hostUse    hostUse
+	hostWay    *network.Uplink // of the router
+	requests   int             // that run
 	lastUse    time.Time
 	leaving    *os.File // start.lock, once the node is on its way out
 
 	linking sync.Mutex // held before mu, while an uplink or the router comes or goes
+
+	budget budget
+	host   *box.HostWatch
 
 	home     *home
 	down     chan struct{} // closed when the node is to end
@@ -144,7 +150,7 @@ func (n *Node) wait(ctx context.Context, served <-chan error) error {
 func (n *Node) idle() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.stays || len(n.containers) > 0 || len(n.waysLocked()) > 0 || n.requests > 0 || time.Since(n.lastUse) < idleAfter {
+	if n.stays || len(n.containers) > 0 || n.linksLocked() > 0 || n.requests > 0 || time.Since(n.lastUse) < idleAfter {
 		return false
 	}
 	// Somebody who is just starting or looking for a node has the lock.
@@ -206,12 +212,15 @@ func newNode(conf Config, home *home) (*Node, error) {
 		containers: make(map[string]*container),
 		ports:      newPortBook(),
 		down:       make(chan struct{}),
+		budget:     readBudget(),
 	}
+	n.host = box.WatchHost(n.hostChanged)
 	want, err := readSetup(conf.Up)
 	if err == nil {
 		_, err = n.setUpLocked(want)
 	}
 	if err != nil {
+		n.host.Close()
 		_ = l.Close()
 		return nil, err
 	}
@@ -222,6 +231,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 // close ends what newNode began, takes the node's files away and gives its
 // locks up: start.lock last, so that whoever waits for it finds nothing of us.
 func (n *Node) close() {
+	n.host.Close()
 	n.net.Close()
 	n.router.Close()
 	if err := n.loop.Close(); err != nil {

@@ -52,6 +52,7 @@ func (n *Node) handlers() map[string]handler {
 		"GET /v1/uplinks":           n.getUplinks,
 		"POST /v1/uplinks":          n.postUplinks,
 		"POST /v1/uplinks/check":    n.postUplinksCheck,
+		"POST /v1/uplinks/host":     n.postHost,
 		"DELETE /v1/uplinks/{name}": n.deleteUplink,
 
 		"GET /v1/switches": n.getSwitches,

@@ -58,22 +58,28 @@ func readSetup(up api.UpRequest) (s setup, err error) {
 // setUpLocked makes the network, and the router if need be, and returns what
 // closes those it has replaced.
 func (n *Node) setUpLocked(s setup) (closeOld func(), err error) {
-	router := n.router
+	router, way := n.router, n.hostWay
 	if router == nil || s.nat != n.setup.nat {
 		router = network.NewRouter(n.lanes, s.nat)
+		if way, err = n.addHost(router); err != nil {
+			return nil, err
+		}
 	}
 	net, err := network.New(s.net, router)
 	if err != nil {
+		if router != n.router {
+			router.Close()
+		}
 		return nil, err
 	}
 	oldNet, oldRouter := n.net, n.router
-	n.setup, n.net, n.router = s, net, router
+	n.setup, n.net, n.router, n.hostWay = s, net, router, way
 	return func() {
 		oldNet.Close() // waits for links of containers that have just gone
 		if oldRouter != router {
 			oldRouter.Close()
 		}
-	}, nil
+	}, n.setWaysLocked()
 }
 
 // postUp has the node stay, and sets it up.
@@ -122,7 +128,7 @@ func (n *Node) changeLocked(s setup) (closeOld func(), err error) {
 		return nil, fail(http.StatusConflict, "network %s has %s, so it stays as it is; stop them first: `fairlead down --all`",
 			defaultName, plural(len(n.containers), "container"))
 	}
-	if up := len(n.waysLocked()); up > 0 {
+	if up := n.linksLocked(); up > 0 {
 		return nil, fail(http.StatusConflict, "network %s has %s, so it stays as it is; remove them first: `fairlead network set %[1]s --uplink none`",
 			defaultName, plural(up, "uplink"))
 	}

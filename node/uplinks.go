@@ -70,7 +70,7 @@ func (n *Node) addUplink(m api.UplinkRequest, fds []int) error {
 	defer n.mu.Unlock()
 	n.uplinks = slices.DeleteFunc(n.uplinks, func(old *uplink) bool { return old.spec.Name == u.spec.Name }) // a lost one
 	n.uplinks = append(n.uplinks, u)
-	if err := u.net.SetUplinks(n.waysLocked()...); err != nil {
+	if err := n.setWaysLocked(); err != nil {
 		return err
 	}
 	n.routeAddressesLocked(u)
@@ -78,15 +78,28 @@ func (n *Node) addUplink(m api.UplinkRequest, fds []int) error {
 	return nil
 }
 
-// waysLocked are the uplinks that work, by name, in the order they came: of
-// equally good ones the first is taken.
+// waysLocked are the uplinks that work, by name, in the order they came, and
+// behind them this host's sockets: of equally good ones the first is taken.
 func (n *Node) waysLocked() (names []string) {
 	for _, u := range n.uplinks {
 		if u.lost == nil {
 			names = append(names, u.spec.Name)
 		}
 	}
+	if n.usesHostLocked() {
+		names = append(names, api.HostUplink)
+	}
 	return names
+}
+
+// linksLocked is how many uplinks work that the node was handed.
+func (n *Node) linksLocked() (count int) {
+	for _, u := range n.uplinks {
+		if u.lost == nil {
+			count++
+		}
+	}
+	return count
 }
 
 // newUplink checks what a client wants to be an uplink.
@@ -94,6 +107,9 @@ func (n *Node) newUplink(m api.UplinkRequest, fds []int) (*uplink, error) {
 	spec, err := api.ParseUplink(m.Spec)
 	if err != nil {
 		return nil, statusError{http.StatusBadRequest, err}
+	}
+	if spec.Kind == api.HostUplink {
+		return nil, fail(http.StatusBadRequest, "uplink host: it takes no descriptor: POST /v1/uplinks/host")
 	}
 	if len(fds) != 1 {
 		return nil, fail(http.StatusBadRequest, "uplink %s: it takes one descriptor; %d came", spec.Name, len(fds))
@@ -162,13 +178,16 @@ func (n *Node) removeUplink(name string) error {
 	u := n.uplinks[i]
 	n.uplinks = slices.Delete(n.uplinks, i, i+1)
 	n.unrouteAddressesLocked(u)
-	lost := u.lost != nil
-	n.mu.Unlock()
-	if lost {
-		return nil
+	if u.lost != nil {
+		defer n.mu.Unlock()
+		return n.setWaysLocked()
 	}
+	n.mu.Unlock()
 	slog.Info("uplink is removed", "uplink", name)
-	return n.router.RemoveUplink(name)
+	err := n.router.RemoveUplink(name)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return errors.Join(err, n.setWaysLocked())
 }
 
 // uplinkLost is called when the device of an uplink has gone.
@@ -287,6 +306,9 @@ func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
 		}
 		list = append(list, d)
 	}
+	if n.usesHostLocked() {
+		list = append(list, n.hostLineLocked())
+	}
 	return list, nil
 }
 
@@ -332,5 +354,8 @@ func (n *Node) postUplinksCheck(w http.ResponseWriter, r *http.Request) (any, er
 }
 
 func (n *Node) deleteUplink(_ http.ResponseWriter, r *http.Request) (any, error) {
+	if r.PathValue("name") == api.HostUplink {
+		return done, n.useHost(false)
+	}
 	return done, n.removeUplink(r.PathValue("name"))
 }

@@ -7,10 +7,10 @@ import (
 	"fairlead/test/lab"
 )
 
-// There is no way out yet, and the gateway says so at once.
+// Where there is no way out, the gateway says so at once.
 func TestNetUnreachable(t *testing.T) {
 	lab.Need(t, "ping", "curl")
-	n := newNode(t)
+	n := newNode(t, "--uplink", "none")
 	n.start("a")
 	r := n.try("exec", "a", "ping", "-c", "1", "-W", "5", "192.0.2.1")
 	if r.code != 1 || !strings.Contains(r.stdout, "From 172.17.0.1 icmp_seq=1 Destination Net Unreachable") {

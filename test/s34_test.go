@@ -45,7 +45,7 @@ func routesWin(t *testing.T, o *outside) {
 // Without a route the sender is told so, at once, and show drops says why.
 func TestS34_NoRoute(t *testing.T) {
 	lab.Need(t, "ping")
-	n := newNode(t)
+	n := newNode(t, "--uplink", "none")
 	n.start("a")
 	r := n.try("exec", "a", "ping", "-c", "1", "-W", "5", "198.51.100.2")
 	if r.code != 1 || !strings.Contains(r.stdout, "From 172.17.0.1 icmp_seq=1 Destination Net Unreachable") {

@@ -32,7 +32,7 @@ func (n *node) trace(args ...string) *client {
 // packet is one line with its way in, verdict, reason and ways out.
 func TestTraceLines(t *testing.T) {
 	lab.Need(t, "ping")
-	n := newNode(t)
+	n := newNode(t, "--uplink", "none")
 	n.start("a", quiet)
 	n.start("b", quiet)
 	people, machines := n.background("trace"), n.trace("--json")

@@ -38,8 +38,8 @@ Options of the default network, each as --opt KEY=VALUE:
   flows-per-container=32768
                     those of one container
 
---uplink leads the default network outside; what it takes says
-` + "`fairlead network set --help`.",
+--uplink leads the default network outside, by links or, as without it, by the
+sockets of this machine; what it takes says ` + "`fairlead network set --help`.",
 		Example: `  fairlead up
   fairlead up --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
   fairlead up --bip 172.17.42.1/16 --opt ageing=30s
@@ -50,38 +50,38 @@ Options of the default network, each as --opt KEY=VALUE:
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
 			}
-			specs, err := parseUplinks(uplinks)
+			ways, err := parseUplinks(uplinks)
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
 			}
 			request := api.UpRequest{BIP: bip, Options: options}
 			if foreground {
-				return serve(cmd.Context(), node.Config{Dir: api.Dir(), Version: version, Stays: true, Up: request}, specs)
+				return serve(cmd.Context(), node.Config{Dir: api.Dir(), Version: version, Stays: true, Up: request}, ways)
 			}
-			return up(cmd, request, specs)
+			return up(cmd, request, ways)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&bip, "bip", "", "Gateway's `ADDRESS/LENGTH` on the default network (default 172.17.0.1/16)")
 	f.StringArrayVar(&opts, "opt", nil, "Option of the default network, `KEY=VALUE`")
-	f.StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC` (repeatable)")
+	f.StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable; default host)")
 	f.BoolVar(&foreground, "foreground", false, "Be the node: do not go into the background, log here")
 	return cmd
 }
 
 // serve is the node, and its own first client: that has the rights to open the
 // links of uplinks.
-func serve(ctx context.Context, conf node.Config, specs []*api.UplinkSpec) error {
-	opened, err := openWithRights(specs)
+func serve(ctx context.Context, conf node.Config, ways *waysOut) error {
+	opened, err := openWithRights(ways.links)
 	if err != nil {
 		return err
 	}
 	defer closeUplinks(opened)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if len(specs) > 0 {
+	if len(ways.links) > 0 || ways.host || ways.none {
 		conf.Ready = func() {
-			if _, err := setUplinks(ctx, client(), "", specs, opened, false); err != nil { // nobody has addresses yet
+			if _, err := setUplinks(ctx, client(), "", ways, opened, ways.none); err != nil { // nobody has addresses yet
 				cancel(err)
 			}
 		}
@@ -94,8 +94,8 @@ func serve(ctx context.Context, conf node.Config, specs []*api.UplinkSpec) error
 }
 
 // up starts a node in the background, or makes the one that runs stay.
-func up(cmd *cobra.Command, request api.UpRequest, specs []*api.UplinkSpec) error {
-	opened, err := openWithRights(specs)
+func up(cmd *cobra.Command, request api.UpRequest, ways *waysOut) error {
+	opened, err := openWithRights(ways.links)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func up(cmd *cobra.Command, request api.UpRequest, specs []*api.UplinkSpec) erro
 	if err := c.Post(ctx, "/v1/up", request, nil); err != nil {
 		return err
 	}
-	lost, err := setUplinks(ctx, c, "", specs, opened, false)
+	lost, err := setUplinks(ctx, c, "", ways, opened, ways.none)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,10 @@ import (
 )
 
 // uplinkHelp is what --uplink takes.
-const uplinkHelp = `An uplink is a link on a real network, with an address and a MAC of its own:
+const uplinkHelp = `An uplink is the way out. One needs no right, and a network has it while it has
+no other:
+  host                                     ordinary sockets of this machine
+The others are links on a real network, with an address and a MAC of their own:
   tap:NAME,ip=ADDRESS/LENGTH,gw=ADDRESS    a TAP, whose other end is elsewhere
   if:NAME,ip=ADDRESS/LENGTH,gw=ADDRESS     an interface of this machine
   if:NAME,dhcp                             the same, with an address by DHCP
@@ -38,33 +41,50 @@ interface takes CAP_NET_RAW, which root lends you for one command:
 This machine itself does not reach an uplink on one of its interfaces: ask from
 another one.`
 
-// parseUplinks reads --uplink; the word none is no uplink.
-func parseUplinks(args []string) (specs []*api.UplinkSpec, err error) {
+// waysOut is what --uplink says.
+type waysOut struct {
+	links []*api.UplinkSpec
+	host  bool // the sockets of this host
+	none  bool // nothing at all
+}
+
+// parseUplinks reads --uplink.
+func parseUplinks(args []string) (*waysOut, error) {
 	if slices.Equal(args, []string{"none"}) {
-		return nil, nil
+		return &waysOut{none: true}, nil
 	}
+	w := &waysOut{}
 	for _, arg := range args {
 		spec, err := api.ParseUplink(arg)
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(specs, func(s *api.UplinkSpec) bool { return s.Name == spec.Name }) {
+		if w.host && spec.Kind == api.HostUplink || slices.ContainsFunc(w.links, func(s *api.UplinkSpec) bool { return s.Name == spec.Name }) {
 			return nil, fmt.Errorf("uplink %s is given twice", spec.Name)
 		}
-		specs = append(specs, spec)
+		if spec.Kind == api.HostUplink {
+			w.host = true
+		} else {
+			w.links = append(w.links, spec)
+		}
 	}
-	return specs, nil
+	return w, nil
 }
 
-// setUplinks has a network lead outside by specs, and with only by nothing
-// else. An uplink that is there as it is wanted stays untouched; one that changes
+// hostPath is where the node has the uplink by its host's sockets.
+const hostPath = "/v1/uplinks/" + api.HostUplink
+
+func isHost(u api.Uplink) bool { return u.Kind == api.HostUplink }
+
+// setUplinks has a network lead outside by what ways names, and with only by
+// nothing else; the sockets of the host give way to links by themselves. An uplink that is there as it is wanted stays untouched; one that changes
 // begins anew, and its connections end. What can go wrong is looked for before
 // anything goes, and after an error the uplinks are as they were. What is in
 // opened needs not be opened any more. It returns which addresses of containers
 // no uplink has any more.
-func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api.UplinkSpec, opened map[string]*box.Uplink, only bool) ([]api.OwnAddress, error) {
+func setUplinks(ctx context.Context, c *api.Client, network string, ways *waysOut, opened map[string]*box.Uplink, only bool) ([]api.OwnAddress, error) {
 	check := api.UplinksCheck{Network: network, Only: only}
-	for _, s := range specs {
+	for _, s := range ways.links {
 		check.Specs = append(check.Specs, s.String())
 	}
 	var checked api.UplinksChecked
@@ -75,10 +95,17 @@ func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api
 	if err := c.Get(ctx, "/v1/uplinks", &have); err != nil {
 		return nil, err
 	}
+	hosted := slices.ContainsFunc(have, isHost)
+	have = slices.DeleteFunc(have, isHost)
+	if only && !ways.host && !hosted { // lest it steps in while others go
+		if err := c.Delete(ctx, hostPath, nil); err != nil {
+			return nil, err
+		}
+	}
 	x := exchange{ctx: ctx, c: c, network: network, opened: map[string]*box.Uplink{}}
 	defer closeUplinks(x.opened)
 	var added []*api.UplinkSpec
-	for _, s := range specs {
+	for _, s := range ways.links {
 		i := slices.IndexFunc(have, func(u api.Uplink) bool { return u.Name == s.Name })
 		if i >= 0 && have[i].Spec == s.String() && have[i].State != "down" {
 			have = slices.Delete(have, i, i+1) // it stays
@@ -99,7 +126,14 @@ func setUplinks(ctx context.Context, c *api.Client, network string, specs []*api
 	if err := x.swap(have, added, only); err != nil {
 		return nil, errors.Join(err, x.restore())
 	}
-	return checked.Lost, nil
+	var err error
+	switch {
+	case ways.host:
+		err = c.Post(ctx, hostPath, nil, nil)
+	case only && hosted:
+		err = c.Delete(ctx, hostPath, nil)
+	}
+	return checked.Lost, err
 }
 
 // An exchange is one of uplinks for others, with what it takes to undo it.
@@ -239,38 +273,40 @@ func newNetworkSet() *cobra.Command {
 		Use:   "set [OPTIONS] NETWORK",
 		Short: "Change the ways out of a network while it is used",
 		Long: `Change the ways out of a network while it is used: --uplink says all it shall
-have, "none" that it shall have none. What is there already stays, with its
-connections; an uplink of which anything changes begins anew. It takes effect at
-once, for containers that run too: what is published stays so, and an address of
-a container's own does wherever addr= has it again. A node stays as long as it
-has an uplink.
+have, "none" that it shall have none, and "host" this machine's sockets, which it
+has to begin with. What is there already stays, with its connections; an uplink of
+which anything changes begins anew. It takes effect at once, for containers that
+run too: what is published stays so, and an address of a container's own does
+wherever addr= has it again. A node stays as long as it has an uplink that is a
+link.
 
 ` + uplinkHelp,
 		Example: `  fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
   fairlead network set default --uplink if:eth0,dhcp,mtu=1400
-  fairlead network set default --uplink none`,
+  fairlead network set default --uplink none
+  fairlead network set default --uplink host`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(uplinks) == 0 {
 				return wrongCall(cmd, "there is nothing to set: say --uplink SPEC, or --uplink none")
 			}
-			specs, err := parseUplinks(uplinks)
+			ways, err := parseUplinks(uplinks)
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
 			}
-			opened, err := openWithRights(specs)
+			opened, err := openWithRights(ways.links)
 			if err != nil {
 				return err
 			}
 			defer closeUplinks(opened)
 			ctx := cmd.Context()
 			c := client()
-			if len(specs) > 0 { // else without a node there is nothing to remove
+			if !ways.none { // else without a node there is nothing to remove
 				if c, err = ensure(ctx); err != nil {
 					return err
 				}
 			}
-			lost, err := setUplinks(ctx, c, args[0], specs, opened, true)
+			lost, err := setUplinks(ctx, c, args[0], ways, opened, true)
 			if err != nil {
 				return err
 			}
@@ -278,7 +314,7 @@ has an uplink.
 			return printUplinks(cmd, c)
 		},
 	}
-	cmd.Flags().StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, or none (repeatable)")
+	cmd.Flags().StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable)")
 	return cmd
 }
 
@@ -300,6 +336,10 @@ func uplinkWords(u *api.Uplink) string {
 	switch {
 	case u.State == "down":
 		words = "down"
+	case u.Kind == api.HostUplink && u.Address != "":
+		words = "sockets of this host, as " + u.Address
+	case u.Kind == api.HostUplink:
+		words = "sockets of this host"
 	case u.Address == "":
 		words = "no address yet"
 	case u.Gateway == "":
@@ -409,7 +449,11 @@ func networkTable(out io.Writer, lines []networkLine) error {
 			if u.Why != "" {
 				state += ": " + u.Why
 			}
-			t.row(append(first, u.Kind+":"+u.Name, addresses, dash(u.Gateway), state)...)
+			name := u.Name
+			if u.Kind != api.HostUplink {
+				name = u.Kind + ":" + name
+			}
+			t.row(append(first, name, addresses, dash(u.Gateway), state)...)
 			first = []string{"", "", "", ""}
 		}
 	}

@@ -10,17 +10,33 @@ import (
 
 func TestParseUplinks(t *testing.T) {
 	for args, want := range map[string]string{
-		"none":                       "0",
-		"":                           "0",
-		"tap:a,dhcp if:b,dhcp":       "2",
+		"none":                       "none",
+		"":                           "",
+		"tap:a,dhcp if:b,dhcp":       "tap:a,dhcp if:b,dhcp",
+		"host tap:a,dhcp":            "tap:a,dhcp host",
+		"host host":                  "uplink host is given twice",
+		"host,dhcp":                  `uplink "host,dhcp": host takes nothing behind it: it is this host's sockets`,
+		"if:host,dhcp":               `uplink "if:host,dhcp": an uplink called host is this host's sockets; give the device another name`,
 		"tap:a,dhcp if:a,dhcp":       "uplink a is given twice",
-		"none tap:a,dhcp":            `uplink "none": it begins with tap:NAME or if:NAME, such as tap:up0,ip=192.0.2.2/24,gw=192.0.2.1`,
+		"none tap:a,dhcp":            `uplink "none": it begins with tap:NAME or if:NAME, such as tap:up0,ip=192.0.2.2/24,gw=192.0.2.1; or it is host`,
 		"tap:a,dhcp tap:b,ip=192.0.": `uplink "tap:b,ip=192.0.": ip=192.0. is not an IPv4 address with a length, such as ip=192.0.2.2/24`,
 	} {
-		specs, err := parseUplinks(strings.Fields(args))
-		got := number(uint64(len(specs)))
+		ways, err := parseUplinks(strings.Fields(args))
+		var got string
 		if err != nil {
 			got = err.Error()
+		} else {
+			var words []string
+			for _, s := range ways.links {
+				words = append(words, s.String())
+			}
+			if ways.host {
+				words = append(words, "host")
+			}
+			if ways.none {
+				words = append(words, "none")
+			}
+			got = strings.Join(words, " ")
 		}
 		if got != want {
 			t.Errorf("%s: %s, want %s", args, got, want)
@@ -57,6 +73,8 @@ func TestUplinkWords(t *testing.T) {
 		{api.Uplink{State: "up", Address: "192.0.2.2/24"}, "192.0.2.2/24"},
 		{api.Uplink{State: "up", Address: "192.0.2.2/24", Gateway: "192.0.2.1"}, "192.0.2.2/24, next hop 192.0.2.1"},
 		{api.Uplink{State: "no-address", Why: "no DHCP server has answered so far"}, "no address yet: no DHCP server has answered so far"},
+		{api.Uplink{State: "up", Kind: "host", Address: "192.0.2.7"}, "sockets of this host, as 192.0.2.7"},
+		{api.Uplink{State: "up", Kind: "host", Why: "this host has no default route"}, "sockets of this host: this host has no default route"},
 		{api.Uplink{State: "down", Gateway: "192.0.2.1", Why: "its interface was removed"}, "down: its interface was removed"},
 	} {
 		if got := uplinkWords(&c.u); got != c.want {

@@ -13,7 +13,7 @@ import (
 // An UplinkSpec is what `--uplink` says, taken apart. It never changes once it
 // is parsed.
 type UplinkSpec struct {
-	Kind      string           // tap: a TAP of ours; if: an interface, by a packet socket
+	Kind      string           // tap: a TAP of ours; if: an interface, by a packet socket; host: HostUplink, and that is all
 	Name      string           // of the device; the uplink is called that too
 	Addr      netip.Prefix     // ip=; the zero Prefix with dhcp
 	Gateway   netip.Addr       // gw=; the zero Addr where there is none
@@ -24,6 +24,10 @@ type UplinkSpec struct {
 	Routes    []netip.Prefix   // route=; none, and a gateway: the default route
 	Addrs     []netip.Addr     // addr=: further addresses, for 1:1
 }
+
+// HostUplink is the uplink that is no link: the sockets of this host. Networks
+// have it while they have no other.
+const HostUplink = "host"
 
 // Bounds of one specification: what a person writes is far below.
 const (
@@ -39,6 +43,7 @@ const uplinkExample = "such as tap:up0,ip=192.0.2.2/24,gw=192.0.2.1"
 //
 //	tap:NAME,ip=ADDRESS/LENGTH,gw=ADDRESS[,mac=MAC][,mtu=N][,route=SUBNET]…[,addr=ADDRESS]…
 //	if:NAME,dhcp[,mac=MAC|shared]…
+//	host
 //
 // The error names the field that is wrong, and an example.
 func ParseUplink(s string) (*UplinkSpec, error) {
@@ -54,9 +59,16 @@ func ParseUplink(s string) (*UplinkSpec, error) {
 
 func parseUplink(s string) (*UplinkSpec, error) {
 	device, rest, more := strings.Cut(s, ",")
-	kind, name, _ := strings.Cut(device, ":")
-	if kind != "tap" && kind != "if" {
-		return nil, fmt.Errorf("it begins with tap:NAME or if:NAME, %s", uplinkExample)
+	kind, name, named := strings.Cut(device, ":")
+	switch {
+	case kind == HostUplink && (named || more):
+		return nil, errors.New("host takes nothing behind it: it is this host's sockets")
+	case kind == HostUplink:
+		return &UplinkSpec{Kind: HostUplink, Name: HostUplink}, nil
+	case kind != "tap" && kind != "if":
+		return nil, fmt.Errorf("it begins with tap:NAME or if:NAME, %s; or it is host", uplinkExample)
+	case name == HostUplink:
+		return nil, errors.New("an uplink called host is this host's sockets; give the device another name")
 	}
 	if !validInterface(name) {
 		return nil, fmt.Errorf("%q is no name for an interface (1 to 15 characters, no / : or space)", name)
@@ -190,6 +202,9 @@ func (u *UplinkSpec) check() error {
 // String writes the specification as ParseUplink reads it, in one form only: two
 // that mean the same are written the same.
 func (u *UplinkSpec) String() string {
+	if u.Kind == HostUplink {
+		return HostUplink
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s:%s", u.Kind, u.Name)
 	if u.DHCP {

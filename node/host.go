@@ -1,0 +1,113 @@
+package node
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"fairlead/node/api"
+	"fairlead/node/box"
+	"fairlead/node/network"
+	"fairlead/packet"
+)
+
+// A hostUse is how far the network uses the sockets of this host as a way out.
+type hostUse uint8
+
+const (
+	hostUnnamed hostUse = iota // while nobody names another uplink
+	hostNamed                  // beside others too
+	hostOff
+)
+
+// usesHostLocked reports whether the network has this host's sockets as a way
+// out. An uplink whose device has gone is still one that was asked for: nothing
+// leaves another way behind the user's back.
+func (n *Node) usesHostLocked() bool {
+	return n.hostUse == hostNamed || n.hostUse == hostUnnamed && len(n.uplinks) == 0
+}
+
+// addHost plugs the sockets of this host into a new router.
+func (n *Node) addHost(router *network.Router) (*network.Uplink, error) {
+	way, err := router.AddSockets(network.SocketsConfig{Name: api.HostUplink, Containers: n.budget.Container, Total: n.budget.Total})
+	if err == nil {
+		tellHost(way, n.host.Seen())
+	}
+	return way, err
+}
+
+// hostChanged is called when this host has other addresses.
+func (n *Node) hostChanged(h *box.HostAddrs) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.hostWay != nil {
+		tellHost(n.hostWay, h)
+	}
+}
+
+// tellHost tells sockets which addresses this host has.
+func tellHost(way *network.Uplink, h *box.HostAddrs) {
+	s := way.Sockets()
+	var list []packet.Addr
+	for _, a := range h.All {
+		list = append(list, packet.AddrFromNetip(a))
+	}
+	s.SetHostAddrs(list)
+	if h.Primary.IsValid() {
+		s.SetAddr(packet.AddrFromNetip(h.Primary))
+	} else {
+		s.SetAddr(packet.Addr{})
+	}
+}
+
+// useHost has the network use the sockets of this host, or not. Without others
+// they give way to one that comes later.
+func (n *Node) useHost(use bool) error {
+	defer n.tracing.follow()
+	n.linking.Lock()
+	defer n.linking.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.isLeaving() {
+		return errLeaving
+	}
+	before := n.hostUse
+	switch {
+	case !use:
+		n.hostUse = hostOff
+	case len(n.uplinks) > 0:
+		n.hostUse = hostNamed
+	default:
+		n.hostUse = hostUnnamed
+	}
+	if err := n.setWaysLocked(); err != nil {
+		n.hostUse = before
+		return errors.Join(err, n.setWaysLocked())
+	}
+	slog.Info("host sockets", "network", defaultName, "used", use)
+	return nil
+}
+
+// setWaysLocked has the network use the uplinks there are.
+func (n *Node) setWaysLocked() error { return n.net.SetUplinks(n.waysLocked()...) }
+
+// hostLineLocked is the uplink as it is listed.
+func (n *Node) hostLineLocked() api.Uplink {
+	have := n.hostWay.Switch().Totals()
+	d := api.Uplink{
+		Name: api.HostUplink, Network: n.net.Config().Name, Kind: api.HostUplink, Spec: api.HostUplink,
+		MTU: n.hostWay.MTU(), State: "up", Since: n.started, Counts: counts(&have),
+	}
+	seen := n.host.Seen()
+	if seen.Primary.IsValid() {
+		d.Address = seen.Primary.String()
+	}
+	if seen.Problem != nil {
+		d.Why = seen.Problem.Error()
+	}
+	return d
+}
+
+func (n *Node) postHost(http.ResponseWriter, *http.Request) (any, error) {
+	return done, n.useHost(true)
+}

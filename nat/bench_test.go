@@ -24,7 +24,9 @@ const (
 	million         = crowdContainers * crowdPorts * crowdPeers
 )
 
-func crowdConfig() Config { return Config{Flows: million, PerContainer: million, Seed: 1} }
+func crowdConfig() Config {
+	return Config{Flows: million, PerContainer: million, MaxContainers: crowdContainers, Seed: 1}
+}
 
 // crowdFlow is the first packet of the crowd's flow number i.
 func crowdFlow(i int, v6 bool) (packet.ContainerID, packet.Tuple) {

@@ -38,9 +38,9 @@ func (t *Table) inTheWay(p *Plan) uint32 {
 	if ref, _ := t.lookup(p.Out, &answers); ref != 0 {
 		return ref
 	}
-	if h := t.holderOf(p.Container); t.crowded(h) {
+	if h := t.holderOf(p.Container); t.crowded(h, p.inward) {
 		t.stats.Evicted++
-		return t.victim(h, p.target)
+		return t.victim(h, p)
 	}
 	return 0
 }
@@ -78,7 +78,7 @@ func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 	t.setKey(ref, 1, p.Out, &answers)
 	b := t.body(ref)
 	b.container, b.rule, b.mapping = p.Container, p.Rule, n
-	b.proto, b.kind, b.traits, b.hidden, b.class = q.tuple.Proto, p.Kind, t.traitsOf(p), p.Hidden, others
+	b.proto, b.kind, b.traits, b.hidden = q.tuple.Proto, p.Kind, t.traitsOf(p), p.Hidden
 	b.live = true
 	for dir := range b.seen {
 		b.seen[dir].Store(0)
@@ -90,11 +90,12 @@ func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 		t.join(n, ref)
 	}
 	h := t.holderOf(p.Container)
-	if b.renewable() {
-		b.class = renewable
-	}
+	b.class = t.classOf(ref)
 	t.append(&h.classes[b.class], linkHolder, ref)
-	h.flows++
+	t.charge(h, 1, 0)
+	if p.inward {
+		h.inward++
+	}
 	t.live++
 	t.arm(ref, min(t.deadline(b, q.tuple.DstPort), t.now+youth))
 	if p.Rule != 0 {
@@ -121,8 +122,10 @@ func (t *Table) end(ref uint32) {
 	}
 	h := t.holderOf(b.container)
 	t.unlink(&h.classes[b.class], linkHolder, ref)
-	h.flows--
-	h.retired++
+	t.charge(h, -1, 1)
+	if b.is(inward) {
+		h.inward--
+	}
 	t.live--
 	t.disarm(ref)
 	t.append(&t.retired, linkWheel, ref)
@@ -143,7 +146,7 @@ func (t *Table) Recycle(n int) {
 		ref := t.retired.head
 		t.unlink(&t.retired, linkWheel, ref)
 		t.numRetired--
-		t.holderOf(t.body(ref).container).retired--
+		t.charge(t.holderOf(t.body(ref).container), 0, -1)
 		if isV6(ref) {
 			t.append(&t.v6.free, linkWheel, ref)
 			t.v6.spare++

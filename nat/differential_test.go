@@ -69,7 +69,7 @@ const (
 var outsides = []packet.Addr{ours, oursToo, v6Of(ours)}
 
 func newDifferential(t *testing.T, seed uint64) *differential {
-	c := Config{Flows: 65, PerContainer: 10, Seed: seed, Timeouts: Timeouts{TCPEstablished: 500 * time.Second}}
+	c := Config{Flows: 65, PerContainer: 12, MaxContainers: modelContainers, Seed: seed, Timeouts: Timeouts{TCPEstablished: 500 * time.Second}}
 	d := &differential{t: t, rand: rand.New(rand.NewPCG(seed, 0)), table: New(c), now: 1000 * second, hits: map[string]int{}}
 	d.table.SetOwner(modelOwner{&d.told})
 	d.table.Keep(lan2, true)
@@ -368,8 +368,8 @@ func (d *differential) commit(plan Plan, flags uint8) {
 		d.evicted(q, first, f)
 		// With the last flow of its mapping a container may lose its port, if
 		// that was published meanwhile.
-		if _, wantReason = m.plan(q); wantReason == packet.OK && m.full(first.Container) {
-			d.t.Errorf("container %d has %d flows, all %d", first.Container, m.count(first.Container), len(m.list))
+		if _, wantReason = m.plan(q); wantReason == packet.OK && m.full(&first) {
+			d.t.Errorf("container %d has %d flows, all %d", first.Container, m.count(first.Container, false), len(m.list))
 		}
 	}
 	if reason != wantReason {
@@ -406,14 +406,14 @@ func (d *differential) commit(plan Plan, flags uint8) {
 // evicted finds out which flows had to go for a new one.
 func (d *differential) evicted(q question, p modelPlan, f Flow) {
 	m := d.model
-	before, key := m.full(p.Container), modelKey{q.scope, q.tuple}
+	before, key := m.full(&p), modelKey{q.scope, q.tuple}
 	for _, x := range slices.Clone(m.list) {
 		switch ref, _ := d.table.lookup(x.keys[0].scope, &x.keys[0].tuple); {
 		case ref != 0 && ref != f.ref:
 			continue
 		case m.flows[key] == x:
 			d.hit("replaced")
-		case before && x.container == p.Container && m.expendable(x):
+		case before && x.container == p.Container && m.mayGo(x, &p):
 			d.hit("evicted")
 		case !m.counts(x) && slices.ContainsFunc(x.keys[:], func(k modelKey) bool { return k.scope == p.Out && k.tuple.Src == p.After.Dst }):
 			d.hit("answers replaced")

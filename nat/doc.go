@@ -24,13 +24,21 @@
 //
 // # Bounds and shares
 //
-// Config.Flows bounds the flows, Config.PerContainer those of one container. A
-// container at its bound, or in a full table, gives up the oldest of its own
-// flows that has ended or is not assured (a handshake, or of UDP and ICMP a second
-// question after the answer), else one that somebody outside began without a
-// handshake; has it none, it is refused, and nobody else is touched. Of the outside ports of an address and protocol every
-// container has a guaranteed share, half of all ports divided by
-// Config.MaxContainers, and the rest is for whoever comes first.
+// Config.Flows bounds the flows of the node, Config.PerContainer those of one
+// container. Half of the flows, divided by Config.MaxContainers, are each
+// container's guaranteed share: it has that many whatever the others do. The
+// other half is for whoever comes first. The outside ports of an address and
+// protocol are shared out in the same way.
+//
+// A container that can have no more (at its bound, or beyond its share while
+// nothing is left that is for whoever comes first) gives up the oldest of its own
+// flows that has ended or is not assured (a handshake, or of UDP and ICMP a
+// second question after the answer), else the oldest that somebody outside began
+// without a handshake; has it none, it is refused. Nobody else is touched.
+//
+// Flows that begin outside may take seven eighths of what a container may have,
+// and give up only their like: whoever is out there, an eighth is left for what
+// the container begins itself, and nothing that it began goes for them.
 //
 // # Concurrency
 //
@@ -43,7 +51,7 @@
 // A flow that ended keeps its record until Recycle, because a worker may be
 // about to use it. The owner asks Retired how many there are, lets every worker
 // pass a turn (loop.Grace), and recycles that many. Some records are set aside for
-// that for each container: one that ends flows faster is refused until then.
+// that for each container; what it needs beyond those counts as its flows do.
 //
 // There are no clocks: time is an argument, nanoseconds of the workers' clock.
 // Planning takes the last time that Commit or Expire was told.

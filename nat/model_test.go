@@ -413,52 +413,6 @@ func (m *model) hasPort(e endpoint) bool {
 	return held[e.container] < m.share || borrowed < m.common-len(ports)
 }
 
-func (m *model) admits(p *modelPlan, q question) packet.Reason {
-	live, mine, victims := len(m.list), 0, 0
-	key := modelKey{q.scope, q.tuple}
-	for _, f := range m.list {
-		if f.container == p.Container {
-			mine++
-			if m.expendable(f) && (p.target == nil || f.mapping != p.target) || m.flows[key] == f && m.replaceable(f, key) {
-				victims++
-			}
-		}
-	}
-	full := mine >= m.config.PerContainer || live >= m.config.Flows
-	retired := m.retired[p.Container]
-	switch {
-	case full && retired >= m.waiting || mine+retired >= m.config.PerContainer+m.waiting:
-		return packet.FlowBudget
-	case mine >= m.config.PerContainer && victims == 0:
-		return packet.FlowBudget
-	case live >= m.config.Flows && victims == 0:
-		return packet.FlowTableFull
-	}
-	return packet.OK
-}
-
-// waits is how many flows wait to be recycled.
-func (m *model) waits() (n int) {
-	for _, of := range m.retired {
-		n += of
-	}
-	return n
-}
-
-func (m *model) count(c packet.ContainerID) (n int) {
-	for _, f := range m.list {
-		if f.container == c {
-			n++
-		}
-	}
-	return n
-}
-
-// full reports whether a container can have another flow only in place of one.
-func (m *model) full(c packet.ContainerID) bool {
-	return m.count(c) >= m.config.PerContainer || len(m.list) >= m.config.Flows
-}
-
 // make takes in a flow the table has made, with the tuple it chose.
 func (m *model) make(p modelPlan, q question, after packet.Tuple) *modelFlow {
 	f := &modelFlow{kind: p.Kind, hidden: p.Hidden, rule: p.Rule, container: p.Container, inward: p.inward, toMapping: p.ToMapping, mapping: p.mapping,

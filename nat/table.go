@@ -13,8 +13,9 @@ type Config struct {
 	Flows int
 	// PerContainer bounds those of one container. Default an eighth of Flows.
 	PerContainer int
-	// MaxContainers is among how many the guaranteed half of the outside ports
-	// is divided. Default 126: 256 ports for each.
+	// MaxContainers is among how many the guaranteed halves of the flows and of
+	// the outside ports are divided. Default 126: 1040 flows and 256 ports for
+	// each.
 	MaxContainers int
 	// Seed makes hashes and ports unpredictable, and tests repeatable. Default
 	// random.
@@ -41,7 +42,10 @@ type Table struct {
 	live       int
 	retired    list
 	numRetired int
-	waiting    int      // of them each container may have while it needs more
+	waiting    int      // of them that are set aside for each container
+	share      int      // flows guaranteed to each container
+	common     int      // for whoever comes first
+	borrowed   int      // records that containers have beyond their shares
 	holders    []holder // by the dense index of a container
 	wheel      wheel
 	maps       mappings
@@ -71,6 +75,8 @@ func New(c Config) *Table {
 	for i := range t.seed {
 		t.seed[i] = mix(c.Seed+uint64(i+1)*0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
 	}
+	t.share = c.Flows / 2 / c.MaxContainers
+	t.common = c.Flows - t.share*c.MaxContainers
 	// Ended flows keep their records until they are recycled: some more for each
 	// container, so that one that ends many does not use up another's.
 	t.waiting = c.Flows/256 + 128

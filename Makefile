@@ -6,7 +6,8 @@ LINT     := .cache/bin/golangci-lint-$(LINTER)
 FUZZTIME ?= 30s
 PKG      ?= ./...
 # The version comes from the line above, and git may distrust a checkout of another user.
-export GOFLAGS += -buildvcs=false
+# Without paths, what was compiled in one checkout serves another.
+export GOFLAGS += -buildvcs=false -trimpath
 
 check = have=$$(go env GOVERSION 2>/dev/null || GOTOOLCHAIN=local go version 2>/dev/null | cut -d' ' -f3); \
 	printf '%s\n' 'go$(WANT)' "$$have" | sort -CV || { printf '%s\n' \
@@ -19,7 +20,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: go ## build bin/fairlead, a static binary
-	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./test/world
+	CGO_ENABLED=0 go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./test/world
 
 demo: build ## show two containers talking, in ten seconds
 	@docs/demo.sh bin/fairlead

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Runs the tests of the packages given, in a world of their own (test/world), and
+# Runs the tests of the packages given, in worlds of their own (test/world), and
 # at the end lists by name what could not run here. Called by make test, which
 # has built bin/ before.
 #
-# Round 1 is everything, with the race detector where a C compiler is. Round 2
-# is what makes sense without it only, round 3 a moment of fuzzing per parser.
+# Round 1 is everything, with the race detector where a C compiler is, and a
+# moment of fuzzing per parser: jobs side by side. Round 2 is what makes sense
+# without the detector only. It measures, so it runs alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,37 +25,73 @@ else
 	[ -z "${CI:-}" ] || { cat "$FAIRLEAD_NOTRUN"; exit 1; }
 fi
 
-# Packages run one after another: several in parallel would take the time from
-# one another that their tests measure. So they are all compiled before; what
-# does not compile is said in its turn.
-round() {
-	bin/world go test -exec true -run '^$' "$@" >/dev/null 2>&1 || true
-	bin/world go test -exec "'$PWD/bin/world'" -p 1 -count 1 -timeout 7m "$@"
+# tests runs the tests of packages, each package in a room of its own.
+tests() { bin/world go test -exec "'$PWD/bin/world'" -count 1 -timeout 7m "$@"; }
+
+# raced is tests as round 1 has them.
+raced() {
+	[ $race = yes ] || { tests "$@"; return; }
+	CGO_ENABLED=1 FAIRLEAD_BIN=$PWD/bin/race/fairlead tests -race "$@"
+}
+
+# moment fuzzes the parsers of a package, with a bound: one that loops would
+# hang the fuzzer for good.
+moment() { timeout --foreground 5m bin/world env FUZZTIME=10000x test/fuzz.sh "$1"; }
+
+# job shows what a function says when it is done, not amid what others say.
+job() {
+	local said status=0
+	said=$("$@" 2>&1) || status=$?
+	[ -z "$said" ] || flock .cache printf '%s\n' "$said"
+	return $status
+}
+
+# jobs lists those of round 1, the longest first: a function and its arguments.
+# The scenarios are half of it all, so they are dealt to several jobs. When they
+# do not compile, one job says so.
+jobs() {
+	local list rest=$packages scenarios=fairlead/test
+	if grep -qx $scenarios <<<"$packages" && list=$(go test -list . $scenarios 2>/dev/null); then
+		awk -v pieces=8 -v package=$scenarios '
+			/^(Test|Fuzz|Example)/ { p = n++ % pieces; piece[p] = piece[p] "|" $1 }
+			END { for (p in piece) print "raced " package " -run ^(" substr(piece[p], 2) ")$" }' <<<"$list"
+		rest=$(grep -vx $scenarios <<<"$packages" || true)
+	fi
+	[ -z "$rest" ] || sed 's/^/raced /' <<<"$rest"
+	sed 's/^/moment /' <<<"$packages"
 }
 
 trap 'exit 130' INT TERM
 failed=0
 start=$SECONDS
-if [ $race = no ]; then
-	round "$@" || failed=1
-else
+packages=$(go list "$@")
+release=() # what round 2 runs
+rm -f .cache/race.*
+if [ $race = yes ]; then
 	# Nodes and inits that tests start report races too, into files. The second
 	# a program under the detector sleeps before it ends would double the time.
-	rm -f .cache/race.*
 	export GORACE="atexit_sleep_ms=0 log_path=$PWD/.cache/race"
 	# Static as the real one is, because it also runs where there is no libc.
 	CGO_ENABLED=1 go build -race -tags netgo,osusergo -ldflags '-linkmode external -extldflags -static' \
 		-o bin/race/ ./cmd/...
-	CGO_ENABLED=1 FAIRLEAD_BIN=$PWD/bin/race/fairlead round -race "$@" || failed=1
-	if compgen -G '.cache/race.*' >/dev/null; then
-		cat .cache/race.*
-		failed=1
-	fi
 	mapfile -t release < <(go list -f '{{.Dir}}' "$@" | xargs -d "\n" grep -l --include='*_test.go' -r 'NeedRelease(t)' | xargs -d "\n" -r dirname | sort -u)
-	[ ${#release[@]} = 0 ] || round -run Release "${release[@]}" || failed=1
 fi
-# A parser that loops would hang the fuzzer for good.
-timeout --foreground 5m bin/world env FUZZTIME=10000x test/fuzz.sh "$@" || failed=1
+# Everything is compiled first, with all there is of the machine; what does not
+# compile is said in its turn.
+compile=(-exec true -run '^$')
+raced "${compile[@]}" "$@" >/dev/null 2>&1 || true
+[ ${#release[@]} = 0 ] || tests "${compile[@]}" "${release[@]}" >/dev/null 2>&1 || true
+
+# Most tests wait more than they compute, so three jobs have room on two cores.
+export race
+export -f tests raced moment job
+jobs | xargs -P 3 -L 1 bash -c 'job "$@"' job || failed=1
+[ ${#release[@]} = 0 ] || tests -p 1 -run Release "${release[@]}" || failed=1
+
+if compgen -G '.cache/race.*' >/dev/null; then
+	cat .cache/race.*
+	failed=1
+fi
 echo "The tests took $((SECONDS - start)) s."
 if [ $((SECONDS - start)) -gt 600 ]; then
 	echo 'That is more than the ten minutes they may take.'

@@ -102,6 +102,12 @@ var hiddenNames = [NumHidden]string{"", "loopback", "in-subnet", "no-default-rou
 
 func (h Hidden) String() string { return name(hiddenNames[:], int(h)) }
 
+var hiddenWhys = [NumHidden]string{"", "it is on the host's loopback", "its address is in a subnet of the container's",
+	"the container's default route does not lead here", "it speaks IPv6", "another connection has its address and port"}
+
+// Why is a clause that explains it.
+func (h Hidden) Why() string { return name(hiddenWhys[:], int(h)) }
+
 // StandIn is an IPv4 address for a client that has none, the nth of 2^23. Nobody
 // but the router sees it: it is one of the host's loopback and hidden as such,
 // under its own name.
@@ -166,6 +172,14 @@ type Decision struct {
 	// Neighbour is set when the gateway takes the sender of an ARP packet into
 	// its neighbour table.
 	Neighbour bool
+
+	// Query is set on a question for names that the gateway takes.
+	Query bool
+
+	// EgressOwn and EgressRule are the rules of the egress policies that let a
+	// connection begin or refused it: that of the container's own, which is asked
+	// first, and that of the network's. 0 is none.
+	EgressOwn, EgressRule uint16
 
 	// Originate is what the router sends because of the frame: to the port it
 	// came from, an ARP request to To.

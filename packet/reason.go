@@ -42,11 +42,13 @@ const (
 
 	// 5 gateway, in the order of its steps.
 	ForGateway
+	DNSBusy
 	NotUnderstood
 	NotForUs
 	Martian
 	Refused
 	TTLExceeded
+	EgressDenied
 	Routed
 	NotTranslatable
 	NoFlow
@@ -64,7 +66,6 @@ const (
 	HoldFull
 	NotCarried
 	SocketBudget
-	EgressDenied
 
 	// 6 emit: why a copy did not reach its egress.
 	EgressDown
@@ -131,8 +132,10 @@ var reasons = [NumReasons]reasonText{
 		"Set the interface's MTU back, or start the node with a larger one: `fairlead up --opt mtu=N`."},
 
 	ForGateway: {"for-gateway", "The frame is addressed to the gateway itself.", ""},
+	DNSBusy: {"dns-busy", "The container, or the node, has as many questions for names under way as it may.",
+		"Find out who asks so much with `fairlead trace`, and whether the host's name servers answer."},
 	NotUnderstood: {"not-understood", "The gateway got a frame it has no use for.",
-		"Nothing: the gateway answers ARP and ping, and routes IPv4."},
+		"Nothing: the gateway answers ARP, ping and DNS, and routes IPv4."},
 	NotForUs: {"not-for-us", "A packet from outside is for an address that is not the uplink's; networks of containers cannot be entered by their own addresses.",
 		"Publish the port: `fairlead publish NAME HOST:CONTAINER`."},
 	Martian: {"martian", "The source or destination is an address no router may pass on: 0/8, 127/8, 240/4, a group, a broadcast (RFC 1812 5.3.7).",
@@ -141,6 +144,8 @@ var reasons = [NumReasons]reasonText{
 		"Publish the port: `fairlead publish NAME HOST:CONTAINER`."},
 	TTLExceeded: {"ttl-exceeded", "The time to live is used up (RFC 1812 5.3.1); the sender is told, which is how traceroute works.",
 		"If nobody traces a route: look for a loop in the routes."},
+	EgressDenied: {"egress-denied", "The egress policy of the network, or of the container, does not let it reach this address or port.",
+		"Look at `fairlead show rules`, and at what `--egress` was set to."},
 	Routed: {"routed", "The packet is passed on by the routing table.", ""},
 	NotTranslatable: {"not-translatable", "NAT knows the ports of TCP, UDP and ICMP echo; this protocol has none it could translate.",
 		"Use TCP or UDP, for example a tunnel over UDP."},
@@ -172,8 +177,6 @@ var reasons = [NumReasons]reasonText{
 		"Give the network a raw uplink: `fairlead network set NETWORK --uplink tap:NAME,…`."},
 	SocketBudget: {"socket-budget", "The container has as many host sockets as it may, or all containers together have.",
 		"Close connections, or raise the limit of open files: `ulimit -n`."},
-	EgressDenied: {"egress-denied", "The network's egress policy does not let containers reach this address or port.",
-		"Look at `fairlead show rules`, and at what `--egress` was set to."},
 
 	EgressDown: {"egress-down", "The interface at the other end is down.",
 		"Set it up in the container: `ip link set eth0 up`."},

@@ -118,6 +118,11 @@ func (w *walk) also(format string, args ...any) {
 func (w *walk) stop() {
 	r := w.record.Decision.Reason
 	w.say(w.last, "dropped, %s: %s", r, r.Why())
+	if r == packet.EgressDenied {
+		for _, words := range egressWords(&w.record.Decision, "refused") {
+			w.also("%s", words)
+		}
+	}
 	if r.Try() != "" {
 		w.also("%s", r.Try())
 	}
@@ -185,9 +190,11 @@ func (w *walk) forMe(routed bool) {
 		words = append(words, "takes the sender into its ARP table")
 	}
 	switch {
+	case d.Query:
+		words = append(words, "passes the question on to DNS")
 	case d.Originate == packet.OriginARPReply || d.Originate == packet.OriginEchoReply:
 		words = append(words, "answers with "+d.Originate.String())
-	case routed && (r.FromUplink() || d.NAT.Kind == packet.NATHairpin):
+	case routed && (r.FromUplink() || d.NAT.Kind == packet.NATHairpin || d.NAT.Kind == packet.NATRedirect):
 		words = append(words, fmt.Sprintf("%s is an address of ours", packet.AddrFrom4(r.ipv4().Dst())))
 	case routed:
 		words = append(words, fmt.Sprintf("no, for %s", packet.AddrFrom4(r.ipv4().Dst())))
@@ -207,7 +214,11 @@ func (w *walk) route(s step) {
 		t := r.ipv4().TTL()
 		w.say(s, "%d → %d", t, t-1)
 	case egress:
-		w.say(s, "nothing forbids it")
+		words := egressWords(d, "allowed")
+		if len(words) == 0 {
+			words = []string{"nothing forbids it"}
+		}
+		w.say(s, "%s", strings.Join(words, ", "))
 	case translate:
 		w.translation(&d.NAT)
 	case mtu:
@@ -226,6 +237,22 @@ func (w *walk) route(s step) {
 			w.say(lookUp, "%s is behind %s", d.DstMAC, w.names.Port(d.Egress))
 		}
 	}
+}
+
+// egressWords says which rules of the policies of the way out have decided, the
+// last of them by a verdict.
+func egressWords(d *packet.Decision, verdict string) (words []string) {
+	own := verdict
+	if d.EgressRule != 0 {
+		own = "allowed" // else the network's would not have been asked
+	}
+	if d.EgressOwn != 0 {
+		words = append(words, fmt.Sprintf("%s by rule %d of the container's own policy", own, d.EgressOwn))
+	}
+	if d.EgressRule != 0 {
+		words = append(words, fmt.Sprintf("%s by rule %d of the network's policy", verdict, d.EgressRule))
+	}
+	return words
 }
 
 // translation says by which rule and flow NAT changes what.
@@ -248,13 +275,20 @@ func (w *walk) translation(nat *packet.Translation) {
 		w.say(translate, "not translated, %s", flow)
 		return
 	}
-	w.say(translate, "%s by rule %d, %s", nat.Kind, nat.Rule, flow)
+	by := fmt.Sprintf(" by rule %d", nat.Rule)
+	if nat.Rule == 0 {
+		by = "" // a redirect has none
+	}
+	w.say(translate, "%s%s, %s", nat.Kind, by, flow)
 	of := ""
 	if nat.Quoted {
 		of = "quoted: "
 	}
 	w.also("%s%s", of, tupleWords(nat.Before))
 	w.also("%*s→ %s", max(0, len(of)-2), "", tupleWords(nat.After))
+	if nat.Hidden != packet.HiddenNot {
+		w.also("the client is hidden: %s", nat.Hidden.Why())
+	}
 }
 
 // nextHop says by which route the packet goes, and to whom.

@@ -221,7 +221,7 @@ func TestWalkOutside(t *testing.T) {
 func TestWalkOfEveryReason(t *testing.T) {
 	steps := map[packet.Reason]string{
 		packet.SamePort: "3 look up", packet.ReservedGroup: "3 look up",
-		packet.NotUnderstood: "5.1 for me", packet.NotForUs: "5.1 for me", packet.Martian: "5.1 for me", packet.Refused: "5.4 NAT",
+		packet.NotUnderstood: "5.1 for me", packet.DNSBusy: "5.1 for me", packet.NotForUs: "5.1 for me", packet.Martian: "5.1 for me", packet.Refused: "5.4 NAT",
 		packet.TTLExceeded: "5.2 TTL", packet.FragNeeded: "5.5 MTU",
 		packet.NoRoute: "5.6 next hop", packet.NextHop: "5.6 next hop", packet.HostUnreachable: "5.6 next hop", packet.HoldFull: "5.6 next hop",
 	}
@@ -260,6 +260,38 @@ func TestWalkOfEveryReason(t *testing.T) {
 	noRoom := record(ping, packet.Decision{Verdict: packet.Drop, Reason: packet.HoldFull}).Walk(names)
 	if !strings.HasPrefix(noRoom[len(noRoom)-2], "5.4 NAT") {
 		t.Errorf("no room for a fragment:\n%s", strings.Join(noRoom, "\n"))
+	}
+}
+
+// TestWordsOfPolicies: which rules have decided, and why a client is hidden.
+func TestWordsOfPolicies(t *testing.T) {
+	for _, c := range []struct {
+		d    packet.Decision
+		want string
+	}{
+		{packet.Decision{EgressRule: 3}, "5.3 egress   allowed by rule 3 of the network's policy"},
+		{packet.Decision{EgressOwn: 3}, "5.3 egress   allowed by rule 3 of the container's own policy"},
+		{packet.Decision{EgressOwn: 2, EgressRule: 2}, "5.3 egress   allowed by rule 2 of the container's own policy, allowed by rule 2 of the network's policy"},
+		{packet.Decision{Verdict: packet.Drop, Reason: packet.EgressDenied, EgressOwn: 2}, " refused by rule 2 of the container's own policy"},
+		{packet.Decision{Verdict: packet.Drop, Reason: packet.EgressDenied, EgressOwn: 2, EgressRule: 2},
+			" allowed by rule 2 of the container's own policy\n             refused by rule 2 of the network's policy"},
+		{packet.Decision{Verdict: packet.Gateway, Reason: packet.ForGateway, Query: true}, "5.1 for me   passes the question on to DNS"},
+	} {
+		if c.d.Reason == packet.OK {
+			rules := c.d
+			c.d = out(packet.Translation{})
+			c.d.EgressOwn, c.d.EgressRule = rules.EgressOwn, rules.EgressRule
+		}
+		if got := strings.Join(record(ping, c.d).Walk(names), "\n"); !strings.Contains(got, c.want) {
+			t.Errorf("%q is not in\n%s", c.want, got)
+		}
+	}
+	for h := packet.HiddenNot + 1; h < packet.NumHidden; h++ {
+		nat := packet.Translation{Kind: packet.NATPublish, Rule: 5, Hidden: h,
+			Before: tuple(web, 1, host, 2, packet.ProtoUDP), After: tuple(our, 1, host, 2, packet.ProtoUDP)}
+		if got := strings.Join(record(ping, out(nat)).Walk(names), "\n"); !strings.Contains(got, "the client is hidden: "+h.Why()) || h.Why() == "" || h.String() == "" {
+			t.Errorf("%v is not in\n%s", h, got)
+		}
 	}
 }
 

@@ -3,9 +3,9 @@
 // A Router joins networks of containers, each by a Gateway, and uplinks, each by
 // the Inbound it gets. A packet comes in at one side and leaves by another:
 //
-//	            5.1 for me?      ARP for the gateway's address, ping to it
+//	            5.1 for me?      ARP for the gateway's address, ping, DNS
 //	            5.2 TTL          used up: ICMP time exceeded
-//	            5.3 egress       policy; nothing is forbidden so far
+//	            5.3 egress       policy, of what begins a connection
 //	inside ───▶ 5.4 NAT ◀─────── from an uplink: a flow, a published port, or
 //	                │            refused. 5.1 and 5.2 are done there as well
 //	            5.5 MTU          too large: ICMP fragmentation needed, or cut

@@ -8,6 +8,7 @@ import (
 
 	"fairlead/arp"
 	"fairlead/packet"
+	"fairlead/policy"
 )
 
 // Config says what a gateway is.
@@ -36,6 +37,8 @@ type Gateway struct {
 	uplinks   atomic.Pointer[[]Uplink]
 
 	hostLoopback, internal atomic.Bool
+	egress                 atomic.Pointer[policy.Egress]
+	names                  atomic.Pointer[names]
 
 	mu         sync.Mutex
 	neighbours *arp.Table
@@ -77,11 +80,18 @@ func (g *Gateway) Apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
 		g.learn(f, out)
 	}
 	g.router.apply(f, d, out)
+	switch {
+	case d.Query:
+		g.query(f, d)
+	case d.EgressOwn != 0 || d.EgressRule != 0:
+		g.countEgress(f, d)
+	}
 }
 
-// Tick asks again for neighbours that did not answer, and does what is due in
-// the router.
+// Tick sends answers, asks again for neighbours that did not answer, and does what
+// is due in the router.
 func (g *Gateway) Tick(now int64, out packet.Out) {
+	g.sendAnswers(out)
 	var ask, failed [][4]byte
 	g.mu.Lock()
 	next := g.neighbours.Tick(now,

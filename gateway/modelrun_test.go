@@ -87,7 +87,9 @@ func (y *tally) report(t *testing.T) {
 		count("verdict", packet.Verdict(v), n)
 	}
 	for r := packet.ForGateway; r <= packet.HoldFull; r++ {
-		count("reason", r, y.reasons[r])
+		if r != packet.DNSBusy && r != packet.EgressDenied {
+			count("reason", r, y.reasons[r])
+		}
 	}
 	for o := packet.OriginARPReply; o < packet.NumOrigins; o++ {
 		count("origin", o, y.origins[o])

@@ -33,15 +33,17 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 		return
 	}
 
+	if ip.Dst() == g.addr && g.routeQuery(f, d) {
+		return
+	}
+
 	// 5.2 TTL
 	if ip.TTL() <= 1 && !g.owns(packet.AddrFrom4(ip.Dst())) {
 		g.router.refuse(f, d, packet.TTLExceeded, packet.OriginTimeExceeded)
 		return
 	}
 
-	// 5.3 egress policy: everything may leave
-
-	// 5.4 NAT
+	// 5.3 egress policy, of what begins something  5.4 NAT
 	if !g.translate(f, d) {
 		return
 	}
@@ -67,6 +69,10 @@ func (g *Gateway) translate(f *packet.Frame, d *packet.Decision) bool {
 	}
 	if complete && r.find(f, k, d) {
 		return true
+	}
+	if complete && begins(f, k) && !g.mayLeave(f, &k, d) {
+		r.refuse(f, d, packet.EgressDenied, packet.OriginProhibited)
+		return false
 	}
 	if outside == 0 && g.lookup(k.Dst) == nil {
 		r.refuse(f, d, packet.NoRoute, packet.OriginNetUnreachable)

@@ -28,7 +28,8 @@ type Router struct {
 
 	grace func(func()) // see loop.Loop.Grace
 
-	dnsTCP atomic.Uint32 // see SetServices
+	dnsTCP atomic.Uint32                                         // see SetServices
+	egress atomic.Pointer[map[packet.ContainerID]*policy.Egress] // see SetEgress
 }
 
 // plugs are the networks the router joins: a snapshot, replaced whole.
@@ -213,6 +214,9 @@ func (r *Router) FlushContainer(c packet.ContainerID) {
 		t.FlushContainer(c)
 		delete(r.homes, c)
 	})
+	if r.ownEgress(c) != nil {
+		r.SetEgress(c, nil)
+	}
 }
 
 // forgetPort drops what is kept for a port that is gone.

@@ -56,7 +56,8 @@ type Step struct {
 	Ask     *Ask
 }
 
-// A Reply is an answer for one that asked. The message is To's.
+// A Reply is an answer for one that asked. The message is To's; nil says that the
+// query deserves none.
 type Reply struct {
 	To      func(message []byte)
 	Message []byte
@@ -159,14 +160,13 @@ func (f *Forwarder) SetServers(s Servers) {
 func (f *Forwarder) Stats() Stats  { return f.stats }
 func (f *Forwarder) InFlight() int { return f.total }
 
-// Query takes a query. The answer, if it deserves one, goes to reply, now or
-// with a later Step.
+// Query takes a query. There is one Reply to it, now or with a later Step.
 func (f *Forwarder) Query(now int64, q Question, to func([]byte)) Step {
 	f.stats.Queries++
 	m, rcode := parse(q.Payload)
 	if m == nil {
 		f.stats.Malformed++
-		return Step{}
+		return Step{Replies: []Reply{{to, nil}}}
 	}
 	say := func(r *dns.Msg) Step { return Step{Replies: []Reply{{to, pack(r)}}} }
 	if rcode != dns.RcodeSuccess {
@@ -191,7 +191,7 @@ func (f *Forwarder) Query(now int64, q Question, to func([]byte)) Step {
 	switch {
 	case fl != nil && fl.has(&w):
 		f.stats.Repeated++
-		return Step{}
+		return Step{Replies: []Reply{{to, nil}}}
 	case f.waiting[q.Container] >= f.conf.Containers || f.total >= f.conf.Total:
 		f.stats.Refused++
 		return say(reply(m, dns.RcodeRefused))

@@ -33,8 +33,8 @@ func seeds(f *testing.F) [][]byte {
 	}
 }
 
-// Whatever a container asks, nothing panics, and it gets at most one answer, not
-// longer than it takes and well formed, or one question goes upstream.
+// Whatever a container asks, nothing panics, and there is one reply, not longer
+// than the asker takes and well formed.
 func FuzzQuery(f *testing.F) {
 	for _, b := range seeds(f) {
 		f.Add(b, false)
@@ -53,6 +53,9 @@ func FuzzQuery(f *testing.F) {
 		do := func(s Step) {
 			for _, r := range s.Replies {
 				replies++
+				if r.Message == nil {
+					continue
+				}
 				var m dns.Msg
 				if err := m.Unpack(r.Message); err != nil || !m.Response {
 					t.Errorf("replied % x: %v", r.Message, err)
@@ -74,7 +77,7 @@ func FuzzQuery(f *testing.F) {
 			}
 			do(fw.Failed(0, s.Ask.Try))
 		}
-		if replies > 1 || s.Ask != nil && replies != 1 || fw.InFlight() != 0 {
+		if replies != 1 || fw.InFlight() != 0 {
 			t.Errorf("%d replies, %d in flight", replies, fw.InFlight())
 		}
 	})

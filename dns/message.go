@@ -20,6 +20,7 @@ const (
 
 	// MaxUDP is the longest answer that goes by UDP, as RFC 6891 6.2.5 suggests.
 	MaxUDP = 4096
+	MaxTCP = dns.MaxMsgSize
 	// ownUDP is what we say we take: what fits every network unfragmented.
 	ownUDP = 1232
 )

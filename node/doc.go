@@ -42,6 +42,8 @@
 //	uplinks.go     the ways out, as they come and go
 //	host.go        the way out by this host's sockets
 //	budget.go      how many descriptors all that may take
+//	dns.go         the nameserver containers ask by their gateways
+//	dnstcp.go      it over TCP
 //	files.go       a container's files below the node directory
 //	server.go      the control socket, its routes and peer check
 //	handlers.go    containers' requests

@@ -1,0 +1,314 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"fairlead/dns"
+	"fairlead/loop"
+	"fairlead/packet"
+)
+
+// Bounds of the nameserver. A query in flight has one socket, so all of them may
+// have an eighth of the node's descriptors.
+const (
+	queriesPerContainer = 64
+	maxQueries          = 1024
+
+	// Queries that wait for the nameserver's goroutine, which takes them in order:
+	// nobody fills the queue alone.
+	queuedPerContainer = 32
+	maxQueued          = 512
+)
+
+// resolvConfEvery is how often /etc/resolv.conf is looked at, while somebody asks.
+const resolvConfEvery = time.Second
+
+// nameserverConfig says what a nameserver is. Its functions are called on a
+// goroutine of the nameserver's and may not wait.
+type nameserverConfig struct {
+	ResolvConf  string // path of the host's
+	Descriptors int    // that the node may have; 0 is plenty
+
+	// Owner says whose connection to our own port on the loopback it is.
+	Owner func(local netip.AddrPort) (packet.ContainerID, packet.NetworkID, bool)
+
+	// Wants and Learn are those of dns.Config.
+	Wants func(q *dns.Question, name string) bool
+	Learn func(q *dns.Question, name string, addrs []packet.Addr, ttl time.Duration)
+}
+
+// A nameserver answers what containers ask their gateways: dns.Forwarder with
+// sockets, a clock and the host's resolv.conf. One goroutine has the Forwarder;
+// each question to an upstream server has one that waits.
+type nameserver struct {
+	conf    nameserverConfig
+	ctx     context.Context
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	tcp     *net.TCPListener
+
+	queries chan query
+	calls   chan func() // on the goroutine
+
+	fw      *dns.Forwarder // the goroutine's, and what follows
+	checked int64          // when resolv.conf was looked at
+	file    os.FileInfo    // it, as it was read; nil before
+
+	mu      sync.Mutex // guards what follows
+	queued  map[packet.ContainerID]int
+	waiting int
+	conns   map[packet.ContainerID]int
+	open    int
+	counts  dnsCounts
+}
+
+// dnsCounts counts what did not get to the Forwarder.
+type dnsCounts struct {
+	Dropped   uint64 // queries: too many were waiting
+	Strangers uint64 // connections that are no container's
+	Surplus   uint64 // connections beyond the bounds
+}
+
+// A query is one that waits.
+type query struct {
+	dns.Question
+	reply func([]byte)
+}
+
+// newNameserver starts a nameserver, which knows no network yet.
+func newNameserver(conf nameserverConfig) (*nameserver, error) {
+	tcp, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return nil, fmt.Errorf("DNS over TCP: %w", err)
+	}
+	forwarder := dns.Config{Containers: queriesPerContainer, Total: maxQueries, Wants: conf.Wants, Learn: conf.Learn}
+	if conf.Descriptors > 0 {
+		forwarder.Total = min(maxQueries, max(1, conf.Descriptors/8))
+	}
+	_, _ = rand.Read(forwarder.Seed[:]) // it does not return without
+	d := &nameserver{
+		conf: conf, tcp: tcp, fw: dns.New(forwarder),
+		queries: make(chan query, maxQueued), calls: make(chan func()),
+		queued: make(map[packet.ContainerID]int), conns: make(map[packet.ContainerID]int),
+	}
+	d.ctx, d.stop = context.WithCancel(context.Background())
+	d.fw.SetServers(dns.ParseResolvConf(""))
+	d.running.Go(d.run)
+	d.running.Go(d.accept)
+	return d, nil
+}
+
+// close ends the nameserver. Queries in flight are not answered.
+func (d *nameserver) close() {
+	d.stop()
+	_ = d.tcp.Close()
+	d.running.Wait()
+}
+
+// port is that on the loopback where DNS over TCP is answered.
+func (d *nameserver) port() uint16 { return d.tcp.Addr().(*net.TCPAddr).AddrPort().Port() }
+
+// Query takes a query; it may be called by a worker. reply is called once, by a
+// goroutine of the nameserver's, unless there is nothing to say; it may not wait.
+// It returns false when too many are waiting.
+func (d *nameserver) Query(q dns.Question, reply func([]byte)) bool {
+	return d.enqueue(query{q, func(b []byte) {
+		if b != nil {
+			reply(b)
+		}
+	}})
+}
+
+// enqueue has a query taken; its reply is called in every case then, but not
+// after close.
+func (d *nameserver) enqueue(q query) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.queued[q.Container] >= queuedPerContainer || d.waiting >= maxQueued {
+		d.counts.Dropped++
+		return false
+	}
+	d.queued[q.Container]++
+	d.waiting++
+	d.queries <- q // has room for all that are counted
+	return true
+}
+
+// dequeued gives up the place of a query in the queue.
+func (d *nameserver) dequeued(c packet.ContainerID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting--
+	if d.queued[c]--; d.queued[c] == 0 {
+		delete(d.queued, c)
+	}
+}
+
+// run is the goroutine that has the Forwarder.
+func (d *nameserver) run() {
+	for {
+		select {
+		case <-d.ctx.Done():
+			return
+		case fn := <-d.calls:
+			fn()
+		case q := <-d.queries:
+			d.dequeued(q.Container)
+			now := loop.Clock()
+			d.follow(now)
+			d.do(d.fw.Query(now, q.Question, q.reply))
+		}
+	}
+}
+
+// call runs fn on that goroutine, and returns when it has run; not after close.
+func (d *nameserver) call(fn func()) {
+	done := make(chan struct{})
+	select {
+	case d.calls <- func() { fn(); close(done) }:
+		<-done
+	case <-d.ctx.Done():
+	}
+}
+
+// setNetwork says what a network is. See dns.Network.
+func (d *nameserver) setNetwork(id packet.NetworkID, n dns.Network) {
+	d.call(func() { d.fw.SetNetwork(id, n) })
+}
+
+// stats returns the counters, and how many queries are in flight.
+func (d *nameserver) stats() (s dns.Stats, c dnsCounts, flying int) {
+	d.call(func() { s, flying = d.fw.Stats(), d.fw.InFlight() })
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return s, d.counts, flying
+}
+
+// do carries out a step.
+func (d *nameserver) do(s dns.Step) {
+	for _, r := range s.Replies {
+		r.To(r.Message)
+	}
+	if ask := s.Ask; ask != nil {
+		d.running.Go(func() { d.ask(ask) })
+	}
+}
+
+// maxResolvConf bounds how much of resolv.conf is read.
+const maxResolvConf = 64 << 10
+
+// follow reads resolv.conf if it is another one than before: changed in place,
+// replaced, or what a link leads to. A file that is not there changes nothing; a
+// new one is perhaps just being put there.
+func (d *nameserver) follow(now int64) {
+	if d.file != nil && now-d.checked < int64(resolvConfEvery) {
+		return
+	}
+	d.checked = now
+	info, err := os.Stat(d.conf.ResolvConf)
+	if err != nil || d.file != nil && os.SameFile(info, d.file) && info.ModTime().Equal(d.file.ModTime()) && info.Size() == d.file.Size() {
+		return
+	}
+	f, err := os.Open(d.conf.ResolvConf)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxResolvConf))
+	if err != nil {
+		return
+	}
+	d.file = info
+	servers := dns.ParseResolvConf(string(text))
+	d.fw.SetServers(servers)
+	slog.Info("nameservers", "file", d.conf.ResolvConf, "servers", servers.Addrs)
+}
+
+// ask asks an upstream server and gives the Forwarder what it says.
+func (d *nameserver) ask(a *dns.Ask) {
+	ctx, cancel := context.WithTimeout(d.ctx, a.Within)
+	defer cancel()
+	exchange := d.askUDP
+	if a.TCP {
+		exchange = d.askTCP
+	}
+	if exchange(ctx, a) != nil && d.ctx.Err() == nil {
+		d.call(func() { d.do(d.fw.Failed(loop.Clock(), a.Try)) })
+	}
+}
+
+// askUDP asks from a socket of its own: the kernel has chosen its port at
+// random, and has it hear nobody but the server (RFC 5452 section 9.2).
+func (d *nameserver) askUDP(ctx context.Context, a *dns.Ask) error {
+	conn, err := dial(ctx, "udp", a)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write(a.Message); err != nil {
+		return err
+	}
+	b := make([]byte, dns.MaxUDP+1) // one more than is taken, to see what is too long
+	for {
+		n, err := conn.Read(b)
+		if err != nil {
+			return err
+		}
+		if d.answer(a, append([]byte(nil), b[:n]...)) {
+			return nil
+		}
+	}
+}
+
+// askTCP asks by a connection of its own (RFC 1035 4.2.2). What is not the answer
+// ends it.
+func (d *nameserver) askTCP(ctx context.Context, a *dns.Ask) error {
+	conn, err := dial(ctx, "tcp", a)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write(framed(a.Message)); err != nil {
+		return err
+	}
+	b, err := readFramed(conn, dns.MaxTCP)
+	if err != nil {
+		return err
+	}
+	if !d.answer(a, b) {
+		return errors.New("an answer to something else")
+	}
+	return nil
+}
+
+// dial connects to the server of a; the connection fails when ctx ends.
+func dial(ctx context.Context, network string, a *dns.Ask) (net.Conn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, network, a.Server.String())
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // long past
+	return conn, nil
+}
+
+// answer gives the Forwarder an answer, which is its from now on. It returns
+// false when it is none.
+func (d *nameserver) answer(a *dns.Ask, b []byte) (taken bool) {
+	d.call(func() {
+		var s dns.Step
+		s, taken = d.fw.Answer(loop.Clock(), a.Try, b)
+		d.do(s)
+	})
+	return taken
+}

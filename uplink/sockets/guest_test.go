@@ -34,8 +34,6 @@ type guest struct {
 	sawFin bool
 
 	open, reset bool
-	icmp        []byte // type and code of the last ICMP error
-	acked       uint32 // the last acknowledgement that came
 	offered     uint32 // the last window that was offered to it
 	acks        int    // due
 }
@@ -121,10 +119,6 @@ func (g *guest) turn() (busy bool) {
 // arrive takes a frame from the sockets, cut into segments as a wire has them.
 func (g *guest) arrive(f *packet.Frame) {
 	if f.Tuple().Reverse() != g.k {
-		if f.Proto == packet.ProtoICMP {
-			m := packet.ICMP(f.Transport())
-			g.icmp = []byte{m.Type(), m.Code()}
-		}
 		return
 	}
 	var cut packet.Segmenter
@@ -165,12 +159,12 @@ func (g *guest) take(t packet.TCP, ip packet.IPv4) {
 		}
 		g.rcvNxt = t.Seq() + 1
 		g.open, g.acks = true, 1
-		g.wnd = uint32(t.Window())
 	}
-	g.acked, g.offered = t.Ack(), uint32(t.Window())<<g.wndShift
+	g.offered = uint32(t.Window())
 	if flags&packet.TCPSyn == 0 {
-		g.wnd = g.offered
+		g.offered <<= g.wndShift
 	}
+	g.wnd = g.offered
 	switch ack := t.Ack(); {
 	case flags&packet.TCPAck == 0:
 	case after(ack, g.max):
@@ -282,14 +276,25 @@ func (g *guest) finished() bool {
 	return g.finish && g.una == g.iss+2+uint32(len(g.out))
 }
 
-// state is that of the sockets' end.
-func (r *rig) state(k packet.Tuple) tcpState {
+// look calls fn with the sockets' end of a connection, if there is one.
+func (r *rig) look(k packet.Tuple, fn func(c *conn)) {
 	if c := r.conn(k); c != nil {
 		r.s.mu.Lock()
 		defer r.s.mu.Unlock()
-		return c.state
+		fn(c)
 	}
-	return closed
+}
+
+// state is that of the sockets' end.
+func (r *rig) state(k packet.Tuple) (s tcpState) {
+	r.look(k, func(c *conn) { s = c.state })
+	return s
+}
+
+// option is one of the host's socket.
+func (r *rig) option(k packet.Tuple, level, name int) (v int) {
+	r.look(k, func(c *conn) { v = getInt(c.fd, level, name) })
+	return v
 }
 
 // conn is the sockets' end of a connection, nil when there is none.

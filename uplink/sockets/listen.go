@@ -143,8 +143,11 @@ func (l *listener) accept() bool {
 	switch errno {
 	case 0:
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		if !s.tcp.refuseOne(l.fd) {
+			return false
+		}
 		s.stats.Unaccepted++
-		return s.tcp.refuseOne(l.fd)
+		return true
 	default: // the client may have left already (accept(2))
 		return errno != unix.EAGAIN && errno != unix.EBADF && errno != unix.EINVAL
 	}
@@ -203,8 +206,9 @@ func (s *Sockets) fromRouter(f *packet.Frame) {
 // cannot have: no other connection has the same as long as the descriptor is open.
 func clientStandIn(fd int) packet.Addr { return standInAddr(fd & 0x7fffff) }
 
-// A spare descriptor is for refusing a client when all others are in use: the
-// listener would be ready for ever.
+// refuseOne resets a client when all descriptors but the spare one are in use:
+// else the listener would be ready for ever. It is false when there is none, or
+// nothing to accept it by.
 func (t *tcp) refuseOne(listener int) bool {
 	if t.spare < 0 {
 		return false

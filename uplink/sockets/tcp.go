@@ -35,10 +35,11 @@ type conn struct {
 
 	// From the container.
 
-	rcvNxt  uint32 // the next byte expected
-	rcvEdge uint32 // behind the last byte the window offered lets in
-	ttl     uint8  // of its packets, and so of the socket's
-	tos     uint8
+	rcvNxt    uint32 // the next byte expected
+	rcvEdge   uint32 // behind the last byte the window offered lets in
+	offeredAt uint32 // what rcvNxt was then
+	ttl       uint8  // of its packets, and so of the socket's
+	tos       uint8
 
 	// Towards it. head ≤ una ≤ nxt ≤ max.
 
@@ -195,6 +196,7 @@ func (s *Sockets) newConn(f *packet.Frame, k packet.Tuple) (endpoint, packet.Rea
 	c := &conn{tuple: k.Reverse(), flow: f.Flow, container: f.Container, network: f.Network, bits: numbered, state: listen}
 	c.s, c.self, c.fd, c.unanswered = s, c, -1, true
 	s.flows.set(f.Flow, k, c)
+	c.greeted(f)
 	if !s.charge(f.Container, c) {
 		c.abort(sayReset)
 	}
@@ -226,16 +228,19 @@ func (c *conn) number(f *packet.Frame, k packet.Tuple) (endpoint, packet.Reason)
 	return c, packet.OK
 }
 
-// begin connects the host's socket for a container's SYN.
-func (c *conn) begin(f *packet.Frame, now int64) {
-	t, ip := packet.TCP(f.Transport()), packet.IPv4(f.Packet())
-	c.peer(t)
+// greeted takes a container's first SYN.
+func (c *conn) greeted(f *packet.Frame) {
+	ip := packet.IPv4(f.Packet())
+	c.peer(packet.TCP(f.Transport()))
 	c.ttl, c.tos = ip.TTL(), ip.TOS()
 	c.bits &= numbered
-	c.heard, c.interval = now, 0
 	c.syn = new(sent)
 	*c.syn = headerOf(f)
-	c.state = connecting
+}
+
+// begin connects the host's socket.
+func (c *conn) begin(now int64) {
+	c.state, c.heard, c.interval = connecting, now, 0
 	c.dial()
 }
 

@@ -99,3 +99,5 @@ func (r *rig) nothingLeft() {
 			len(r.s.flows.holders), len(r.s.timed.list))
 	}
 }
+
+func sum256(b []byte) [32]byte { return sha256.Sum256(b) }

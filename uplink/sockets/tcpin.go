@@ -30,7 +30,7 @@ func (c *conn) segment(f *packet.Frame, t packet.TCP, now int64) {
 	switch c.state {
 	case closed:
 	case listen:
-		c.begin(f, now)
+		c.begin(now)
 	case connecting:
 		c.inConnecting(f, t, now)
 	case synSent:
@@ -56,7 +56,8 @@ func (c *conn) inConnecting(f *packet.Frame, t packet.TCP, now int64) {
 		c.holder = nil // the descriptor is another's place
 		c.hangUp()
 		c.holder = paid
-		c.begin(f, now)
+		c.greeted(f)
+		c.begin(now)
 	default:
 		c.interval, c.heard = now-c.heard, now
 		c.alarm(now + max(synSilence, c.interval*5/2))
@@ -90,11 +91,12 @@ func (c *conn) inTimeWait(f *packet.Frame, t packet.TCP, now int64) {
 	case flags&packet.TCPRst != 0:
 	case flags&(packet.TCPSyn|packet.TCPAck) == packet.TCPSyn && after(t.Seq(), c.rcvNxt) && !c.bits.has(inbound):
 		c.unanswered = true
+		c.greeted(f)
 		if !c.s.charge(f.Container, c) {
 			c.abort(sayReset)
 			return
 		}
-		c.begin(f, now)
+		c.begin(now)
 	default:
 		c.acks = 1
 	}
@@ -270,7 +272,7 @@ func (c *conn) acknowledged(t packet.TCP, length int, now int64) bool {
 		c.maxWnd = max(c.maxWnd, wnd)
 		if wnd > 0 && c.bits.has(probing) {
 			c.bits &^= probing
-			c.due, c.retries = 0, 0
+			c.due, c.retries, c.rto.backoff = 0, 0, 0
 		}
 	}
 	switch {

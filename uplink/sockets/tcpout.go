@@ -283,10 +283,12 @@ func (c *conn) probe(b *packet.Batch, now int64) {
 }
 
 // offer sets the window: what the socket's send buffer takes, in whole steps of
-// its scale. It is never taken back.
+// its scale. It is never taken back. While nothing comes it stays, for else a
+// duplicate acknowledgement would not look like one (RFC 5681 2).
 func (c *conn) offer() uint16 {
-	if c.fd >= 0 && (c.bits.has(reopen) || c.rcvEdge-c.rcvNxt < c.ring()) {
+	if c.fd >= 0 && (c.bits.has(reopen) || c.offeredAt != c.rcvNxt) {
 		c.bits &^= reopen
+		c.offeredAt = c.rcvNxt
 		if room := c.sendRoom(); room > 0 {
 			edge := c.rcvNxt + room>>c.rcvShift<<c.rcvShift
 			if after(edge, c.rcvEdge) {

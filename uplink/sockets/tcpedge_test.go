@@ -1,0 +1,582 @@
+package sockets
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/loop"
+	"fairlead/packet"
+)
+
+// talk connects a guest to a listener of the test's own.
+func talk(t *testing.T, r *rig, port uint16) (*guest, *net.TCPConn) {
+	t.Helper()
+	l := listenLocal(t)
+	g := newGuest(r, towards(l.Addr(), port))
+	g.connect()
+	g.run("connected", func() bool { return g.open })
+	c := accept(t, l)
+	g.run("established", func() bool { return r.state(g.k) == established })
+	return g, c
+}
+
+func TestRefused(t *testing.T) {
+	r := newRig(t, Config{})
+	l := listenLocal(t)
+	g := newGuest(r, towards(l.Addr(), 40001))
+	_ = l.Close()
+	g.connect()
+	r.read(func(f *packet.Frame) bool {
+		s := packet.TCP(f.Transport())
+		if s.Flags() != packet.TCPRst|packet.TCPAck || s.Seq() != 0 || s.Ack() != g.iss+1 {
+			t.Errorf("flags %x seq %d ack %d", s.Flags(), s.Seq(), s.Ack()-g.iss)
+		}
+		return true
+	})
+	r.eventually("the flow ends", func() bool { return r.isEnded(g.k) })
+	r.nothingLeft()
+}
+
+func TestUnreachable(t *testing.T) {
+	r := newRig(t, Config{})
+	g := newGuest(r, towards(&net.TCPAddr{IP: net.IPv4bcast, Port: 9}, 40001)) // which no TCP reaches
+	g.connect()
+	r.read(func(f *packet.Frame) bool {
+		about, ok := f.Quoted()
+		if !ok || about != g.k {
+			t.Fatalf("proto %v quotes %v", f.Proto, about)
+		}
+		m := packet.ICMP(f.Transport())
+		if m.Type() != packet.ICMPUnreachable || m.Code() != packet.ICMPNetUnreachable {
+			t.Errorf("type %d code %d", m.Type(), m.Code())
+		}
+		if seq := packet.TCP(m.Data()[packet.IPv4MinLen:]).Seq(); seq != g.iss {
+			t.Errorf("quotes sequence number %d of %d", seq, g.iss)
+		}
+		return true
+	})
+	r.eventually("the flow ends", func() bool { return r.isEnded(g.k) })
+	r.nothingLeft()
+}
+
+// full is a listener whose queue is full: SYNs to it are not answered.
+func full(t *testing.T) net.Addr {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	at := net.TCPAddrFromAddrPort(sockname(fd))
+	first, err := net.DialTCP("tcp4", nil, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = first.Close() })
+	return at
+}
+
+func TestContainerGivesUp(t *testing.T) {
+	for _, x := range []struct {
+		name string
+		do   func(r *rig, g *guest)
+	}{
+		{"by a reset", func(r *rig, g *guest) { g.transmit(seg{flags: packet.TCPRst, seq: g.iss + 1}) }},
+		{"by silence", func(r *rig, g *guest) { r.late(g.k) }},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			r := newRig(t, Config{})
+			g := newGuest(r, towards(full(t), 40001))
+			g.connect()
+			r.eventually("connecting", func() bool { return r.state(g.k) == connecting })
+			x.do(r, g)
+			r.eventually("the flow ends", func() bool { return r.isEnded(g.k) })
+			r.nothingLeft()
+		})
+	}
+}
+
+// late has what is due for a connection at some time be due now.
+func (r *rig) late(k packet.Tuple) {
+	c := r.conn(k)
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	if c.due == 0 {
+		r.t.Error("nothing is due")
+	}
+	c.expire(c.due)
+}
+
+// TestProbes: a SYN sent again keeps the connect, another TTL or another
+// sequence number make it a new one.
+func TestProbes(t *testing.T) {
+	r := newRig(t, Config{Containers: 1})
+	g := newGuest(r, towards(full(t), 40001))
+	local := func() any { return r.s.Local(r.numbers[g.k]) }
+	syn := func(seq uint32, ttl uint8) {
+		g.transmit(seg{flags: packet.TCPSyn, seq: seq, ttl: ttl, window: 1000, options: synOptions(1460, 7)})
+	}
+	syn(1000, 5)
+	first := local()
+	syn(1000, 5)
+	if local() != first {
+		t.Error("a SYN sent again connects again")
+	}
+	syn(1000, 6)
+	if got := r.option(g.k, unix.SOL_IP, unix.IP_TTL); got != 6 {
+		t.Errorf("TTL %d", got)
+	}
+	second := local()
+	syn(5000, 6)
+	if second == first || local() == second {
+		t.Error("another probe has the same socket")
+	}
+	g.transmit(seg{flags: packet.TCPRst, seq: 5001})
+	r.eventually("the flow ends", func() bool { return r.isEnded(g.k) })
+	r.nothingLeft()
+}
+
+func TestContainersWindowCloses(t *testing.T) {
+	r := newRig(t, Config{})
+	g, c := talk(t, r, 40001)
+	g.room = 0
+	g.segment(packet.TCPAck, g.nxt, nil)
+	data := random(300_000, 1)
+	go pump(c, data)
+	e := r.conn(g.k)
+	g.run("the window is asked for", func() bool {
+		r.s.mu.Lock()
+		defer r.s.mu.Unlock()
+		return e.bits.has(probing) && e.rto.backoff > 1
+	})
+	if len(g.in) != 0 {
+		t.Errorf("%d bytes came against a closed window", len(g.in))
+	}
+	g.room = 4096 // said by the answer to the next probe
+	g.run("all data", func() bool { return len(g.in) == len(data) })
+	if !bytes.Equal(g.in, data) {
+		t.Error("other data")
+	}
+}
+
+func TestHostReadsSlowly(t *testing.T) {
+	r := newRig(t, Config{})
+	g, c := talk(t, r, 40001)
+	_ = c.SetReadBuffer(32 << 10)
+	g.out, g.finish = random(12<<20, 1), true
+	most := uint32(0)
+	g.run("the window closes", func() bool {
+		most = max(most, g.offered)
+		return g.una == g.nxt && g.offered < 1460 || g.una-g.iss > 10<<20
+	})
+	if g.una-g.iss > 10<<20 {
+		t.Skip("this host buffers all of it")
+	}
+	sum := make(chan [32]byte, 1)
+	go func() { sum <- swallow(c) }()
+	g.run("all data", g.finished)
+	if got := <-sum; got != sum256(g.out) {
+		t.Error("the host has other data")
+	}
+	if most > maxOffer {
+		t.Errorf("a window of %d", most)
+	}
+}
+
+func TestHalfClose(t *testing.T) {
+	up, down := random(200_000, 1), random(300_000, 2)
+	t.Run("container first", func(t *testing.T) {
+		r := newRig(t, Config{})
+		g, c := talk(t, r, 40001)
+		g.out, g.finish = up, true
+		g.run("the FIN is acknowledged", g.finished)
+		if got := r.state(g.k); got != closeWait {
+			t.Errorf("%v", got)
+		}
+		if swallow(c) != sum256(up) {
+			t.Error("other data")
+		}
+		go pump(c, down)
+		g.run("the host's FIN", func() bool { return g.sawFin })
+		g.run("the flow ends", func() bool { return r.isEnded(g.k) })
+		if !bytes.Equal(g.in, down) {
+			t.Error("other data")
+		}
+		r.nothingLeft()
+	})
+	t.Run("host first", func(t *testing.T) {
+		r := newRig(t, Config{})
+		g, c := talk(t, r, 40001)
+		pump(c, down)
+		g.run("the host's FIN", func() bool { return g.sawFin && r.state(g.k) == finWait2 })
+		g.out, g.finish = up, true
+		g.run("the FIN is acknowledged", g.finished)
+		if got := r.state(g.k); got != timeWait {
+			t.Errorf("%v", got)
+		}
+		if swallow(c) != sum256(up) {
+			t.Error("other data")
+		}
+		g.segment(packet.TCPAck|packet.TCPFin, g.nxt-1, nil) // as if the answer was lost
+		r.read(func(f *packet.Frame) bool { return packet.TCP(f.Transport()).Ack() == g.nxt })
+		g.run("the flow ends", func() bool { return r.isEnded(g.k) })
+		r.nothingLeft()
+	})
+	t.Run("together", func(t *testing.T) {
+		r := newRig(t, Config{})
+		g, c := talk(t, r, 40001)
+		_ = c.CloseWrite()
+		r.eventually("the host's FIN", func() bool { return r.state(g.k) == finWait1 })
+		g.segment(packet.TCPAck|packet.TCPFin, g.nxt, nil)
+		if got := r.state(g.k); got != closing {
+			t.Errorf("%v", got)
+		}
+		g.rcvNxt++
+		g.nxt++
+		g.segment(packet.TCPAck, g.nxt, nil)
+		if got := r.state(g.k); got != timeWait {
+			t.Errorf("%v", got)
+		}
+		r.eventually("the flow ends", func() bool { return r.isEnded(g.k) })
+		r.nothingLeft()
+	})
+}
+
+// TestPortUsedAgain: a SYN in TIME-WAIT begins the next connection.
+func TestPortUsedAgain(t *testing.T) {
+	r := newRig(t, Config{Containers: 1})
+	l := listenLocal(t)
+	k := towards(l.Addr(), 40001)
+	for range 2 {
+		g := newGuest(r, k)
+		r.look(k, func(c *conn) { g.iss = c.rcvNxt + 1 })
+		g.connect()
+		g.run("connected", func() bool { return g.open })
+		c := accept(t, l)
+		_ = c.CloseWrite()
+		g.run("the host's FIN", func() bool { return g.sawFin && r.state(k) == finWait2 })
+		g.finish = true
+		g.run("the FIN is acknowledged", g.finished)
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Error(err)
+		}
+	}
+	r.eventually("the flow ends", func() bool { return r.isEnded(k) })
+	r.nothingLeft()
+}
+
+func TestResetByContainer(t *testing.T) {
+	r := newRig(t, Config{})
+	g, c := talk(t, r, 40001)
+	g.transmit(seg{flags: packet.TCPRst, seq: g.nxt + 100}) // a guess (RFC 5961)
+	r.read(func(f *packet.Frame) bool { return packet.TCP(f.Transport()).Flags() == packet.TCPAck })
+	g.transmit(seg{flags: packet.TCPRst, seq: g.nxt - 100})
+	if r.state(g.k) != established {
+		t.Fatal("a guessed RST has ended the connection")
+	}
+	g.transmit(seg{flags: packet.TCPRst, seq: g.nxt})
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Error(err)
+	}
+	r.eventually("the flow ends", func() bool { return r.isEnded(g.k) })
+	r.nothingLeft()
+}
+
+// TestResetByHost: what was sent before it is not lost.
+func TestResetByHost(t *testing.T) {
+	for _, half := range []bool{false, true} {
+		r := newRig(t, Config{})
+		g, c := talk(t, r, 40001)
+		if half {
+			_ = c.CloseWrite()
+			g.run("the host's FIN", func() bool { return g.sawFin })
+		} else if _, err := c.Write([]byte("last words")); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetLinger(0)
+		_ = c.Close()
+		g.run("a reset", func() bool { return g.reset })
+		if !half && string(g.in) != "last words" {
+			t.Errorf("%q came before the reset", g.in)
+		}
+		r.eventually("the flow ends", func() bool { return r.isEnded(g.k) })
+		r.nothingLeft()
+	}
+}
+
+func TestFlowEnded(t *testing.T) {
+	r := newRig(t, Config{})
+	g, c := talk(t, r, 40001)
+	r.s.FlowEnded(r.numbers[g.k])
+	r.eventually("the socket is closed", func() bool { return r.s.Stats().Descriptors == 0 })
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Error(err)
+	}
+	if r.isEnded(g.k) {
+		t.Error("NAT is told of the end it told of")
+	}
+	r.nothingLeft()
+}
+
+// TestUrgent: urgent data is where it was sent, in both directions.
+func TestUrgent(t *testing.T) {
+	r := newRig(t, Config{})
+	g, c := talk(t, r, 40001)
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"before ", "!", " behind"} {
+		flags := 0
+		if part == "!" {
+			flags = unix.MSG_OOB
+		}
+		if err := raw.Control(func(fd uintptr) { err = unix.Send(int(fd), []byte(part), flags) }); err != nil {
+			t.Fatal(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.run("all of it", func() bool { return string(g.in) == "before ! behind" })
+	x := seg{flags: packet.TCPAck | packet.TCPUrg, seq: g.nxt, ack: g.rcvNxt, window: 1000, payload: []byte("inline")}
+	g.transmit(x)
+	buf := make([]byte, 6)
+	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "inline" {
+		t.Errorf("%q %v", buf, err)
+	}
+}
+
+func TestKeepAlive(t *testing.T) {
+	r := newRig(t, Config{})
+	g, _ := talk(t, r, 40001)
+	if r.option(g.k, unix.SOL_SOCKET, unix.SO_KEEPALIVE) != 0 {
+		t.Error("keepalive without being asked for")
+	}
+	g.segment(packet.TCPAck, g.nxt-1, nil)
+	r.read(func(f *packet.Frame) bool {
+		s := packet.TCP(f.Transport())
+		return s.Flags() == packet.TCPAck && s.Ack() == g.nxt
+	})
+	if r.option(g.k, unix.SOL_SOCKET, unix.SO_KEEPALIVE) == 0 {
+		t.Error("the host's socket does not ask")
+	}
+}
+
+// TestSilentContainer: a container that answers nothing is given up in the end.
+func TestSilentContainer(t *testing.T) {
+	r := newRig(t, Config{})
+	g, c := talk(t, r, 40001)
+	if _, err := c.Write([]byte("anybody?")); err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	for range maxRetries + 1 {
+		r.read(func(f *packet.Frame) bool {
+			if string(packet.TCP(f.Transport()).Payload()) == "anybody?" {
+				sent++
+				return true
+			}
+			return false
+		})
+		r.late(g.k)
+	}
+	r.read(func(f *packet.Frame) bool { return packet.TCP(f.Transport()).Flags()&packet.TCPRst != 0 })
+	if sent != maxRetries+1 {
+		t.Errorf("sent %d times", sent)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Error(err)
+	}
+	r.eventually("the flow ends", func() bool { return r.isEnded(g.k) })
+	r.nothingLeft()
+}
+
+// TestConnectionBudget: an unanswered connection gives way, an answered one does
+// not.
+func TestConnectionBudget(t *testing.T) {
+	r := newRig(t, Config{Containers: 1})
+	stuck := newGuest(r, towards(full(t), 40000))
+	stuck.connect()
+	g, _ := talk(t, r, 40001)
+	if !r.isEnded(stuck.k) {
+		t.Error("the unanswered connection is still there")
+	}
+	l := listenLocal(t)
+	third := newGuest(r, towards(l.Addr(), 40002))
+	third.connect()
+	r.read(func(f *packet.Frame) bool {
+		s := packet.TCP(f.Transport())
+		return s.Flags() == packet.TCPRst|packet.TCPAck && s.Ack() == third.iss+1
+	})
+	r.eventually("the refused flow ends", func() bool { return r.isEnded(third.k) })
+	if r.state(g.k) != established {
+		t.Error("an answered connection gave way")
+	}
+}
+
+// TestNoDescriptors: when the process has none left, connections are refused both
+// ways and nothing spins.
+func TestNoDescriptors(t *testing.T) {
+	r := newRig(t, Config{})
+	l := listenLocal(t)
+	at := freePort(t, "tcp4")
+	if err := r.s.Listen(packet.ProtoTCP, at); err != nil {
+		t.Fatal(err)
+	}
+	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(client)
+	tv := unix.NsecToTimeval(int64(patience))
+	_ = unix.SetsockoptTimeval(client, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	exhaust(t)
+
+	g := newGuest(r, towards(l.Addr(), 40001))
+	g.connect()
+	r.read(func(f *packet.Frame) bool { return packet.TCP(f.Transport()).Flags()&packet.TCPRst != 0 })
+
+	if err := unix.Connect(client, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Read(client, make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the client sees %v", err)
+	}
+	if n := r.s.Stats().Unaccepted; n != 1 {
+		t.Errorf("%d refused", n)
+	}
+}
+
+// exhaust has the process be out of descriptors until the test ends.
+func exhaust(t *testing.T) {
+	t.Helper()
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	next, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.Close(next)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next), Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &old) })
+}
+
+// TestPublishedRefused: whom the router or the container refuses is reset, and so
+// is who is never answered.
+func TestPublishedRefused(t *testing.T) {
+	rst := func(k packet.Tuple, iss uint32) []byte {
+		return tcpFrame(k, seg{flags: packet.TCPRst | packet.TCPAck, ack: iss + 1})
+	}
+	for _, x := range []struct {
+		name string
+		do   func(r *rig, k packet.Tuple, iss uint32)
+	}{
+		{"by the container", func(r *rig, k packet.Tuple, iss uint32) { r.write(rst(k, iss)) }},
+		{"by the router", func(r *rig, k packet.Tuple, iss uint32) {
+			if _, err := r.s.WriteBatch([]*packet.Frame{{B: rst(k, iss)}}); err != nil { // not parsed, of no flow
+				r.t.Error(err)
+			}
+		}},
+		{"as unreachable", func(r *rig, k packet.Tuple, iss uint32) {
+			b := packet.NewBatch()
+			asked := k.Reverse()
+			r.s.errorFrame(b, &hostError{origin: unix.SO_EE_ORIGIN_LOCAL, errno: unix.EHOSTUNREACH}, &asked, nil)
+			if _, err := r.s.WriteBatch([]*packet.Frame{{B: slices.Clone(b.Frames[0].B)}}); err != nil {
+				r.t.Error(err)
+			}
+		}},
+		{"by silence", func(r *rig, k packet.Tuple, _ uint32) {
+			for range synRetries - 1 {
+				r.late(k)
+				r.read(func(f *packet.Frame) bool { return packet.TCP(f.Transport()).Flags() == packet.TCPSyn })
+			}
+			r.late(k)
+		}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			r := newRig(t, Config{})
+			at := freePort(t, "tcp4")
+			if err := r.s.Listen(packet.ProtoTCP, at); err != nil {
+				t.Fatal(err)
+			}
+			client, err := net.Dial("tcp4", at.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			_ = client.SetDeadline(time.Now().Add(patience))
+			var k packet.Tuple
+			var iss uint32
+			r.read(func(f *packet.Frame) bool {
+				iss, k = packet.TCP(f.Transport()).Seq(), f.Tuple().Reverse()
+				return true
+			})
+			x.do(r, k, iss)
+			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+				t.Errorf("the client sees %v", err)
+			}
+			r.eventually("the flow ends", func() bool { return r.isEnded(k) })
+			r.nothingLeft()
+		})
+	}
+}
+
+// TestHopFollows: the host's socket sends as the container does.
+func TestHopFollows(t *testing.T) {
+	r := newRig(t, Config{})
+	g, _ := talk(t, r, 40001)
+	g.transmit(seg{flags: packet.TCPAck, seq: g.nxt, ack: g.rcvNxt, window: 1000, payload: []byte("x"), ttl: 17})
+	if got := r.option(g.k, unix.SOL_IP, unix.IP_TTL); got != 17 {
+		t.Errorf("TTL %d", got)
+	}
+}
+
+// TestOwner: whose a connection to the host's loopback is.
+func TestOwner(t *testing.T) {
+	r := newRig(t, Config{})
+	g, c := talk(t, r, 40001)
+	at := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+	if owner, _, ok := r.s.Owner(at); !ok || owner != testContainer {
+		t.Errorf("%v is of %v, %v", at, owner, ok)
+	}
+	if got := r.s.Local(r.numbers[g.k]); got != at {
+		t.Errorf("the socket has %v", got)
+	}
+	g.transmit(seg{flags: packet.TCPRst, seq: g.nxt})
+	if _, _, ok := r.s.Owner(at); ok {
+		t.Error("a connection that is no more has an owner")
+	}
+}
+
+// TestClose: an uplink that goes resets what it has.
+func TestClose(t *testing.T) {
+	r := newRig(t, Config{})
+	_, c := talk(t, r, 40001)
+	if err := r.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Error(err)
+	}
+	if _, err := r.s.WriteBatch([]*packet.Frame{{Time: loop.Clock()}}); err == nil {
+		t.Error("it takes frames still")
+	}
+}

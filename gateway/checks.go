@@ -42,7 +42,7 @@ func answerTo(reason packet.Reason, f *packet.Frame) packet.Origin {
 		return packet.OriginNetUnreachable
 	case packet.NotTranslatable, packet.NotCarried:
 		return packet.OriginProtoUnreachable
-	case packet.FlowBudget, packet.FlowTableFull, packet.PortsExhausted, packet.EgressDenied:
+	case packet.FlowBudget, packet.FlowTableFull, packet.PortsExhausted, packet.PingForbidden, packet.EgressDenied:
 		return packet.OriginProhibited
 	}
 	return packet.OriginNone

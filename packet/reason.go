@@ -65,6 +65,7 @@ const (
 	HostUnreachable
 	HoldFull
 	NotCarried
+	PingForbidden
 	SocketBudget
 
 	// 6 emit: why a copy did not reach its egress.
@@ -175,6 +176,8 @@ var reasons = [NumReasons]reasonText{
 		"Nothing: the sender repeats it."},
 	NotCarried: {"not-carried", "Host sockets carry TCP, UDP and ICMP echo, and nothing else.",
 		"Give the network a raw uplink: `fairlead network set NETWORK --uplink tap:NAME,…`."},
+	PingForbidden: {"ping-forbidden", "The host lets this user have no ping sockets.",
+		"Let it, as root: `sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"`."},
 	SocketBudget: {"socket-budget", "The container has as many host sockets as it may, or all containers together have.",
 		"Close connections, or raise the limit of open files: `ulimit -n`."},
 

@@ -44,7 +44,7 @@ func stepOf(d *packet.Decision) step {
 		return ttl
 	case r == packet.EgressDenied:
 		return egress
-	case r == packet.NotCarried || r == packet.SocketBudget:
+	case r == packet.NotCarried || r == packet.PingForbidden || r == packet.SocketBudget:
 		return uplink
 	case r == packet.FragNeeded:
 		return mtu

@@ -226,6 +226,7 @@ func TestWalkOfEveryReason(t *testing.T) {
 		packet.NoRoute: "5.6 next hop", packet.NextHop: "5.6 next hop", packet.HostUnreachable: "5.6 next hop", packet.HoldFull: "5.6 next hop",
 	}
 	steps[packet.EgressDenied], steps[packet.NotCarried], steps[packet.SocketBudget] = "5.3 egress", "5.7 uplink", "5.7 uplink"
+	steps[packet.PingForbidden] = "5.7 uplink"
 	for r := packet.Truncated; r <= packet.BadTransport; r++ {
 		steps[r] = "1 parse"
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"fairlead/test/lab"
 )
 
 // pattern is n bytes that differ from those of another i.
@@ -55,5 +57,13 @@ func (p *peer) sendTrain(to netip.AddrPort, data []byte, size int) {
 	sa := &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
 	if err := unix.Sendmsg(p.fd, data, oob, sa, 0); err != nil {
 		p.t.Fatal(err)
+	}
+}
+
+// peerOn opens a socket on a host of the lab's.
+func (w *wide) peerOn(h *lab.Host, p **peer, at netip.AddrPort) {
+	w.t.Helper()
+	if err := h.Do(func() error { *p = newPeer(w.t, at.String()); return nil }); err != nil {
+		w.t.Fatal(err)
 	}
 }

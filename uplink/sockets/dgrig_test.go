@@ -10,6 +10,7 @@ import (
 	"fairlead/loop"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
+	"fairlead/test/lab"
 )
 
 // hostAddr is what the flows of the tests are masqueraded to. It need not exist.
@@ -34,9 +35,26 @@ type dgRig struct {
 	batch   *packet.Batch
 	ended   chan packet.Tuple
 	c       packet.ContainerID
+	host    *lab.Host // where the sockets are; nil is here
 }
 
 func newDgRig(t testing.TB, change func(*Config)) *dgRig {
+	t.Helper()
+	return newDgRigOn(t, nil, change)
+}
+
+// do calls fn where the sockets are.
+func (r *dgRig) do(fn func()) {
+	r.t.Helper()
+	if r.host == nil {
+		fn()
+	} else if err := r.host.Do(func() error { fn(); return nil }); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// newDgRigOn makes one with its sockets on a host of the lab's.
+func newDgRigOn(t testing.TB, host *lab.Host, change func(*Config)) *dgRig {
 	t.Helper()
 	l, err := loop.New(1)
 	if err != nil {
@@ -47,10 +65,10 @@ func newDgRig(t testing.TB, change func(*Config)) *dgRig {
 		change(&conf)
 	}
 	r := &dgRig{
-		t: t, loop: l, numbers: make(map[packet.Tuple]uint32), c: 7,
+		t: t, host: host, loop: l, numbers: make(map[packet.Tuple]uint32), c: 7,
 		came: make(chan packet.Frame, 1<<16), ended: make(chan packet.Tuple, 1<<16), batch: packet.NewBatch(),
 	}
-	r.s = New(conf, r)
+	r.do(func() { r.s = New(conf, r) })
 	r.s.SetAddr(packet.AddrFromNetip(hostAddr))
 	r.port = l.Worker(0).AddNotified(r)
 	r.s.Notify(r.port.Wake)
@@ -150,9 +168,16 @@ func (r *dgRig) with(f *packet.Frame, edit func(ip packet.IPv4)) *packet.Frame {
 // write writes frames and fails the test unless all are taken.
 func (r *dgRig) write(frames ...*packet.Frame) {
 	r.t.Helper()
-	if n, err := r.s.WriteBatch(frames); n != len(frames) || err != nil {
+	if n, err := r.try(frames...); n != len(frames) || err != nil {
 		r.t.Fatalf("%d of %d frames taken: %v", n, len(frames), err)
 	}
+}
+
+// try writes frames.
+func (r *dgRig) try(frames ...*packet.Frame) (n int, err error) {
+	r.t.Helper()
+	r.do(func() { n, err = r.s.WriteBatch(frames) })
+	return n, err
 }
 
 // next is what comes next for the containers.
@@ -213,7 +238,8 @@ func newPeer(t testing.TB, at string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fd) })
+	p := &peer{t: t, fd: fd}
+	t.Cleanup(p.close)
 	if err := unix.Bind(fd, sa); err != nil {
 		t.Fatal(err)
 	}
@@ -228,12 +254,22 @@ func newPeer(t testing.TB, at string) *peer {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{t: t, fd: fd, at: sockname(fd)}
+	p.at = sockname(fd)
 	if !p.at.Addr().IsUnspecified() {
 		return p
 	}
 	p.at = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), p.at.Port())
 	return p
+}
+
+// close closes the peer's socket, once.
+func (p *peer) close() {
+	if p.fd >= 0 {
+		if err := unix.Close(p.fd); err != nil {
+			p.t.Error(err)
+		}
+	}
+	p.fd = -1
 }
 
 // A heard is what a peer got.

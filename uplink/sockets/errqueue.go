@@ -183,6 +183,9 @@ func (s *Sockets) errorFrame(b *packet.Batch, e *hostError, t *packet.Tuple, h *
 		from = t.Dst
 	}
 	payload := e.payload[:min(len(e.payload), maxQuoted)]
+	if len(payload) == 0 && h != nil {
+		payload = h.data[:min(len(h.data), int(h.length)-packet.IPv4MinLen-transportHead)]
+	}
 	out := ipv4{
 		tuple:  packet.Tuple{Src: from, Dst: t.Src, Proto: packet.ProtoICMP},
 		length: packet.ICMPLen + packet.IPv4MinLen + transportHead + len(payload),
@@ -311,6 +314,14 @@ func (r *sentRing) add(h sent) {
 // find returns the header an error is about: the oldest of those it fits that no
 // error was about yet, else the newest. It is nil when none fits.
 func (r *sentRing) find(e *hostError, proto packet.Proto) (best *sent) {
+	if e.origin == unix.SO_EE_ORIGIN_LOCAL {
+		// It came from the call that was to send the packet, and quotes nothing.
+		h := &r.list[(r.next-1)%uint8(len(r.list))]
+		if h.length == 0 || packet.AddrFrom4(h.dst) != e.peer {
+			return nil
+		}
+		return h
+	}
 	for i := range r.list {
 		h := &r.list[(int(r.next)+i)%len(r.list)]
 		if h.length == 0 || packet.AddrFrom4(h.dst) != e.peer || !h.begins(e, proto) {

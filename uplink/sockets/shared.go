@@ -1,6 +1,8 @@
 package sockets
 
 import (
+	"encoding/binary"
+
 	"golang.org/x/sys/unix"
 
 	"fairlead/loop"
@@ -146,6 +148,44 @@ func (e *shared) refuse(f *packet.Frame, errno unix.Errno) packet.Reason {
 	return refusal(errno)
 }
 
+// sendAtOnce bounds how many datagrams a socket hands over before others get
+// their turn.
+const sendAtOnce = 32
+
+// sendWith adds to b what receive finds, and errors.
+func (e *shared) sendWith(b *packet.Batch, receive func(*packet.Batch) bool) (more bool) {
+	if e.fd < 0 {
+		return false
+	}
+	if e.idle() {
+		e.close()
+		return false
+	}
+	if e.tell(b) {
+		return true
+	}
+	for range sendAtOnce {
+		if b.Full() {
+			return true
+		}
+		if !receive(b) {
+			return false
+		}
+	}
+	return true
+}
+
+// failed reports whether to go on after a call that received nothing.
+func (e *shared) failed(errno unix.Errno, b *packet.Batch) bool {
+	switch errno {
+	case unix.EAGAIN, unix.ENOMEM, unix.ENOBUFS, unix.EBADF, unix.EINVAL, unix.EFAULT, unix.ENOTSOCK:
+		return false
+	}
+	e.events |= loop.Err // of an earlier packet; it is in the queue as well
+	e.tell(b)
+	return true
+}
+
 // tell adds errors to b: what the host refused, and the error queue. It reports
 // whether there may be more.
 func (e *shared) tell(b *packet.Batch) (more bool) {
@@ -181,7 +221,7 @@ func (s *Sockets) reported(e *shared, b *packet.Batch, report *hostError) {
 	h := e.sent.find(report, e.local.proto)
 	t := packet.Tuple{Src: e.local.addr, SrcPort: e.local.port, Dst: report.peer, DstPort: report.port, Proto: e.local.proto}
 	if h != nil {
-		t.Src = packet.AddrFrom4(h.src)
+		t.Src, t.DstPort = packet.AddrFrom4(h.src), binary.BigEndian.Uint16(h.head[2:])
 	} else if e.kept {
 		t.Src = report.local
 	}

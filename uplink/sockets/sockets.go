@@ -55,6 +55,8 @@ type Sockets struct {
 	datagrams datagramIO
 	errors    errorReader
 	standIns  standIns
+	fragments reassembler
+	pings     pings
 	id        uint16 // of the last packet that was made
 	stats     Stats  // counters only
 }
@@ -128,6 +130,7 @@ func New(conf Config, inbound Inbound) *Sockets {
 	s := &Sockets{conf: conf, inbound: inbound}
 	s.flows.init()
 	s.tcp.init(conf.NoPeekOffset)
+	s.pings.probe(loop.Clock())
 	s.SetAddr(placeholder)
 	return s
 }
@@ -215,8 +218,15 @@ func (s *Sockets) writeLocked(frames []*packet.Frame) (done int, reason packet.R
 		return 0, packet.EgressGone
 	}
 	for done < len(frames) {
+		if first := frames[done]; first.Flags.Has(packet.Fragment) && first.Flow != 0 {
+			if reason := s.writeFragment(first); reason != packet.OK {
+				return done, reason
+			}
+			done++
+			continue
+		}
 		run := 1
-		for done+run < len(frames) && frames[done+run].Flow == frames[done].Flow {
+		for done+run < len(frames) && frames[done+run].Flow == frames[done].Flow && !frames[done+run].Flags.Has(packet.Fragment) {
 			run++
 		}
 		e, reason := s.endpoint(frames[done])
@@ -241,6 +251,7 @@ func (s *Sockets) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	s.fragments = reassembler{}
 	s.flows.closeAll()
 	s.tcp.close()
 	return nil

@@ -22,6 +22,11 @@ type Stats struct {
 	Overrun   uint64 // datagrams the host dropped because the worker did not come by in time
 	Truncated uint64 // datagrams larger than IPv4 can say
 
+	// Datagrams of containers that came in fragments: put together; given up,
+	// because some were missing for too long or too many were on the way; lost,
+	// because fragments overlapped.
+	Reassembled, Incomplete, Overlapping uint64
+
 	Unaccepted uint64 // connections to published ports that were reset, because descriptors were short
 
 	// PingForbidden is set when the host lets this user have no ping sockets. It
@@ -35,6 +40,8 @@ func (s *Sockets) Stats() Stats {
 	defer s.mu.Unlock()
 	n := s.stats
 	n.Descriptors = s.flows.total
+	n.Reassembled, n.Incomplete, n.Overlapping = s.fragments.made, s.fragments.incomplete, s.fragments.overlapping
+	n.PingForbidden = s.pings.forbidden.Load()
 	for i := range s.flows.slots {
 		if s.flows.slots[i].e != nil {
 			n.Flows++

@@ -5,7 +5,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fairlead/loop"
 	"fairlead/packet"
 )
 
@@ -235,32 +234,8 @@ func (e *udpSocket) address(io *datagramIO, f *packet.Frame, d *datagrams) {
 	}
 }
 
-// sendAtOnce bounds how many datagrams a socket hands over before others get
-// their turn.
-const sendAtOnce = 32
-
 // send adds what came to b.
-func (e *udpSocket) send(b *packet.Batch, _ int64) (more bool) {
-	if e.fd < 0 {
-		return false
-	}
-	if e.idle() {
-		e.close()
-		return false
-	}
-	if e.tell(b) {
-		return true
-	}
-	for range sendAtOnce {
-		if b.Full() {
-			return true
-		}
-		if !e.receive(b) {
-			return false
-		}
-	}
-	return true
-}
+func (e *udpSocket) send(b *packet.Batch, _ int64) (more bool) { return e.sendWith(b, e.receive) }
 
 // udpHeaders is room for the headers of a datagram.
 const udpHeaders = headRoom + packet.IPv4MinLen + packet.UDPLen
@@ -269,14 +244,8 @@ const udpHeaders = headRoom + packet.IPv4MinLen + packet.UDPLen
 func (e *udpSocket) receive(b *packet.Batch) bool {
 	room := b.Room()
 	var a arrival
-	switch errno := e.s.datagrams.receive(e.fd, room[udpHeaders:], &a); errno {
-	case 0:
-	case unix.EAGAIN:
-		return false
-	default: // of an earlier packet; it is in the queue as well
-		e.events |= loop.Err
-		e.tell(b)
-		return true
+	if errno := e.s.datagrams.receive(e.fd, room[udpHeaders:], &a); errno != 0 {
+		return e.failed(errno, b)
 	}
 	e.arrived(&a)
 	if a.cut || a.size > maxPayload {

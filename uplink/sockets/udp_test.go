@@ -186,7 +186,7 @@ func TestUDPAltered(t *testing.T) {
 	bad := r.frame(r.udpBytes(40000, p.at, []byte("damaged")))
 	packet.UDP(bad.Transport())[10] ^= 1
 	good := r.udp(40000, p.at, []byte("good"))
-	if n, err := r.s.WriteBatch([]*packet.Frame{good, bad, good}); n != 1 || err != packet.BadTransport { //nolint:errorlint // see switch
+	if n, err := r.try(good, bad, good); n != 1 || err != packet.BadTransport { //nolint:errorlint // see switch
 		t.Errorf("a damaged datagram: %d taken, %v", n, err)
 	}
 	if h := p.recv(); string(h.data) != "good" {
@@ -221,7 +221,7 @@ func TestUDPBudget(t *testing.T) {
 	if r.s.admits(&x) {
 		t.Error("one more socket is admitted")
 	}
-	if n, err := r.s.WriteBatch([]*packet.Frame{f}); n != 0 || err != packet.SocketBudget { //nolint:errorlint // see switch
+	if n, err := r.try(f); n != 0 || err != packet.SocketBudget { //nolint:errorlint // see switch
 		t.Errorf("one more socket: %v", err)
 	}
 	x.After = r.udp(40001, netip.MustParseAddrPort("127.0.0.9:9"), nil).Tuple()

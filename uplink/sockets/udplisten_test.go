@@ -24,13 +24,7 @@ func (r *dgRig) publish(addr string) netip.AddrPort {
 	for range 100 {
 		p := newPeer(r.t, netip.AddrPortFrom(netip.MustParseAddr(addr), 0).String())
 		at := netip.AddrPortFrom(netip.MustParseAddr(addr), p.at.Port())
-		if err := unix.Shutdown(p.fd, unix.SHUT_RDWR); err != nil && !errors.Is(err, unix.ENOTCONN) {
-			r.t.Fatal(err)
-		}
-		if err := unix.Close(p.fd); err != nil {
-			r.t.Fatal(err)
-		}
-		p.fd = -1
+		p.close()
 		switch err := r.s.listenUDP(at); {
 		case err == nil:
 			return at

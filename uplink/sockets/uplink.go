@@ -81,6 +81,8 @@ func (s *Sockets) Resolve(f *packet.Frame, _ packet.Addr, d *packet.Decision) {
 	switch {
 	case !s.carries(f):
 		d.RefuseCopy(packet.NotCarried)
+	case f.Proto == packet.ProtoICMP && s.pings.refused(f.Time):
+		d.RefuseCopy(packet.PingForbidden)
 	case d.NAT.New && !s.admits(&d.NAT):
 		d.RefuseCopy(packet.SocketBudget)
 	default:

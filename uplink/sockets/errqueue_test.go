@@ -1,0 +1,236 @@
+package sockets
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+
+	"fairlead/packet"
+)
+
+// icmpError is the next ICMP error that comes, and the packet it quotes.
+func (r *dgRig) icmpError() (from netip.Addr, m packet.ICMP, quoted packet.IPv4) {
+	r.t.Helper()
+	f := r.next()
+	m = packet.ICMP(f.Transport())
+	if f.Proto != packet.ProtoICMP || !m.IsError4() {
+		r.t.Fatalf("came no ICMP error: % x", f.Packet())
+	}
+	if _, ok := f.Quoted(); !ok {
+		r.t.Fatalf("the router will not understand it: % x", f.Packet())
+	}
+	return f.Tuple().Src.Netip(), m, packet.IPv4(m.Data())
+}
+
+// is checks an ICMP error's source, type, code and quote.
+func (r *dgRig) is(from netip.Addr, kind, code uint8, about *packet.Frame) packet.ICMP {
+	r.t.Helper()
+	who, m, quoted := r.icmpError()
+	if who != from || m.Type() != kind || m.Code() != code {
+		r.t.Errorf("came %d/%d from %v, want %d/%d from %v", m.Type(), m.Code(), who, kind, code, from)
+	}
+	ip := packet.IPv4(about.Packet())
+	ttl := ip.TTL()
+	if kind == packet.ICMPTimeExceeded {
+		ttl = 1
+	}
+	if quoted.Src() != ip.Src() || quoted.Dst() != ip.Dst() || quoted.ID() != ip.ID() || quoted.TOS() != ip.TOS() ||
+		quoted.TotalLen() != ip.TotalLen() || quoted.DontFragment() != ip.DontFragment() || quoted.TTL() != ttl || quoted.Proto() != ip.Proto() {
+		r.t.Errorf("quotes the header\n% x, sent was\n% x", []byte(quoted[:20]), []byte(ip[:20]))
+	}
+	finished := about.Clone(nil)
+	packet.Complete(&finished)
+	sent, got := finished.Transport(), quoted[packet.IPv4MinLen:]
+	got = got[:min(len(got), len(sent))]
+	if about.Flags.Has(packet.NeedsChecksum) && len(got) < len(sent) {
+		packet.UDP(sent).SetChecksum(0) // nobody can know
+	}
+	if len(got) < transportHead || !bytes.Equal(got, sent[:len(got)]) {
+		r.t.Errorf("quotes\n% x, sent was\n% x", got, sent[:min(len(sent), len(got))])
+	}
+	return m
+}
+
+// TestErrors: what routers and hosts say of a packet comes to the container with
+// who said it and the header it sent, for UDP and for echo.
+func TestErrors(t *testing.T) {
+	w := newWide(t)
+	closed := netip.AddrPortFrom(serverAddr, 9)
+	nowhere := netip.AddrPortFrom(netip.MustParseAddr("192.0.2.99"), 9)
+	id := uint16(100)
+	hop := func(f *packet.Frame, ttl uint8, df bool) *packet.Frame {
+		id++
+		return w.with(f, func(ip packet.IPv4) {
+			ip.SetTTL(ttl)
+			ip.SetID(id)
+			ip.SetTOS(uint8(id << 2))
+			ip.SetFragment(df, false, 0)
+		})
+	}
+	for _, c := range []struct {
+		name       string
+		f          *packet.Frame
+		from       netip.Addr
+		kind, code uint8
+	}{
+		{"UDP, first hop", hop(w.udp(40000, closed, pattern(1, 32)), 1, false), nearAddr, packet.ICMPTimeExceeded, packet.ICMPTTLExceeded},
+		{"UDP, closed port", hop(w.udp(40000, closed, pattern(2, 32)), 2, false), serverAddr, packet.ICMPUnreachable, packet.ICMPPortUnreachable},
+		{"UDP, empty", hop(w.udp(40000, closed, nil), 9, false), serverAddr, packet.ICMPUnreachable, packet.ICMPPortUnreachable},
+		{"UDP, long", hop(w.udp(40000, closed, pattern(3, 1200)), 9, false), serverAddr, packet.ICMPUnreachable, packet.ICMPPortUnreachable},
+		{"UDP, finished checksum", hop(w.frame(w.udpBytes(40000, closed, pattern(4, 1200))), 9, true), serverAddr, packet.ICMPUnreachable, packet.ICMPPortUnreachable},
+		{"UDP, no route", hop(w.udp(40000, nowhere, pattern(5, 32)), 9, true), nearAddr, packet.ICMPUnreachable, packet.ICMPNetUnreachable},
+		{"echo, first hop", hop(w.echo(40000, 1, serverAddr, pattern(6, 56)), 1, false), nearAddr, packet.ICMPTimeExceeded, packet.ICMPTTLExceeded},
+		{"echo, no data", hop(w.echo(40000, 2, serverAddr, nil), 1, false), nearAddr, packet.ICMPTimeExceeded, packet.ICMPTTLExceeded},
+		{"echo, no route", hop(w.echo(40000, 3, nowhere.Addr(), pattern(7, 56)), 9, true), nearAddr, packet.ICMPUnreachable, packet.ICMPNetUnreachable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w.t = t
+			w.write(c.f)
+			w.is(c.from, c.kind, c.code, c.f)
+		})
+	}
+}
+
+// TestErrorsInARow: each of many probes that differ in their port, their payload
+// or their sequence number comes back as itself.
+func TestErrorsInARow(t *testing.T) {
+	w := newWide(t)
+	var frames []*packet.Frame
+	for i := range 8 {
+		to := netip.AddrPortFrom(serverAddr, uint16(33434+i%4))
+		f := w.with(w.udp(40000, to, pattern(i, 12)), func(ip packet.IPv4) { ip.SetTTL(1); ip.SetID(uint16(1000 + i)) })
+		frames = append(frames, f)
+	}
+	w.write(frames...)
+	left := map[uint16]*packet.Frame{}
+	for _, f := range frames {
+		left[packet.IPv4(f.Packet()).ID()] = f
+	}
+	for range frames {
+		_, _, quoted := w.icmpError()
+		f := left[quoted.ID()]
+		if f == nil {
+			t.Fatalf("quotes a packet with ID %d", quoted.ID())
+		}
+		delete(left, quoted.ID())
+		if packet.UDP(quoted.Payload()).DstPort() != f.DstPort {
+			t.Errorf("ID %d has port %d, sent was %d", quoted.ID(), packet.UDP(quoted.Payload()).DstPort(), f.DstPort)
+		}
+	}
+}
+
+// TestPathMTU: a packet with DF that is too large for the way is answered with
+// the MTU: by the router, and then by the host, which remembers it. One without
+// DF arrives, in fragments, and so does a train of such.
+func TestPathMTU(t *testing.T) {
+	w := newWide(t)
+	var p *peer
+	w.peerOn(w.server, &p, netip.AddrPortFrom(serverAddr, 0))
+	df := func(f *packet.Frame) *packet.Frame {
+		return w.with(f, func(ip packet.IPv4) { ip.SetFragment(true, false, 0) })
+	}
+	large := df(w.udp(40000, p.at, pattern(1, 1400)))
+	w.write(large)
+	if m := w.is(nearAddr, packet.ICMPUnreachable, packet.ICMPFragNeeded, large); m.MTU() != farMTU {
+		t.Errorf("the router's MTU is %d", m.MTU())
+	}
+	if n, err := w.try(large); n != 0 || err != packet.FragNeeded { //nolint:errorlint // see switch
+		t.Errorf("the second one: %d, %v", n, err)
+	}
+	if m := w.is(nodeAddr, packet.ICMPUnreachable, packet.ICMPFragNeeded, large); m.MTU() != farMTU {
+		t.Errorf("the host's MTU is %d", m.MTU())
+	}
+	echo := df(w.echo(40000, 1, serverAddr, pattern(1, 1400)))
+	if _, err := w.try(echo); err != packet.FragNeeded { //nolint:errorlint // see switch
+		t.Errorf("an echo request: %v", err)
+	}
+	if m := w.is(nodeAddr, packet.ICMPUnreachable, packet.ICMPFragNeeded, echo); m.MTU() != farMTU {
+		t.Errorf("the host's MTU for an echo request is %d", m.MTU())
+	}
+	var want [][]byte
+	var frames []*packet.Frame
+	for i := range 6 {
+		payload := pattern(i, 3000)
+		want, frames = append(want, payload), append(frames, w.udp(40000, p.at, payload))
+	}
+	fits := pattern(9, farMTU-28)
+	want, frames = append(want, fits), append(frames, df(w.udp(40000, p.at, fits)))
+	w.write(frames...)
+	for i := range want {
+		if h := p.recv(); !bytes.Equal(h.data, want[i]) {
+			t.Fatalf("datagram %d: %d bytes, want %d", i, len(h.data), len(want[i]))
+		}
+	}
+	w.write(w.echo(40000, 2, serverAddr, pattern(2, 3000)))
+	if _, m := w.reply(); !bytes.Equal(m.Data(), pattern(2, 3000)) {
+		t.Errorf("a large echo came back with %d bytes", len(m.Data()))
+	}
+}
+
+// TestHostRefuses: what the host itself does not let out is answered in its
+// name.
+func TestHostRefuses(t *testing.T) {
+	w := newWide(t)
+	for _, r := range []struct {
+		kind   string
+		code   uint8
+		reason packet.Reason
+	}{
+		{"unreachable", packet.ICMPHostUnreachable, packet.HostUnreachable},
+		{"prohibit", packet.ICMPAdminProhibited, packet.EgressRefused},
+		{"throw", packet.ICMPNetUnreachable, packet.NoRoute},
+	} {
+		if r.kind == "throw" {
+			w.host.Run(t, "ip", "route", "del", "default")
+		} else {
+			w.host.Run(t, "ip", "route", "replace", r.kind, "192.0.2.0/24")
+		}
+		dst := netip.MustParseAddrPort("192.0.2.1:7")
+		if r.kind == "throw" {
+			dst = netip.MustParseAddrPort("192.0.3.1:7")
+		}
+		for _, f := range []*packet.Frame{w.udp(40000, dst, []byte("x")), w.echo(40000, 1, dst.Addr(), []byte("x"))} {
+			if n, err := w.try(f); n != 0 || err != r.reason { //nolint:errorlint // see switch
+				t.Errorf("%s route, %v: %d, %v, want %v", r.kind, f.Proto, n, err, r.reason)
+			}
+			w.is(nodeAddr, packet.ICMPUnreachable, r.code, f)
+		}
+	}
+}
+
+// TestErrorOfAnother: an error about one peer does not cost another one's
+// datagram.
+func TestErrorOfAnother(t *testing.T) {
+	r := newDgRig(t, nil)
+	p := newPeer(t, "127.0.0.1:0")
+	closed := newPeer(t, "127.0.0.2:0")
+	closed.close()
+	for i := range 50 {
+		r.write(r.udp(40000, closed.at, []byte{byte(i)}), r.udp(40000, p.at, []byte{byte(i)}))
+		if h := p.recv(); h.data[0] != byte(i) {
+			t.Fatalf("datagram %d is lost", i)
+		}
+	}
+	from, m, _ := r.icmpError()
+	if from != closed.at.Addr() || m.Code() != packet.ICMPPortUnreachable {
+		t.Errorf("came %d/%d from %v", m.Type(), m.Code(), from)
+	}
+}
+
+// TestPublishedUDPError: an error about an answer of a published port quotes the
+// address the client spoke to.
+func TestPublishedUDPError(t *testing.T) {
+	for _, addr := range []string{"127.0.0.3", "::1"} {
+		r := newDgRig(t, nil)
+		any := map[bool]string{true: "0.0.0.0", false: "::"}[addr != "::1"]
+		at := r.publish(any)
+		p := newPeer(t, netip.AddrPortFrom(netip.MustParseAddr(addr), 0).String())
+		p.send(netip.AddrPortFrom(netip.MustParseAddr(addr), at.Port()), []byte("question"))
+		f, _ := r.datagram()
+		p.close()
+		k := f.Tuple().Reverse()
+		answer := r.from(netip.AddrPortFrom(k.Src.Netip(), k.SrcPort), netip.AddrPortFrom(k.Dst.Netip(), k.DstPort), "answer")
+		r.write(answer)
+		r.is(k.Dst.Netip(), packet.ICMPUnreachable, packet.ICMPPortUnreachable, answer)
+	}
+}

@@ -145,6 +145,12 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
+// A packetKey is what a packet's flow is found by.
+type packetKey struct {
+	tuple packet.Tuple
+	scope packet.NetworkID
+}
+
 // BenchmarkFind looks up random flows of few and of many, in both directions. The
 // keys lie ready, as those of packets do that have arrived: one lookup does not
 // depend on another, and the processor begins the next while it waits.
@@ -152,18 +158,15 @@ func BenchmarkFind(b *testing.B) {
 	for _, n := range []int{1000, 100_000, million} {
 		for _, v6 := range []bool{false, true} {
 			table := crowd(b, n, v6, 1000*second)
-			const questions = 1 << 20
-			keys := make([]packet.Tuple, questions)
-			scopes := make([]packet.NetworkID, questions)
-			for i := range keys {
+			questions := make([]packetKey, 1<<20)
+			for i := range questions {
 				x := mix(uint64(i)+1, 0x9e3779b97f4a7c15)
 				_, k := crowdFlow(int(x%uint64(n)), v6)
-				keys[i], scopes[i] = k, net1
+				questions[i] = packetKey{k, net1}
 				if x>>63 == 0 {
 					f, _ := table.Find(net1, &k, 1000*second, 0)
-					tr := table.Translation(f)
 					table.Seen(FlowOf(f.Number(), true), 1000*second, 0, 0)
-					keys[i], scopes[i] = tr.After.Reverse(), lan
+					questions[i] = packetKey{table.Translation(f).After.Reverse(), lan}
 				}
 			}
 			name := fmt.Sprintf("%d/v4", n)
@@ -173,14 +176,16 @@ func BenchmarkFind(b *testing.B) {
 			missed := 0
 			b.Run(name+"/find", func(b *testing.B) {
 				for i := range b.N {
-					if _, ok := table.Find(scopes[i%questions], &keys[i%questions], 1000*second, 0); !ok {
+					q := &questions[i&(len(questions)-1)]
+					if _, ok := table.Find(q.scope, &q.tuple, 1000*second, 0); !ok {
 						missed++
 					}
 				}
 			})
 			b.Run(name+"/packet", func(b *testing.B) { // all that a packet of a known flow needs
 				for i := range b.N {
-					f, ok := table.Find(scopes[i%questions], &keys[i%questions], 1000*second, 0)
+					q := &questions[i&(len(questions)-1)]
+					f, ok := table.Find(q.scope, &q.tuple, 1000*second, 0)
 					if !ok {
 						missed++
 					}

@@ -214,17 +214,17 @@ func (t *Table) hash4(k key4) uint64 {
 	return mix(mix(k.addrs^t.seed[0], uint64(k.rest)^t.seed[1]), t.seed[2])
 }
 
-func (t *Table) hash6(k *key6) uint64 {
-	h := mix(binary.LittleEndian.Uint64(k.src[:])^t.seed[0], binary.LittleEndian.Uint64(k.src[8:])^t.seed[1])
-	h = mix(binary.LittleEndian.Uint64(k.dst[:])^h, binary.LittleEndian.Uint64(k.dst[8:])^t.seed[2])
-	return mix(h, uint64(k.rest)^t.seed[3])
+func (t *Table) hash6(k *packet.Tuple, r rest) uint64 {
+	h := mix(binary.LittleEndian.Uint64(k.Src[:])^t.seed[0], binary.LittleEndian.Uint64(k.Src[8:])^t.seed[1])
+	h = mix(binary.LittleEndian.Uint64(k.Dst[:])^h, binary.LittleEndian.Uint64(k.Dst[8:])^t.seed[2])
+	return mix(h, uint64(r)^t.seed[3])
 }
 
 func (t *Table) hash(scope packet.NetworkID, k *packet.Tuple) uint64 {
 	if is4(k) {
 		return t.hash4(key4{addrs4(k), makeRest(scope, k)})
 	}
-	return t.hash6(&key6{k.Src, k.Dst, makeRest(scope, k)})
+	return t.hash6(k, makeRest(scope, k))
 }
 
 // lookup finds the flow one of whose keys this is, whether its time is up or
@@ -237,12 +237,13 @@ func (t *Table) lookup(scope packet.NetworkID, k *packet.Tuple) (ref uint32, dir
 // search6 is what Find begins with, for IPv6: it returns the number of the key in
 // the index, 0 for none, and the body of the record.
 func (t *Table) search6(scope packet.NetworkID, k *packet.Tuple) (uint32, *body) {
-	key := key6{k.Src, k.Dst, makeRest(scope, k)}
-	h := t.hash6(&key)
+	r := makeRest(scope, k)
+	h := t.hash6(k, r)
 	one, other := t.index.pair(h)
 	for m := match(one, other, h); m != 0; m &= m - 1 {
 		if n := numberAt(one, other, h, m); n-1 < maxNumber && isV6(n>>1) {
-			if record := t.v6.at(n >> 2); record.key[n&1] == key {
+			record := t.v6.at(n >> 2)
+			if key := &record.key[n&1]; key.rest == r && key.src == k.Src && key.dst == k.Dst {
 				return n, &record.body
 			}
 		}

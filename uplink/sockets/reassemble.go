@@ -114,7 +114,7 @@ func (p *pending) take(ip packet.IPv4) fragmentFate {
 	case !ip.MoreFragments() && (p.size != 0 && p.size != to || p.covered.any(last, len(p.covered)*64)):
 		return fragmentLies // another end
 	case p.covered.any(first, last):
-		if p.repeats(first, last) {
+		if p.repeats(first, last) && (ip.MoreFragments() || p.size == to) {
 			return fragmentKept
 		}
 		return fragmentLies

@@ -41,6 +41,7 @@
 //	setup.go       what up sets up: the network, the table of flows
 //	uplinks.go     the ways out, as they come and go
 //	host.go        the way out by this host's sockets
+//	hostports.go   published ports this host listens on
 //	budget.go      how many descriptors all that may take
 //	dns.go         the nameserver containers ask by their gateways
 //	dnstcp.go      it over TCP

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 
@@ -40,8 +41,30 @@ func (n *Node) addHost(router *network.Router) (*network.Uplink, error) {
 func (n *Node) hostChanged(h *box.HostAddrs) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.hostWay != nil {
-		tellHost(n.hostWay, h)
+	if n.hostWay == nil {
+		return // the node just begins
+	}
+	before := n.hostWay.Addr()
+	tellHost(n.hostWay, h)
+	if n.hostWay.Addr() != before {
+		n.rerouteLocked()
+	}
+}
+
+// rerouteLocked has those ports lead to their containers that are published at an
+// address of IPv6, now that another stands for the host.
+func (n *Node) rerouteLocked() {
+	for _, c := range n.containers {
+		for i := range c.published {
+			p := &c.published[i]
+			if !c.open || !p.hostIP.Is6() {
+				continue
+			}
+			n.unroute(p.rule)
+			if err := n.routePorts(c, c.published[i:i+1]); err != nil {
+				slog.Error("publish again", "container", c.name, "port", p.bind(), "err", err)
+			}
+		}
 	}
 }
 
@@ -88,8 +111,25 @@ func (n *Node) useHost(use bool) error {
 	return nil
 }
 
-// setWaysLocked has the network use the uplinks there are.
-func (n *Node) setWaysLocked() error { return n.net.SetUplinks(n.waysLocked()...) }
+// setWaysLocked has the network use the uplinks there are, and published ports be
+// listened on if host sockets are one of them.
+func (n *Node) setWaysLocked() error {
+	if err := n.syncListenersLocked(); err != nil {
+		return err
+	}
+	return n.net.SetUplinks(n.waysLocked()...)
+}
+
+// stepInLocked has host sockets take the place of an uplink that was removed, if
+// there is no other. If they cannot, there is none.
+func (n *Node) stepInLocked() error {
+	err := n.setWaysLocked()
+	if err == nil || !n.usesHostLocked() {
+		return err
+	}
+	n.hostUse = hostOff
+	return errors.Join(fmt.Errorf("network %s leads nowhere now: %w", defaultName, err), n.setWaysLocked())
+}
 
 // hostLineLocked is the uplink as it is listed.
 func (n *Node) hostLineLocked() api.Uplink {

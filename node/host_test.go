@@ -46,7 +46,7 @@ func (h *handlers) bring(t *testing.T, spec string) *uplink {
 // another is named, and again when that has gone; not when its device is lost,
 // nor when somebody said so.
 func TestHostIsTheWayOut(t *testing.T) {
-	h := newHandlers(t)
+	h := newHandlersOut(t)
 	step := func(what, listed, route string) {
 		t.Helper()
 		if got := h.uplinkNames(t); got != listed {

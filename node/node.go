@@ -55,6 +55,7 @@ type Node struct {
 	uplinks    []*uplink
 	hostUse    hostUse
 	hostWay    *network.Uplink // of the router
+	listening  int             // sockets of published ports
 	requests   int             // that run
 	lastUse    time.Time
 	leaving    *os.File // start.lock, once the node is on its way out
@@ -214,6 +215,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 		down:       make(chan struct{}),
 		budget:     readBudget(),
 	}
+	n.ports.listen, n.ports.unlisten = n.listenLocked, n.unlistenLocked
 	n.host = box.WatchHost(n.hostChanged)
 	want, err := readSetup(conf.Up)
 	if err == nil {

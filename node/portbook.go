@@ -1,10 +1,13 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"fairlead/node/api"
 )
@@ -18,8 +21,8 @@ const (
 )
 
 // maxPublications bounds the published ports of one container: a whole range of
-// 65,535 ports is one slip of the hand, and each is a rule.
-const maxPublications = 4096
+// 65,535 ports is one slip of the hand, and each is a rule and two sockets.
+const maxPublications = 32768
 
 // A publication is one port of a container that is reached from outside.
 type publication struct {
@@ -28,6 +31,8 @@ type publication struct {
 	hostPort uint16
 	port     uint16 // inside
 	rule     uint32 // of the router, while it is open
+
+	open4, open6 bool // whether this host listens for it, by family
 }
 
 // bind is the address and port outside, as Docker writes it.
@@ -35,7 +40,7 @@ func (p publication) bind() string {
 	return netip.AddrPortFrom(p.boundIP(), p.hostPort).String()
 }
 
-// boundIP is the address outside, 0.0.0.0 for every one.
+// boundIP is the address outside, 0.0.0.0 for every one of both families.
 func (p publication) boundIP() netip.Addr {
 	if !p.hostIP.IsValid() {
 		return netip.IPv4Unspecified()
@@ -51,6 +56,10 @@ func (p publication) private() string { return strconv.Itoa(int(p.port)) + "/" +
 type portBook struct {
 	taken map[protoPort]map[netip.Addr]*container // by publication.hostIP
 	next  uint16                                  // where the search for a free port begins
+
+	// listen opens what a port takes besides, if anything, and unlisten closes it.
+	listen   func(c *container, p *publication) error
+	unlisten func(p *publication)
 }
 
 type protoPort struct {
@@ -59,22 +68,28 @@ type protoPort struct {
 }
 
 func newPortBook() *portBook {
-	return &portBook{taken: make(map[protoPort]map[netip.Addr]*container), next: ephemeralFirst}
+	return &portBook{
+		taken: make(map[protoPort]map[netip.Addr]*container), next: ephemeralFirst,
+		listen:   func(*container, *publication) error { return nil },
+		unlisten: func(*publication) {},
+	}
 }
 
 // holder is who has a port, nil when it is free. Who has it on every address has
 // it on each.
 func (b *portBook) holder(p publication) *container {
-	have := b.taken[protoPort{p.proto, p.hostPort}]
-	if !p.hostIP.IsValid() {
-		for _, c := range have {
+	for have, c := range b.taken[protoPort{p.proto, p.hostPort}] {
+		if overlap(have, p.hostIP) {
 			return c
 		}
 	}
-	if c := have[netip.Addr{}]; c != nil {
-		return c
-	}
-	return have[p.hostIP]
+	return nil
+}
+
+// overlap reports whether two host addresses have one in common: the zero Addr is
+// every one, an unspecified one all of its family.
+func overlap(a, b netip.Addr) bool {
+	return !a.IsValid() || !b.IsValid() || a == b || a.Is4() == b.Is4() && (a.IsUnspecified() || b.IsUnspecified())
 }
 
 // reserve takes all ports of the specifications for c, or none.
@@ -91,7 +106,7 @@ func (b *portBook) reserve(c *container, specs []api.PortSpec) (got []publicatio
 		}
 		for i := range s.Container.Len() {
 			p := publication{proto: s.Proto, hostIP: s.HostIP, port: s.Container.First + uint16(i)}
-			if err := b.choose(&p, s, i); err != nil {
+			if err := b.choose(c, &p, s, i); err != nil {
 				return got, err
 			}
 			b.take(p, c)
@@ -101,20 +116,21 @@ func (b *portBook) reserve(c *container, specs []api.PortSpec) (got []publicatio
 	return got, nil
 }
 
-// choose finds the outside port of the i-th port of a specification.
-func (b *portBook) choose(p *publication, s api.PortSpec, i int) error {
+// choose finds the outside port of the i-th port of a specification, and has it
+// be listened on.
+func (b *portBook) choose(c *container, p *publication, s api.PortSpec, i int) error {
 	switch {
 	case s.Host.Len() == 0:
-		return b.free(p, ephemeralFirst, ephemeralLast, &b.next)
+		return b.free(c, p, ephemeralFirst, ephemeralLast, &b.next)
 	case s.Host.Len() > s.Container.Len(): // any of them
 		from := s.Host.First
-		return b.free(p, s.Host.First, s.Host.Last, &from)
+		return b.free(c, p, s.Host.First, s.Host.Last, &from)
 	}
 	p.hostPort = s.Host.First + uint16(i)
-	if c := b.holder(*p); c != nil {
-		return fail(http.StatusConflict, "Bind for %s failed: port is already allocated: %s", p.bind(), c.whyTaken(*p))
+	if other := b.holder(*p); other != nil {
+		return fail(http.StatusConflict, "Bind for %s failed: port is already allocated: %s", p.bind(), other.whyTaken(*p))
 	}
-	return nil
+	return b.listen(c, p)
 }
 
 // whyTaken says what of c's has the outside port of p, and how it gets free.
@@ -129,13 +145,19 @@ func (c *container) whyTaken(p publication) string {
 
 // free takes the next free port from first to last, beginning at *next: a port
 // that was just given up may still have packets on their way.
-func (b *portBook) free(p *publication, first, last uint16, next *uint16) error {
+func (b *portBook) free(c *container, p *publication, first, last uint16, next *uint16) error {
 	count := int(last-first) + 1
 	for i := range count {
 		p.hostPort = first + uint16((int(*next-first)+i)%count)
-		if b.holder(*p) == nil {
+		if b.holder(*p) != nil {
+			continue
+		}
+		switch err := b.listen(c, p); {
+		case err == nil:
 			*next = first + uint16((int(p.hostPort-first)+1)%count)
 			return nil
+		case !errors.Is(err, unix.EADDRINUSE): // else another program has it
+			return err
 		}
 	}
 	return fail(http.StatusConflict, "Bind for %s failed: all ports are allocated: none of %d-%d/%s is free", p.boundIP(), first, last, p.proto)
@@ -151,7 +173,9 @@ func (b *portBook) take(p publication, c *container) {
 
 // release gives ports back.
 func (b *portBook) release(ports []publication) {
-	for _, p := range ports {
+	for i := range ports {
+		p := &ports[i]
+		b.unlisten(p)
 		key := protoPort{p.proto, p.hostPort}
 		delete(b.taken[key], p.hostIP)
 		if len(b.taken[key]) == 0 {

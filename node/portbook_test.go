@@ -55,7 +55,11 @@ func TestPortBook(t *testing.T) {
 		{db, "8080-8082:80", "Bind for 0.0.0.0 failed: all ports are allocated: none of 8080-8082/tcp is free"},
 		{web, "80", "0.0.0.0:32768->80/tcp"},
 		{web, "127.0.0.1::80-81", "127.0.0.1:32769->80/tcp 127.0.0.1:32770->81/tcp"},
-		{web, "1-5000:1-5000", "a container can have 4096 ports published, and 1-5000:1-5000/tcp are more"},
+		{web, "1-40000:1-40000", "a container can have 32768 ports published, and 1-40000:1-40000/tcp are more"},
+		{web, "0.0.0.0:8084:80 [::]:8084:80", "0.0.0.0:8084->80/tcp [::]:8084->80/tcp"},
+		{db, "[::1]:8084:80", "Bind for [::1]:8084 failed: port is already allocated: container web has it; choose another, or `fairlead unpublish web 8084:80/tcp`"},
+		{db, "[::1]:8085:80 127.0.0.1:8085:80", "[::1]:8085->80/tcp 127.0.0.1:8085->80/tcp"},
+		{web, "8085:80", "Bind for 0.0.0.0:8085 failed: port is already allocated: container db has it; choose another, or `fairlead unpublish db 8085:80/tcp`"},
 	} {
 		if got := reserveText(t, b, step.c, strings.Fields(step.args)...); got != step.want {
 			t.Errorf("%s -p %s\n got %s\nwant %s", step.c.name, step.args, got, step.want)

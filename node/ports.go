@@ -64,16 +64,22 @@ func (n *Node) portsLocked(c *container, ports []publication, addresses []netip.
 	answer := api.Ports{
 		Published: []api.PublishedPort{}, Addresses: []string{}, Exposed: []string{}, Listeners: []api.Listener{},
 	}
-	var outside []netip.Addr
+	var outside, common []netip.Addr // of links; common are those that are no container's own
 	if c.open {
 		outside = n.outsideLocked()
+		common = slices.DeleteFunc(slices.Clone(outside), func(a netip.Addr) bool { return n.ownerOfLocked(a) != nil })
 	}
 	for _, p := range sortedPorts(ports) {
 		d := api.PublishedPort{Proto: p.proto, Port: p.port, HostIP: p.boundIP().String(), HostPort: p.hostPort, Reached: []string{}}
-		for _, a := range outside {
-			if !p.hostIP.IsValid() && n.ownerOfLocked(a) == nil || p.hostIP == a {
-				d.Reached = append(d.Reached, a.String())
-			}
+		at := p.listensAt()
+		switch {
+		case !p.hostIP.IsValid() || p.hostIP == netip.IPv4Unspecified():
+			at = append(at, common...)
+		case slices.Contains(outside, p.hostIP):
+			at = append(at, p.hostIP)
+		}
+		for _, a := range at {
+			d.Reached = append(d.Reached, a.String())
 		}
 		answer.Published = append(answer.Published, d)
 	}
@@ -103,7 +109,7 @@ func sortedPorts(ports []publication) []publication {
 // portWordsLocked are a container's ports as docker ps lists them: ranges in
 // one, what is exposed and not published by its number.
 func (c *container) portWordsLocked() (words []string) {
-	ports := slices.SortedFunc(slices.Values(c.published), func(a, b publication) int { // neighbours outside
+	ports := slices.SortedFunc(slices.Values(everyPlace(c.published)), func(a, b publication) int { // neighbours outside
 		return cmp.Or(cmp.Compare(a.proto, b.proto), a.hostIP.Compare(b.hostIP), cmp.Compare(a.hostPort, b.hostPort))
 	})
 	for len(ports) > 0 {
@@ -112,7 +118,11 @@ func (c *container) portWordsLocked() (words []string) {
 			count++
 		}
 		last := ports[count-1]
-		words = append(words, fmt.Sprintf("%s:%s->%s/%s", first.boundIP(),
+		at := first.boundIP().String()
+		if first.boundIP().Is6() {
+			at = "[" + at + "]"
+		}
+		words = append(words, fmt.Sprintf("%s:%s->%s/%s", at,
 			api.PortRange{First: first.hostPort, Last: last.hostPort}, api.PortRange{First: first.port, Last: last.port}, first.proto))
 		ports = ports[count:]
 	}
@@ -125,6 +135,19 @@ func (c *container) portWordsLocked() (words []string) {
 		words = append(words, a.String()+"->"+c.addr.Addr().String())
 	}
 	return words
+}
+
+// everyPlace has a port that is listened on at all addresses of both families
+// stand there for each, as Docker has it.
+func everyPlace(ports []publication) []publication {
+	list := slices.Clone(ports)
+	for _, p := range ports {
+		if p.open6 && !p.hostIP.IsValid() {
+			p.hostIP = netip.IPv6Unspecified()
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // isNext reports whether a publication is the one i ports further than first,
@@ -163,7 +186,7 @@ func (c *container) inspectPortsLocked() (exposed map[string]api.InspectNothing,
 	for private := range have {
 		exposed[private] = api.InspectNothing{}
 	}
-	for _, p := range sortedPorts(c.published) {
+	for _, p := range sortedPorts(everyPlace(c.published)) {
 		have[p.private()] = append(have[p.private()], api.InspectBinding{HostIP: p.boundIP().String(), HostPort: fmt.Sprint(p.hostPort)})
 	}
 	return exposed, asked, have

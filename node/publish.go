@@ -64,11 +64,11 @@ func (c *container) publishes(e exposed) bool {
 func (n *Node) checkBindLocked(c *container, specs []api.PortSpec) error {
 	for _, s := range specs {
 		a := s.HostIP
-		if !a.IsValid() || a.IsLoopback() {
+		if !a.IsValid() || a.IsLoopback() || a.IsUnspecified() {
 			continue
 		}
 		at := netip.AddrPortFrom(a, s.Host.First)
-		if !n.ownsLocked(a) {
+		if !n.ownsLocked(a) && !n.usesHostLocked() { // else the host says what it has
 			return fail(http.StatusConflict, "Bind for %s failed: cannot assign requested address: no uplink has it; `fairlead network ls` lists what they have", at)
 		}
 		if owner := n.ownerOfLocked(a); owner != nil && owner != c {
@@ -113,9 +113,12 @@ func (n *Node) openPorts(c *container) error {
 	return nil
 }
 
-// closePortsLocked takes the rules of a container away: nothing is behind them
-// any more. Its ports stay reserved.
+// closePortsLocked takes the rules of a container away, and has nobody listen for
+// it: nothing is behind them any more. Its ports stay reserved.
 func (n *Node) closePortsLocked(c *container) {
+	for i := range c.published {
+		n.unlistenLocked(&c.published[i])
+	}
 	if !c.open {
 		return
 	}
@@ -129,12 +132,16 @@ func (n *Node) closePortsLocked(c *container) {
 }
 
 // routePorts makes publications rules of the router, all or none.
-func (n *Node) routePorts(c *container, ports []publication) error {
-	for i := range ports {
-		if err := n.routePort(c, &ports[i]); err != nil {
-			n.unroutePorts(ports[:i])
-			return statusError{http.StatusConflict, err}
+func (n *Node) routePorts(c *container, ports []publication) (err error) {
+	done := 0
+	n.router.Flows(func(t *nat.Table) {
+		for ; done < len(ports) && err == nil; done++ {
+			err = n.routePort(t, c, &ports[done])
 		}
+	})
+	if err != nil {
+		n.unroutePorts(ports[:done-1])
+		return statusError{http.StatusConflict, err}
 	}
 	return nil
 }
@@ -267,11 +274,12 @@ func (n *Node) unpublish(c *container, args []string, address string) (gone []pu
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	named := make(map[publication]bool)
 	for i, s := range specs {
 		have := len(gone)
 		for _, p := range c.published {
-			if p.isOf(s) && !slices.Contains(gone, p) {
-				gone = append(gone, p)
+			if p.isOf(s) && !named[p] {
+				gone, named[p] = append(gone, p), true
 			}
 		}
 		if len(gone) == have {
@@ -291,7 +299,7 @@ func (n *Node) unpublish(c *container, args []string, address string) (gone []pu
 		n.unroutePorts(gone)
 	}
 	n.ports.release(gone)
-	c.published = slices.DeleteFunc(c.published, func(p publication) bool { return slices.Contains(gone, p) })
+	c.published = slices.DeleteFunc(c.published, func(p publication) bool { return named[p] })
 	slog.Info("withdrawn", "container", c.name, "ports", args, "address", address)
 	return gone, addresses, nil
 }
@@ -299,7 +307,7 @@ func (n *Node) unpublish(c *container, args []string, address string) (gone []pu
 // isOf reports whether a publication is one that a specification names.
 func (p publication) isOf(s api.PortSpec) bool {
 	return p.proto == s.Proto && s.Container.First <= p.port && p.port <= s.Container.Last &&
-		(!s.HostIP.IsValid() || s.HostIP == p.hostIP) &&
+		(!s.HostIP.IsValid() || s.HostIP == p.hostIP || s.HostIP == p.boundIP()) &&
 		(s.Host.Len() == 0 || s.Host.First <= p.hostPort && p.hostPort <= s.Host.Last)
 }
 
@@ -307,16 +315,19 @@ func (p publication) isOf(s api.PortSpec) bool {
 var protos = map[string]packet.Proto{"tcp": packet.ProtoTCP, "udp": packet.ProtoUDP}
 
 // routePort has the router let a publication in, and notes its rule in it.
-func (n *Node) routePort(c *container, p *publication) (err error) {
-	n.router.Flows(func(t *nat.Table) {
-		var r nat.Rule
-		r, err = t.Publish(nat.Rule{
-			Network: c.net.Config().ID, Container: c.number, Proto: protos[p.proto],
-			Outside: packet.AddrFromNetip(p.boundIP()), OutsidePort: p.hostPort,
-			Inside: packet.AddrFromNetip(c.addr.Addr()), InsidePort: p.port,
-		})
-		p.rule = r.Number
+func (n *Node) routePort(t *nat.Table, c *container, p *publication) error {
+	outside := p.boundIP()
+	if outside.Is6() {
+		// Clients of IPv6 are shown as speaking to the address that stands for the
+		// host (package sockets).
+		outside = n.hostWay.Addr().Netip()
+	}
+	r, err := t.Publish(nat.Rule{
+		Network: c.net.Config().ID, Container: c.number, Proto: protos[p.proto],
+		Outside: packet.AddrFromNetip(outside), OutsidePort: p.hostPort,
+		Inside: packet.AddrFromNetip(c.addr.Addr()), InsidePort: p.port,
 	})
+	p.rule = r.Number
 	return err
 }
 

@@ -60,7 +60,7 @@ func TestPublishReserved(t *testing.T) {
 			"Invalid containerPort: x; -p takes [ADDRESS:][PORT:]CONTAINERPORT[/udp], such as 8080:80"},
 		{api.CreateRequest{Expose: []string{"80:80"}},
 			"invalid port format for --expose: 80:80; it takes PORT[-PORT][/PROTOCOL], such as 80/tcp, and -p 8080:80 publishes one"},
-		{api.CreateRequest{Expose: []string{"1-5000"}}, "a container can have 4096 ports exposed, and 1-5000 are more"},
+		{api.CreateRequest{Expose: []string{"1-40000"}}, "a container can have 32768 ports exposed, and 1-40000 are more"},
 		{api.CreateRequest{Publish: []string{"192.0.2.2:8081:80"}},
 			"Bind for 192.0.2.2:8081 failed: cannot assign requested address: no uplink has it; `fairlead network ls` lists what they have"},
 		{api.CreateRequest{Network: "none", Publish: []string{"8081:80"}},

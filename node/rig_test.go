@@ -70,7 +70,8 @@ func shortDir(t testing.TB) string {
 	return filepath.Join(dir, "node")
 }
 
-// serve starts a node that stays. When the test ends it is told to go down, and
+// serve starts a node that stays, without a way out: the ports of this host are
+// for the tests that are about them. When the test ends it is told to go down, and
 // must leave nothing.
 func serve(t testing.TB, change ...func(*Config)) *rig {
 	t.Helper()
@@ -90,6 +91,9 @@ func serve(t testing.TB, change ...func(*Config)) *rig {
 		}
 	})
 	r.answers()
+	if err := r.Delete(ctx, "/v1/uplinks/host", nil); err != nil {
+		t.Fatal(err)
+	}
 	return r
 }
 
@@ -292,8 +296,8 @@ func (r *rig) runOn(g *guest, req api.CreateRequest) (*api.Created, *fakeInit) {
 	return c, i
 }
 
-// A handlers is a node without a listener: its handlers, called directly, as if
-// by way of conn.
+// A handlers is a node without a listener and without a way out: its handlers,
+// called directly, as if by way of conn.
 type handlers struct {
 	*Node
 	http.Handler
@@ -301,6 +305,16 @@ type handlers struct {
 }
 
 func newHandlers(t testing.TB) *handlers {
+	t.Helper()
+	h := newHandlersOut(t)
+	if err := h.useHost(false); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// newHandlersOut is newHandlers with the sockets of this host as the way out.
+func newHandlersOut(t testing.TB) *handlers {
 	t.Helper()
 	dir := shortDir(t)
 	home, err := claim(dir)

@@ -96,9 +96,6 @@ func tcpBetween(src, dst string) func(f *packet.Frame) bool {
 // to a published port from outside and one from inside.
 func TestShowRouting(t *testing.T) {
 	h := newHandlers(t)
-	if code, text := h.call("DELETE", "/v1/uplinks/host", ""); code != 200 {
-		t.Fatal(code, text)
-	}
 	for path, want := range map[string]string{
 		"/v1/flows":  "[]",
 		"/v1/routes": `[{"network":"default","destination":"172.17.0.0/16","dev":"default","scope":"link","source":"172.17.0.1","mtu":1500,"state":"up"}]`,

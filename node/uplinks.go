@@ -180,14 +180,14 @@ func (n *Node) removeUplink(name string) error {
 	n.unrouteAddressesLocked(u)
 	if u.lost != nil {
 		defer n.mu.Unlock()
-		return n.setWaysLocked()
+		return n.stepInLocked()
 	}
 	n.mu.Unlock()
 	slog.Info("uplink is removed", "uplink", name)
 	err := n.router.RemoveUplink(name)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return errors.Join(err, n.setWaysLocked())
+	return errors.Join(err, n.stepInLocked())
 }
 
 // uplinkLost is called when the device of an uplink has gone.

@@ -253,3 +253,13 @@ func BenchmarkGuard(b *testing.B) {
 		_ = g.Check(f)
 	}
 }
+
+// A port whose frames the node makes itself is trusted.
+func TestGuardTrusted(t *testing.T) {
+	g := newGuard(true)
+	g.Trusted = true
+	client := at(other, netip.MustParseAddr("127.0.0.1"))
+	if r := g.Check(parsed(t, udp(client, me))); r != packet.OK {
+		t.Error(r)
+	}
+}

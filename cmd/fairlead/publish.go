@@ -203,7 +203,7 @@ func adviseOnPorts(stderr io.Writer, name string, have *api.Ports) {
 	var silent, loopback, local []string
 	for i := range have.Published {
 		p := &have.Published[i]
-		if ip := net.ParseIP(p.HostIP); ip.IsLoopback() {
+		if ip := net.ParseIP(p.HostIP); ip.IsLoopback() && len(p.Reached) == 0 {
 			local = append(local, net.JoinHostPort(p.HostIP, strconv.Itoa(int(p.HostPort))))
 		}
 		if !have.ListenersKnown {

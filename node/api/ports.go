@@ -36,7 +36,10 @@ type PortSpec struct {
 // String writes the specification as ParsePublish reads it, in one form only.
 func (s PortSpec) String() string {
 	var b strings.Builder
-	if s.HostIP.IsValid() {
+	switch {
+	case s.HostIP.Is6():
+		b.WriteString("[" + s.HostIP.String() + "]:")
+	case s.HostIP.IsValid():
 		b.WriteString(s.HostIP.String() + ":")
 	}
 	if s.HostIP.IsValid() || s.Host.Len() > 0 {
@@ -53,7 +56,7 @@ func (s PortSpec) String() string {
 const publishForm = "-p takes [ADDRESS:][PORT:]CONTAINERPORT[/udp], such as 8080:80"
 
 // ParsePublish reads an argument of `-p` as Docker does: 80, 8080:80,
-// 127.0.0.1:5353:53/udp, 127.0.0.1::80, 8000-8010:80-90. A range of host ports
+// 127.0.0.1:5353:53/udp, 127.0.0.1::80, [::1]:8080:80, 8000-8010:80-90. A range of host ports
 // with one container port means any of them that is free. Errors are in
 // Docker's words, as far as it has any.
 func ParsePublish(s string) (PortSpec, error) {
@@ -123,11 +126,7 @@ func parseHostIP(s string) (netip.Addr, error) {
 	switch {
 	case err != nil || a.Is4() && bracketed:
 		return a, inDockersWords("Invalid ip address: %s", s)
-	case !a.Is4():
-		return a, fmt.Errorf("cannot publish on %s: uplinks have IPv4 only", s)
-	case a.IsUnspecified():
-		return netip.Addr{}, nil
-	case a.IsMulticast() || a.As4()[0] >= 240:
+	case a.IsMulticast() || a.Is4() && a.As4()[0] >= 240 || a.Is4In6() || a.Zone() != "":
 		return a, inDockersWords("Invalid ip address: %s", s)
 	}
 	return a, nil

@@ -10,6 +10,7 @@ import (
 	"fairlead/gateway"
 	"fairlead/nat"
 	"fairlead/packet"
+	"fairlead/policy"
 	vswitch "fairlead/switch"
 	"fairlead/uplink"
 )
@@ -71,7 +72,7 @@ func (r *Router) addUplink(conf UplinkConfig, made func(packet.NetworkID) (end, 
 	u.raw, _ = e.(*uplink.Raw)
 	r.rt.PlugUplink(e)
 	port, err := u.sw.AddPort(vswitch.PortConfig{
-		Name: conf.Name, Queue: queue, FloodLimit: -1,
+		Name: conf.Name, Queue: queue, FloodLimit: -1, Guard: policy.Guard{Trusted: u.Sockets() != nil},
 		Lost: func(_ *vswitch.Port, err error) {
 			if conf.Lost != nil {
 				conf.Lost(err)

@@ -43,9 +43,6 @@ func NewRouter(lanes *vswitch.Lanes, flows nat.Config) *Router {
 // meanwhile.
 func (r *Router) Flows(fn func(t *nat.Table)) { r.rt.Flows(fn) }
 
-// FlushContainer ends the flows of a container that is gone.
-func (r *Router) FlushContainer(c packet.ContainerID) { r.rt.FlushContainer(c) }
-
 // UplinkConfig says what a raw uplink is.
 type UplinkConfig struct {
 	Name    string // of its interface

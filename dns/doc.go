@@ -24,8 +24,8 @@
 // # What does not leave
 //
 // Names of our own, names of addresses of our own (reverse lookups), and whatever
-// a container of an internal network asks: a query is a way out too
-// (CVE-2024-29018).
+// a container asks that has no way out, because its network is internal or its
+// policy lets nothing out: a query is a way out too (CVE-2024-29018).
 //
 // # Bounds
 //

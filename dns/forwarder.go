@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -34,6 +35,10 @@ type Config struct {
 	// case, without the dot at the end. No address means that the name does not
 	// exist; ours is false when it is not for us to say.
 	Names func(q *Question, name string) (addrs []packet.Addr, ours bool)
+
+	// Closed, if set, reports whether a container may open connections to nobody
+	// outside: then nobody outside is asked for it either.
+	Closed func(q *Question) bool
 
 	// Learn, if set, is told the addresses a container is about to hear for a name
 	// it asked, and how long they hold. Names that Wants does not care for are not
@@ -80,7 +85,7 @@ type Stats struct {
 	Queries   uint64 // all
 	Malformed uint64 // no query, or one that is not understood
 	Own       uint64 // for names of our own
-	Kept      uint64 // of internal networks, for other names: refused
+	Kept      uint64 // for other names, of who has no way out: refused
 	Refused   uint64 // beyond the bounds
 	Joined    uint64 // to an identical one in flight
 	Repeated  uint64 // by an asker that became impatient
@@ -102,7 +107,7 @@ type Forwarder struct {
 	options  Servers
 	turn     int // of Servers.Rotate
 
-	flights map[string]*flight // by transport and query without its id
+	flights map[string]*flight // by the limit of the answer, which tells UDP from TCP, and the query without its id
 	tries   map[uint64]*flight
 	last    uint64 // try
 	waiting map[packet.ContainerID]int
@@ -179,15 +184,17 @@ func (f *Forwarder) Query(now int64, q Question, to func([]byte)) Step {
 		if len(addrs) > 0 && f.conf.Learn != nil && f.conf.Wants(&q, name) {
 			f.conf.Learn(&q, name, addrs, time.Duration(ownTTL)*time.Second)
 		}
-		return say(ownAnswer(m, addrs, limit(&q, m)))
+		return say(ownAnswer(m, addrs, f.limit(&q, m)))
 	}
-	if n, ok := f.networks[q.Network]; !ok || n.Internal {
+	if n, ok := f.networks[q.Network]; !ok || n.Internal || f.conf.Closed != nil && f.conf.Closed(&q) {
 		f.stats.Kept++
 		return say(reply(m, dns.RcodeRefused))
 	}
+	limit := f.limit(&q, m)
+	key := string(binary.BigEndian.AppendUint16(nil, uint16(limit))) + string(q.Payload[2:])
 	w := waiter{q, m.Id, to}
 	w.q.Payload = nil
-	fl := f.flights[key(&q)]
+	fl := f.flights[key]
 	switch {
 	case fl != nil && fl.has(&w):
 		f.stats.Repeated++
@@ -205,17 +212,12 @@ func (f *Forwarder) Query(now int64, q Question, to func([]byte)) Step {
 	}
 	f.stats.Forwarded++
 	fl = &flight{
-		key: key(&q), query: m, message: q.Payload, limit: limit(&q, m), waiters: []waiter{w},
+		key: key, query: m, message: q.Payload, limit: limit, waiters: []waiter{w},
 		deadline: now + int64(total), tcp: q.From.Proto == packet.ProtoTCP,
 		servers: f.order(), max: len(f.servers) * f.options.Attempts,
 	}
 	f.flights[fl.key] = fl
 	return f.ask(now, fl)
-}
-
-// key is what identical queries have in common.
-func key(q *Question) string {
-	return string(append([]byte{byte(q.From.Proto)}, q.Payload[2:]...))
 }
 
 // has reports whether a query is one that waits already.

@@ -457,6 +457,17 @@ func TestTruncated(t *testing.T) {
 		}
 	}
 
+	// What the network does not carry in one piece.
+	for _, c := range []struct{ least, most int }{{3000, 4096}, {0, 1400}, {0, 100}} {
+		w = newWorld(t)
+		w.f.SetNetwork(lab, Network{Gateway: netip.MustParsePrefix("172.17.0.1/16"), MaxUDP: c.most})
+		w.udp(withSize(4096))
+		w.answer(long)
+		if r := w.ends(dns.RcodeSuccess); r.Truncated != (c.least == 0) || r.Len() < c.least {
+			t.Errorf("network of %d: replied %v", c.most, r)
+		}
+	}
+
 	// By TCP everything passes, also a truncated answer, once.
 	w = newWorld(t)
 	w.tcp(question("x.example.", dns.TypeTXT))

@@ -78,16 +78,19 @@ func exact(b []byte, m *dns.Msg) bool {
 	return err == nil && end == len(b) && bytes.HasPrefix(b[headerLen:], name[:n])
 }
 
-// limit is how long an answer the asker takes.
-func limit(q *Question, m *dns.Msg) int {
-	opt := m.IsEdns0()
+// limit is how long an answer the asker takes, and its network.
+func (f *Forwarder) limit(q *Question, m *dns.Msg) int {
+	n, opt := MaxUDP, m.IsEdns0()
 	switch {
 	case q.From.Proto == packet.ProtoTCP:
-		return dns.MaxMsgSize
+		return MaxTCP
 	case opt == nil:
 		return leastUDP
 	}
-	return min(max(int(opt.UDPSize()), leastUDP), MaxUDP)
+	if most := f.networks[q.Network].MaxUDP; most > 0 {
+		n = min(n, most)
+	}
+	return max(min(int(opt.UDPSize()), n), leastUDP)
 }
 
 // reply begins an answer of our own.

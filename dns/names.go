@@ -21,6 +21,9 @@ var hostNames = []string{"host.fairlead.internal", "host.docker.internal"}
 // A Network is what queries from one are answered by.
 type Network struct {
 	Gateway netip.Prefix // its address, with the length of the subnet
+	// MaxUDP is the longest answer that goes to its containers by UDP; 0 is MaxUDP.
+	// What is longer has to be asked for by TCP, and never comes in fragments.
+	MaxUDP int
 	// Internal says that nothing leaves the network, queries neither.
 	Internal bool
 	// HostLoopback says that the gateway's address leads to the host's loopback,

@@ -106,6 +106,14 @@ func TestInternal(t *testing.T) {
 			}
 		}
 	}
+	// Nor has a container whose policy lets nothing out.
+	closed := newWorld(t, func(c *Config) { c.Closed = func(q *Question) bool { return q.Container == 1 } })
+	closed.udp(question("secret.example.", dns.TypeA))
+	closed.ends(dns.RcodeRefused)
+	closed.query(from(2, 4000, packet.ProtoUDP), packed(t, question("secret.example.", dns.TypeA)))
+	if len(closed.asks) != 1 {
+		t.Errorf("asked %v", closed.asks)
+	}
 	// An identical query of another network does not open it.
 	w := newWorld(t)
 	w.udp(question("secret.example.", dns.TypeA))

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"maps"
+	"slices"
 
 	"fairlead/packet"
 	"fairlead/policy"
@@ -83,5 +84,33 @@ func (g *Gateway) countEgress(f *packet.Frame, d *packet.Decision) {
 	}
 	if e := g.egress.Load(); e != nil {
 		e.Count(int(d.EgressRule))
+	}
+}
+
+// policies are those that a container of the network is subject to.
+func (g *Gateway) policies(c packet.ContainerID) (list []*policy.Egress) {
+	for _, e := range []*policy.Egress{g.router.ownEgress(c), g.egress.Load()} {
+		if e != nil {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// Closed reports whether a policy lets a container open no connection at all.
+func (g *Gateway) Closed(c packet.ContainerID) bool {
+	return slices.ContainsFunc(g.policies(c), (*policy.Egress).Closed)
+}
+
+// WantsName reports whether a policy of a container's has a rule for a name, and
+// LearnName tells those that have that a container is about to hear it stands for
+// an address, and until when.
+func (g *Gateway) WantsName(c packet.ContainerID, name string) bool {
+	return slices.ContainsFunc(g.policies(c), func(e *policy.Egress) bool { return e.Wants(name) })
+}
+
+func (g *Gateway) LearnName(c packet.ContainerID, name string, a packet.Addr, until int64) {
+	for _, e := range g.policies(c) {
+		e.Learn(name, a, until)
 	}
 }

@@ -146,6 +146,30 @@ func TestEgressByName(t *testing.T) {
 	}
 }
 
+// What a container asks our DNS concerns its own policy and that of its network.
+func TestEgressNames(t *testing.T) {
+	r, _ := newSocketsRig(t, nat.Config{})
+	if r.gw.Closed(1) || r.gw.WantsName(1, "a.example") {
+		t.Error("without a policy there is one")
+	}
+	r.gw.SetEgress(mustEgress(t, "allow:x", "allow a.example\nallow b.example"))
+	own := mustEgress(t, "allow:x", "allow b.example\nallow c.example")
+	r.router.SetEgress(1, own)
+	for name, want := range map[string][2]bool{"a.example": {true, true}, "b.example": {true, true}, "c.example": {true, false}, "d.example": {}} {
+		if got := [2]bool{r.gw.WantsName(1, name), r.gw.WantsName(2, name)}; got != want {
+			t.Errorf("%s is wanted %v, want %v", name, got, want)
+		}
+	}
+	r.gw.LearnName(1, "c.example", addrOf(server), r.now+1)
+	if _, ok := own.Check(addrOf(server), 80, packet.ProtoTCP, r.now); !ok {
+		t.Error("its own policy has not heard of it")
+	}
+	r.router.SetEgress(1, mustEgress(t, "none", ""))
+	if !r.gw.Closed(1) || r.gw.Closed(2) {
+		t.Errorf("closed: %v and %v", r.gw.Closed(1), r.gw.Closed(2))
+	}
+}
+
 func TestEgressInternet(t *testing.T) {
 	r, _ := newSocketsRig(t, nat.Config{})
 	r.gw.SetEgress(mustEgress(t, "internet", ""))

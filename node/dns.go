@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"fairlead/dns"
+	"fairlead/gateway"
 	"fairlead/loop"
 	"fairlead/packet"
 )
@@ -33,18 +34,18 @@ const (
 // resolvConfEvery is how often /etc/resolv.conf is looked at, while somebody asks.
 const resolvConfEvery = time.Second
 
-// nameserverConfig says what a nameserver is. Its functions are called on a
-// goroutine of the nameserver's and may not wait.
+// nameserverConfig says what a nameserver is.
 type nameserverConfig struct {
 	ResolvConf  string // path of the host's
-	Descriptors int    // that the node may have; 0 is plenty
+	Descriptors int    // that the node may have
+}
 
-	// Owner says whose connection to our own port on the loopback it is.
-	Owner func(local netip.AddrPort) (packet.ContainerID, packet.NetworkID, bool)
-
-	// Wants and Learn are those of dns.Config.
-	Wants func(q *dns.Question, name string) bool
-	Learn func(q *dns.Question, name string, addrs []packet.Addr, ttl time.Duration)
+// An egress is what the policies of a network's containers have to do with names.
+// A nameserver's goroutine calls it. See gateway.Gateway.
+type egress interface {
+	Closed(c packet.ContainerID) bool
+	WantsName(c packet.ContainerID, name string) bool
+	LearnName(c packet.ContainerID, name string, a packet.Addr, until int64)
 }
 
 // A nameserver answers what containers ask their gateways: dns.Forwarder with
@@ -61,16 +62,22 @@ type nameserver struct {
 	calls   chan func() // on the goroutine
 
 	fw      *dns.Forwarder // the goroutine's, and what follows
-	checked int64          // when resolv.conf was looked at
-	file    os.FileInfo    // it, as it was read; nil before
+	egress  map[packet.NetworkID]egress
+	checked int64       // when resolv.conf was looked at
+	file    os.FileInfo // it, as it was read; nil before
 
 	mu      sync.Mutex // guards what follows
+	owner   ownerFunc
 	queued  map[packet.ContainerID]int
 	waiting int
 	conns   map[packet.ContainerID]int
 	open    int
 	counts  dnsCounts
 }
+
+// An ownerFunc says whose connection to our port on the loopback it is, by the
+// address it comes from. See sockets.Sockets.Owner.
+type ownerFunc = func(local netip.AddrPort) (packet.ContainerID, packet.NetworkID, bool)
 
 // dnsCounts counts what did not get to the Forwarder.
 type dnsCounts struct {
@@ -91,16 +98,22 @@ func newNameserver(conf nameserverConfig) (*nameserver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("DNS over TCP: %w", err)
 	}
-	forwarder := dns.Config{Containers: queriesPerContainer, Total: maxQueries, Wants: conf.Wants, Learn: conf.Learn}
-	if conf.Descriptors > 0 {
-		forwarder.Total = min(maxQueries, max(1, conf.Descriptors/8))
-	}
-	_, _ = rand.Read(forwarder.Seed[:]) // it does not return without
 	d := &nameserver{
-		conf: conf, tcp: tcp, fw: dns.New(forwarder),
+		conf: conf, tcp: tcp, egress: make(map[packet.NetworkID]egress),
 		queries: make(chan query, maxQueued), calls: make(chan func()),
 		queued: make(map[packet.ContainerID]int), conns: make(map[packet.ContainerID]int),
 	}
+	forwarder := dns.Config{
+		Containers: queriesPerContainer, Total: max(1, min(maxQueries, conf.Descriptors/8)),
+		Closed: func(q *dns.Question) bool { return d.egress[q.Network].Closed(q.Container) },
+		Wants: func(q *dns.Question, name string) bool {
+			e := d.egress[q.Network]
+			return e != nil && e.WantsName(q.Container, name)
+		},
+		Learn: d.learn,
+	}
+	_, _ = rand.Read(forwarder.Seed[:]) // it does not return without
+	d.fw = dns.New(forwarder)
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	d.fw.SetServers(dns.ParseResolvConf(""))
 	d.running.Go(d.run)
@@ -115,14 +128,30 @@ func (d *nameserver) close() {
 	d.running.Wait()
 }
 
+// startDNS starts the nameserver of the node's networks.
+func (n *Node) startDNS() (err error) {
+	n.dns, err = newNameserver(nameserverConfig{ResolvConf: n.conf.ResolvConf, Descriptors: n.budget.Limit})
+	return err
+}
+
+// serveDNSLocked has the nameserver answer the containers of the node's network.
+func (n *Node) serveDNSLocked() {
+	conf := n.net.Config()
+	n.dns.setNetwork(conf.ID, dns.Network{
+		Gateway: conf.Gateway,
+		MaxUDP:  conf.Options.MTU - packet.IPv4MinLen - packet.UDPLen,
+	}, n.net)
+	n.dns.setOwner(n.hostWay.Sockets().Owner)
+	n.net.SetDNS(n.dns)
+	n.router.SetServices(n.dns.port())
+}
+
 // port is that on the loopback where DNS over TCP is answered.
 func (d *nameserver) port() uint16 { return d.tcp.Addr().(*net.TCPAddr).AddrPort().Port() }
 
-// Query takes a query; it may be called by a worker. reply is called once, by a
-// goroutine of the nameserver's, unless there is nothing to say; it may not wait.
-// It returns false when too many are waiting.
-func (d *nameserver) Query(q dns.Question, reply func([]byte)) bool {
-	return d.enqueue(query{q, func(b []byte) {
+// Query takes a query. See gateway.DNS.
+func (d *nameserver) Query(q gateway.Question, reply func([]byte)) bool {
+	return d.enqueue(query{dns.Question(q), func(b []byte) {
 		if b != nil {
 			reply(b)
 		}
@@ -181,9 +210,27 @@ func (d *nameserver) call(fn func()) {
 	}
 }
 
-// setNetwork says what a network is. See dns.Network.
-func (d *nameserver) setNetwork(id packet.NetworkID, n dns.Network) {
-	d.call(func() { d.fw.SetNetwork(id, n) })
+// setNetwork says what a network is.
+func (d *nameserver) setNetwork(id packet.NetworkID, n dns.Network, policies egress) {
+	d.call(func() {
+		d.egress[id] = policies
+		d.fw.SetNetwork(id, n)
+	})
+}
+
+// setOwner says who knows whose connections are whose.
+func (d *nameserver) setOwner(fn ownerFunc) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.owner = fn
+}
+
+// learn tells the policies what a container is about to hear.
+func (d *nameserver) learn(q *dns.Question, name string, addrs []packet.Addr, ttl time.Duration) {
+	until := loop.Clock() + int64(ttl)
+	for _, a := range addrs {
+		d.egress[q.Network].LearnName(q.Container, name, a, until)
+	}
 }
 
 // stats returns the counters, and how many queries are in flight.

@@ -16,6 +16,8 @@ import (
 	mdns "github.com/miekg/dns"
 
 	"fairlead/dns"
+	"fairlead/gateway"
+	"fairlead/loop"
 	"fairlead/packet"
 	"fairlead/test/lab"
 )
@@ -31,17 +33,11 @@ const patience = 20 * time.Second
 
 // nameserverOf starts a nameserver with a resolv.conf of its own. Connections
 // from 127.0.1.C are those of container C.
-func nameserverOf(t *testing.T, resolvConf string, change ...func(*nameserverConfig)) *nameserver {
+func nameserverOf(t *testing.T, resolvConf string, policies ...egress) *nameserver {
 	t.Helper()
 	conf := nameserverConfig{
-		ResolvConf: filepath.Join(t.TempDir(), "resolv.conf"),
-		Owner: func(a netip.AddrPort) (packet.ContainerID, packet.NetworkID, bool) {
-			b := a.Addr().As4()
-			return packet.ContainerID(b[3]), outgoing, b[2] == 1
-		},
-	}
-	for _, fn := range change {
-		fn(&conf)
+		Descriptors: 1 << 20,
+		ResolvConf:  filepath.Join(t.TempDir(), "resolv.conf"),
 	}
 	if resolvConf != "" {
 		writeFile(t, conf.ResolvConf, resolvConf)
@@ -51,9 +47,31 @@ func nameserverOf(t *testing.T, resolvConf string, change ...func(*nameserverCon
 		t.Fatal(err)
 	}
 	t.Cleanup(d.close)
-	d.setNetwork(outgoing, dns.Network{Gateway: netip.MustParsePrefix("172.17.0.1/16")})
-	d.setNetwork(inward, dns.Network{Gateway: netip.MustParsePrefix("10.9.0.1/24"), Internal: true})
+	d.setOwner(func(a netip.AddrPort) (packet.ContainerID, packet.NetworkID, bool) {
+		b := a.Addr().As4()
+		return packet.ContainerID(b[3]), outgoing, b[2] == 1
+	})
+	policies = append(policies, allowsAll{})
+	d.setNetwork(outgoing, dns.Network{Gateway: netip.MustParsePrefix("172.17.0.1/16")}, policies[0])
+	d.setNetwork(inward, dns.Network{Gateway: netip.MustParsePrefix("10.9.0.1/24"), Internal: true}, policies[0])
 	return d
+}
+
+// allowsAll is no policy.
+type allowsAll struct{}
+
+func (allowsAll) Closed(packet.ContainerID) bool                           { return false }
+func (allowsAll) WantsName(packet.ContainerID, string) bool                { return false }
+func (allowsAll) LearnName(packet.ContainerID, string, packet.Addr, int64) {}
+
+// learns is a policy for what container 1 asks; container 9 has no way out.
+type learns chan string
+
+func (learns) Closed(c packet.ContainerID) bool              { return c == 9 }
+func (learns) WantsName(c packet.ContainerID, _ string) bool { return c == 1 }
+func (l learns) LearnName(_ packet.ContainerID, name string, a packet.Addr, until int64) {
+	left := time.Duration(until - loop.Clock()).Round(time.Minute)
+	l <- name + " " + a.String() + " " + left.String()
 }
 
 func writeFile(t *testing.T, path, text string) {
@@ -173,7 +191,7 @@ func saysText(n int) func(*mdns.Msg, bool) []*mdns.Msg {
 }
 
 // query asks for a name as a container, by UDP, and returns the answer.
-func (d *nameserver) query(t *testing.T, from dns.Question, m *mdns.Msg) *mdns.Msg {
+func (d *nameserver) query(t *testing.T, from gateway.Question, m *mdns.Msg) *mdns.Msg {
 	t.Helper()
 	b, err := m.Pack()
 	if err != nil {
@@ -202,7 +220,7 @@ func (d *nameserver) query(t *testing.T, from dns.Question, m *mdns.Msg) *mdns.M
 
 func asks(name string, qtype uint16) *mdns.Msg { return new(mdns.Msg).SetQuestion(name, qtype) }
 
-var fromOne = dns.Question{Network: outgoing, Container: 1}
+var fromOne = gateway.Question{Network: outgoing, Container: 1}
 
 // answered is who answered, and how.
 func answered(m *mdns.Msg) string {
@@ -215,7 +233,7 @@ func answered(m *mdns.Msg) string {
 	return s
 }
 
-func (d *nameserver) expect(t *testing.T, from dns.Question, name, want string) {
+func (d *nameserver) expect(t *testing.T, from gateway.Question, name, want string) {
 	t.Helper()
 	if got := answered(d.query(t, from, asks(name, mdns.TypeA))); got != want {
 		t.Errorf("%s: %s, want %s", name, got, want)
@@ -224,19 +242,16 @@ func (d *nameserver) expect(t *testing.T, from dns.Question, name, want string) 
 
 func TestNameserverForwards(t *testing.T) {
 	u := resolver(t, "127.0.2.1", says(1))
-	learned := make(chan string, 1)
-	d := nameserverOf(t, "nameserver 127.0.2.1\n", func(c *nameserverConfig) {
-		c.Wants = func(q *dns.Question, name string) bool { return q.Container == 1 }
-		c.Learn = func(q *dns.Question, name string, addrs []packet.Addr, ttl time.Duration) {
-			learned <- name + " " + addrs[0].String() + " " + ttl.String()
-		}
-	})
+	learned := make(learns, 1)
+	d := nameserverOf(t, "nameserver 127.0.2.1\n", learned)
 	d.expect(t, fromOne, "www.example.", "NOERROR 192.0.2.1")
 	if got, want := <-learned, "www.example 192.0.2.1 1m0s"; got != want {
 		t.Errorf("learned %q, want %q", got, want)
 	}
-	d.expect(t, dns.Question{Network: inward, Container: 2}, "www.example.", "REFUSED")
-	d.expect(t, dns.Question{Network: 77, Container: 2}, "www.example.", "REFUSED")
+	d.expect(t, gateway.Question{Network: inward, Container: 2}, "www.example.", "REFUSED")
+	d.expect(t, gateway.Question{Network: 77, Container: 2}, "www.example.", "REFUSED")
+	d.expect(t, gateway.Question{Network: 77, Container: 2}, "host.docker.internal.", "NXDOMAIN")
+	d.expect(t, gateway.Question{Network: outgoing, Container: 9}, "www.example.", "REFUSED")
 	d.expect(t, fromOne, "host.docker.internal.", "NXDOMAIN")
 	d.expect(t, fromOne, "2.0.17.172.in-addr.arpa.", "NXDOMAIN")
 	if n := u.asked.Load(); n != 1 {
@@ -245,14 +260,14 @@ func TestNameserverForwards(t *testing.T) {
 
 	ports := map[int]bool{}
 	for range 8 {
-		d.expect(t, dns.Question{Network: outgoing, Container: 3}, "www.example.", "NOERROR 192.0.2.1")
+		d.expect(t, gateway.Question{Network: outgoing, Container: 3}, "www.example.", "NOERROR 192.0.2.1")
 		ports[u.by.Load().Port] = true
 	}
 	if len(ports) < 6 { // eight of 28,000 are nearly always eight
 		t.Errorf("eight queries came from the ports %v", ports)
 	}
 	s, _, flying := d.stats()
-	if s.Queries != 13 || s.Forwarded != 9 || s.Kept != 2 || s.Own != 2 || flying != 0 {
+	if s.Queries != 15 || s.Forwarded != 9 || s.Kept != 3 || s.Own != 3 || flying != 0 {
 		t.Errorf("%+v, %d in flight", s, flying)
 	}
 }
@@ -383,7 +398,7 @@ func TestNameserverBounds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d.Query(dns.Question{Network: outgoing, Container: c, Payload: b}, func([]byte) {}) {
+			if d.Query(gateway.Question{Network: outgoing, Container: c, Payload: b}, func([]byte) {}) {
 				taken++
 			}
 		}
@@ -417,7 +432,7 @@ func TestNameserverBounds(t *testing.T) {
 			t.Fatal(err)
 		}
 		took := func() bool {
-			return d.Query(dns.Question{Network: outgoing, Container: 5, Payload: slices.Clone(b)}, func(b []byte) {
+			return d.Query(gateway.Question{Network: outgoing, Container: 5, Payload: slices.Clone(b)}, func(b []byte) {
 				if b[3]&0xf == mdns.RcodeRefused {
 					refused.Add(1)
 				}
@@ -448,7 +463,7 @@ func TestNameserverClose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Query(dns.Question{Network: outgoing, Container: 1, Payload: slices.Clone(b)}, func([]byte) { t.Error("answered") })
+	d.Query(gateway.Question{Network: outgoing, Container: 1, Payload: slices.Clone(b)}, func([]byte) { t.Error("answered") })
 	conn := dialDNS(t, d, "127.0.1.1")
 	if _, err := conn.Write(framed(b)); err != nil {
 		t.Fatal(err)
@@ -464,6 +479,6 @@ func TestNameserverClose(t *testing.T) {
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection is still served")
 	}
-	d.Query(dns.Question{}, func([]byte) { t.Error("answered") })
+	d.Query(gateway.Question{}, func([]byte) { t.Error("answered") })
 	d.close() // once more does nothing
 }

@@ -58,7 +58,13 @@ func (d *nameserver) accept() {
 // admit says whose a connection is, as a question without payload. ok is false
 // when it is nobody's we serve, or one more than its owner may have.
 func (d *nameserver) admit(peer netip.AddrPort) (q dns.Question, ok bool) {
-	container, network, ok := d.conf.Owner(peer)
+	d.mu.Lock()
+	owner := d.owner
+	d.mu.Unlock()
+	if owner == nil {
+		return q, false // nobody has been told our port yet
+	}
+	container, network, ok := owner(peer)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {

@@ -110,7 +110,7 @@ func hostsFile(addr netip.Addr, hostname string) []byte {
 // nameserver.
 func (n *Node) resolvConf() []byte {
 	var b bytes.Buffer
-	host, _ := os.ReadFile("/etc/resolv.conf") // none is as good as one without search
+	host, _ := os.ReadFile(n.conf.ResolvConf) // none is as good as one without search
 	for _, line := range strings.Split(string(host), "\n") {
 		if f := strings.Fields(line); len(f) > 1 && f[0] == "search" {
 			fmt.Fprintln(&b, strings.Join(f, " "))

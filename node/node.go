@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type Config struct {
 	Stays   bool   // outlive the last container
 	Up      api.UpRequest
 
+	ResolvConf string // of this host; empty is /etc/resolv.conf
+
 	// Ready, if set, is called once the node answers, on a goroutine of its own.
 	Ready func()
 }
@@ -43,6 +46,7 @@ type Node struct {
 	loop    *loop.Loop
 	lanes   *vswitch.Lanes
 	tracing tracing
+	dns     *nameserver
 
 	mu         sync.Mutex // guards what follows
 	stays      bool
@@ -207,6 +211,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the workers: %w", err)
 	}
+	conf.ResolvConf = cmp.Or(conf.ResolvConf, "/etc/resolv.conf")
 	n := &Node{
 		conf: conf, home: home, started: time.Now(), loop: l, lanes: vswitch.NewLanes(l),
 		stays: conf.Stays, lastUse: time.Now(),
@@ -219,10 +224,16 @@ func newNode(conf Config, home *home) (*Node, error) {
 	n.host = box.WatchHost(n.hostChanged)
 	want, err := readSetup(conf.Up)
 	if err == nil {
+		err = n.startDNS()
+	}
+	if err == nil {
 		_, err = n.setUpLocked(want)
 	}
 	if err != nil {
 		n.host.Close()
+		if n.dns != nil {
+			n.dns.close()
+		}
 		_ = l.Close()
 		return nil, err
 	}
@@ -234,6 +245,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 // locks up: start.lock last, so that whoever waits for it finds nothing of us.
 func (n *Node) close() {
 	n.host.Close()
+	n.dns.close()
 	n.net.Close()
 	n.router.Close()
 	if err := n.loop.Close(); err != nil {

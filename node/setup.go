@@ -74,6 +74,7 @@ func (n *Node) setUpLocked(s setup) (closeOld func(), err error) {
 	}
 	oldNet, oldRouter := n.net, n.router
 	n.setup, n.net, n.router, n.hostWay = s, net, router, way
+	n.serveDNSLocked()
 	return func() {
 		oldNet.Close() // waits for links of containers that have just gone
 		if oldRouter != router {

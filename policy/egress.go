@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -202,6 +203,11 @@ func (r *egressRule) fits(port uint16, proto packet.Proto) bool {
 		return r.port == port && (proto == packet.ProtoTCP || proto == packet.ProtoUDP)
 	}
 	return r.port == port && r.proto == proto
+}
+
+// Closed reports whether no connection may begin at all.
+func (e *Egress) Closed() bool {
+	return !slices.ContainsFunc(e.rules, func(r egressRule) bool { return r.allow })
 }
 
 // Count counts a connection that a rule let begin, or a packet that it refused.

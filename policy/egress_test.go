@@ -73,6 +73,15 @@ func TestEgressWords(t *testing.T) {
 	}
 }
 
+func TestEgressClosed(t *testing.T) {
+	for spec, want := range map[string]bool{"all": false, "none": true, "internet": false, "allow:x": true} {
+		e, err := ParseEgress(spec, files(map[string]string{"x": "# nobody"}))
+		if err != nil || e.Closed() != want {
+			t.Errorf("%s: closed %v, %v", spec, e.Closed(), err)
+		}
+	}
+}
+
 const someFile = `# where builds go
 allow example.org 443/tcp
 allow 192.0.2.0/24 53          # both protocols

@@ -1,0 +1,25 @@
+package network
+
+import (
+	"fairlead/gateway"
+	"fairlead/packet"
+)
+
+// SetDNS has the questions answered that containers put to port 53 of the
+// gateway.
+func (n *Network) SetDNS(d gateway.DNS) { n.gw.SetDNS(d, n.sw.Wake) }
+
+// SetServices says at which port of the host's loopback the node answers DNS over
+// TCP.
+func (r *Router) SetServices(dnsTCP uint16) { r.rt.SetServices(dnsTCP) }
+
+// Closed reports whether a policy lets a container open no connection at all.
+func (n *Network) Closed(c packet.ContainerID) bool { return n.gw.Closed(c) }
+
+// WantsName and LearnName tell the policies which addresses a container is about
+// to hear for a name. See gateway.Gateway.
+func (n *Network) WantsName(c packet.ContainerID, name string) bool { return n.gw.WantsName(c, name) }
+
+func (n *Network) LearnName(c packet.ContainerID, name string, a packet.Addr, until int64) {
+	n.gw.LearnName(c, name, a, until)
+}

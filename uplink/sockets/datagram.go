@@ -99,12 +99,16 @@ type arrival struct {
 	overruns uint32 // datagrams lost so far because the buffer was full
 }
 
-// receive reads into buf what a socket has next.
-func (io *datagramIO) receive(fd int, buf []byte, a *arrival) unix.Errno {
+// receive reads into buf what a socket has next, and what is too long for that
+// into spill.
+func (io *datagramIO) receive(fd int, buf, spill []byte, a *arrival) unix.Errno {
 	io.begin()
 	io.piece(buf)
+	if len(spill) > 0 {
+		io.piece(spill)
+	}
 	io.msg = unix.Msghdr{Name: &io.name[0], Namelen: uint32(len(io.name)), Iov: &io.iov[0], Control: &io.control[0]}
-	io.msg.SetIovlen(1)
+	io.msg.SetIovlen(io.pieces)
 	io.msg.SetControllen(len(io.control))
 	n, errno := recvmsg(fd, &io.msg, 0)
 	if errno != 0 {

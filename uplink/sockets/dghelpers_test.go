@@ -67,3 +67,24 @@ func (w *wide) peerOn(h *lab.Host, p **peer, at netip.AddrPort) {
 		w.t.Fatal(err)
 	}
 }
+
+// A trainSender sends the same train again and again without allocating.
+type trainSender struct {
+	io   datagramIO
+	data []byte
+}
+
+func newTrain(to netip.AddrPort, data []byte, size int) *trainSender {
+	s := &trainSender{data: data}
+	s.io.begin()
+	s.io.piece(data)
+	s.io.to4(to.Addr().As4(), to.Port())
+	putTrain(&s.io, size)
+	return s
+}
+
+func (s *trainSender) send(t testing.TB, fd int) {
+	if errno := s.io.send(fd); errno != 0 {
+		t.Fatal(errno)
+	}
+}

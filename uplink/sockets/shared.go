@@ -74,6 +74,9 @@ func (e *shared) close() {
 		}
 	}
 	e.flows = nil
+	if c := &e.s.carried; c.e != nil && &c.e.shared == e {
+		c.e = nil
+	}
 	if t.udp[e.local] == e.self {
 		delete(t.udp, e.local)
 	}

@@ -53,6 +53,7 @@ type Sockets struct {
 	tcp    tcp
 
 	datagrams datagramIO
+	carried   carried
 	errors    errorReader
 	standIns  standIns
 	fragments reassembler
@@ -167,11 +168,14 @@ func (s *Sockets) ReadBatch(b *packet.Batch) (int, error) {
 		s.mu.Lock()
 	}
 	for !b.Full() {
-		e := s.ready.pop()
-		if e == nil {
+		var e endpoint
+		if s.carried.e != nil {
+			e = s.carried.e // others wait for the place of what was carried
+		} else if e = s.ready.pop(); e != nil {
+			e.common().queued = false
+		} else {
 			break
 		}
-		e.common().queued = false
 		if e.send(b, now) {
 			e.common().wake()
 		}

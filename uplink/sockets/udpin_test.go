@@ -1,0 +1,138 @@
+package sockets
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"fairlead/packet"
+)
+
+// A said is a datagram as somebody outside sent it.
+type said struct {
+	by       uint16
+	data     []byte
+	ttl, tos uint8
+}
+
+// cutFrame is what a frame stands for, datagram by datagram.
+func cutFrame(t testing.TB, f *packet.Frame) (list []said) {
+	t.Helper()
+	if reason := packet.Parse(f); reason != packet.OK {
+		t.Fatalf("came malformed: %v", reason)
+	}
+	var s packet.Segmenter
+	buf := make([]byte, packet.MaxFrame)
+	for s.Reset(f); ; {
+		n, ok := s.Next(buf)
+		if !ok {
+			return list
+		}
+		one := packet.Frame{B: buf[:n]}
+		if reason := packet.Parse(&one); reason != packet.OK {
+			t.Fatalf("a piece is malformed: %v", reason)
+		}
+		ip, u := packet.IPv4(one.Packet()), packet.UDP(one.Transport())
+		if packet.Sum(u, packet.PseudoSum4(ip.Src(), ip.Dst(), packet.ProtoUDP, len(u))) != 0xffff {
+			t.Fatal("a piece has a wrong checksum")
+		}
+		list = append(list, said{one.SrcPort, bytes.Clone(u.Payload()), ip.TTL(), ip.TOS()})
+	}
+}
+
+// TestUDPJoined: what peers send one by one and as trains comes in the order it
+// was sent, each datagram once and with its header, however many make one frame
+// and however little of it is read at once.
+func TestUDPJoined(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	frames, datagrams := 0, 0
+	for range 60 {
+		x := newDgPipe(t, 1, 1, nil)
+		x.up()
+		to := x.p.recv().from
+		peers := []*peer{x.p, newPeer(t, "127.0.0.1:0"), newPeer(t, "127.0.0.2:0")}
+		var want []said
+		sizes := []int{0, 1, 60, 60, 60, 1400, 1400, 1400, 1399, 3000, 30000}
+		p, ttl, tos := peers[0], uint8(64), uint8(0)
+		for queued := 0; queued < 100_000; { // all of it fits a receive buffer
+			if rng.IntN(4) == 0 {
+				p = peers[rng.IntN(len(peers))]
+			}
+			if rng.IntN(6) == 0 {
+				ttl, tos = uint8(60+rng.IntN(3)), uint8(rng.IntN(3))
+			}
+			setOption(t, p.fd, ttl, tos)
+			data := pattern(rng.IntN(256), sizes[rng.IntN(len(sizes))])
+			if rng.IntN(5) == 0 {
+				size := 60 + 1340*rng.IntN(2)
+				data = pattern(rng.IntN(256), size*(1+rng.IntN(4))+rng.IntN(size))
+				p.sendTrain(to, data, size)
+				for ; len(data) > size; data = data[size:] {
+					want = append(want, said{p.at.Port(), data[:size], ttl, tos})
+				}
+			} else {
+				p.send(to, data)
+			}
+			want = append(want, said{p.at.Port(), data, ttl, tos})
+			queued += len(data) + 2000
+		}
+		for got := 0; got < len(want); {
+			x.batch.Reset()
+			x.batch.Limit(1 + rng.IntN(8))
+			if _, err := x.s.ReadBatch(x.batch); err != nil {
+				t.Fatal(err)
+			}
+			for i := range x.batch.Frames {
+				frames++
+				for _, s := range cutFrame(t, &x.batch.Frames[i]) {
+					if got == len(want) {
+						t.Fatal("more came than was sent")
+					}
+					if w := want[got]; s.by != w.by || s.ttl != w.ttl || s.tos != w.tos || !bytes.Equal(s.data, w.data) {
+						t.Fatalf("datagram %d of %d: %d bytes of %d with TTL %d, want %d of %d with %d", got, len(want), len(s.data), s.by, s.ttl, len(w.data), w.by, w.ttl)
+					}
+					got++
+					datagrams++
+				}
+			}
+			if len(x.batch.Frames) == 0 && got < len(want) {
+				x.await(fmt.Sprintf("datagram %d of %d", got, len(want)))
+			}
+		}
+	}
+	t.Logf("%d datagrams in %d frames", datagrams, frames)
+	if frames*4 > datagrams*3 {
+		t.Errorf("%d datagrams made %d frames: hardly any were joined", datagrams, frames)
+	}
+}
+
+// TestUDPJoinedThenClosed: a datagram that was read behind others is lost with
+// its socket, and nobody waits for it.
+func TestUDPJoinedThenClosed(t *testing.T) {
+	x := newDgPipe(t, 1, 1, nil)
+	x.up()
+	to := x.p.recv().from
+	for _, n := range []int{2000, 2000, 3000} {
+		x.p.send(to, pattern(1, n))
+	}
+	eventually(t, func() error {
+		x.batch.Reset()
+		_, err := x.s.ReadBatch(x.batch)
+		if err == nil && len(x.batch.Frames) == 0 {
+			err = fmt.Errorf("nothing came")
+		}
+		return err
+	})
+	if n := len(cutFrame(t, &x.batch.Frames[0])); n != 2 || x.s.carried.e == nil {
+		t.Fatalf("%d datagrams came, carried %v", n, x.s.carried.e)
+	}
+	x.end(x.frames[0].Tuple())
+	x.batch.Reset()
+	if n, err := x.s.ReadBatch(x.batch); n != 0 || err != nil {
+		t.Errorf("%d frames of a closed socket, %v", n, err)
+	}
+	if x.s.carried.e != nil || x.s.Stats().Descriptors != 0 {
+		t.Error("something is left")
+	}
+}

@@ -314,6 +314,9 @@ func (r *sentRing) add(h sent) {
 // find returns the header an error is about: the oldest of those it fits that no
 // error was about yet, else the newest. It is nil when none fits.
 func (r *sentRing) find(e *hostError, proto packet.Proto) (best *sent) {
+	if r == nil {
+		return nil
+	}
 	if e.origin == unix.SO_EE_ORIGIN_LOCAL {
 		// It came from the call that was to send the packet, and quotes nothing.
 		h := &r.list[(r.next-1)%uint8(len(r.list))]

@@ -95,7 +95,7 @@ func (e *pingSocket) writeEcho(f *packet.Frame) packet.Reason {
 		e.s.stats.Damaged++
 		return packet.BadTransport
 	}
-	e.sent.add(headerOf(f))
+	e.sends(f)
 	e.df.set(e.fd, e.family, ip.DontFragment())
 	io := &e.s.datagrams
 	io.begin()

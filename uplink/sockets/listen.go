@@ -204,7 +204,7 @@ func (s *Sockets) fromRouter(f *packet.Frame) {
 
 // clientStandIn is an address for a client of IPv6, which the container's packets
 // cannot have: no other connection has the same as long as the descriptor is open.
-func clientStandIn(fd int) packet.Addr { return standInAddr(fd & 0x7fffff) }
+func clientStandIn(fd int) packet.Addr { return packet.StandIn(uint32(fd) & 0x7fffff) }
 
 // refuseOne resets a client when all descriptors but the spare one are in use:
 // else the listener would be ready for ever. It is false when there is none, or

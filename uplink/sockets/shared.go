@@ -18,15 +18,20 @@ type shared struct {
 	family int
 	kept   bool // it stays when its last flow ends
 	df     dontFragment
-	sent   sentRing
+	sent   *sentRing // nil until something is sent
 
 	overruns uint32 // as the kernel said last
 
-	// refused is what the host said of the last packet it did not let out, until
-	// the container is told.
-	refused       unix.Errno
-	refusedTuple  packet.Tuple
-	refusedHeader sent
+	// refused is the last packet the host did not let out, until the container is
+	// told; nil is none.
+	refused *refused
+}
+
+// A refused is a packet the host did not let out, and why.
+type refused struct {
+	errno  unix.Errno
+	tuple  packet.Tuple
+	header sent
 }
 
 // sharer is an endpoint that embeds shared.
@@ -145,10 +150,18 @@ func (e *shared) refuse(f *packet.Frame, errno unix.Errno) packet.Reason {
 	switch errno {
 	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EHOSTDOWN, unix.ENETDOWN, unix.EACCES, unix.EPERM:
 		// Of a packet that is too large the error queue tells, with the MTU.
-		e.refused, e.refusedTuple, e.refusedHeader = errno, f.Tuple(), headerOf(f)
+		e.refused = &refused{errno, f.Tuple(), headerOf(f)}
 		e.wake()
 	}
 	return refusal(errno)
+}
+
+// sends takes note of a packet that is about to leave.
+func (e *shared) sends(f *packet.Frame) {
+	if e.sent == nil {
+		e.sent = new(sentRing)
+	}
+	e.sent.add(headerOf(f))
 }
 
 // sendAtOnce bounds how many datagrams a socket hands over before others get
@@ -192,13 +205,13 @@ func (e *shared) failed(errno unix.Errno, b *packet.Batch) bool {
 // tell adds errors to b: what the host refused, and the error queue. It reports
 // whether there may be more.
 func (e *shared) tell(b *packet.Batch) (more bool) {
-	if e.refused != 0 {
+	if r := e.refused; r != nil {
 		if b.Full() {
 			return true
 		}
-		refused := localError(e.refused, 0)
-		e.s.errorFrame(b, &refused, &e.refusedTuple, &e.refusedHeader)
-		e.refused = 0
+		report := localError(r.errno, 0)
+		e.s.errorFrame(b, &report, &r.tuple, &r.header)
+		e.refused = nil
 	}
 	if e.events&(loop.Err|loop.Hup) == 0 {
 		return false

@@ -1,14 +1,6 @@
 package sockets
 
-import (
-	"net/netip"
-
-	"fairlead/packet"
-)
-
-// StandIns is where the addresses are from that stand for clients whose own
-// cannot be shown, because they are of IPv6. The router hides them.
-var StandIns = netip.MustParsePrefix("127.128.0.0/9")
+import "fairlead/packet"
 
 // maxStandIns bounds the clients of IPv6 that are known by published UDP ports.
 const maxStandIns = 4096
@@ -43,7 +35,7 @@ func (t *standIns) standIn(c client) (shown packet.Addr, replaced packet.Tuple) 
 	switch {
 	case ok:
 		t.list[i].heard = true
-		return standInAddr(i), packet.Tuple{}
+		return packet.StandIn(uint32(i)), packet.Tuple{}
 	case t.byClient == nil:
 		t.byClient = make(map[client]int)
 		fallthrough
@@ -59,11 +51,11 @@ func (t *standIns) standIn(c client) (shown packet.Addr, replaced packet.Tuple) 
 		t.next = (t.next + 1) % maxStandIns
 		old := &t.list[i].client
 		delete(t.byClient, *old)
-		replaced = packet.Tuple{Src: standInAddr(i), SrcPort: old.port, DstPort: old.at.port, Proto: packet.ProtoUDP}
+		replaced = packet.Tuple{Src: packet.StandIn(uint32(i)), SrcPort: old.port, DstPort: old.at.port, Proto: packet.ProtoUDP}
 	}
 	t.byClient[c] = i
 	t.list[i] = standIn{client: c}
-	return standInAddr(i), replaced
+	return packet.StandIn(uint32(i)), replaced
 }
 
 // shown returns the address that stands for a client if there is one.
@@ -72,13 +64,13 @@ func (t *standIns) shown(c client) (packet.Addr, bool) {
 	if !ok {
 		return packet.Addr{}, false
 	}
-	return standInAddr(i), true
+	return packet.StandIn(uint32(i)), true
 }
 
 // client returns the client an address and port stand for, nil when it is none.
 // It is valid until the next standIn.
 func (t *standIns) client(a packet.Addr, port uint16) *client {
-	if !a.Is4() || a[12] != 127 || a[13] < 128 {
+	if !packet.IsStandIn(a) {
 		return nil
 	}
 	i := int(a[13]&127)<<16 | int(a[14])<<8 | int(a[15])
@@ -86,8 +78,4 @@ func (t *standIns) client(a packet.Addr, port uint16) *client {
 		return nil
 	}
 	return &t.list[i].client
-}
-
-func standInAddr(i int) packet.Addr {
-	return packet.AddrFrom4([4]byte{127, 128 | byte(i>>16), byte(i >> 8), byte(i)})
 }

@@ -220,7 +220,7 @@ func putTrain(io *datagramIO, size int) {
 // address says where a message goes and with which header.
 func (e *udpSocket) address(io *datagramIO, f *packet.Frame, d *datagrams) {
 	ip := packet.IPv4(f.Packet())
-	e.sent.add(headerOf(f))
+	e.sends(f)
 	e.df.set(e.fd, e.family, d.df)
 	if e.family == unix.AF_INET6 {
 		e.address6(io, f, d)

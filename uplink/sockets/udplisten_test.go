@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -112,7 +114,7 @@ func TestPublishedUDP6(t *testing.T) {
 			f, _ := r.datagram()
 			k := f.Tuple()
 			src := netip.AddrPortFrom(k.Src.Netip(), k.SrcPort)
-			if !StandIns.Contains(src.Addr()) || src.Port() != p.at.Port() || k.Dst != packet.AddrFromNetip(hostAddr) || k.DstPort != at.Port() {
+			if !packet.IsStandIn(k.Src) || src.Port() != p.at.Port() || k.Dst != packet.AddrFromNetip(hostAddr) || k.DstPort != at.Port() {
 				t.Fatalf("the client came as %v to %v:%d", src, k.Dst, k.DstPort)
 			}
 			r.write(r.from(netip.AddrPortFrom(hostAddr, at.Port()), src, fmt.Sprint("answer ", i)))
@@ -154,7 +156,7 @@ func TestStandIns(t *testing.T) {
 	if len(x.list) != maxStandIns || len(x.byClient) != maxStandIns || gone != 3*maxStandIns+1-maxStandIns {
 		t.Errorf("%d in the list, %d in the map, %d gone", len(x.list), len(x.byClient), gone)
 	}
-	for _, a := range []packet.Addr{{}, packet.AddrFromNetip(hostAddr), standInAddr(maxStandIns), packet.AddrFrom4([4]byte{127, 0, 0, 1})} {
+	for _, a := range []packet.Addr{{}, packet.AddrFromNetip(hostAddr), packet.StandIn(maxStandIns), packet.AddrFrom4([4]byte{127, 0, 0, 1})} {
 		if c := x.client(a, 7); c != nil {
 			t.Errorf("%v stands for %v", a, c)
 		}
@@ -185,5 +187,32 @@ func TestUnpublishUDP(t *testing.T) {
 	}
 	if k := r.over(); k.SrcPort != at.Port() {
 		t.Errorf("ended %v", k)
+	}
+}
+
+// TestPublishedUDPCosts: ten thousand published ports are no matter.
+func TestPublishedUDPCosts(t *testing.T) {
+	if n := unsafe.Sizeof(udpSocket{}); n > 384 {
+		t.Errorf("a socket costs %d bytes", n)
+	}
+	r := newDgRig(t, nil)
+	const ports = 256
+	var list []netip.AddrPort
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range ports {
+		list = append(list, r.publish("127.0.0.1"))
+	}
+	runtime.ReadMemStats(&after)
+	each := (after.TotalAlloc - before.TotalAlloc) / ports
+	t.Logf("%d bytes were allocated for each, with the test's own", each)
+	if !raceEnabled && each > 2048 {
+		t.Errorf("a published port costs %d bytes", each)
+	}
+	for _, at := range list {
+		r.s.unlistenUDP(at)
+	}
+	if n := len(r.s.flows.udp); n != 0 {
+		t.Errorf("%d sockets are left", n)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
+	"fairlead/policy"
 )
 
 // The model is the router as a textbook has it: maps and lists that are
@@ -28,6 +29,7 @@ type model struct {
 	rates  map[packet.Place]*bucket
 	clock  int64 // the last time the table of flows was told
 
+	busy     int // questions DNS had no room for
 	resumes  []uint64
 	outcomes []outcome
 	sent     map[*end][]expected
@@ -41,9 +43,16 @@ type modelLink struct {
 	extra   netip.Addr
 	mtu     int
 	uplink  bool
+	keeps   bool // host sockets
 	nextHop netip.Addr
 	routes  []netip.Prefix
 	ways    []packet.NetworkID // of a network: its uplinks
+
+	// Of a network as well: what its gateway is told.
+	internal, hostLoopback bool
+	egress, own            *policy.Egress // own is that of its one container
+	dns                    *modelDNS
+	answers                []modelAnswer // that Tick has to send
 
 	neighbours map[netip.Addr]modelNeighbour
 	asked      map[netip.Addr]*modelQuestion
@@ -89,6 +98,7 @@ type modelFlow struct {
 	rule         uint32
 	container    packet.ContainerID
 	mapping      *modelMapping
+	kept         bool // crosses host sockets
 
 	last                  [2]int64
 	heard, ack, fin, dead [2]bool
@@ -151,6 +161,9 @@ func (f *modelFlow) open() bool {
 func (f *modelFlow) expired(now int64) bool { return now > f.deadline() }
 
 func (f *modelFlow) deadline() int64 {
+	if f.lasts() {
+		return nat.Never
+	}
 	open := f.open()
 	var timeout time.Duration
 	switch port := f.fwd.DstPort; {
@@ -257,6 +270,7 @@ type modelPlan struct {
 	mapping  *modelMapping // the one it uses
 	make     *modelMapping // or the one to be made
 	chosen   bool          // a port had to be found
+	redirect bool
 	original uint16
 }
 
@@ -270,19 +284,14 @@ func (m *model) plan(d *dissected, k packet.Tuple) (*modelPlan, packet.Reason) {
 		return p, m.planIn(p, d.link, k)
 	}
 	if own := m.ownerOf(d.link, k.Dst.Netip()); own != nil {
-		from := packet.AddrFromNetip(own.addr)
-		if r := m.oneToOne(d.link.network(), k.Src, own.network()); r != nil {
-			from = r.Outside
+		if own == d.link {
+			return m.planAtGateway(p, d, k)
 		}
-		dst, dport, reason := m.destination(p, d.link.network(), own.network(), k, from)
-		if reason != packet.OK {
+		if p, reason := m.planHairpin(p, d, k, own); reason != packet.Refused || !own.keeps {
 			return p, reason
 		}
-		rule := p.rule
-		p.mapping, p.owner = nil, d.in.port.Config().Container
-		reason = m.source(p, d, k, own, dst, dport)
-		p.rule = rule
-		return p, reason
+		p = &modelPlan{owner: d.in.port.Config().Container, to: own.network()} // it is the host's as well
+		return p, m.source(p, d, k, own, k.Dst, k.DstPort)
 	}
 	up := m.lookup(d.link, k.Dst.Netip())
 	if up == nil {
@@ -290,6 +299,27 @@ func (m *model) plan(d *dissected, k packet.Tuple) (*modelPlan, packet.Reason) {
 	}
 	p.to = up.network()
 	return p, m.source(p, d, k, up, k.Dst, k.DstPort)
+}
+
+// planHairpin is for packets to an address of ours.
+func (m *model) planHairpin(p *modelPlan, d *dissected, k packet.Tuple, own *modelLink) (*modelPlan, packet.Reason) {
+	from := packet.AddrFromNetip(own.addr)
+	if r := m.oneToOne(d.link.network(), k.Src, own.network()); r != nil {
+		from = r.Outside
+	}
+	dst, dport, reason := m.destination(p, d.link.network(), own.network(), k, from)
+	if reason != packet.OK {
+		return p, reason
+	}
+	rule := p.rule
+	p.mapping, p.owner = nil, d.in.port.Config().Container
+	if as, hidden := m.hide(p.to, from); own.keeps && hidden {
+		p.answers = packet.Tuple{Src: dst, SrcPort: dport, Dst: as, DstPort: k.SrcPort, Proto: k.Proto}
+		return p, m.keep(p, d.link.network(), k)
+	}
+	reason = m.source(p, d, k, own, dst, dport)
+	p.rule = rule
+	return p, reason
 }
 
 func (m *model) planIn(p *modelPlan, up *modelLink, k packet.Tuple) packet.Reason {
@@ -301,6 +331,9 @@ func (m *model) planIn(p *modelPlan, up *modelLink, k packet.Tuple) packet.Reaso
 		p.owner = p.mapping.container
 	}
 	p.answers = packet.Tuple{Src: dst, SrcPort: dport, Dst: k.Src, DstPort: k.SrcPort, Proto: k.Proto}
+	if as, hidden := m.hide(p.to, k.Src); up.keeps && hidden {
+		p.answers.Dst = as
+	}
 	return m.keep(p, up.network(), k)
 }
 
@@ -352,7 +385,7 @@ func (m *model) source(p *modelPlan, d *dissected, k packet.Tuple, up *modelLink
 // it is published at.
 func (m *model) fromPublished(p *modelPlan, d *dissected, k packet.Tuple, up *modelLink) bool {
 	for _, r := range m.rules {
-		if k.Proto != packet.ProtoUDP || r.Kind != packet.NATPublish || r.Proto != k.Proto || r.Network != d.link.network() ||
+		if p.redirect || k.Proto != packet.ProtoUDP || r.Kind != packet.NATPublish || r.Proto != k.Proto || r.Network != d.link.network() ||
 			r.Inside != k.Src || r.InsidePort != k.SrcPort {
 			continue
 		}
@@ -427,7 +460,7 @@ func (m *model) destination(p *modelPlan, scope, uplink packet.NetworkID, k pack
 		return port.Inside, port.InsidePort, packet.OK
 	}
 	x := m.mappingAt(uplink, k.Dst, k.Proto, k.DstPort)
-	if x == nil {
+	if x == nil || scope != uplink && m.links[uplink].keeps {
 		return packet.Addr{}, 0, packet.Refused
 	}
 	for _, f := range x.flows {

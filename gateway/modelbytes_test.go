@@ -36,12 +36,14 @@ type dissected struct {
 func (m *model) dissect(in *end, b []byte) *dissected {
 	d := &dissected{in: in, link: m.links[in.side.network], frame: b, bare: b}
 	p := gopacket.NewPacket(b[packet.VNetLen:], layers.LayerTypeEthernet, gopacket.NoCopy)
-	for _, l := range p.Layers() {
-		if tag, ok := l.(*layers.Dot1Q); ok {
-			d.tags = append(d.tags, tag.VLANIdentifier)
-			at := packet.VNetLen + 12
-			d.bare = slices.Concat(d.bare[:at], d.bare[at+4:])
+	for _, l := range p.Layers()[1:] {
+		tag, ok := l.(*layers.Dot1Q)
+		if !ok {
+			break // what is in a tunnel is payload
 		}
+		d.tags = append(d.tags, tag.VLANIdentifier)
+		at := packet.VNetLen + 12
+		d.bare = slices.Concat(d.bare[:at], d.bare[at+4:])
 	}
 	p = gopacket.NewPacket(d.bare[packet.VNetLen:], layers.LayerTypeEthernet, gopacket.NoCopy)
 	d.eth = p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet)
@@ -119,7 +121,12 @@ func (d *dissected) size() int {
 func (m *model) refuse(d *dissected, reason packet.Reason) {
 	answers := map[packet.Reason]packet.Origin{
 		packet.TTLExceeded: packet.OriginTimeExceeded, packet.NoRoute: packet.OriginNetUnreachable, packet.NoFlow: packet.OriginReset,
-		packet.PortsExhausted: packet.OriginProhibited, packet.HostUnreachable: packet.OriginHostUnreachable, packet.NotTranslatable: packet.OriginProtoUnreachable,
+		packet.PortsExhausted: packet.OriginProhibited, packet.EgressDenied: packet.OriginProhibited,
+		packet.NotCarried: packet.OriginProtoUnreachable, packet.PingForbidden: packet.OriginProhibited, packet.SocketBudget: packet.OriginProhibited,
+		packet.HostUnreachable: packet.OriginHostUnreachable, packet.NotTranslatable: packet.OriginProtoUnreachable,
+	}
+	if reason == packet.SocketBudget && d.tuple.Proto == packet.ProtoTCP {
+		answers[reason] = packet.OriginReset
 	}
 	if reason == packet.Refused {
 		switch d.tuple.Proto {
@@ -145,7 +152,7 @@ func (m *model) answer(d *dissected, reason packet.Reason, o packet.Origin, mtu 
 		rate = &bucket{level: 1 << 62}
 		m.rates[at] = rate
 	}
-	if o == 0 || d.later || d.isError() || o == packet.OriginReset && (d.tcp == nil || d.tcp.RST) || !rate.allows(m.w.now) {
+	if o == 0 || d.later || d.isError() || o == packet.OriginReset && (d.tcp == nil || d.tcp.RST) || !rate.allows(m.w.now) && !d.link.keeps {
 		m.says(packet.Drop, reason, 0)
 		return
 	}

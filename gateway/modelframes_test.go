@@ -51,7 +51,7 @@ func (r *run) frame() {
 
 func (r *run) client() uint16 { return 40000 + uint16(r.rng.IntN(5)) }
 func (r *run) service() uint16 {
-	return pick[uint16](r, 80, 53, 443, 8080, 5353, 5354, 5355, 8443, 9999, r.client())
+	return pick[uint16](r, 80, 53, 443, 8080, 8081, 5353, 5354, 5355, 8443, 9999, r.client())
 }
 
 // packet is one of TCP, UDP or a ping.
@@ -280,7 +280,7 @@ func (r *run) odd(inside, outside *end, far, ours string) {
 		for _, waiting := range r.m.syns {
 			k := waiting.d.tuple
 			x := r.m.mappingAt(waiting.d.link.network(), k.Dst, k.Proto, k.DstPort)
-			if x == nil || waiting.due == 0 || r.rng.IntN(2) == 0 {
+			if x == nil || waiting.due == 0 || k.Src.Netip().IsLoopback() || r.rng.IntN(2) == 0 {
 				continue
 			}
 			for _, e := range r.ends {

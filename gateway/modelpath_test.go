@@ -149,6 +149,8 @@ func (m *model) fromInside(d *dissected) {
 	case d.dst() == l.addr && (d.isEcho() || d.later && d.tuple.Proto == packet.ProtoICMP):
 		m.echo(d)
 		return
+	case m.names(d):
+		return
 	case d.ip.TTL <= 1 && m.ownerOf(l, d.dst()) == nil:
 		m.refuse(d, packet.TTLExceeded)
 		return
@@ -164,6 +166,13 @@ func (m *model) fromInside(d *dissected) {
 func (m *model) fromOutside(d *dissected) {
 	l := d.link
 	switch subnet := l.subnet; {
+	case l.keeps:
+		for _, a := range []netip.Addr{d.src(), d.dst()} {
+			if martian(a) && !a.IsLoopback() {
+				m.says(packet.Drop, packet.Martian, 0)
+				return
+			}
+		}
 	case martian(d.src()) || martian(d.dst()) || l.owns(d.src()) || d.src() == Broadcast(subnet) || d.src() == subnet.Addr():
 		m.says(packet.Drop, packet.Martian, 0)
 		return
@@ -209,6 +218,10 @@ func (m *model) translate(d *dissected, k packet.Tuple, complete bool) {
 			m.routed(d, k, f, reply, nil)
 			return
 		}
+	}
+	if complete && !m.mayLeave(d, k) {
+		m.refuse(d, packet.EgressDenied)
+		return
 	}
 	if !d.link.uplink && m.ownerOf(d.link, d.dst()) == nil && m.lookup(d.link, d.dst()) == nil {
 		m.refuse(d, packet.NoRoute)
@@ -281,7 +294,15 @@ func (m *model) routed(d *dissected, k packet.Tuple, f *modelFlow, reply bool, a
 }
 
 func (m *model) leave(d *dissected, k packet.Tuple, out *modelLink, after, about *packet.Tuple, p *modelPlan, f *modelFlow, reply bool) {
-	if d.link.uplink && about == nil && out.subnet.Contains(after.Src.Netip()) {
+	from := after.Src.Netip()
+	switch {
+	case about == nil:
+	case after.Dst != about.Dst:
+		from = after.Dst.Netip()
+	default:
+		from = d.src()
+	}
+	if d.link.uplink && (from.IsLoopback() || !d.link.keeps && about == nil && out.subnet.Contains(from)) {
 		m.says(packet.Drop, packet.Martian, 0)
 		return
 	}
@@ -337,6 +358,20 @@ func (m *model) pass(d *dissected, after packet.Tuple, out *modelLink, about *pa
 		return
 	}
 	n, state := m.resolve(out, hop)
+	if out.keeps {
+		n, state = modelNeighbour{m.w.host.MAC, m.w.host, 0}, reachableState
+		begins := false
+		if about == nil && !d.otherICMP() {
+			k, _ := m.ports(d)
+			f, _ := m.find(d.link.network(), k, d.begins(), m.w.now)
+			begins = f == nil
+		}
+		k, _ := m.ports(d)
+		if reason := refusedByHost(d.otherICMP(), begins, &k); reason != packet.OK {
+			m.refuse(d, reason)
+			return
+		}
+	}
 	origin := packet.OriginNone
 	var askAt *end
 	switch state {
@@ -433,7 +468,7 @@ func (m *model) commit(d *dissected, k packet.Tuple) *modelFlow {
 		}
 		m.end(in)
 	}
-	f := &modelFlow{from: n, to: p.to, fwd: k, answers: p.answers, rule: p.rule, container: p.owner, mapping: p.mapping}
+	f := &modelFlow{kept: m.links[n].keeps || m.links[p.to].keeps, from: n, to: p.to, fwd: k, answers: p.answers, rule: p.rule, container: p.owner, mapping: p.mapping}
 	f.last[0] = m.clock &^ (eighth - 1)
 	if p.make != nil {
 		p.make.at = p.answers.DstPort
@@ -465,7 +500,7 @@ func (m *model) choose(n packet.NetworkID, k packet.Tuple, p *modelPlan) {
 	})
 	port := p.answers.DstPort
 	want.DstPort = port
-	ok := p.answers == want && port >= 1024 && m.flows[modelKey{p.to, p.answers}] == nil
+	ok := p.answers == want && port >= 1024 && !m.taken(p, n, k)
 	if p.make != nil {
 		ok = ok && m.free(p.make, port) && port&1 == p.original&1
 	}

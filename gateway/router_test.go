@@ -20,6 +20,8 @@ type town struct {
 	up, up2              *segment
 	alice, bob, dave     *end // dave is on the second network
 	isp, isp2            *end
+	hostSide             *side // of host sockets, in the random test
+	host                 *end
 }
 
 func newTown(t *testing.T, flows nat.Config) *town { return buildTown(newWorld(t, flows)) }

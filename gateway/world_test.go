@@ -125,17 +125,19 @@ func (w *world) attach(s *side, ip string) *end {
 	near, far := queues.NewPair(2 * packet.BatchFrames)
 	e := &end{station: stationAt(ip), side: s, queue: &injected{Mem: near}, far: far, batch: packet.NewBatch()}
 	conf := vswitch.PortConfig{Name: ip, Queue: e.queue, FloodLimit: -1, Worker: len(w.ends) % w.loop.NumWorkers()}
-	if _, ok := s.Gateway.(*segment); !ok {
+	u, ok := s.Gateway.(interface{ setPort(packet.PortID) })
+	if !ok {
 		conf.Container = packet.ContainerID(1<<16 | len(w.ends) + 1)
 		conf.Guard = policy.Guard{Strict: true, MAC: e.MAC, Addrs: []packet.Addr{addrOf(e.station)}}
 	}
+	_, conf.Guard.Trusted = s.Gateway.(*hostSegment)
 	port, err := s.sw.AddPort(conf)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	e.port = port
-	if u, ok := s.Gateway.(*segment); ok {
-		u.port = port.ID()
+	if ok {
+		u.setPort(port.ID())
 	}
 	w.ends = append(w.ends, e)
 	return e
@@ -270,6 +272,8 @@ func (w *world) addUplink(n packet.NetworkID, addr, nextHop string, mtu int, rou
 	w.router.PlugUplink(u)
 	return u, w.addSide(n, u, mtu)
 }
+
+func (u *segment) setPort(p packet.PortID) { u.port = p }
 
 func (u *segment) Network() packet.NetworkID { return u.network }
 func (u *segment) Name() string              { return "uplink" }

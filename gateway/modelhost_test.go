@@ -1,0 +1,266 @@
+package gateway
+
+import (
+	"net/netip"
+	"slices"
+
+	"fairlead/packet"
+	"fairlead/packet/packettest"
+	"fairlead/policy"
+)
+
+// A hostSegment is an uplink that keeps flows: at its one far end are all the
+// sockets of the host.
+type hostSegment struct {
+	*segment
+	far packet.MAC
+}
+
+const hostNetwork = packet.NetworkID(11)
+
+// addHost joins host sockets, of a host with these addresses.
+func (w *world) addHost(addr string, more ...string) (*hostSegment, *side) {
+	u := &hostSegment{segment: &segment{network: hostNetwork, mtu: 65535, inbound: w.router.Inbound(hostNetwork),
+		mac: packet.MAC{2, 9, 9, 9, 9, byte(hostNetwork)}, addr: netip.PrefixFrom(netip.MustParseAddr(addr), 0)}}
+	for _, a := range more {
+		u.extra = append(u.extra, addrOf(stationAt(a)))
+	}
+	w.router.PlugUplink(u)
+	return u, w.addSide(hostNetwork, u, u.mtu)
+}
+
+func (u *hostSegment) KeepsFlows() bool                                { return true }
+func (u *hostSegment) FlowEnded(uint32)                                {}
+func (u *hostSegment) Ask(*packet.Frame, *packet.Decision, packet.Out) {}
+func (u *hostSegment) Tick(int64, packet.Out)                          {}
+func (u *hostSegment) Apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
+	u.inbound.Apply(f, d, out)
+}
+
+func (u *hostSegment) Route(f *packet.Frame, d *packet.Decision) {
+	if f.EtherType == packet.EtherTypeIPv4 {
+		u.inbound.Route(f, d)
+	} else {
+		d.RefuseCopy(packet.NotUnderstood)
+	}
+}
+
+// Resolve refuses what sockets cannot carry, and whoever has the wrong port: a
+// budget is the real one's.
+func (u *hostSegment) Resolve(f *packet.Frame, _ packet.Addr, d *packet.Decision) {
+	if reason := refusedByHost(isOtherICMP(f), d.NAT.New, &d.NAT.Before); reason != packet.OK {
+		d.RefuseCopy(reason)
+		return
+	}
+	d.SrcMAC, d.DstMAC, d.Egress = u.mac, u.far, packet.Place{Network: u.network, Port: u.port}
+}
+
+func refusedByHost(otherICMP, begins bool, k *packet.Tuple) packet.Reason {
+	switch {
+	case otherICMP:
+		return packet.NotCarried
+	case k.Proto == packet.ProtoICMP && k.SrcPort&1 == 0 && k.DstPort == 0:
+		return packet.PingForbidden
+	case begins && (k.DstPort == 9999 || k.DstPort == 443):
+		return packet.SocketBudget
+	}
+	return packet.OK
+}
+
+// What the model knows of host sockets, policies and names.
+
+var (
+	hostAddr = "198.18.7.7"
+	hostToo  = "198.18.7.8"
+	// allowList is the policy of the third network, of which its container's own is
+	// a part.
+	allowList = "allow 203.0.113.0/24\nallow 198.18.7.7\nallow 172.19.0.1 8080\nallow 8.8.8.8 80/tcp\nallow 192.0.2.9 53/udp"
+	ownList   = "allow 0.0.0.0/0 80\nallow 0.0.0.0/0 53\nallow 203.0.113.5\nallow 198.18.7.7"
+)
+
+// modelDNS answers at once, unless it is full.
+type modelDNS struct{ full bool }
+
+func (n *modelDNS) Query(q Question, reply func([]byte)) bool {
+	if n.full {
+		return false
+	}
+	reply(answerFor(q.Payload))
+	return true
+}
+
+func answerFor(question []byte) []byte { return append([]byte("answer to "), question...) }
+
+// hide is why a container does not see a client as it is, and what it sees.
+func (m *model) hide(n packet.NetworkID, client packet.Addr) (as packet.Addr, hidden bool) {
+	l, a := m.links[n], client.Netip()
+	return packet.AddrFromNetip(l.addr), a.IsLoopback() || l.subnet.Contains(a) || l.internal
+}
+
+// planAtGateway is for packets to the gateway's own address.
+func (m *model) planAtGateway(p *modelPlan, d *dissected, k packet.Tuple) (*modelPlan, packet.Reason) {
+	port := uint16(5353)
+	if k.Proto != packet.ProtoTCP || k.DstPort != 53 {
+		p, reason := m.planHairpin(p, d, k, d.link)
+		if reason != packet.Refused || !d.link.hostLoopback || k.Proto != packet.ProtoTCP && k.Proto != packet.ProtoUDP {
+			return p, reason
+		}
+		port = k.DstPort
+	}
+	p = &modelPlan{owner: d.in.port.Config().Container, to: hostNetwork, redirect: true}
+	reason := m.source(p, d, k, m.links[hostNetwork], packet.AddrFrom4([4]byte{127, 0, 0, 1}), port)
+	p.rule = 0
+	return p, reason
+}
+
+// mayLeave is step 5.3.
+func (m *model) mayLeave(d *dissected, k packet.Tuple) bool {
+	l := d.link
+	begins := k.Proto != packet.ProtoICMP && k.Proto != packet.ProtoTCP || d.begins() ||
+		k.Proto == packet.ProtoICMP && (d.isEcho() || d.later) && k.DstPort == 0
+	if l.uplink || !begins || l.egress == nil && l.own == nil ||
+		k.Dst.Netip() == l.addr && k.DstPort == 53 && (k.Proto == packet.ProtoTCP || k.Proto == packet.ProtoUDP) {
+		return true
+	}
+	for _, e := range []*policy.Egress{l.own, l.egress} {
+		if e == nil {
+			continue
+		}
+		if _, ok := e.Check(k.Dst, k.DstPort, k.Proto, m.w.now); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// names is what becomes of a question; false if it is none.
+func (m *model) names(d *dissected) bool {
+	if d.link.dns == nil || d.dst() != d.link.addr || d.udp == nil || d.udp.DstPort != 53 {
+		return false
+	}
+	question := d.ip.Payload[8:]
+	switch {
+	case d.first || len(d.frame)-packet.VNetLen > maxQuery:
+		m.says(packet.Drop, packet.NotUnderstood, 0)
+	case d.link.dns.full && len(question) > 0:
+		m.says(packet.Gateway, packet.ForGateway, 0)
+		m.busy++ // when it is applied
+	default:
+		m.says(packet.Gateway, packet.ForGateway, 0)
+		if len(question) == 0 || len(d.link.answers) == maxAnswers {
+			break
+		}
+		src, dst := d.back(d.link.addr)
+		if answer := answerFor(question); len(answer)+28 <= d.link.mtu {
+			b := packettest.UDP(src, dst, 53, d.tuple.SrcPort, answer)
+			d.link.answers = append(d.link.answers, modelAnswer{d.in, framed(b, 0, false, d.tags)})
+		} else {
+			d.link.answers = append(d.link.answers, modelAnswer{})
+		}
+	}
+	return true
+}
+
+type modelAnswer struct {
+	to *end
+	b  []byte // nil is one that is too large
+}
+
+// lasts reports whether a flow ends with its socket.
+func (f *modelFlow) lasts() bool {
+	return f.kept && f.fwd.Proto == packet.ProtoTCP && f.heard[1] && !(f.fin[0] && f.fin[1]) && !f.dead[0] && !f.dead[1]
+}
+
+// hostFrame sends something that has to do with host sockets.
+func (r *run) hostFrame() {
+	far := pick(r, "203.0.113.5", "203.0.113.200", "8.8.8.8", "192.0.2.9", hostAddr, hostToo)
+	switch r.rng.IntN(12) {
+	case 0, 1: // out, or to the host
+		r.dressed(r.eve, r.packet(r.eve.station, r.eve.to(far), r.client(), r.service()))
+	case 2, 3, 4, 5, 6: // somebody speaks to a published port, or a mapping
+		client := pick(r, far, far, far, "127.0.0.1", packet.StandIn(7).String(), "172.19.9.9", "172.17.9.9", "172.17.0.2")
+		at := pick(r, hostAddr, hostAddr, hostToo, "127.0.0.1")
+		r.dressed(r.host, r.packet(r.host.from(client), r.host.to(at), r.client(), pick(r, r.service(), r.service(), r.client())))
+	case 7, 8: // services at the gateway's address
+		e := pick(r, r.eve, r.eve, r.alice)
+		r.dressed(e, r.packet(e.station, e.to(netAddr(e.side).String()), r.client(), pick(r, 53, r.service())))
+	case 9: // names
+		e := pick(r, r.eve, r.alice)
+		r.put(e, packettest.UDP(e.station, e.to(netAddr(e.side).String()), r.client(), 53, r.data(pick(r, 60, 1500))))
+	case 10: // no station's
+		r.put(r.host, packettest.UDP(r.host.from(pick(r, "0.0.0.0", "240.0.0.1")), r.host.to(hostAddr), r.client(), r.service(), nil))
+	case 11: // a client speaks to another address of the host, from the same port
+		f := r.hostFlow()
+		if f == nil || !r.m.links[f.from].keeps {
+			return
+		}
+		k := f.fwd
+		k.Dst = addrOf(stationAt(pick(r, hostAddr, hostToo)))
+		src, dst := r.host.from(k.Src.String()), r.host.to(k.Dst.String())
+		if k.Proto == packet.ProtoTCP {
+			r.put(r.host, r.tcp(src, dst, k.SrcPort, k.DstPort, packet.TCPSyn, nil))
+		} else {
+			r.put(r.host, r.build(r.host, k))
+		}
+	}
+}
+
+// hostFlow is one of the model's across host sockets.
+func (r *run) hostFlow() *modelFlow {
+	for range 20 {
+		if f, _ := r.anyFlow(); f != nil && f.kept {
+			return f
+		}
+	}
+	return nil
+}
+
+// hostChange ends a flow as a socket does, or changes what is allowed.
+func (r *run) hostChange() {
+	l := r.m.links[3]
+	g := r.net3.Gateway.(*Gateway)
+	switch r.rng.IntN(8) {
+	case 0:
+		l.internal = !l.internal
+		g.SetInternal(l.internal)
+	case 1:
+		l.hostLoopback = !l.hostLoopback
+		g.SetHostLoopback(l.hostLoopback)
+	case 2:
+		if l.egress = nil; r.rng.IntN(2) == 0 {
+			l.egress = mustEgress(r.t, "allow:list", allowList)
+		}
+		g.SetEgress(l.egress)
+	case 3:
+		if l.own = nil; r.rng.IntN(2) == 0 {
+			l.own = mustEgress(r.t, "allow:list", ownList)
+		}
+		r.router.SetEgress(r.eve.port.Config().Container, l.own)
+	case 4:
+		r.dns.full = !r.dns.full
+	default:
+		f := r.hostFlow()
+		if f == nil || f.expired(r.now) { // else it may have gone already
+			return
+		}
+		k := f.fwd // as it comes out of the socket
+		if r.m.links[f.to].keeps {
+			k = f.answers
+		}
+		if r.rng.IntN(2) == 0 || r.m.flows[modelKey{hostNetwork, k.Reverse()}] != nil {
+			k = k.Reverse()
+		}
+		r.hostSide.Gateway.(*hostSegment).inbound.EndFlows([]packet.Tuple{k})
+		r.m.end(f)
+	}
+}
+
+// seldom names what came up less than a hundred times.
+func (y *tally) seldom() (missing []string) {
+	y.each(func(what string, n int) {
+		if n < 100 {
+			missing = append(missing, what)
+		}
+	})
+	return slices.Compact(missing)
+}

@@ -222,6 +222,7 @@ func (n *Node) newEndpoint(c *container, m api.Attach, d *descriptors, pid int) 
 		return nil, err
 	}
 	d.tap = -1
+	n.theRouter().SetEgress(c.number, c.egress)
 	e.port, err = e.net.Attach(network.Endpoint{
 		Name: c.name, Container: c.number, MAC: c.mac, Addr: c.addr.Addr(),
 		Queue: queue, Isolated: c.option("isolated", false),

@@ -44,6 +44,9 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if err := c.readPorts(); err != nil {
 		return nil, err
 	}
+	if err := c.readEgress(); err != nil {
+		return nil, err
+	}
 	if err := n.addressLocked(c); err != nil {
 		return nil, err
 	}

@@ -148,6 +148,16 @@ func (n *Node) hostLineLocked() api.Uplink {
 	return d
 }
 
+// socketsLocked is how many of them there are, and may be.
+func (n *Node) socketsLocked() api.Sockets {
+	b := &n.budget
+	inside := n.net.Switch().Totals()
+	return api.Sockets{
+		Descriptors: b.Limit, Used: n.hostWay.Sockets().Stats().Descriptors, Most: b.Total, MostEach: b.Container,
+		Listening: n.listening, MostListening: b.Listeners, Refused: inside.Dropped[packet.SocketBudget].N,
+	}
+}
+
 func (n *Node) postHost(http.ResponseWriter, *http.Request) (any, error) {
 	return done, n.useHost(true)
 }

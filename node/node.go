@@ -59,8 +59,9 @@ type Node struct {
 	uplinks    []*uplink
 	hostUse    hostUse
 	hostWay    *network.Uplink // of the router
-	listening  int             // sockets of published ports
-	requests   int             // that run
+	reach      reach
+	listening  int // sockets of published ports
+	requests   int // that run
 	lastUse    time.Time
 	leaving    *os.File // start.lock, once the node is on its way out
 
@@ -223,6 +224,9 @@ func newNode(conf Config, home *home) (*Node, error) {
 	n.ports.listen, n.ports.unlisten = n.listenLocked, n.unlistenLocked
 	n.host = box.WatchHost(n.hostChanged)
 	want, err := readSetup(conf.Up)
+	if err == nil {
+		n.reach, err = n.reach.changed(api.NetworkRequest{Egress: conf.Up.Egress, HostLoopback: conf.Up.HostLoopback})
+	}
 	if err == nil {
 		err = n.startDNS()
 	}

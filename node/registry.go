@@ -18,6 +18,7 @@ import (
 	"fairlead/node/box"
 	"fairlead/node/network"
 	"fairlead/packet"
+	"fairlead/policy"
 	vswitch "fairlead/switch"
 )
 
@@ -77,6 +78,7 @@ type container struct {
 	share              *container // mode shared: who made the namespace; it may have ended
 	specs              []api.PortSpec
 	exposed            []exposed
+	egress             *policy.Egress // its own; nil is none
 	forget             *time.Timer
 
 	// Guarded by Node.mu.

@@ -55,6 +55,8 @@ func (n *Node) handlers() map[string]handler {
 		"POST /v1/uplinks/host":     n.postHost,
 		"DELETE /v1/uplinks/{name}": n.deleteUplink,
 
+		"POST /v1/networks/{name}": n.postNetwork,
+
 		"GET /v1/switches": n.getSwitches,
 		"GET /v1/macs":     n.getMACs,
 		"DELETE /v1/macs":  n.deleteMACs,

@@ -19,7 +19,7 @@ const (
 	defaultID   packet.NetworkID = 1
 )
 
-// A setup is what `up` may choose while nobody uses it.
+// A setup is what `up` may choose while nobody uses it. Beside it there is reach.
 type setup struct {
 	net network.Config
 	nat nat.Config
@@ -74,6 +74,7 @@ func (n *Node) setUpLocked(s setup) (closeOld func(), err error) {
 	}
 	oldNet, oldRouter := n.net, n.router
 	n.setup, n.net, n.router, n.hostWay = s, net, router, way
+	n.applyReachLocked()
 	n.serveDNSLocked()
 	return func() {
 		oldNet.Close() // waits for links of containers that have just gone
@@ -108,6 +109,10 @@ func (n *Node) stay(up api.UpRequest) (closeOld func(), err error) {
 	defer n.linking.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	reach, err := n.reach.changed(api.NetworkRequest{Egress: up.Egress, HostLoopback: up.HostLoopback})
+	if err != nil {
+		return nil, err
+	}
 	if up.BIP != "" || len(up.Options) > 0 {
 		s, err := readSetup(up)
 		if err != nil {
@@ -119,6 +124,8 @@ func (n *Node) stay(up api.UpRequest) (closeOld func(), err error) {
 			}
 		}
 	}
+	n.reach = reach
+	n.applyReachLocked()
 	n.stays = true
 	return closeOld, nil
 }

@@ -33,11 +33,14 @@ func (n *Node) getSwitches(http.ResponseWriter, *http.Request) (any, error) {
 	net := n.network()
 	conf, sw := net.Config(), net.Switch()
 	totals := sw.Totals()
+	n.mu.Lock()
+	reach := n.reach
+	n.mu.Unlock()
 	s := api.Switch{
 		Network: conf.Name, Subnet: conf.Gateway.Masked().String(), Gateway: conf.Gateway.Addr().String(),
 		BridgeID: "8000." + strings.ReplaceAll(net.GatewayMAC().String(), ":", ""),
 		MTU:      conf.Options.MTU, Hub: conf.Options.Hub, LoopGuard: "no",
-		Ageing: sw.Config().Ageing.Seconds(), Ports: []api.Port{}, Totals: counts(&totals),
+		Ageing: sw.Config().Ageing.Seconds(), Egress: egressWord(reach.egress), HostLoopback: reach.hostLoopback, Ports: []api.Port{}, Totals: counts(&totals),
 	}
 	at := n.residents()
 	for _, p := range sw.Ports() {

@@ -163,12 +163,22 @@ func (r *routing) flow(f *nat.FlowInfo, now int64) api.Flow {
 	}
 	a := api.Flow{
 		Number: f.Number, Proto: protoWord(f.Forward.Proto), State: f.State, TTL: max(0, time.Duration(f.Expires-now).Seconds()),
-		Kind: f.Kind.String(), Rule: int(f.Rule), Network: r.segment(inside), Container: r.container(f.Container),
+		Kind: f.Kind.String(), Hidden: f.Hidden.String(), Rule: int(f.Rule), Network: r.segment(inside), Container: r.container(f.Container),
 		Unreplied: f.Unreplied, Assured: f.Assured,
 		Original: flowHalf(f.Forward, f.Packets[0], f.Bytes[0]), Reply: flowHalf(f.Reply, f.Packets[1], f.Bytes[1]),
 	}
+	if f.Expires == nat.Never {
+		a.TTL = 0
+	}
 	if outside != inside {
 		a.Uplink = r.segment(outside)
+	}
+	for _, u := range r.uplinks {
+		if s := u.Sockets(); s != nil && u.Network() == outside {
+			if at := s.Local(f.Number); at.IsValid() {
+				a.Socket = at.String()
+			}
+		}
 	}
 	return a
 }

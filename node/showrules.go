@@ -47,6 +47,9 @@ var (
 		{packet.FragNeeded, "reject", "larger than the next MTU, may not be cut"},
 		{packet.HostUnreachable, "reject", "next hop does not answer ARP"},
 		{packet.HoldFull, "drop", "no room to wait for ARP or a fragment"},
+		{packet.NotCarried, "reject", "host sockets do not carry it"},
+		{packet.PingForbidden, "reject", "the host lets this user not ping"},
+		{packet.SocketBudget, "reject", "container has its share of host sockets"},
 	}
 	inboundRefusals = []refusal{
 		{packet.NotForUs, "drop", "to an address that is not ours"},
@@ -81,8 +84,9 @@ func (n *Node) getRules(http.ResponseWriter, *http.Request) (any, error) {
 	for r := packet.OK; r < packet.ForGateway; r++ {
 		admitted -= inside.Dropped[r].N
 	}
-	l.accept("admit", l.network, "", "everything else", admitted)
+	l.accept("admit", l.network, "", everythingElse, admitted)
 
+	n.egressRules(&l)
 	l.refuse("forward", l.network, &inside, forwardRefusals)
 	for _, u := range r.uplinks {
 		m := r.masquerade(u)

@@ -21,6 +21,7 @@ func newUp() *cobra.Command {
 	var bip string
 	var opts, uplinks []string
 	var foreground bool
+	var network networkFlags
 	cmd := &cobra.Command{
 		Use:   "up [OPTIONS]",
 		Short: "Start a node that stays until `fairlead down`",
@@ -38,11 +39,19 @@ Options of the default network, each as --opt KEY=VALUE:
   flows-per-container=32768
                     those of one container
 
+` + egressHelp + `
+
+--host-loopback has containers reach services of this machine's own loopback, at
+the gateway's address and as host.fairlead.internal and host.docker.internal.
+Without it nobody does.
+
 --uplink leads the default network outside, by links or, as without it, by the
 sockets of this machine; what it takes says ` + "`fairlead network set --help`.",
 		Example: `  fairlead up
   fairlead up --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
   fairlead up --bip 172.17.42.1/16 --opt ageing=30s
+  fairlead up --egress internet
+  fairlead up --host-loopback
   fairlead up --foreground`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -55,6 +64,11 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 				return wrongCall(cmd, "%v", err)
 			}
 			request := api.UpRequest{BIP: bip, Options: options}
+			if change, err := network.request(cmd); err != nil {
+				return err
+			} else if change != nil {
+				request.Egress, request.HostLoopback = change.Egress, change.HostLoopback
+			}
 			if foreground {
 				return serve(cmd.Context(), node.Config{Dir: api.Dir(), Version: version, Stays: true, Up: request}, ways)
 			}
@@ -65,6 +79,7 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 	f.StringVar(&bip, "bip", "", "Gateway's `ADDRESS/LENGTH` on the default network (default 172.17.0.1/16)")
 	f.StringArrayVar(&opts, "opt", nil, "Option of the default network, `KEY=VALUE`")
 	f.StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable; default host)")
+	network.define(f)
 	f.BoolVar(&foreground, "foreground", false, "Be the node: do not go into the background, log here")
 	return cmd
 }

@@ -28,11 +28,19 @@ ends, the container and everything it started are gone. The exit status is the
 command's, 128+N when signal N ended it, 127 when there is no such command, 126
 when it cannot be run, and 125 when fairlead failed.
 
+Without another uplink it reaches the world by ordinary sockets of this machine,
+and the world reaches what -p publishes.
+
+` + egressHelp + `
+The rules of the network hold beside those of the container.
+
 --rootfs DIR makes the folders dev, proc and sys in DIR where they are missing,
 and leaves them there. The command can write to DIR, as it can to your files.`,
 		Example: `  fairlead run -it -- sh
   fairlead run -d --name web -- fairlead probe http-server
   fairlead run -d -p 8080:80 -- fairlead probe http-server
+  fairlead run --egress internet -- curl https://example.org
+  fairlead run --egress allow:./hosts -- make
   fairlead run --ip 172.17.0.100 -- ping -c 1 172.17.0.1
   fairlead run --net container:web -- ip addr
   fairlead run --net none --rootfs /srv/alpine -- /bin/busybox sh`,

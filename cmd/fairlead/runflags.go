@@ -20,12 +20,14 @@ type runOptions struct {
 	workdir, rootfs                   string
 	env, opts, sysctls                []string
 	publish, expose                   []string
+	egress                            string
 	publishAll                        bool
 	detach, interactive, tty, removed bool
 	command                           []string
 
 	// What check makes of it.
 	options, parameters map[string]string // opts and sysctls
+	reach               *api.Egress       // egress
 	environ             []string          // the command's whole environment
 	dir                 string            // the directory it starts in
 }
@@ -46,6 +48,7 @@ func (o *runOptions) define(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.sysctls, "sysctl", nil, "Kernel parameter inside, `NAME=VALUE`")
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "Let the outside reach a `PORT`: [ADDRESS:][PORT:]CONTAINERPORT[/udp], with ranges")
 	f.BoolVarP(&o.publishAll, "publish-all", "P", false, "Publish all exposed ports, wherever one is free")
+	f.StringVar(&o.egress, "egress", "", "Where it may open connections to, `RULES`: all, none, internet or allow:FILE")
 	f.StringArrayVar(&o.expose, "expose", nil, "Name a `PORT` of the container, for -P")
 	f.BoolVarP(&o.detach, "detach", "d", false, "Run in the background and print the id")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "Pass standard input on")
@@ -95,6 +98,11 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 		}
 	}
 	var err error
+	if cmd.Flags().Changed("egress") {
+		if o.reach, err = readEgress(cmd, o.egress); err != nil {
+			return err
+		}
+	}
 	if o.options, err = linkOptions(o.opts); err != nil {
 		return wrongCall(cmd, "%v", err)
 	}
@@ -125,7 +133,7 @@ func (o *runOptions) request() *api.CreateRequest {
 		Name: o.name, Hostname: o.hostname, Network: o.network, IP: o.ip, MAC: o.mac,
 		Command: o.command, Env: o.env, Workdir: o.workdir, Rootfs: o.rootfs,
 		TTY: o.tty, Detached: o.detach, Options: o.options,
-		Publish: o.publish, PublishAll: o.publishAll, Expose: o.expose,
+		Publish: o.publish, PublishAll: o.publishAll, Expose: o.expose, Egress: o.reach,
 	}
 }
 

@@ -45,7 +45,7 @@ dropped, with what to try. --as kernel prints a table as that tool does.`,
 		newView("mac", "The MAC table: who is behind which port, as brctl showmacs", "brctl showmacs", showTable("/v1/macs", macTable, macsAsBrctl)),
 		newView("arp", "The gateway's ARP table, as arp -n", "arp -n", showTable("/v1/arp", arpTable, neighboursAsARP)),
 		newView("nat", "The rules of NAT with counters, as iptables -t nat -L -v -n", "iptables -t nat -L -v -n", showTable("/v1/nat", natTable, natAsIptables)),
-		newView("flows", "Connections, as conntrack -L", "conntrack -L", showTable("/v1/flows", flowsTable, flowsAsConntrack)),
+		newView("flows", "Connections, as conntrack -L", "conntrack -L", showFlows),
 		newView("rules", "What may pass and what not, with counters, as iptables -L -v -n", "iptables -L -v -n", showTable("/v1/rules", rulesTable, rulesAsIptables)),
 		newView("routes", "The routing table of each network, as ip route", "ip route", showTable("/v1/routes", routesTable, routesAsIP)),
 		newView("drops", "Frames that were dropped: where, why, and what to try", "", showTable("/v1/drops",
@@ -84,6 +84,22 @@ func showTable[T any](path string, table, kernel func(io.Writer, []T) error) vie
 		}
 		return table(out, rows)
 	}
+}
+
+// showFlows is the view of the flows, with a word on what sockets there are when
+// there are not enough.
+func showFlows(ctx context.Context, out io.Writer, as layout) error {
+	if err := showTable("/v1/flows", flowsTable, flowsAsConntrack)(ctx, out, as); err != nil || as != asTable {
+		return err
+	}
+	var info api.VersionInfo
+	if err := client().Get(ctx, "/v1/version", &info); err != nil {
+		return err
+	}
+	if words := socketsShort(&info.Sockets); words != "" {
+		fmt.Fprintf(out, "\n%s\n", words)
+	}
+	return nil
 }
 
 // newView makes the command that shows v, once or again and again. tool is what

@@ -40,14 +40,26 @@ func becomes(r *api.NATRule) string {
 
 // flowsTable is `conntrack -L`: who talks to whom, and what NAT makes of it.
 func flowsTable(out io.Writer, flows []api.Flow) error {
-	t := newTable(out, "flow", "proto", "state", "ttl", "container", "source", "destination", "kind", "becomes", "packets", "answers", "bytes", "answered")
+	t := newTable(out, "flow", "proto", "state", "ttl", "container", "source", "destination", "kind", "becomes", "packets", "answers", "bytes", "answered", "socket", "client")
 	for _, f := range flows {
 		o, r := &f.Original, &f.Reply
-		t.row(number(uint64(f.Number)), f.Proto, flowState(&f), seconds(f.TTL), dash(f.Container),
+		ttl := "-"
+		if f.TTL > 0 {
+			ttl = seconds(f.TTL)
+		}
+		t.row(number(uint64(f.Number)), f.Proto, flowState(&f), ttl, dash(f.Container),
 			withPort(o.Source, o.SourcePort), withPort(o.Destination, o.DestinationPort), f.Kind, dash(flowBecomes(&f)),
-			number(o.Packets), number(r.Packets), number(o.Bytes), number(r.Bytes))
+			number(o.Packets), number(r.Packets), number(o.Bytes), number(r.Bytes), dash(f.Socket), dash(hiddenWords(f.Hidden)))
 	}
 	return t.end()
+}
+
+// hiddenWords says that a container does not see who a client is, and why.
+func hiddenWords(rule string) string {
+	if rule == "" {
+		return ""
+	}
+	return "hidden: " + rule
 }
 
 func flowState(f *api.Flow) string {

@@ -33,12 +33,14 @@ func TestFlowsTable(t *testing.T) {
 		return api.FlowHalf{Source: src, SourcePort: sport, Destination: dst, DestinationPort: dport, Packets: packets, Bytes: octets}
 	}
 	golden(t, `
-		|flow  proto  state        ttl     container  source            destination      kind        becomes                                  packets  answers  bytes  answered
-		|12    tcp    ESTABLISHED  7440 s  web        172.17.0.2:40000  192.0.2.1:80     masquerade  from 192.0.2.10:40001                    5        4        420    6000
-		|13    icmp   REPLIED      60 s    web        172.17.0.2:7      192.0.2.1:7      masquerade  from 192.0.2.10:7                        1        1        84     84
-		|14    udp    UNREPLIED    300 s   db         192.0.2.1:5000    192.0.2.10:5353  publish     to 172.17.0.3:53                         1        0        29     0
-		|15    tcp    SYN_SENT     240 s   web        172.17.0.2:1      192.0.2.10:80    hairpin     from 192.0.2.10:1024 to 172.17.0.3:8080  1        0        60     0
-		|16    udp    UNREPLIED    300 s   -          172.17.0.2:1      172.17.0.3:53    none        -                                        1        0        29     0`,
+		|flow  proto  state        ttl     container  source            destination      kind        becomes                                  packets  answers  bytes  answered  socket            client
+		|12    tcp    ESTABLISHED  7440 s  web        172.17.0.2:40000  192.0.2.1:80     masquerade  from 192.0.2.10:40001                    5        4        420    6000      -                 -
+		|13    icmp   REPLIED      60 s    web        172.17.0.2:7      192.0.2.1:7      masquerade  from 192.0.2.10:7                        1        1        84     84        -                 -
+		|14    udp    UNREPLIED    300 s   db         192.0.2.1:5000    192.0.2.10:5353  publish     to 172.17.0.3:53                         1        0        29     0         -                 -
+		|15    tcp    SYN_SENT     240 s   web        172.17.0.2:1      192.0.2.10:80    hairpin     from 192.0.2.10:1024 to 172.17.0.3:8080  1        0        60     0         -                 -
+		|16    udp    UNREPLIED    300 s   -          172.17.0.2:1      172.17.0.3:53    none        -                                        1        0        29     0         -                 -
+		|17    tcp    ESTABLISHED  -       web        172.17.0.2:50000  198.51.100.7:80  masquerade  from 192.0.2.10:50000                    2        2        120    100       192.0.2.10:43210  -
+		|18    tcp    ESTABLISHED  -       web        127.0.0.1:50001   127.0.0.1:8080   publish     from 172.17.0.1:50001 to 172.17.0.2:80   2        2        120    100       127.0.0.1:8080    hidden: loopback`,
 		func(w io.Writer) error {
 			return flowsTable(w, []api.Flow{
 				{Number: 12, Proto: "tcp", State: "ESTABLISHED", TTL: 7440, Container: "web", Kind: "masquerade", Original: half("172.17.0.2", 40000, "192.0.2.1", 80, 5, 420), Reply: half("192.0.2.1", 80, "192.0.2.10", 40001, 4, 6000)},
@@ -46,6 +48,8 @@ func TestFlowsTable(t *testing.T) {
 				{Number: 14, Proto: "udp", TTL: 300, Unreplied: true, Container: "db", Kind: "publish", Original: half("192.0.2.1", 5000, "192.0.2.10", 5353, 1, 29), Reply: half("172.17.0.3", 53, "192.0.2.1", 5000, 0, 0)},
 				{Number: 15, Proto: "tcp", State: "SYN_SENT", TTL: 240, Unreplied: true, Container: "web", Kind: "hairpin", Original: half("172.17.0.2", 1, "192.0.2.10", 80, 1, 60), Reply: half("172.17.0.3", 8080, "192.0.2.10", 1024, 0, 0)},
 				{Number: 16, Proto: "udp", TTL: 300, Unreplied: true, Kind: "none", Original: half("172.17.0.2", 1, "172.17.0.3", 53, 1, 29), Reply: half("172.17.0.3", 53, "172.17.0.2", 1, 0, 0)},
+				{Number: 17, Proto: "tcp", State: "ESTABLISHED", Container: "web", Kind: "masquerade", Socket: "192.0.2.10:43210", Original: half("172.17.0.2", 50000, "198.51.100.7", 80, 2, 120), Reply: half("198.51.100.7", 80, "192.0.2.10", 50000, 2, 100)},
+				{Number: 18, Proto: "tcp", State: "ESTABLISHED", Container: "web", Kind: "publish", Socket: "127.0.0.1:8080", Hidden: "loopback", Original: half("127.0.0.1", 50001, "127.0.0.1", 8080, 2, 120), Reply: half("172.17.0.2", 80, "172.17.0.1", 50001, 2, 100)},
 			})
 		})
 }

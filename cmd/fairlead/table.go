@@ -234,4 +234,21 @@ func nodeVersion(out io.Writer, v *api.VersionInfo, now time.Time) {
 	}
 	fmt.Fprintf(out, "Node:\n Version:     %s\n API:         v%d\n Go:          %s\n Kernel:      %s\n", v.Version, v.API, v.Go, v.Kernel)
 	fmt.Fprintf(out, " Pid:         %d, up %s, %s\n Directory:   %s\n Containers:  %d\n", v.Pid, ago(now.Sub(v.Started)), ends, v.Dir, v.Containers)
+	socketsVersion(out, &v.Sockets)
+}
+
+// socketsVersion says how many sockets of this machine a node has and may have.
+func socketsVersion(out io.Writer, s *api.Sockets) {
+	fmt.Fprintf(out, " Sockets:     %d of %d, %d for one container; %d of %d listen (ulimit -n is %d)\n",
+		s.Used, s.Most, s.MostEach, s.Listening, s.MostListening, s.Descriptors)
+}
+
+// socketsShort says that containers want more sockets than there are, empty when
+// they do not.
+func socketsShort(s *api.Sockets) string {
+	if s.Used < s.Most && s.Refused == 0 {
+		return ""
+	}
+	return fmt.Sprintf("Sockets of this machine: %d of %d are used, one container may have %d (ulimit -n is %d); %d connections were refused for want of one",
+		s.Used, s.Most, s.MostEach, s.Descriptors, s.Refused)
 }

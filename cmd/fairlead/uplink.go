@@ -269,10 +269,12 @@ func uplinkMAC(s *api.UplinkSpec) packet.MAC {
 
 func newNetworkSet() *cobra.Command {
 	var uplinks []string
+	var network networkFlags
 	cmd := &cobra.Command{
 		Use:   "set [OPTIONS] NETWORK",
 		Short: "Change the ways out of a network while it is used",
-		Long: `Change the ways out of a network while it is used: --uplink says all it shall
+		Long: `Change the ways out of a network while it is used, and who may take them:
+--uplink says all it shall
 have, "none" that it shall have none, and "host" this machine's sockets, which it
 has to begin with. What is there already stays, with its connections; an uplink of
 which anything changes begins anew. It takes effect at once, for containers that
@@ -280,15 +282,31 @@ run too: what is published stays so, and an address of a container's own does
 wherever addr= has it again. A node stays as long as it has an uplink that is a
 link.
 
-` + uplinkHelp,
+` + uplinkHelp + `
+
+` + egressHelp + `
+Connections that have begun go on.
+
+--host-loopback has containers reach services of this machine's own loopback, at
+the gateway's address and as host.fairlead.internal and host.docker.internal;
+--host-loopback=false takes that back.`,
 		Example: `  fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
   fairlead network set default --uplink if:eth0,dhcp,mtu=1400
   fairlead network set default --uplink none
-  fairlead network set default --uplink host`,
+  fairlead network set default --uplink host
+  fairlead network set default --egress internet
+  fairlead network set default --egress allow:./hosts --host-loopback`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			change, err := network.request(cmd)
+			if err != nil {
+				return err
+			}
 			if len(uplinks) == 0 {
-				return wrongCall(cmd, "there is nothing to set: say --uplink SPEC, or --uplink none")
+				if change == nil {
+					return wrongCall(cmd, "there is nothing to set: say --uplink, --egress or --host-loopback")
+				}
+				return setNetwork(cmd.Context(), args[0], change)
 			}
 			ways, err := parseUplinks(uplinks)
 			if err != nil {
@@ -311,9 +329,15 @@ link.
 				return err
 			}
 			sayLost(cmd.ErrOrStderr(), lost)
+			if change != nil {
+				if err := setNetwork(ctx, args[0], change); err != nil {
+					return err
+				}
+			}
 			return printUplinks(cmd, c)
 		},
 	}
+	network.define(cmd.Flags())
 	cmd.Flags().StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable)")
 	return cmd
 }

@@ -41,6 +41,8 @@ var Routes = []Route{
 	{Method: "POST", Path: "/v1/uplinks/host", Summary: "use this host's sockets as a way out"},
 	{Method: "DELETE", Path: "/v1/uplinks/{name}", Summary: "remove an uplink"},
 
+	{Method: "POST", Path: "/v1/networks/{name}", Summary: "change a network while it is used", In: NetworkRequest{}},
+
 	{Method: "GET", Path: "/v1/switches", Summary: "switches, ports and counters", Out: []Switch{}},
 	{Method: "GET", Path: "/v1/macs", Summary: "MAC tables", Out: []MAC{}},
 	{Method: "DELETE", Path: "/v1/macs", Summary: "forget learned MACs", Query: []string{"network"}, Out: Flushed{}},

@@ -35,17 +35,25 @@ type NATRule struct {
 
 // Flow is one line of GET /v1/flows: a tracked connection.
 type Flow struct {
-	Number    uint32  `json:"number"`
-	Proto     string  `json:"proto"` // tcp, udp, icmp
-	State     string  `json:"state,omitempty"`
-	TTL       float64 `json:"ttl_seconds"` // until it is forgotten, if nothing comes
-	Kind      string  `json:"kind"`        // as NATRule.Kind
+	Number uint32 `json:"number"`
+	Proto  string `json:"proto"` // tcp, udp, icmp
+	State  string `json:"state,omitempty"`
+	// TTL is until it is forgotten, if nothing comes; 0 is never: it ends with its
+	// socket.
+	TTL       float64 `json:"ttl_seconds"`
+	Kind      string  `json:"kind"` // as NATRule.Kind, or redirect: to the host's loopback
 	Rule      int     `json:"rule,omitempty"`
 	Network   string  `json:"network"`
 	Uplink    string  `json:"uplink,omitempty"`
 	Container string  `json:"container"`
-	Unreplied bool    `json:"unreplied"` // nothing has come back yet
-	Assured   bool    `json:"assured"`   // both ends have shown that they mean it
+	// Socket is the address of this host's socket, of a flow that has one: what
+	// others on this host see of it.
+	Socket string `json:"socket,omitempty"`
+	// Hidden is why the container does not see the client's own address, or port:
+	// loopback, in-subnet, no-default-route, other-family or port-taken.
+	Hidden    string `json:"hidden,omitempty"`
+	Unreplied bool   `json:"unreplied"` // nothing has come back yet
+	Assured   bool   `json:"assured"`   // both ends have shown that they mean it
 
 	// Original is the direction of the first packet, Reply that of the answers,
 	// each as it is before it is translated.
@@ -67,7 +75,7 @@ type FlowHalf struct {
 // the order of the packet's path; the first one that fits decides.
 type FilterRule struct {
 	Network string `json:"network"`
-	// Chain is the step of the path: guard, admit, forward, inbound.
+	// Chain is the step of the path: guard, admit, egress, forward, inbound.
 	Chain  string `json:"chain"`
 	Target string `json:"target"` // accept, drop, or reject: the sender is told
 

@@ -23,6 +23,20 @@ type VersionInfo struct {
 	Stays      bool      `json:"stays"` // started by `up`: outlives its last container
 	Started    time.Time `json:"started"`
 	Containers int       `json:"containers"`
+	Sockets    Sockets   `json:"sockets"`
+}
+
+// Sockets is how many sockets of the host the node has for its containers, and
+// how many it may have.
+type Sockets struct {
+	Descriptors int `json:"descriptors"` // that the node may have (ulimit -n)
+
+	Used          int    `json:"used"` // by connections
+	Most          int    `json:"most"`
+	MostEach      int    `json:"most_each"` // of one container
+	Listening     int    `json:"listening"` // for published ports
+	MostListening int    `json:"most_listening"`
+	Refused       uint64 `json:"refused"` // connections for which there was none
 }
 
 // CreateRequest is the body of POST /v1/containers: what the caller wants. The
@@ -50,6 +64,9 @@ type CreateRequest struct {
 	// Foreign names a namespace somebody else made (netns:PATH, pid:N): the
 	// container has no init of ours, and ends when the namespace does.
 	Foreign string `json:"foreign,omitempty"`
+
+	// Egress is asked beside that of the network; both have to agree.
+	Egress *Egress `json:"egress,omitempty"`
 
 	// Options of the link: offload=off, isolated=on.
 	Options map[string]string `json:"options,omitempty"`
@@ -222,8 +239,12 @@ type Switch struct {
 	// LoopGuard says whether loops are looked for: off so far.
 	LoopGuard string  `json:"loop_guard"`
 	Ageing    float64 `json:"ageing_seconds"`
-	Ports     []Port  `json:"ports"`
-	Totals    Counts  `json:"totals"` // ports that are gone included
+	// Egress is where its containers may open connections to: all, none, internet
+	// or allow:FILE.
+	Egress       string `json:"egress"`
+	HostLoopback bool   `json:"host_loopback"`
+	Ports        []Port `json:"ports"`
+	Totals       Counts `json:"totals"` // ports that are gone included
 }
 
 // Port is one port of a switch.
@@ -336,6 +357,10 @@ type DownRequest struct {
 type UpRequest struct {
 	BIP     string            `json:"bip,omitempty"` // gateway address and length: 172.17.42.1/16
 	Options map[string]string `json:"options,omitempty"`
+
+	// As in NetworkRequest: that may be changed while containers are there.
+	Egress       *Egress `json:"egress,omitempty"`
+	HostLoopback *bool   `json:"host_loopback,omitempty"`
 }
 
 // Check answers GET /v1/check: the conservation law, held against the

@@ -186,6 +186,14 @@ func (n *Network) setUplinksLocked(list []*Uplink) {
 	n.gw.SetUplinks(ways)
 }
 
+// SetEgress says where the network's containers may open connections to; nil is
+// everywhere. Connections that have begun go on.
+func (n *Network) SetEgress(e *policy.Egress) { n.gw.SetEgress(e) }
+
+// SetHostLoopback says whether they reach services of the host's loopback, at the
+// gateway's address.
+func (n *Network) SetHostLoopback(allowed bool) { n.gw.SetHostLoopback(allowed) }
+
 // dropUplinkLocked takes an uplink that goes off the network.
 func (n *Network) dropUplinkLocked(u *Uplink) {
 	n.setUplinksLocked(slices.DeleteFunc(slices.Clone(n.uplinks), func(x *Uplink) bool { return x == u }))

@@ -8,6 +8,7 @@ import (
 	"fairlead/gateway"
 	"fairlead/nat"
 	"fairlead/packet"
+	"fairlead/policy"
 	vswitch "fairlead/switch"
 	"fairlead/uplink"
 	"fairlead/uplink/sockets"
@@ -42,6 +43,10 @@ func NewRouter(lanes *vswitch.Lanes, flows nat.Config) *Router {
 // Flows calls fn with the table of flows and rules, which nobody else changes
 // meanwhile.
 func (r *Router) Flows(fn func(t *nat.Table)) { r.rt.Flows(fn) }
+
+// SetEgress sets a container's own policy, which is asked beside that of its
+// network. It is forgotten with the container's flows.
+func (r *Router) SetEgress(c packet.ContainerID, e *policy.Egress) { r.rt.SetEgress(c, e) }
 
 // UplinkConfig says what a raw uplink is.
 type UplinkConfig struct {

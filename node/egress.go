@@ -1,0 +1,136 @@
+package node
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+
+	"fairlead/node/api"
+	"fairlead/packet"
+	"fairlead/policy"
+)
+
+// reach is where the containers of the network may get, as it was set. It may
+// change while they are there.
+type reach struct {
+	egress       *policy.Egress // nil is everywhere
+	hostLoopback bool
+}
+
+// applyLocked has the network be so.
+func (n *Node) applyReachLocked() {
+	n.net.SetEgress(n.reach.egress)
+	n.net.SetHostLoopback(n.reach.hostLoopback)
+}
+
+// changed is what becomes of r by a request.
+func (r reach) changed(req api.NetworkRequest) (reach, error) {
+	if req.Egress != nil {
+		e, err := readEgress(req.Egress)
+		if err != nil {
+			return r, err
+		}
+		r.egress = e
+	}
+	if req.HostLoopback != nil {
+		r.hostLoopback = *req.HostLoopback
+	}
+	return r, nil
+}
+
+// readEgress reads a policy. One that lets everything pass is none.
+func readEgress(e *api.Egress) (*policy.Egress, error) {
+	if e == nil || e.Spec == "all" {
+		return nil, nil
+	}
+	p, err := policy.ParseEgress(e.Spec, func(string) (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader(e.Text)), nil
+	})
+	if err != nil {
+		return nil, statusError{http.StatusBadRequest, err}
+	}
+	return p, nil
+}
+
+// egressWord is a policy as --egress says it.
+func egressWord(e *policy.Egress) string {
+	if e == nil {
+		return "all"
+	}
+	return e.String()
+}
+
+// postNetwork changes the network while it is used.
+func (n *Node) postNetwork(w http.ResponseWriter, r *http.Request) (any, error) {
+	var req api.NetworkRequest
+	if err := body(w, r, &req); err != nil {
+		return nil, err
+	}
+	if name := r.PathValue("name"); !isDefault(name) {
+		return nil, noNetwork(name)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now, err := n.reach.changed(req)
+	if err != nil {
+		return nil, err
+	}
+	n.reach = now
+	n.applyReachLocked()
+	slog.Info("network is changed", "network", defaultName, "egress", egressWord(now.egress), "host_loopback", now.hostLoopback)
+	return done, nil
+}
+
+// readEgress reads what a container may reach. Only one with a port of its own on
+// a network can be held to it.
+func (c *container) readEgress() (err error) {
+	switch {
+	case c.req.Egress == nil:
+		return nil
+	case c.mode == modeShared:
+		return fail(http.StatusBadRequest, "conflicting options: --egress and the container type network mode; leave out --egress: that of %s holds for both", c.share.name)
+	case c.mode != modeBridge && c.mode != modeForeign:
+		return fail(http.StatusBadRequest, "conflicting options: --egress and the network mode; with --network %s there is no port on a network to hold to it", c.req.Network)
+	}
+	c.egress, err = readEgress(c.req.Egress)
+	return err
+}
+
+// egressRules are where containers may open connections to: what their own
+// policies say, then that of the network.
+func (n *Node) egressRules(l *ruleList) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var list []*container
+	for _, c := range n.containers {
+		if c.egress != nil {
+			list = append(list, c)
+		}
+	}
+	slices.SortFunc(list, func(a, b *container) int { return strings.Compare(a.name, b.name) })
+	for _, c := range list {
+		l.egress(c.name, c.egress)
+	}
+	if n.reach.egress != nil {
+		l.egress(l.network, n.reach.egress)
+	}
+}
+
+func (l *ruleList) egress(in string, e *policy.Egress) {
+	for _, r := range e.Rules() {
+		f := api.FilterRule{Chain: "egress", Target: "reject", In: in, Port: r.Port, Match: fmt.Sprintf("%d: to %s", r.Number, r.To), Packets: r.Hits, Reason: packet.EgressDenied.String()}
+		if r.Allow {
+			f.Target, f.Reason = "accept", ""
+		}
+		if r.Proto != 0 {
+			f.Proto = protoWord(r.Proto)
+		}
+		l.add(f)
+	}
+}
+
+// everythingElse is what a rule matches that ends a chain.
+const everythingElse = "everything else"

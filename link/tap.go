@@ -170,14 +170,19 @@ func openDevice(name string, flags uint16) (int, error) {
 	return fd, nil
 }
 
+// ErrDevice is in every error about /dev/net/tun itself.
+var ErrDevice = errors.New("open " + device)
+
 func openError(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV):
-		return fmt.Errorf("link: open %s: %w; as root: `modprobe tun`, or in a container: `mkdir -p /dev/net && mknod -m 666 %[1]s c 10 200`", device, err)
+		return fmt.Errorf("link: %w: %w; as root: `modprobe tun`, or in a container: `mkdir -p /dev/net && mknod -m 666 %s c 10 200`", ErrDevice, err, device)
+	case errors.Is(err, unix.EPERM): // of the device control group: whatever its mode
+		return fmt.Errorf("link: %w: %w; the container we run in may not: start it with --device %s", ErrDevice, err, device)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("link: open %s: %w; as root: `chmod 666 %[1]s`", device, err)
+		return fmt.Errorf("link: %w: %w; as root: `chmod 666 %s`", ErrDevice, err, device)
 	}
-	return fmt.Errorf("link: open %s: %w", device, err)
+	return fmt.Errorf("link: %w: %w", ErrDevice, err)
 }
 
 func createError(name string, err error) error {
@@ -189,6 +194,8 @@ func createError(name string, err error) error {
 		return fmt.Errorf("link: create interface %s: %w; it needs CAP_NET_ADMIN in this network namespace, such as under `unshare -rn`", name, err)
 	case errors.Is(err, unix.EBUSY):
 		return fmt.Errorf("link: open interface %s: %w; another process has it open", name, err)
+	case errors.Is(err, unix.ENOTTY):
+		return fmt.Errorf("link: %w: it is another device; as root: `rm %[2]s && mknod -m 666 %[2]s c 10 200`", ErrDevice, device)
 	case errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("link: open interface %s: %w; it exists and is no TAP of ours, or the name is not allowed", name, err)
 	}

@@ -48,6 +48,8 @@ type Ready struct {
 type Failure struct {
 	Code int    `json:"code"`
 	Text string `json:"text"`
+	// Command mends it, where one is known; Text has it too.
+	Command string `json:"command,omitempty"`
 }
 
 func (f *Failure) Error() string { return f.Text }

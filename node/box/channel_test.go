@@ -118,7 +118,7 @@ func FuzzRecv(f *testing.F) {
 	code := 3
 	for _, m := range []Message{
 		{Spec: own("sh", "-c", "true")}, {Exec: &Exec{Args: []string{"true"}}}, {Attach: eth1()}, {Ready: &Ready{2}},
-		{Failure: &Failure{127, "no"}}, {Started: 2}, {Signal: 15}, {Exit: &code},
+		{Failure: &Failure{Code: 127, Text: "no"}}, {Started: 2}, {Signal: 15}, {Exit: &code},
 	} {
 		body, err := json.Marshal(m)
 		if err != nil {

@@ -123,7 +123,7 @@ func (c *container) launch(args, env []string, cwd string, tty bool, stdio [3]in
 		err = unix.ENOTDIR
 	}
 	if err != nil {
-		return 0, &Failure{126, fmt.Sprintf("working directory %q: %v", cwd, err)}
+		return 0, &Failure{Code: 126, Text: fmt.Sprintf("working directory %q: %v", cwd, err)}
 	}
 	path, err := findCommand(args[0], cwd, env)
 	if err != nil {
@@ -181,15 +181,15 @@ func findCommand(name, cwd string, env []string) (string, error) {
 	if denied != nil {
 		return "", commandError(name, denied)
 	}
-	return "", &Failure{127, fmt.Sprintf("exec: %q: executable file not found in $PATH", name)}
+	return "", &Failure{Code: 127, Text: fmt.Sprintf("exec: %q: executable file not found in $PATH", name)}
 }
 
 // commandError says in Docker's words and status why a command does not run.
 func commandError(name string, err error) *Failure {
 	if errors.Is(err, fs.ErrNotExist) {
-		return &Failure{127, fmt.Sprintf("exec: %q: no such file or directory", name)}
+		return &Failure{Code: 127, Text: fmt.Sprintf("exec: %q: no such file or directory", name)}
 	}
-	return &Failure{126, fmt.Sprintf("exec: %q: %v", name, err)}
+	return &Failure{Code: 126, Text: fmt.Sprintf("exec: %q: %v", name, err)}
 }
 
 // asFailure gives every other error the status of an error of ours.
@@ -197,5 +197,6 @@ func asFailure(err error) *Failure {
 	if f := (*Failure)(nil); errors.As(err, &f) {
 		return f
 	}
-	return &Failure{125, err.Error()}
+	_, command := Mending(err)
+	return &Failure{Code: 125, Text: err.Error(), Command: command}
 }

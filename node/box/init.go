@@ -208,7 +208,7 @@ func (c *container) signal(sig syscall.Signal) {
 // started it is the start that failed.
 func (c *container) end(why string) {
 	if c.commandPID() == 0 {
-		_ = c.born.Send(&Message{Failure: &Failure{125, why}})
+		_ = c.born.Send(&Message{Failure: &Failure{Code: 125, Text: why}})
 		os.Exit(125)
 	}
 	c.signal(unix.SIGTERM)

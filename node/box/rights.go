@@ -3,12 +3,15 @@ package box
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"fairlead/link"
 )
 
 // idMaps returns the id maps of a container. Who may map every id he has (root
@@ -88,35 +91,90 @@ func explainClone(err error) error {
 		{"user.max_pid_namespaces", "0", "15000"},
 	} {
 		if value, ok := sysctl(s.name); ok && strconv.Itoa(value) == s.off {
-			return mend(err, s.name+" is "+s.off, "sudo sysctl -w "+s.name+"="+s.on)
+			return &Remedy{err, s.name + " is " + s.off, "sudo sysctl -w " + s.name + "=" + s.on}
 		}
 	}
 	switch {
 	case errors.Is(cause, unix.ENOSPC):
-		return mend(err, "all that user.max_*_namespaces allows are in use, or they are nested 32 deep",
-			"sudo sysctl -w user.max_user_namespaces=60000 user.max_net_namespaces=60000")
+		return &Remedy{err, "all that user.max_*_namespaces allows are in use, or they are nested 32 deep",
+			"sudo sysctl -w user.max_user_namespaces=60000 user.max_net_namespaces=60000"}
 	case errors.Is(cause, unix.EINVAL):
-		return fmt.Errorf("%w: this kernel lacks user, pid or network namespaces (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS)", err)
+		return &Remedy{Err: err, Cause: "this kernel lacks user, pid or network namespaces (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS)"}
 	case os.Geteuid() == 0 && !haveCaps(unix.CAP_SETFCAP):
-		return fmt.Errorf("%w: root without CAP_SETFCAP may not map uid 0; run as another user", err)
+		return &Remedy{Err: err, Cause: "root without CAP_SETFCAP may not map uid 0; run as another user"}
 	}
-	return fmt.Errorf("%w: the container or sandbox we run in forbids user namespaces (docker run --security-opt seccomp=unconfined allows them)", err)
+	return &Remedy{err, "what we run in forbids user namespaces, as containers do by a seccomp filter", OpenSandbox()}
 }
 
 // restricted is Ubuntu's from 23.10: user namespaces are refused, or come
 // without capabilities.
 const restricted = "kernel.apparmor_restrict_unprivileged_userns"
 
-// explainInside adds to an EPERM of a step that root in a fresh user namespace
-// may take why that root has no rights.
+// explainInside adds to the refusal of a step that root in a fresh user
+// namespace may take why that root has no rights.
 func explainInside(err error) error {
-	if value, ok := sysctl(restricted); ok && value == 1 && errors.Is(err, unix.EPERM) {
-		return mend(err, restricted+" gives user namespaces no capabilities", "sudo sysctl -w "+restricted+"=0")
+	if errors.Is(err, link.ErrDevice) {
+		return err
+	}
+	refused := errors.Is(err, unix.EPERM)
+	if value, ok := sysctl(restricted); ok && value == 1 && refused {
+		return &Remedy{err, restricted + " gives user namespaces no capabilities", "sudo sysctl -w " + restricted + "=0"}
+	}
+	// Docker's AppArmor profile answers a mount with EACCES; of a path it says
+	// that the user may not go there.
+	var path *fs.PathError
+	if refused || errors.Is(err, unix.EACCES) && !errors.As(err, &path) {
+		if Filtered() {
+			return &Remedy{err, "what we run in forbids it, as containers do", OpenSandbox()}
+		}
 	}
 	return err
 }
 
-// mend is err with its cause and the command against it.
-func mend(err error, cause, command string) error {
-	return fmt.Errorf("%w: %s; mend it with: %s", err, cause, command)
+// A Remedy is an error with its cause in this machine, and the command that
+// mends that, if one does.
+type Remedy struct {
+	Err            error
+	Cause, Command string
+}
+
+func (r *Remedy) Error() string {
+	text := r.Err.Error() + ": " + r.Cause
+	if r.Command != "" {
+		text += mendIt + r.Command
+	}
+	return text
+}
+
+func (r *Remedy) Unwrap() error { return r.Err }
+
+const mendIt = "; mend it with: "
+
+// Mending takes an error apart: what is wrong, and the command that mends it,
+// empty where none is known.
+func Mending(err error) (wrong, command string) {
+	var r *Remedy
+	var f *Failure
+	switch {
+	case errors.As(err, &r):
+		command = r.Command
+	case errors.As(err, &f):
+		command = f.Command
+	}
+	return strings.TrimSuffix(err.Error(), mendIt+command), command
+}
+
+// Filtered reports whether a seccomp filter decides which system calls we may
+// make, as in most containers.
+func Filtered() bool {
+	status, err := os.ReadFile("/proc/self/status")
+	return err == nil && strings.Contains(string(status), "\nSeccomp:\t2\n")
+}
+
+// OpenSandbox is the command that starts a container in which fairlead works.
+func OpenSandbox() string {
+	if _, err := os.Stat("/run/.containerenv"); err == nil {
+		return "podman run --security-opt seccomp=unconfined --security-opt unmask=ALL --device /dev/net/tun IMAGE"
+	}
+	return "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined --device /dev/net/tun IMAGE"
 }

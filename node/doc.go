@@ -43,6 +43,7 @@
 //	host.go        the way out by this host's sockets
 //	hostports.go   published ports this host listens on
 //	budget.go      how many descriptors all that may take
+//	capacity.go    and what they come to, for whoever asks before
 //	dns.go         the nameserver containers ask by their gateways
 //	dnstcp.go      it over TCP
 //	files.go       a container's files below the node directory

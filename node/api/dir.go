@@ -40,14 +40,10 @@ func Socket(dir string) string { return filepath.Join(dir, "control.sock") }
 // MakeDir makes the node directory, or checks that the one that is there is
 // ours alone: in /tmp anybody may have made it first.
 func MakeDir(dir string) error {
-	if !filepath.IsAbs(dir) {
-		return fmt.Errorf("node directory %q is not an absolute path; set FAIRLEAD_DIR to one", dir)
+	if err := CheckPath(dir); err != nil {
+		return err
 	}
 	dir = filepath.Clean(dir) // a slash at the end would have the parent be the directory itself
-	// sun_path of a unix socket holds 108 bytes with the final zero (unix(7)).
-	if n := len(Socket(dir)); n > 107 {
-		return fmt.Errorf("node directory %s is too long for a socket path by %d bytes; set FAIRLEAD_DIR to a shorter one", dir, n-107)
-	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return fmt.Errorf("make node directory %s: %w; set FAIRLEAD_DIR to a directory of yours", dir, err)
 	}
@@ -60,6 +56,18 @@ func MakeDir(dir string) error {
 			return err
 		}
 	}
+}
+
+// CheckPath refuses what cannot be the path of a node directory.
+func CheckPath(dir string) error {
+	if !filepath.IsAbs(dir) {
+		return fmt.Errorf("node directory %q is not an absolute path; set FAIRLEAD_DIR to one", dir)
+	}
+	// sun_path of a unix socket holds 108 bytes with the final zero (unix(7)).
+	if n := len(Socket(filepath.Clean(dir))); n > 107 {
+		return fmt.Errorf("node directory %s is too long for a socket path by %d bytes; set FAIRLEAD_DIR to a shorter one", filepath.Clean(dir), n-107)
+	}
+	return nil
 }
 
 // CheckDir refuses a node directory that somebody else owns or may enter.

@@ -44,10 +44,11 @@
 // # The files
 //
 // What clients use: spec.go what a container shall be, start.go and session.go
-// start it and one more command, attach.go serves namespaces of others, uplink.go
-// opens a way out, hostaddr.go follows the addresses of this host. What runs
-// inside: init.go, with tree.go the mounts, net.go the interface, command.go the
-// command and log.go its output. Below: join.go the fork,
+// start it and one more command, attach.go serves namespaces of others,
+// uplink.go opens a way out, hostaddr.go follows the addresses of this host,
+// hostroute.go lists its routes, trial.go tries what this machine can do. What
+// runs inside: init.go, with tree.go the mounts, net.go the interface,
+// command.go the command and log.go its output. Below: join.go the fork,
 // channel.go the messages, pidfd.go and peer.go who a process is and where it
 // lives, rights.go what it may, pty.go terminals, main.go which of us we are.
 //

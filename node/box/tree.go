@@ -126,12 +126,18 @@ func (c *container) enterRootFS() (leave func() error, err error) {
 	}, nil
 }
 
+// What a container is warned of when it has the caller's.
+const (
+	procKept = "proc: kept, it shows the processes outside: "
+	sysKept  = "sys: kept, it shows the interfaces outside: "
+)
+
 // mountProc shows the container's own processes. Where parts of the old /proc
 // are hidden from us, as in most container runtimes, the kernel refuses a
 // fresh one; then the old one stays.
 func (c *container) mountProc() {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		c.warn("proc: kept, it shows the processes outside: %v", err)
+		c.warn(procKept+"%v", err)
 	}
 }
 
@@ -154,7 +160,7 @@ func (c *container) mountSys() {
 	}
 	if err != nil {
 		closeAll([]int{mounted})
-		c.warn("sys: kept, it shows the interfaces outside: %v", err)
+		c.warn(sysKept+"%v", err)
 		return
 	}
 	if mounted >= 0 {

@@ -19,6 +19,7 @@ var parts = map[string]func(args []string) error{
 	"beat":      beat,
 	"crowd":     crowd,
 	"datagrams": datagrams,
+	"filter":    filter,
 	"hammer":    hammer,
 	"inject":    inject,
 	"odd":       odd,

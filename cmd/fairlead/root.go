@@ -109,7 +109,7 @@ virtual switch: one ordinary process, no privileges, no kernel bridge.`,
 	for id, commands := range map[string][]*cobra.Command{
 		"container": {newRun(), newExec(), newPs(), newLogs(), newStop(), newKill(), newInspect(), newPort(), newPublish(), newUnpublish()},
 		"network":   {newShow(), newTrace(), newMac(), newNetwork(), newProbe()},
-		"node":      {newUp(), newDown(), newVersion()},
+		"node":      {newUp(), newDown(), newVersion(), newDoctor()},
 	} {
 		for _, c := range commands {
 			c.GroupID = id

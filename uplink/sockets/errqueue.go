@@ -300,9 +300,10 @@ func finish(u packet.UDP, t *packet.Tuple) {
 	u.UpdateChecksum(packet.PseudoSum4([4]byte(t.Src[12:]), [4]byte(t.Dst[12:]), packet.ProtoUDP, u.Len()))
 }
 
-// A sentRing is the headers that left by a socket last.
+// A sentRing is the headers that left by a socket last: as many as traceroute
+// has on the way at once.
 type sentRing struct {
-	list [8]sent
+	list [16]sent
 	next uint8
 }
 

@@ -119,6 +119,27 @@ func TestErrorsInARow(t *testing.T) {
 	}
 }
 
+// TestErrorsOfManyEchoes: of echo requests there may be more on the way than
+// headers are kept: the sequence number is in what comes back.
+func TestErrorsOfManyEchoes(t *testing.T) {
+	w := newWide(t)
+	const n = 50
+	var frames []*packet.Frame
+	for seq := range uint16(n) {
+		frames = append(frames, w.with(w.echo(7, seq, serverAddr, pattern(int(seq), 56)), func(ip packet.IPv4) { ip.SetTTL(1) }))
+	}
+	w.write(frames...)
+	var seen [n]bool
+	for range frames {
+		_, _, quoted := w.icmpError()
+		m := packet.ICMP(quoted.Payload())
+		if m.Type() != packet.ICMPEcho || m.ID() != 7 || int(m.Seq()) >= n || seen[m.Seq()] || packet.Sum(m, 0) != 0xffff {
+			t.Fatalf("quotes % x", []byte(quoted))
+		}
+		seen[m.Seq()] = true
+	}
+}
+
 // TestPathMTU: a packet with DF that is too large for the way is answered with
 // the MTU: by the router, and then by the host, which remembers it. One without
 // DF arrives, in fragments, and so does a train of such.

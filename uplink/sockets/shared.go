@@ -243,10 +243,25 @@ func (s *Sockets) reported(e *shared, b *packet.Batch, report *hostError) {
 	}
 	if e.local.proto == packet.ProtoICMP {
 		t.DstPort = 0
+		if h == nil && len(report.payload) >= packet.ICMPLen {
+			h = quotedEcho(report.payload, t.SrcPort)
+		}
 		report.payload = report.payload[min(packet.ICMPLen, len(report.payload)):]
 	}
 	e.answered()
 	s.errorFrame(b, report, &t, h)
+}
+
+// quotedEcho is what is known of an echo request that left too long ago: what
+// its error quotes, with the container's identifier.
+func quotedEcho(quoted []byte, id uint16) *sent {
+	h := &sent{ttl: 1, length: uint16(packet.IPv4MinLen + min(len(quoted), packet.ICMPLen+maxQuoted)), proto: packet.ProtoICMP}
+	copy(h.head[:], quoted)
+	m := packet.ICMP(h.head[:])
+	sum := packet.Delta(0).Replace16(m.ID(), id)
+	m.SetID(id)
+	m.SetChecksum(sum.Update(m.Checksum()))
+	return h
 }
 
 // arrived takes note of what the kernel said of a datagram.

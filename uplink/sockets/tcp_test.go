@@ -61,10 +61,7 @@ func TestPublished(t *testing.T) {
 	for _, network := range []string{"tcp4", "tcp6"} {
 		t.Run(network, func(t *testing.T) {
 			r := newRig(t, Config{})
-			at := freePort(t, network)
-			if err := r.s.Listen(packet.ProtoTCP, at); err != nil {
-				t.Fatal(err)
-			}
+			at := publish(r, network)
 			if err := r.s.Listen(packet.ProtoTCP, at); !errors.Is(err, unix.EADDRINUSE) {
 				t.Errorf("published twice: %v", err)
 			}
@@ -113,14 +110,23 @@ func TestPublished(t *testing.T) {
 	}
 }
 
-// freePort is an address on the loopback nobody listens on.
-func freePort(t *testing.T, network string) netip.AddrPort {
-	t.Helper()
-	at := map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0"}[network]
-	l, err := net.Listen(network, at)
-	if err != nil {
-		t.Fatal(err)
+// publish publishes a port of the loopback that nobody listens on.
+func publish(r *rig, network string) netip.AddrPort {
+	r.t.Helper()
+	for range 100 { // somebody may take it in between
+		l, err := net.Listen(network, map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0"}[network])
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		at := l.Addr().(*net.TCPAddr).AddrPort()
+		_ = l.Close()
+		if err = r.s.Listen(packet.ProtoTCP, at); err == nil {
+			return at
+		}
+		if !errors.Is(err, unix.EADDRINUSE) {
+			r.t.Fatal(err)
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort()
+	r.t.Fatal("no port is free")
+	return netip.AddrPort{}
 }

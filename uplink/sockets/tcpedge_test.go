@@ -433,10 +433,7 @@ func TestConnectionBudget(t *testing.T) {
 func TestNoDescriptors(t *testing.T) {
 	r := newRig(t, Config{})
 	l := listenLocal(t)
-	at := freePort(t, "tcp4")
-	if err := r.s.Listen(packet.ProtoTCP, at); err != nil {
-		t.Fatal(err)
-	}
+	at := publish(r, "tcp4")
 	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -513,10 +510,7 @@ func TestPublishedRefused(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			r := newRig(t, Config{})
-			at := freePort(t, "tcp4")
-			if err := r.s.Listen(packet.ProtoTCP, at); err != nil {
-				t.Fatal(err)
-			}
+			at := publish(r, "tcp4")
 			client, err := net.Dial("tcp4", at.String())
 			if err != nil {
 				t.Fatal(err)

@@ -206,12 +206,21 @@ func (c *conn) flush() {
 		return
 	}
 	n, errno := io.send(c.fd)
-	c.rcvNxt += uint32(n)
+	c.took(n)
 	switch {
 	case errno == unix.EAGAIN || errno == 0 && n < io.lastGathered:
 		c.bits |= fullSend
 	case errno != 0:
 		c.bits |= broken | readable
+	}
+}
+
+// took moves on behind n sequence numbers, of which some may not have been
+// offered.
+func (c *conn) took(n int) {
+	c.rcvNxt += uint32(n)
+	if after(c.rcvNxt, c.rcvEdge) {
+		c.rcvEdge = c.rcvNxt
 	}
 }
 
@@ -221,10 +230,7 @@ func (c *conn) finished() {
 		c.bits |= broken | readable
 		return
 	}
-	c.rcvNxt++
-	if after(c.rcvNxt, c.rcvEdge) {
-		c.rcvEdge = c.rcvNxt
-	}
+	c.took(1)
 	c.acks = max(c.acks, 1)
 	switch c.state {
 	case synReceived, established:

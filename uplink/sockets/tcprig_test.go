@@ -22,6 +22,7 @@ type rig struct {
 	batch   *packet.Batch
 	numbers map[packet.Tuple]uint32 // of flows, by the tuple of the container's packets
 	next    uint32
+	close   func()
 
 	mu    sync.Mutex
 	ended []packet.Tuple
@@ -48,10 +49,11 @@ func newRig(t testing.TB, conf Config) *rig {
 		default:
 		}
 	})
-	t.Cleanup(func() {
+	r.close = sync.OnceFunc(func() {
 		_ = r.s.Close()
 		_ = l.Close()
 	})
+	t.Cleanup(r.close)
 	return r
 }
 

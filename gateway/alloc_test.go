@@ -22,6 +22,12 @@ func TestReleaseZeroAllocations(t *testing.T) {
 		w.send(e, packettest.ARPRequest(e.station, router.IP))
 	}
 	ours := station{MAC: up.mac, IP: up.addr.Addr()}
+	sockets, hostSide := w.addHost(hostAddr)
+	net3 := w.addNetwork(3, "172.19.0.1/16", 1500, sockets)
+	eve, host := w.attach(net3, "172.19.0.2"), w.attach(hostSide, "203.0.113.1")
+	sockets.far = host.MAC
+	w.send(eve, packettest.ARPRequest(eve.station, netAddr(net3)))
+	net3.Gateway.(*Gateway).SetEgress(mustEgress(t, "allow:list", "allow 203.0.113.0/24 80\nallow example.org"))
 	w.send(isp, packettest.ARPReply(isp.station, ours))
 	w.router.Flows(func(t *nat.Table) {
 		for _, port := range []uint16{8080, 8081} {
@@ -45,6 +51,8 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	w.send(isp, tcp(client, ours, 5000, 8080, packet.TCPSyn))
 	hairpin := at(ours, net.MAC())
 	w.send(a, tcp(a.station, hairpin, 4001, 8081, packet.TCPSyn))
+	viaSockets, fromSockets := eve.to("203.0.113.5"), host.from("203.0.113.5")
+	w.send(eve, tcp(eve.station, viaSockets, 4000, 80, packet.TCPSyn))
 	w.drain()
 
 	out := tcp(a.station, server, 4000, 80, packet.TCPAck)
@@ -64,6 +72,9 @@ func TestReleaseZeroAllocations(t *testing.T) {
 		{"published back", b, tcp(b.station, server, 80, 5000, packet.TCPAck), packet.Routed, 0},
 		{"hairpin there", a, tcp(a.station, hairpin, 4001, 8081, packet.TCPAck), packet.Routed, 0},
 		{"hairpin back", b, tcp(b.station, hairpin, 81, 4001, packet.TCPAck), packet.Routed, 0},
+		{"by host sockets", eve, tcp(eve.station, viaSockets, 4000, 80, packet.TCPAck), packet.Routed, 0},
+		{"from host sockets", host, tcp(fromSockets, host.to(hostAddr), 80, 4000, packet.TCPAck), packet.Routed, 0},
+		{"refused by policy", eve, tcp(eve.station, viaSockets, 4000, 81, packet.TCPSyn), packet.EgressDenied, packet.OriginProhibited},
 		{"cut into fragments", a, packettest.UDP(a.station, server, 4000, 9999, make([]byte, 1472)), packet.Routed, 0},
 		{"time exceeded", a, withTTL(out, 1), packet.TTLExceeded, packet.OriginTimeExceeded},
 		{"fragmentation needed", a, dontFragment(packettest.UDP(a.station, server, 4000, 9999, make([]byte, 1472))),

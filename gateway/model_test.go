@@ -301,27 +301,6 @@ func (m *model) plan(d *dissected, k packet.Tuple) (*modelPlan, packet.Reason) {
 	return p, m.source(p, d, k, up, k.Dst, k.DstPort)
 }
 
-// planHairpin is for packets to an address of ours.
-func (m *model) planHairpin(p *modelPlan, d *dissected, k packet.Tuple, own *modelLink) (*modelPlan, packet.Reason) {
-	from := packet.AddrFromNetip(own.addr)
-	if r := m.oneToOne(d.link.network(), k.Src, own.network()); r != nil {
-		from = r.Outside
-	}
-	dst, dport, reason := m.destination(p, d.link.network(), own.network(), k, from)
-	if reason != packet.OK {
-		return p, reason
-	}
-	rule := p.rule
-	p.mapping, p.owner = nil, d.in.port.Config().Container
-	if as, hidden := m.hide(p.to, from); own.keeps && hidden {
-		p.answers = packet.Tuple{Src: dst, SrcPort: dport, Dst: as, DstPort: k.SrcPort, Proto: k.Proto}
-		return p, m.keep(p, d.link.network(), k)
-	}
-	reason = m.source(p, d, k, own, dst, dport)
-	p.rule = rule
-	return p, reason
-}
-
 func (m *model) planIn(p *modelPlan, up *modelLink, k packet.Tuple) packet.Reason {
 	dst, dport, reason := m.destination(p, up.network(), up.network(), k, k.Src)
 	if reason != packet.OK {
@@ -379,29 +358,6 @@ func (m *model) source(p *modelPlan, d *dissected, k packet.Tuple, up *modelLink
 	p.original = k.SrcPort
 	p.chosen = k.SrcPort < least || !m.free(p.make, k.SrcPort) || m.taken(p, d.link.network(), k)
 	return packet.OK
-}
-
-// fromPublished is for datagrams from a published port: they leave at the port
-// it is published at.
-func (m *model) fromPublished(p *modelPlan, d *dissected, k packet.Tuple, up *modelLink) bool {
-	for _, r := range m.rules {
-		if p.redirect || k.Proto != packet.ProtoUDP || r.Kind != packet.NATPublish || r.Proto != k.Proto || r.Network != d.link.network() ||
-			r.Inside != k.Src || r.InsidePort != k.SrcPort {
-			continue
-		}
-		planned := *p
-		planned.answers.DstPort, planned.rule = r.OutsidePort, r.Number
-		if r.Outside != packet.AddrFrom4([4]byte{}) {
-			if planned.answers.Dst = r.Outside; !up.uplink || !up.owns(r.Outside.Netip()) {
-				continue
-			}
-		}
-		if !m.taken(&planned, d.link.network(), k) {
-			*p = planned
-			return true
-		}
-	}
-	return false
 }
 
 func (x *modelMapping) sameEndpoint(y *modelMapping) bool {

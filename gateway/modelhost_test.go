@@ -113,6 +113,50 @@ func (m *model) planAtGateway(p *modelPlan, d *dissected, k packet.Tuple) (*mode
 	return p, reason
 }
 
+// planHairpin is for packets to an address of ours.
+func (m *model) planHairpin(p *modelPlan, d *dissected, k packet.Tuple, own *modelLink) (*modelPlan, packet.Reason) {
+	from := packet.AddrFromNetip(own.addr)
+	if r := m.oneToOne(d.link.network(), k.Src, own.network()); r != nil {
+		from = r.Outside
+	}
+	dst, dport, reason := m.destination(p, d.link.network(), own.network(), k, from)
+	if reason != packet.OK {
+		return p, reason
+	}
+	rule := p.rule
+	p.mapping, p.owner = nil, d.in.port.Config().Container
+	if as, hidden := m.hide(p.to, from); own.keeps && hidden {
+		p.answers = packet.Tuple{Src: dst, SrcPort: dport, Dst: as, DstPort: k.SrcPort, Proto: k.Proto}
+		return p, m.keep(p, d.link.network(), k)
+	}
+	reason = m.source(p, d, k, own, dst, dport)
+	p.rule = rule
+	return p, reason
+}
+
+// fromPublished is for datagrams from a published port: they leave at the port
+// it is published at.
+func (m *model) fromPublished(p *modelPlan, d *dissected, k packet.Tuple, up *modelLink) bool {
+	for _, r := range m.rules {
+		if p.redirect || k.Proto != packet.ProtoUDP || r.Kind != packet.NATPublish || r.Proto != k.Proto || r.Network != d.link.network() ||
+			r.Inside != k.Src || r.InsidePort != k.SrcPort {
+			continue
+		}
+		planned := *p
+		planned.answers.DstPort, planned.rule = r.OutsidePort, r.Number
+		if r.Outside != packet.AddrFrom4([4]byte{}) {
+			if planned.answers.Dst = r.Outside; !up.uplink || !up.owns(r.Outside.Netip()) {
+				continue
+			}
+		}
+		if !m.taken(&planned, d.link.network(), k) {
+			*p = planned
+			return true
+		}
+	}
+	return false
+}
+
 // mayLeave is step 5.3.
 func (m *model) mayLeave(d *dissected, k packet.Tuple) bool {
 	l := d.link

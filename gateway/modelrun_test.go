@@ -70,8 +70,12 @@ func TestRouterAgainstModel(t *testing.T) {
 	r := newRun(t, seed, &seen)
 	full(t, &seen)
 	// What comes up often under some seeds does so seldom under others: it goes on
-	// until everything was seen enough.
-	for i := 0; i < steps || i < 20*steps && (i%1000 != 0 || len(seen.seldom()) > 0); i++ {
+	// until everything was seen enough, where that is fast.
+	most := 20 * steps
+	if raceEnabled {
+		most = steps
+	}
+	for i := 0; i < steps || i < most && (i%1000 != 0 || len(seen.seldom()) > 0); i++ {
 		if r.step(); t.Failed() {
 			t.Fatalf("seed %d, step %d", seed, i)
 		}
@@ -87,7 +91,9 @@ func TestRouterAgainstModel(t *testing.T) {
 	}
 	seen.each(func(what string, n int) { t.Logf("%-43s %6d", what, n) })
 	for _, what := range seen.seldom() {
-		t.Errorf("%s came up less than 100 times", what)
+		if !raceEnabled {
+			t.Errorf("%s came up less than 100 times", what)
+		}
 	}
 }
 

@@ -16,6 +16,9 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	if _, err := r.OneToOne(Rule{Network: net1, Container: bob, Uplink: lan, Inside: bobAddr, Outside: oursToo}); err != nil {
 		t.Fatal(err)
 	}
+	r.publish(Rule{Network: net1, Container: alice, Proto: packet.ProtoUDP, OutsidePort: 5353, Inside: aliceAddr, InsidePort: 53})
+	r.SetOwner(hidesAll{})
+	r.Keep(lan2, true)
 	known := tcp(aliceAddr, 40000, world, 80)
 	known6 := tcp(v6Of(aliceAddr), 40000, v6Of(world), 80)
 	for _, f := range []Flow{r.out(alice, known), r.commit(r.PlanOut(net1, alice, known6, lan, v6Of(ours)))} {
@@ -46,6 +49,14 @@ func TestReleaseZeroAllocations(t *testing.T) {
 		"masquerade": func() { begin(r.PlanOut(net1, alice, tcp(aliceAddr, port, world, 80), lan, ours)) },
 		"published":  func() { begin(r.PlanIn(lan, tcp(world, port, ours, 8080))) },
 		"hairpin":    func() { begin(r.PlanHairpin(net1, alice, tcp(aliceAddr, port, ours, 8080), lan, ours)) },
+		"redirect": func() {
+			begin(r.PlanRedirect(net1, alice, tcp(aliceAddr, port, bobAddr, 53), lan, ours, addr("127.0.0.1"), 5353))
+		},
+		"by sockets": func() { begin(r.PlanOut(net1, alice, tcp(aliceAddr, port, world, 80), lan2, oursToo)) },
+		"from a published port": func() {
+			begin(r.PlanOut(net1, alice, udp(aliceAddr, 53, world, port), lan2, oursToo))
+		},
+		"hidden":     func() { begin(r.PlanIn(lan2, tcp(world, port, oursToo, 8080))) },
 		"one-to-one": func() { begin(r.PlanIn(lan, udp(world, port, oursToo, 9))) },
 		"refused": func() {
 			if _, reason := r.PlanIn(lan, udp(world, port, ours, 9)); reason != packet.Refused {
@@ -67,4 +78,11 @@ func TestReleaseZeroAllocations(t *testing.T) {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
+}
+
+// hidesAll is an owner that hides every client.
+type hidesAll struct{ nobody }
+
+func (hidesAll) Hide(packet.NetworkID, packet.ContainerID, packet.Addr) (packet.Addr, packet.Hidden) {
+	return aliceAddr, packet.HiddenLoopback
 }

@@ -465,42 +465,6 @@ func (d *differential) expire() {
 	}
 }
 
-// end ends a flow by a tuple, as an uplink does.
-func (d *differential) end() {
-	if len(d.model.list) == 0 {
-		return
-	}
-	f := pick(d, d.model.list...)
-	k := f.keys[d.rand.IntN(2)]
-	if d.chance(2) {
-		k.tuple = k.tuple.Reverse()
-	}
-	want := d.model.flows[modelKey{k.scope, k.tuple.Reverse()}]
-	if want == nil {
-		want = d.model.flows[k]
-	}
-	if d.table.End(k.scope, k.tuple) != (want != nil) {
-		d.t.Errorf("End %v, want %+v", k, want)
-	}
-	if want != nil {
-		d.model.end(want)
-		d.hit("ended")
-	}
-}
-
-// checkTold wants the uplink told of the flows that have ended.
-func (d *differential) checkTold() {
-	slices.Sort(d.told)
-	slices.Sort(d.model.told)
-	if !slices.Equal(d.told, d.model.told) {
-		d.t.Errorf("told of the end of %v, want %v", d.told, d.model.told)
-	}
-	if len(d.told) > 0 {
-		d.hit("told")
-	}
-	d.told, d.model.told = d.told[:0], d.model.told[:0]
-}
-
 func (d *differential) flush() {
 	if c := packet.ContainerID(1<<16 | d.rand.IntN(modelContainers)); d.chance(2) {
 		d.table.FlushContainer(c)

@@ -279,55 +279,6 @@ func (m *model) planSource(p *modelPlan, q question) packet.Reason {
 	return packet.OK
 }
 
-// planPublished is for datagrams from a port that is published.
-func (m *model) planPublished(p *modelPlan, q question) bool {
-	for _, r := range m.rules {
-		if q.direction == redirect || q.tuple.Proto != packet.ProtoUDP || r.Kind != packet.NATPublish || r.Proto != packet.ProtoUDP ||
-			r.Network != q.scope || r.Inside != q.tuple.Src || r.InsidePort != q.tuple.SrcPort {
-			continue
-		}
-		from := r.Outside
-		if from == anyOf(from) {
-			from = q.outside
-		} else if !(modelOwner{}).Owns(q.uplink, from) {
-			continue
-		}
-		if from == (packet.Addr{}) {
-			continue
-		}
-		planned := *p
-		planned.After.Src, planned.After.SrcPort = from, r.OutsidePort
-		if planned.Kind, planned.Rule = packet.NATPublish, r.Number; !m.taken(&planned, q) {
-			*p = planned
-			return true
-		}
-	}
-	return false
-}
-
-// A modelOwner hides a few clients and owns a few addresses.
-type modelOwner struct{ told *[]uint32 }
-
-func (o modelOwner) Ended(uplink packet.NetworkID, number uint32) {
-	if uplink == lan2 {
-		*o.told = append(*o.told, number)
-	}
-}
-
-func (modelOwner) Hide(n packet.NetworkID, c packet.ContainerID, client packet.Addr) (packet.Addr, packet.Hidden) {
-	switch as := addr("172.17.0.1"); {
-	case client == addr("198.51.100.2"):
-		return as, packet.HiddenInSubnet
-	case client.Is4() && n == net2 && c == 1<<16|1:
-		return as, packet.HiddenNoDefaultRoute
-	}
-	return packet.Addr{}, packet.HiddenNot
-}
-
-func (modelOwner) Owns(uplink packet.NetworkID, a packet.Addr) bool {
-	return uplink == lan && a == ours
-}
-
 func (m *model) planDestination(p *modelPlan, q question, uplink packet.NetworkID, from packet.Addr) packet.Reason {
 	k := q.tuple
 	port := m.publishedAt(k.Dst, k.Proto, k.DstPort)

@@ -9,10 +9,7 @@ import (
 
 // A tcpModel is the states of RFC 9293, figure 5, as the container's peer goes
 // through them, and nothing else. It is compared with a conn that has a socket.
-type tcpModel struct {
-	state   tcpState
-	unacked bool // our FIN
-}
+type tcpModel struct{ state tcpState }
 
 // A tcpEvent is something that happens to a connection that is open.
 type tcpEvent int
@@ -181,6 +178,8 @@ func (g *guest) listen() {
 // heardAll reports whether the container has all that was sent to it.
 func (g *guest) heardAll() (all bool) {
 	all = true
-	g.r.look(g.k, func(c *conn) { all = c.state == timeWait || c.max == g.rcvNxt && (c.bits.has(sawEnd) || !c.bits.has(readable)) })
+	g.r.look(g.k, func(c *conn) {
+		all = c.state == timeWait || c.max == g.rcvNxt && (c.bits.has(sawEnd) || !c.bits.has(readable))
+	})
 	return all
 }

@@ -16,7 +16,7 @@ type budget struct {
 	Limit     int // descriptors of this process
 	Container int // sockets of one container
 	Total     int // sockets of all of them
-	Listeners int // listening sockets
+	Listeners int // listening sockets: what connections leave, and half at least
 }
 
 // Of the descriptors of the process, spare is what is none of the connections',
@@ -42,10 +42,11 @@ func readBudget() budget {
 func deriveBudget(limit int, ports string) budget {
 	first, last := ephemeralFirst, ephemeralLast
 	_, _ = fmt.Sscan(ports, &first, &last)
+	total := max(1, min(limit-spare, (last-first+1)/portShare))
 	return budget{
 		Limit:     limit,
 		Container: max(1, min(maxContainer, limit/containerShare)),
-		Total:     max(1, min(limit-spare, (last-first+1)/portShare)),
-		Listeners: max(0, limit-spare) / 2,
+		Total:     total,
+		Listeners: max(0, (limit-spare)/2, limit-spare-total),
 	}
 }

@@ -136,14 +136,19 @@ func (n *Node) startDNS() (err error) {
 
 // serveDNSLocked has the nameserver answer the containers of the node's network.
 func (n *Node) serveDNSLocked() {
-	conf := n.net.Config()
-	n.dns.setNetwork(conf.ID, dns.Network{
-		Gateway: conf.Gateway,
-		MaxUDP:  conf.Options.MTU - packet.IPv4MinLen - packet.UDPLen,
-	}, n.net)
 	n.dns.setOwner(n.hostWay.Sockets().Owner)
 	n.net.SetDNS(n.dns)
 	n.router.SetServices(n.dns.port())
+}
+
+// tellDNSLocked tells the nameserver what the node's network is.
+func (n *Node) tellDNSLocked() {
+	conf := n.net.Config()
+	n.dns.setNetwork(conf.ID, dns.Network{
+		Gateway:      conf.Gateway,
+		MaxUDP:       conf.Options.MTU - packet.IPv4MinLen - packet.UDPLen,
+		HostLoopback: n.reach.hostLoopback,
+	}, n.net)
 }
 
 // port is that on the loopback where DNS over TCP is answered.

@@ -24,6 +24,7 @@ type reach struct {
 func (n *Node) applyReachLocked() {
 	n.net.SetEgress(n.reach.egress)
 	n.net.SetHostLoopback(n.reach.hostLoopback)
+	n.tellDNSLocked()
 }
 
 // changed is what becomes of r by a request.

@@ -2,7 +2,10 @@ package test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -191,4 +194,66 @@ func TestDNSFollowsTheHost(t *testing.T) {
 	lab.Eventually(t, 20*time.Second, func() error {
 		return contains(n.sh("a", "dig +time=10 +tries=1 www.example"), "status: SERVFAIL")
 	})
+}
+
+// The host's names are those of its loopback while that may be reached; a name in
+// a policy opens what is answered for it, and who has no way out asks nobody.
+func TestDNSAndPolicies(t *testing.T) {
+	r := newResolver(t, "127.0.3.1", "192.0.2.80")
+	n, _ := newNodeWithDNS(t, "nameserver 127.0.3.1\n")
+	lab.Need(t, "curl")
+	port := serveLoopback(t)
+	n.start("a")
+	fetch := func(host string) result {
+		t.Helper()
+		return n.try("exec", "a", "curl", "-sS", "--max-time", "10", fmt.Sprintf("http://%s:%d/", host, port))
+	}
+	const refused, unknown = 7, 6 // of curl
+	expect := func(host string, code int) {
+		t.Helper()
+		if r := fetch(host); r.code != code || code == 0 && r.stdout != "loopback" {
+			t.Errorf("%v\nwant exit status %d", r, code)
+		}
+	}
+	expect("host.fairlead.internal", unknown)
+	expect("172.17.0.1", refused)
+	n.run("network", "set", "default", "--host-loopback")
+	expect("host.fairlead.internal", 0)
+	expect("host.docker.internal", 0)
+	expect("172.17.0.1", 0)
+
+	rules := filepath.Join(filepath.Dir(n.dir), "rules")
+	if err := os.WriteFile(rules, fmt.Appendf(nil, "allow host.docker.internal %d/tcp\n", port), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.run("network", "set", "default", "--egress", "allow:"+rules)
+	expect("172.17.0.1", refused)
+	expect("host.fairlead.internal", refused) // not the name that was allowed
+	expect("host.docker.internal", 0)
+	expect("172.17.0.1", 0)
+
+	before := r.asked("www.example")
+	n.run("network", "set", "default", "--egress", "none")
+	if out := n.sh("a", "dig +time=10 +tries=1 www.example"); !strings.Contains(out, "status: REFUSED") || r.asked("www.example") != before {
+		t.Errorf("a container without a way out asked:\n%s", out)
+	}
+}
+
+// serveLoopback serves a word by HTTP on the host's loopback and returns the port.
+func serveLoopback(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "loopback") })}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		_ = server.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return l.Addr().(*net.TCPAddr).Port
 }

@@ -18,9 +18,9 @@ import (
 
 // egressHelp is what --egress takes.
 const egressHelp = `--egress says where containers may open connections to. What comes in by
-published ports is not asked about, and names may always be asked for:
+published ports is not asked about, and their nameserver always answers:
   all             everywhere, which is what is without it
-  none            nowhere
+  none            nowhere, and nobody outside is asked for a name
   internet        public addresses only: none that is private, link-local or
                   the host's, nor where clouds have their machines' credentials
   allow:FILE      what FILE lists, and nothing else: a line is

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Shows the main job in a few seconds: two containers on one switch, what they
-# say to each other, the way out to a host behind a router and in again from
-# there, the tables, and packets' ways in words. Router and outside host are
-# network namespaces, which vanish with it. It has a node of its own and leaves
-# nothing behind, also after Ctrl-C.
+# say to each other, the way out to another host and in again from there, the
+# tables, and packets' ways in words. This machine and the other one are network
+# namespaces, which vanish with it. It has a node of its own and leaves nothing
+# behind, also after Ctrl-C.
 #
 #	docs/demo.sh bin/fairlead
 set -eu
@@ -15,8 +15,8 @@ case ${1:-} in
 	exit 125
 	;;
 esac
-# The router is this script's own network namespace: root makes one, and anyone
-# in a user namespace.
+# It has a network namespace of its own: root makes one, and anyone in a user
+# namespace.
 if [ -z "${FAIRLEAD_DEMO-}" ]; then
 	for way in '--net' '--map-root-user --net'; do
 		# shellcheck disable=SC2086 # they are words
@@ -25,6 +25,11 @@ if [ -z "${FAIRLEAD_DEMO-}" ]; then
 		fi
 	done
 	echo 'The outside is left out: it takes unshare, ip and the right to make network namespaces.'
+fi
+
+if [ "${FAIRLEAD_DEMO-}" = outside ]; then
+	ip link set lo up
+	echo 0 0 >/proc/sys/net/ipv4/ping_group_range # who may ping without a right: us
 fi
 
 # The containers run fairlead's own little clients and servers, so they have to
@@ -88,37 +93,36 @@ say 'One packet and its answer, and why they went where they went.'
 follow client "$web"
 
 if [ "${FAIRLEAD_DEMO-}" = outside ]; then
-	# client, web ── node ── up0 router ── far eth0 host
-	host=198.51.100.2
-	ip link set lo up
-	ip tuntap add up0 mode tap
-	ip addr add 192.0.2.1/24 dev up0
-	ip link set up0 up
-	echo 1 >/proc/sys/net/ipv4/ip_forward
+	# client, web ── node, with sockets of this machine ── far eth0 another one
+	here=198.51.100.1 host=198.51.100.2
 	unshare --net sleep 60 &
 	pid=$!
 	running="$running $pid"
 	outside() { nsenter --target "$pid" --net "$@"; }
 	until [ "$(readlink "/proc/$pid/ns/net")" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
 	ip link add far type veth peer name eth0 netns "$pid"
-	ip addr add 198.51.100.1/24 dev far
+	ip addr add $here/24 dev far
 	ip link set far up
-	outside sh -c "ip link set lo up; ip link set eth0 up; ip addr add $host/24 dev eth0; ip route add default via 198.51.100.1"
+	outside sh -c "ip link set lo up; ip link set eth0 up; ip addr add $host/24 dev eth0"
+	ip route add default via $host
 	# Not by outside: the shell between would be killed instead of the server.
 	nsenter --target "$pid" --net fairlead probe http-server >"$home/outside" 2>&1 &
 	running="$running $!"
+	until fairlead network ls | grep -q $here; do sleep 0.05; done
 
-	say 'A way out: a TAP to a router, behind which there is a host.'
-	try fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
+	say 'A way out: ordinary sockets of this machine, which take no right. There is'
+	echo "# another machine, $host."
+	try fairlead network ls
 	try fairlead show routes
 	try fairlead exec client fairlead probe ping -c 2 -i 0.5s "$host"
 	until grep -q serving "$home/outside"; do sleep 0.05; done
 	try fairlead exec client fairlead probe get "http://$host/"
 
 	say 'A way in: a published port. The container sees who really asks (outside runs'
-	echo '# its command on the host out there).'
+	echo '# its command on the other machine), unless that is this machine by loopback.'
 	try fairlead publish web 8080:80
-	try outside fairlead probe get http://192.0.2.2:8080/
+	try outside fairlead probe get http://$here:8080/
+	try fairlead probe get http://127.0.0.1:8080/
 
 	say 'The rules of NAT, the connections, and what may pass.'
 	try fairlead show nat
@@ -130,7 +134,7 @@ if [ "${FAIRLEAD_DEMO-}" = outside ]; then
 
 	say 'And one that comes in by the published port.'
 	: >"$home/asking"
-	while [ -e "$home/asking" ] && outside fairlead probe get http://192.0.2.2:8080/; do sleep 0.1; done >"$home/get" &
+	while [ -e "$home/asking" ] && outside fairlead probe get http://$here:8080/; do sleep 0.1; done >"$home/get" &
 	running="$running $!"
 	try fairlead trace --words --grep SYN -n 2 web
 	rm "$home/asking"

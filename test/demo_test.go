@@ -61,8 +61,9 @@ func TestDemo(t *testing.T) {
 	}
 	if err := contains(d.out.String(), "2 packets transmitted, 2 received", "Hello 172.17.0.3:", "8000.0242ac110001",
 		"02:42:ac:11:00:02", "is local?", "HWaddress", "1 parse", "3 look up", "no host interface",
-		// The outside sees the uplink's address, the container that of who asks.
-		"Hello 192.0.2.2:", "Hello 198.51.100.2:", "at 172.17.0.2:80.", "from 192.0.2.2", "default via 192.0.2.1 dev up0",
+		// The outside sees this machine's address, the container that of who asks, or
+		// its gateway's.
+		"Hello 198.51.100.1:", "Hello 198.51.100.2:", "Hello 172.17.0.1:", "at 172.17.0.2:80.", "from 198.51.100.1", "default dev host",
 		"5.4 NAT      masquerade by rule", "5.4 NAT      publish by rule", "5.7 uplink", "answer, flow"); err != nil {
 		t.Error(err)
 	}

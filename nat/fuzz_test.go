@@ -13,19 +13,28 @@ func FuzzFlowTable(f *testing.F) {
 	f.Add([]byte("\x00\x11\x00\x01\x00\x02\x05\xff"))
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15})
 	f.Add([]byte{7, 1, 1, 33, 2, 66, 3, 99, 4, 255, 5, 255, 6, 1, 0, 0, 0, 1, 0, 2, 0, 3})
+	f.Add([]byte{0x20, 1, 0x23, 1, 0x25, 1, 0x45, 1, 0x65, 1, 0x4c, 1, 0x6c, 1, 0x20, 2, 0x4e, 2, 0x2a, 2})
 	f.Add([]byte("out and in and out again, and time goes by, and all is flushed"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		table := New(Config{Flows: 8, PerContainer: 5, Seed: 1})
+		var told []uint32
+		table.SetOwner(modelOwner{&told})
+		table.Keep(lan2, true)
+		keptFlows := 0
 		now := int64(0)
 		check := func(p Plan, reason packet.Reason) {
 			if reason != packet.OK {
 				return
 			}
+			made := table.Stats().Created
 			flow, reason := table.Commit(p, now)
 			if reason != packet.OK {
 				return
 			}
 			tr := table.Translation(flow)
+			if tr.In == lan2 || tr.Out == lan2 {
+				keptFlows += int(table.Stats().Created - made)
+			}
 			if got, ok := table.Find(tr.In, &tr.Before, now, 0); !ok || got != flow {
 				t.Fatalf("%+v is not found", tr)
 			}
@@ -42,18 +51,26 @@ func FuzzFlowTable(f *testing.F) {
 			k := packet.Tuple{Src: in, Dst: remote, SrcPort: 1000 + uint16(x>>4&7)*20, DstPort: uint16(x >> 6 * 53),
 				Proto: [4]packet.Proto{packet.ProtoTCP, packet.ProtoUDP, packet.ProtoICMP, 47}[x>>2&3]}
 			outside := ours
+			uplink := lan
+			if op&0x20 != 0 {
+				uplink = lan2
+			}
 			if op&0x80 != 0 {
 				k.Src, k.Dst, outside = v6Of(k.Src), v6Of(k.Dst), v6Of(ours)
 			}
 			switch op & 15 {
 			case 0, 1, 2:
-				check(table.PlanOut(net1, c, k, lan, outside))
+				check(table.PlanOut(net1, c, k, uplink, outside))
 			case 3, 4:
 				k.Src, k.Dst, k.SrcPort, k.DstPort = k.Dst, outside, k.DstPort, k.SrcPort
-				check(table.PlanIn(lan, k))
+				check(table.PlanIn(uplink, k))
 			case 5:
+				if op&0xc0 == 0x40 {
+					check(table.PlanRedirect(net1, c, k, uplink, outside, addr("127.0.0.1"), 53))
+					break
+				}
 				k.Dst, k.DstPort = outside, k.SrcPort
-				check(table.PlanHairpin(net1, c, k, lan, outside))
+				check(table.PlanHairpin(net1, c, k, uplink, outside))
 			case 6:
 				check(table.PlanTrack(net1, c, k, net1))
 			case 7:
@@ -69,6 +86,11 @@ func FuzzFlowTable(f *testing.F) {
 			case 11:
 				table.FlushAddress(lan, outside)
 			case 12:
+				if op&0x40 != 0 {
+					k.Src = outside
+					table.End(uplink, k)
+					break
+				}
 				table.Recycle(int(x))
 			case 13:
 				now += int64(x) * second
@@ -87,6 +109,10 @@ func FuzzFlowTable(f *testing.F) {
 		}
 		table.FlushAddress(net1, packet.Addr{})
 		table.FlushAddress(lan, packet.Addr{})
+		table.FlushAddress(lan2, packet.Addr{})
+		if len(told) != keptFlows {
+			t.Fatalf("told of the end of %d flows of %d", len(told), keptFlows)
+		}
 		if s := table.Stats(); s.Flows != 0 || s.Mappings != 0 || s.Created != s.Ended {
 			t.Fatalf("after the end: %+v", s)
 		}

@@ -301,20 +301,20 @@ func (c *conn) offer() uint16 {
 }
 
 // sendRoom is how much more payload the socket's send buffer is sure to take; 0
-// when it is full, and then an event tells when it is not any more.
+// when it is full, and then an event tells when a third of it is free
+// (sk_stream_write_space).
 //
 // The kernel counts memory, not payload: half of it is payload at least, unless
-// segments are small, and then what is not taken comes again. With the same
-// measure as the kernel's the buffer counts as full when two thirds are used
-// (sk_stream_write_space): so the container is not let send a segment for each
-// that leaves.
+// segments are small, and then what is not taken comes again. With the last
+// eighth the buffer counts as full: so it fills as it does for a program that
+// writes, and the container is not let send a segment for each that leaves.
 func (c *conn) sendRoom() uint32 {
 	if c.bits.has(fullSend) {
 		return 0
 	}
 	size, used := sendBuffer(c.fd)
 	free := size - used
-	if free < used/2 && !c.s.tcp.io.writable(c.fd) {
+	if free < size/8 && !c.s.tcp.io.writable(c.fd) {
 		c.bits |= fullSend
 		return 0
 	}

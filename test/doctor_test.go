@@ -165,7 +165,8 @@ func (p *patient) examine(before string) *diagnosis {
 }
 
 // A break is something of a machine that is not as it should be, and what
-// doctor says of it.
+// doctor says of it. What is missing keeps containers from running, and nothing
+// else does.
 type breakage struct {
 	name, check string
 
@@ -301,6 +302,7 @@ func (p *patient) suffer(b breakage) {
 		p.t.Error(err)
 	}
 	p.fits(b.before)
+	p.runs(b.before, ill.State != "missing")
 	if !b.heals || p.t.Failed() {
 		return
 	}
@@ -319,6 +321,22 @@ func (p *patient) suffer(b breakage) {
 		}
 	}
 	p.do("fairlead down --all")
+}
+
+// runs checks that a container runs, or does not, as doctor says.
+func (p *patient) runs(before string, well bool) {
+	p.t.Helper()
+	if strings.Contains(before, "no-pidfd") {
+		return // such a node knows nobody, and takes 15 seconds to say so
+	}
+	want := 0
+	if !well {
+		want = 125
+	}
+	if out, complaints, code := p.shell(before + "fairlead run -- true"); code != want {
+		p.t.Errorf("run ends with %d, want %d\n%s%s", code, want, out, complaints)
+	}
+	p.shell("fairlead down --all") // fails where the directory does
 }
 
 // fits checks that what people are shown fits 80 columns, but for commands, and

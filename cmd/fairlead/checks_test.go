@@ -106,6 +106,14 @@ func TestJudgeDescriptors(t *testing.T) {
 	}
 }
 
+func TestShellWord(t *testing.T) {
+	for word, want := range map[string]string{"/run/user/1000/fairlead": "/run/user/1000/fairlead", "/a b": "'/a b'", "/it's": `'/it'\''s'`, "/$x": "'/$x'"} {
+		if got := shellWord(word); got != want {
+			t.Errorf("%s: %s, want %s", word, got, want)
+		}
+	}
+}
+
 func TestConflicts(t *testing.T) {
 	subnet := netip.MustParsePrefix("172.17.0.0/16")
 	for route, want := range map[string]bool{

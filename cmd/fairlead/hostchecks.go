@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"fairlead/node"
 	"fairlead/node/api"
@@ -117,11 +118,21 @@ func (m *machine) directory() finding {
 			}
 		}
 	case info != nil && info.IsDir() && isMine(info):
-		f.Found, f.Mend = err.Error(), "chmod 700 "+m.dir
+		f.Found, f.Mend = err.Error(), "chmod 700 "+shellWord(m.dir)
 	default:
 		f.Found, f.Mend = err.Error(), own
 	}
 	return f
+}
+
+// shellWord quotes what a shell would not take as it is.
+func shellWord(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("_-./:+@%", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func isMine(info fs.FileInfo) bool {
@@ -164,7 +175,7 @@ func (m *machine) node(ctx context.Context, c *api.Client) (f finding, subnets [
 	var info api.VersionInfo
 	err := c.Get(ctx, "/v1/version", &info)
 	switch {
-	case isNoNode(err):
+	case isNoNode(err), errors.Is(err, api.ErrLeaving), errors.Is(err, api.ErrLeft):
 		return f, planned
 	case err != nil:
 		f.State, f.Found = missing, err.Error()

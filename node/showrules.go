@@ -31,6 +31,7 @@ var (
 		{packet.FloodLimit, "drop", "floods more than it may"},
 	}
 	forwardRefusals = []refusal{
+		{packet.DNSBusy, "drop", "as many questions for names as may be under way"},
 		{packet.NotUnderstood, "drop", "neither ARP nor IPv4"},
 		{packet.Martian, "drop", "an address no router may pass on"},
 		{packet.TTLExceeded, "reject", "time to live is used up"},

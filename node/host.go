@@ -142,8 +142,11 @@ func (n *Node) hostLineLocked() api.Uplink {
 	if seen.Primary.IsValid() {
 		d.Address = seen.Primary.String()
 	}
-	if seen.Problem != nil {
+	switch {
+	case seen.Problem != nil:
 		d.Why = seen.Problem.Error()
+	case n.hostWay.Sockets().Stats().PingForbidden:
+		d.Why = "containers cannot ping; `sudo sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"` lets them"
 	}
 	return d
 }

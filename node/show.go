@@ -199,6 +199,7 @@ func (n *Node) getDrops(http.ResponseWriter, *http.Request) (any, error) {
 		add(network, 0, "(gone)", "in", &gone.Dropped)
 		add(network, 0, "(gone)", "out", &gone.Failed)
 	})
+	list = append(list, n.socketDrops()...)
 	sort.SliceStable(list, func(i, j int) bool { return list[i].Count > list[j].Count })
 	return list, nil
 }

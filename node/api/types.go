@@ -318,13 +318,15 @@ type Neighbour struct {
 
 // Drop is one line of GET /v1/drops.
 type Drop struct {
-	Network   string    `json:"network"`
-	Port      int       `json:"port"`
-	Container string    `json:"container,omitempty"`
-	Reason    string    `json:"reason"`
-	Direction string    `json:"direction"` // in: refused frames of this port; out: copies it did not take
+	Network   string `json:"network"`
+	Port      int    `json:"port"`
+	Container string `json:"container,omitempty"`
+	Reason    string `json:"reason"`
+	// Direction is in: refused frames of this port; out: copies it did not take; of
+	// host sockets also altered: what went out otherwise, and lost.
+	Direction string    `json:"direction"`
 	Count     uint64    `json:"count"`
-	Last      time.Time `json:"last"`
+	Last      time.Time `json:"last"` // zero: it was not noted
 	Why       string    `json:"why"`
 	Try       string    `json:"try,omitempty"`
 }

@@ -190,7 +190,7 @@ var reasons = [NumReasons]reasonText{
 	EgressSegments: {"egress-segments", "The segment train would leave a textbook wire as more packets than one frame may cost.",
 		"Give the connection a larger MSS, or that container its offloads."},
 	EgressRefused: {"egress-refused", "The kernel refused the frame.",
-		"Report it: the frame was checked before, so this is a fault of the switch."},
+		"If it was to leave by host sockets, look at the host's firewall and routes; else report it: the frame was checked before."},
 }
 
 // String is the name of the reason in counters, JSON and trace lines.

@@ -15,7 +15,12 @@
 //	frame.go    headers of the frames it makes
 //	tcp.go      a TCP connection and its life; tcpin.go what comes from the
 //	            container, tcpout.go what goes there, tcpframe.go its segments
-//	listen.go   published ports: TCP
+//	shared.go   what sockets of datagrams have in common; datagram.go their messages
+//	udp.go      UDP from the containers, udpin.go towards them
+//	icmp.go     echo by ping sockets
+//	errqueue.go what the host says of a packet, as an ICMP error
+//	reassemble.go  fragments of containers
+//	listen.go   published ports: TCP; udplisten.go and standin.go of UDP
 //	sys.go      system calls; tcpsys.go those of connections
 //
 // # Endpoints
@@ -33,7 +38,8 @@
 // memory of this package: towards a container a socket is read by MSG_PEEK
 // straight into the frame, and what the container has acknowledged is discarded;
 // from a container sendmsg takes the bytes out of the frame. So memory is bounded
-// by the number of descriptors.
+// by the number of descriptors. Two things are kept, both bounded: fragments of
+// containers until their datagram is whole, and one datagram that was read ahead.
 //
 // # Concurrency
 //

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"fairlead/packet"
 )
 
@@ -217,6 +219,28 @@ func TestHostRefuses(t *testing.T) {
 			w.is(nodeAddr, packet.ICMPUnreachable, r.code, f)
 		}
 	}
+}
+
+// TestNeighbourSilent: what waits for a neighbour fills the socket's buffer, and
+// the frames behind it are refused; when nobody answers the container is told.
+func TestNeighbourSilent(t *testing.T) {
+	w := newWide(t)
+	w.host.Sysctl(t, "net.ipv4.neigh.eth0.retrans_time_ms", "100")
+	f := w.udp(40000, netip.MustParseAddrPort("203.0.113.77:9"), pattern(1, 1400))
+	w.write(f)
+	w.s.mu.Lock()
+	setInt(w.s.flows.slots[f.Flow].e.common().fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 20000)
+	w.s.mu.Unlock()
+	for n := 0; ; n++ {
+		_, err := w.try(f)
+		if err == packet.EgressFull { //nolint:errorlint // see switch
+			break
+		}
+		if err != nil || n > 10000 {
+			t.Fatalf("frame %d: %v", n, err)
+		}
+	}
+	w.is(nodeAddr, packet.ICMPUnreachable, packet.ICMPHostUnreachable, f)
 }
 
 // TestErrorOfAnother: an error about one peer does not cost another one's

@@ -3,8 +3,10 @@ package sockets
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +24,7 @@ import (
 func (s *Sockets) listenUDP(at netip.AddrPort) error {
 	s.mu.Lock()
 	defer s.unlock()
+	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	key := publishedAt(at)
 	if s.flows.udp[key] != nil {
 		return fmt.Errorf("publish UDP %v: %w", at, unix.EADDRINUSE)
@@ -96,16 +99,19 @@ func (s *Sockets) bindPublished(at netip.AddrPort) (fd int, errno unix.Errno) {
 	return fd, 0
 }
 
-// zoneOf is the number of an address's zone; 0 is none.
+// zoneOf is the number of the interface that is an address's zone; 0 is none.
 func zoneOf(a netip.Addr) uint32 {
-	var n uint32
-	for _, c := range []byte(a.Zone()) {
-		if c < '0' || c > '9' {
-			return 0
-		}
-		n = n*10 + uint32(c-'0')
+	if a.Zone() == "" {
+		return 0
 	}
-	return n
+	if n, err := strconv.ParseUint(a.Zone(), 10, 32); err == nil {
+		return uint32(n)
+	}
+	dev, err := net.InterfaceByName(a.Zone())
+	if err != nil {
+		return 0
+	}
+	return uint32(dev.Index)
 }
 
 // giveWay closes those sockets of containers that have a port of the host only

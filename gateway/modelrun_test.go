@@ -186,7 +186,7 @@ func (r *run) step() {
 		r.giveUp()
 	case n < 80:
 		r.hostChange()
-	case n < 500:
+	case n < 700:
 		r.hostFrame()
 	default:
 		r.frame()

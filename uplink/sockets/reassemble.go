@@ -42,17 +42,21 @@ type reassembler struct {
 	one   [1]*packet.Frame
 }
 
-// A fragmentKey is what fragments of a datagram have in common: NAT's flow stands
-// for container, addresses and protocol.
+// A fragmentKey is what fragments of a datagram have in common (RFC 791 section
+// 3.2). The flow is not: if a container uses an id again before its time, later
+// fragments that come before the first one are still taken for those of the
+// flow that had it.
 type fragmentKey struct {
-	flow uint32
-	id   uint16
+	src, dst packet.Addr
+	proto    packet.Proto
+	id       uint16
 }
 
 // A pending is a datagram that is not whole yet.
 type pending struct {
 	key       fragmentKey
 	container packet.ContainerID
+	flow      uint32 // of the first fragment
 	deadline  int64
 	buf       []byte // headers without options, and the payload as far as it is there
 	covered   blocks
@@ -71,9 +75,12 @@ const fragmentHeaders = headRoom + packet.IPv4MinLen
 func (r *reassembler) add(f *packet.Frame) (*packet.Frame, packet.Reason) {
 	ip := packet.IPv4(f.Packet())
 	r.expire(f.Time)
-	p := r.find(f, fragmentKey{f.Flow, ip.ID()})
+	p := r.find(f, fragmentKey{packet.AddrFrom4(ip.Src()), packet.AddrFrom4(ip.Dst()), f.Proto, ip.ID()})
 	if p.spoiled {
 		return nil, packet.FragmentOrphan
+	}
+	if ip.FragmentOffset() == 0 {
+		p.flow = f.Flow
 	}
 	switch p.take(ip) {
 	case fragmentLies:
@@ -88,7 +95,7 @@ func (r *reassembler) add(f *packet.Frame) (*packet.Frame, packet.Reason) {
 	r.from = p
 	r.made++
 	r.whole = *f
-	r.whole.B = p.finish()
+	r.whole.Flow, r.whole.B = p.flow, p.finish()
 	if reason := packet.Parse(&r.whole); reason != packet.OK {
 		return nil, reason
 	}

@@ -60,6 +60,28 @@ func bareDatagram(size int) []byte {
 	return b[fragmentHeaders:]
 }
 
+// TestReassemblyUsedAgain: an id is used again by another flow, whose later
+// fragments come before the first one and are taken for the old flow's.
+func TestReassemblyUsedAgain(t *testing.T) {
+	var r reassembler
+	whole := bareDatagram(3000)
+	for i, c := range []cut{{1480, len(whole), false}, {0, 1480, true}} {
+		f, ok := fragment(t, whole, packet.ProtoUDP, 5, c)
+		if !ok {
+			t.Fatal("not a fragment")
+		}
+		if f.Flow = 1; i == 1 {
+			f.Flow = 2
+		}
+		switch got, reason := r.add(f); {
+		case reason != packet.OK || (got != nil) != (i == 1):
+			t.Errorf("fragment %d: %v, %v", i, got, reason)
+		case got != nil && got.Flow != 2:
+			t.Errorf("it is of flow %d", got.Flow)
+		}
+	}
+}
+
 // TestReassembly: a datagram comes out whole whatever the order of its fragments,
 // and once, also when some come twice.
 func TestReassembly(t *testing.T) {

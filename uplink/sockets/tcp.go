@@ -257,7 +257,7 @@ func (c *conn) peer(t packet.TCP) {
 	if v := t.Option(optionScale); len(v) == 1 {
 		c.sndShift, c.rcvShift = min(v[0], 14), windowShift // RFC 7323 2.3
 	}
-	c.cwnd, c.ssthresh = initialWindow, maxWindow
+	c.cwnd, c.ssthresh = maxWindow, maxWindow
 	c.rto.init()
 }
 

@@ -41,11 +41,11 @@ func (io *tcpIO) withoutPeekOffset() {
 	io.scratch = make([]byte, scratchLen)
 }
 
-// scratchLen times all vectors but the last bounds what may be on its way
-// without SO_PEEK_OFF: each peek copies all of it.
+// Without SO_PEEK_OFF each peek copies all that is on its way, to where nobody
+// looks: maxSkip bounds it.
 const (
 	scratchLen = 64 << 10
-	maxSkip    = 8 * scratchLen
+	maxSkip    = 4 * scratchLen
 )
 
 // peek reads without taking.

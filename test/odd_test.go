@@ -70,7 +70,7 @@ func say(addr, line string) (answer string, err error) {
 // halfClose sends what does not fit into any buffer, closes its half, and reads
 // how much that was.
 func halfClose(addr, way string) error {
-	const size = 8 << 20
+	const size = 32 << 20 // a socket of the host's on the way takes some, too
 	conn, err := net.Dial("tcp4", addr)
 	if err != nil {
 		return err

@@ -16,11 +16,12 @@ import (
 )
 
 // An outside is a node whose default network has a way out: a TAP on a router,
-// behind which there is a host.
+// behind which there is a host, or the sockets of a machine there.
 type outside struct {
 	*node
 	*lab.Outside
 
+	way   string // the uplink's name
 	seen  string // the address the outside host sees containers as
 	reach string // the address it reaches published ports by
 }
@@ -32,15 +33,59 @@ func newOutside(t *testing.T, fields ...string) *outside {
 	lab.NoLeaks(t)
 	lab.Need(t, "ip", "ping", "curl")
 	world := lab.NewOutside(t) // it has to outlast the node, whose audit looks at both ends
-	o := &outside{node: newNode(t), Outside: world}
+	o := &outside{node: newNode(t), Outside: world, way: "up0"}
 	o.seen, o.reach = o.Router.Uplink, o.Router.Uplink
 	o.uplinks(o.Router.Spec(fields...))
 	return o
 }
 
-// eachWay calls a test with a router that only routes, and with one that is a
-// second NAT router.
+// newHostOutside starts a node that leaves by the sockets of a machine, with
+// options of `fairlead up`.
+func newHostOutside(t *testing.T, upArgs ...string) *outside {
+	t.Helper()
+	lab.NoLeaks(t)
+	lab.Need(t, "ip", "ping", "curl")
+	world := lab.NewOutsideOf(t)
+	o := &outside{node: newNodeDir(t), Outside: world, way: api.HostUplink}
+	o.seen, o.reach = o.Router.Uplink, o.Router.Uplink
+	if out, status := o.on(o.Machine, append([]string{"up"}, upArgs...)...); status != 0 {
+		t.Fatalf("fairlead up: exit status %d\n%s", status, out)
+	}
+	return o
+}
+
+// byHost reports whether the way out is the sockets of a machine.
+func (o *outside) byHost() bool { return o.Machine != nil }
+
+// bound is what `port` prints, behind an optional prefix, of ports published
+// everywhere: by sockets that is so in both families.
+func (o *outside) bound(prefix string, ports ...string) (text string) {
+	for _, port := range ports {
+		if o.byHost() {
+			text += prefix + "0.0.0.0:" + port + "\n" + prefix + "[::]:" + port + "\n"
+		} else {
+			text += prefix + o.Router.Uplink + ":" + port + "\n"
+		}
+	}
+	return text
+}
+
+// eachUplink calls a test with a TAP and with host sockets as the way out.
+func eachUplink(t *testing.T, test func(t *testing.T, o *outside)) {
+	t.Run("tap", func(t *testing.T) { test(t, newOutside(t)) })
+	t.Run("sockets", func(t *testing.T) { test(t, newHostOutside(t)) })
+}
+
+// eachWay calls a test with each kind of router, and with host sockets as the way
+// out.
 func eachWay(t *testing.T, test func(t *testing.T, o *outside)) {
+	eachRouter(t, test)
+	t.Run("sockets", func(t *testing.T) { test(t, newHostOutside(t)) })
+}
+
+// eachRouter calls a test with a router that only routes, and with one that is a
+// second NAT router.
+func eachRouter(t *testing.T, test func(t *testing.T, o *outside)) {
 	t.Run("router", func(t *testing.T) { test(t, newOutside(t)) })
 	t.Run("NAT router", func(t *testing.T) {
 		o := newOutside(t)
@@ -163,4 +208,24 @@ func (n *node) uplinkDropped(uplink, reason string) (count uint64) {
 		}
 	}
 	return count
+}
+
+// flows are the connections there are.
+func (n *node) flows() (list []api.Flow) {
+	n.t.Helper()
+	n.json(&list, "show", "flows")
+	return list
+}
+
+// noConnections waits until no connection by TCP is left: over sockets they end
+// when both ends have closed.
+func (n *node) noConnections() {
+	n.t.Helper()
+	lab.Eventually(n.t, 10*time.Second, func() error {
+		left := slices.DeleteFunc(n.flows(), func(f api.Flow) bool { return f.Proto != "tcp" })
+		if len(left) > 0 {
+			return fmt.Errorf("%d connections are left, one is %+v", len(left), left[0])
+		}
+		return nil
+	})
 }

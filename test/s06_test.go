@@ -40,7 +40,7 @@ func showsNAT(t *testing.T, o *outside) {
 		"publish tcp 0.0.0.0/0 0.0.0.0/0:8080 - to 172.17.0.2:80 0",
 		"hairpin all 172.17.0.0/16 172.17.0.0/16 - from the address it met 0",
 		"none all 172.17.0.0/16 172.17.0.0/16 - (as it is) 0",
-		"masquerade all 172.17.0.0/16 0.0.0.0/0 up0 from 192.0.2.2 0",
+		"masquerade all 172.17.0.0/16 0.0.0.0/0 " + o.way + " from 192.0.2.2 0",
 	}
 	if strings.Join(have, "\n") != strings.Join(want, "\n") {
 		t.Errorf("show nat has\n%s\nwant\n%s", strings.Join(have, "\n"), strings.Join(want, "\n"))

@@ -42,7 +42,10 @@ func TestS07_Hops(t *testing.T) {
 // A hop that does not answer is a star, and the others are found all the same.
 func TestS07_SilentHop(t *testing.T) {
 	lab.Need(t, "traceroute")
-	o := newOutside(t)
+	eachUplink(t, silentHop)
+}
+
+func silentHop(t *testing.T, o *outside) {
 	o.Router.Rules(t, "add table ip quiet",
 		"add chain ip quiet out { type filter hook output priority 0; }",
 		"add rule ip quiet out icmp type time-exceeded drop")
@@ -96,7 +99,10 @@ func TestS07_ErrorsReachTheRightContainer(t *testing.T) {
 // Many trace routes at once: nobody gets an answer that is another's.
 func TestS07_ManyAtOnce(t *testing.T) {
 	lab.Need(t, "traceroute")
-	o := newOutside(t)
+	eachUplink(t, manyTraces)
+}
+
+func manyTraces(t *testing.T, o *outside) {
 	far := o.Router.FarHost
 	var clients []*client
 	for _, name := range []string{"a", "b", "c"} {

@@ -8,8 +8,9 @@ import (
 // A container reaches its own published port and a sibling's through the uplink's
 // address; the server sees that address, so that its answers come back the same
 // way.
-func TestS12_Hairpin(t *testing.T) {
-	o := newOutside(t)
+func TestS12_Hairpin(t *testing.T) { eachUplink(t, hairpins) }
+
+func hairpins(t *testing.T, o *outside) {
 	o.Router.NAT(t) // which sees none of it
 	o.serve("web", "-p", "8080:80")
 	o.start("echo", "-p", "5353:7/udp", "--", "fairlead", "probe", "udp-echo")

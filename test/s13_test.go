@@ -14,7 +14,8 @@ func TestS13_RefusedAtOnce(t *testing.T) {
 		if err := contains(o.Host.Run(t, command[0], command[1:]...), "connection refused"); err != nil {
 			t.Error(err)
 		}
-		if o.uplinkDropped("up0", "refused") < 7 {
+		// What nobody published is the machine's own to refuse where it has sockets.
+		if !o.byHost() && o.uplinkDropped("up0", "refused") < 7 {
 			t.Errorf("show drops counts %d refused", o.uplinkDropped("up0", "refused"))
 		}
 		// The address itself is there.

@@ -11,7 +11,7 @@ import (
 
 // A packet to the outside and its answer in every decision; whoever follows one
 // container sees both.
-func TestS24_TraceOutAndBack(t *testing.T) { eachWay(t, traceOutAndBack) }
+func TestS24_TraceOutAndBack(t *testing.T) { eachRouter(t, traceOutAndBack) }
 
 func traceOutAndBack(t *testing.T, o *outside) {
 	o.start("a", quiet)
@@ -83,7 +83,7 @@ func traceOutAndBack(t *testing.T, o *outside) {
 
 // What the router makes of a packet that gets no further: the ICMP error, and a
 // wait for a station that is not there.
-func TestS24_TraceOfErrors(t *testing.T) { eachWay(t, traceOfErrors) }
+func TestS24_TraceOfErrors(t *testing.T) { eachRouter(t, traceOfErrors) }
 
 func traceOfErrors(t *testing.T, o *outside) {
 	o.start("a", quiet)

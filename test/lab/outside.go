@@ -18,8 +18,9 @@ import (
 // The addresses are those RFC 5737 and 2544 set aside. To traceroute everybody
 // answers as often as asked.
 type Outside struct {
-	Host   *Host
-	Router *Router
+	Host    *Host
+	Router  *Router
+	Machine *Host // whose sockets the node uses; nil if it has a TAP on the router
 }
 
 // A Router has the node as its neighbour on one side, by a persistent TAP, and
@@ -42,12 +43,33 @@ type Router struct {
 // NewOutside makes an outside host and a router to it.
 func NewOutside(t T) *Outside {
 	t.Helper()
+	return newOutside(t, func(o *Outside) { o.Router.AddTAP(t, "up0") })
+}
+
+// NewOutsideOf makes the same of a machine with a cable to the router, and the
+// address that is else the node's. A plain user may ping there.
+//
+//	Machine eth0 ── up0 Router far ── eth0 Host
+func NewOutsideOf(t T) *Outside {
+	t.Helper()
+	return newOutside(t, func(o *Outside) {
+		o.Machine = NewHost(t, "machine")
+		o.Machine.Sysctl(t, "net.ipv4.ping_group_range", "0 0")
+		Join(t, o.Machine, "eth0", o.Router.Host, "up0")
+		o.Machine.Addr(t, "eth0", o.Router.Uplink+"/24")
+		o.Machine.Route(t, "default", o.Router.Addr)
+	})
+}
+
+// newOutside makes it with a way to up0 on the router.
+func newOutside(t T, way func(o *Outside)) *Outside {
+	t.Helper()
 	o := &Outside{Host: newStation(t, "outside")}
 	o.Router = &Router{
 		Host: newStation(t, "router"), TAP: "up0", Addr: "192.0.2.1", Uplink: "192.0.2.2", subnet: "192.0.2.0/24",
 		Far: "198.51.100.1", FarHost: "198.51.100.2", outside: o.Host, farDev: "eth0",
 	}
-	o.Router.AddTAP(t, "up0")
+	way(o)
 	o.Router.addr(t, "up0")
 	o.Router.join(t)
 	o.Host.Route(t, "default", o.Router.Far)

@@ -20,7 +20,11 @@ func (n *Node) listenLocked(c *container, p *publication) error {
 		return nil
 	}
 	for _, a := range n.listenAt(p) {
-		err := n.listenOn(p, a)
+		x := n.inheritedLocked(p, a)
+		if x != nil && x.at.Addr() != a {
+			continue // the one of IPv6 is of IPv4 too
+		}
+		err := n.listenOn(p, a, x)
 		if errors.Is(err, unix.EAFNOSUPPORT) && !p.hostIP.IsValid() {
 			continue // a host without IPv6
 		}
@@ -37,12 +41,16 @@ func (n *Node) listenLocked(c *container, p *publication) error {
 	return nil
 }
 
-// listenOn opens one of them.
-func (n *Node) listenOn(p *publication, a netip.Addr) error {
+// listenOn opens one of them, or uses x, which was handed in.
+func (n *Node) listenOn(p *publication, a netip.Addr, x *inherited) (err error) {
 	if n.listening >= n.budget.Listeners {
 		return unix.EMFILE
 	}
-	err := n.hostWay.Sockets().Listen(protos[p.proto], netip.AddrPortFrom(a, p.hostPort))
+	if x != nil {
+		err = n.adoptLocked(p, x)
+	} else {
+		err = n.hostWay.Sockets().Listen(protos[p.proto], netip.AddrPortFrom(a, p.hostPort))
+	}
 	if err == nil {
 		n.listening++
 	}
@@ -55,6 +63,9 @@ func (n *Node) unlistenLocked(p *publication) {
 	for _, a := range p.listensAt() {
 		s.Unlisten(protos[p.proto], netip.AddrPortFrom(a, p.hostPort))
 		n.listening--
+		if x := n.inheritedLocked(p, a); x != nil {
+			x.rest()
+		}
 	}
 	p.open4, p.open6 = false, false
 }
@@ -94,7 +105,8 @@ func (n *Node) bindError(c *container, p *publication, a netip.Addr, err error) 
 		mend = fmt.Sprintf("; `ss -Hln%cp sport = :%d` says by whom", p.proto[0], p.hostPort)
 		err = unix.EADDRINUSE
 	case errors.Is(err, unix.EACCES):
-		mend = fmt.Sprintf("; ports below 1024 are for everybody after `sudo sysctl net.ipv4.ip_unprivileged_port_start=%d`", p.hostPort)
+		mend = fmt.Sprintf("; ports below 1024 are for everybody after `sudo sysctl net.ipv4.ip_unprivileged_port_start=%d`, "+
+			"or systemd hands them to `fairlead up`", p.hostPort)
 		err = unix.EACCES
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		mend = "; `ip address` lists those this host has"

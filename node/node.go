@@ -61,6 +61,7 @@ type Node struct {
 	hostWay    *network.Uplink // of the router
 	reach      reach
 	listening  int // sockets of published ports
+	inherited  []inherited
 	requests   int // that run
 	lastUse    time.Time
 	leaving    *os.File // start.lock, once the node is on its way out
@@ -249,6 +250,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 // locks up: start.lock last, so that whoever waits for it finds nothing of us.
 func (n *Node) close() {
 	n.host.Close()
+	n.dropInherited()
 	n.dns.close()
 	n.net.Close()
 	n.router.Close()

@@ -55,6 +55,7 @@ func (n *Node) handlers() map[string]handler {
 		"POST /v1/uplinks/host":     n.postHost,
 		"DELETE /v1/uplinks/{name}": n.deleteUplink,
 
+		"POST /v1/listeners":       n.postListeners,
 		"POST /v1/networks/{name}": n.postNetwork,
 
 		"GET /v1/switches": n.getSwitches,

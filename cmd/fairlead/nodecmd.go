@@ -41,6 +41,10 @@ Options of the default network, each as --opt KEY=VALUE:
 
 ` + egressHelp + `
 
+Ports below 1024 take a right. Sockets that somebody who has it bound for this
+command (LISTEN_FDS, as those of a systemd socket unit) are used when a container
+publishes their ports.
+
 --host-loopback has containers reach services of this machine's own loopback, at
 the gateway's address and as host.fairlead.internal and host.docker.internal.
 Without it nobody does.
@@ -94,8 +98,12 @@ func serve(ctx context.Context, conf node.Config, ways *waysOut) error {
 	defer closeUplinks(opened)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if len(ways.links) > 0 || ways.host || ways.none {
+	if len(ways.links) > 0 || ways.host || ways.none || listenFDs() != nil {
 		conf.Ready = func() {
+			if err := handListeners(ctx, client()); err != nil {
+				cancel(err)
+				return
+			}
 			if _, err := setUplinks(ctx, client(), "", ways, opened, ways.none); err != nil { // nobody has addresses yet
 				cancel(err)
 			}
@@ -121,6 +129,9 @@ func up(cmd *cobra.Command, request api.UpRequest, ways *waysOut) error {
 		return err
 	}
 	if err := c.Post(ctx, "/v1/up", request, nil); err != nil {
+		return err
+	}
+	if err := handListeners(ctx, c); err != nil {
 		return err
 	}
 	lost, err := setUplinks(ctx, c, "", ways, opened, ways.none)

@@ -9,6 +9,10 @@ type Egress struct {
 	Text string `json:"text,omitempty"`
 }
 
+// ListenerRequest is the message on an upgraded POST /v1/listeners. With it
+// travels one bound socket, which says by itself what it is.
+type ListenerRequest struct{}
+
 // NetworkRequest is the body of POST /v1/networks/NAME: what is to change of a
 // network, while it is used. What is missing stays as it is.
 type NetworkRequest struct {

@@ -41,6 +41,7 @@ var Routes = []Route{
 	{Method: "POST", Path: "/v1/uplinks/host", Summary: "use this host's sockets as a way out"},
 	{Method: "DELETE", Path: "/v1/uplinks/{name}", Summary: "remove an uplink"},
 
+	{Method: "POST", Path: "/v1/listeners", Summary: "hand in a socket bound to a port that takes a right, for -p", In: ListenerRequest{}, Out: Done{}, Upgrade: true},
 	{Method: "POST", Path: "/v1/networks/{name}", Summary: "change a network while it is used", In: NetworkRequest{}},
 
 	{Method: "GET", Path: "/v1/switches", Summary: "switches, ports and counters", Out: []Switch{}},

@@ -147,19 +147,23 @@ func newDatagram(family, proto int) (fd int, errno unix.Errno) {
 	if errno != 0 {
 		return -1, errno
 	}
-	fd = int(r)
+	datagramOptions(int(r), family)
+	return int(r), 0
+}
+
+// datagramOptions has a socket tell of each datagram what its header said.
+func datagramOptions(fd, family int) {
 	// The kernel doubles it and grants no more than net.core.rmem_max.
 	setInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	if family == unix.AF_INET6 {
 		for _, name := range [...]int{unix.IPV6_V6ONLY, unix.IPV6_RECVERR, unix.IPV6_RECVHOPLIMIT, unix.IPV6_RECVTCLASS, unix.IPV6_RECVPKTINFO} {
 			setInt(fd, unix.SOL_IPV6, name, 1)
 		}
-		return fd, 0
+		return
 	}
 	for _, name := range [...]int{unix.IP_RECVERR, unix.IP_RECVTTL, unix.IP_RECVTOS} {
 		setInt(fd, unix.SOL_IP, name, 1)
 	}
-	return fd, 0
 }
 
 // receiveBuffer is what a socket may hold until the worker comes by: a burst of

@@ -28,6 +28,31 @@ func (s *Sockets) Listen(proto packet.Proto, at netip.AddrPort) error {
 	return fmt.Errorf("publish %v %v: %w", proto, at, unix.EPROTONOSUPPORT)
 }
 
+// Adopt is Listen with a socket that is bound to the address already, by somebody
+// who may have such a port. The descriptor is the uplink's in every case. One of
+// IPv6 may be of IPv4 too. It must be non-blocking, and stay so: accept(2) cannot
+// be told not to wait.
+func (s *Sockets) Adopt(proto packet.Proto, at netip.AddrPort, fd int) error {
+	switch proto {
+	case packet.ProtoTCP:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.tcp.listeners[at] == nil {
+			return s.acceptFrom(fd, at)
+		}
+	case packet.ProtoUDP:
+		s.mu.Lock()
+		defer s.unlock()
+		if s.flows.udp[publishedAt(at)] == nil {
+			datagramOptions(fd, familyOf(at))
+			s.publishedOptions(fd, familyOf(at))
+			return s.receiveFrom(fd, at)
+		}
+	}
+	closeFd(fd)
+	return fmt.Errorf("publish %v %v: %w", proto, at, unix.EADDRINUSE)
+}
+
 // Unlisten closes the socket of a published port. TCP connections that it has
 // accepted go on: they end with their flows.
 func (s *Sockets) Unlisten(proto packet.Proto, at netip.AddrPort) {
@@ -82,9 +107,15 @@ func (s *Sockets) listenTCP(at netip.AddrPort) error {
 		closeFd(fd)
 		return fail("bind", errno)
 	}
+	return s.acceptFrom(fd, at)
+}
+
+// acceptFrom has connections to a socket that is bound be accepted. The
+// descriptor is closed after an error.
+func (s *Sockets) acceptFrom(fd int, at netip.AddrPort) error {
 	if errno := listenOn(fd); errno != 0 {
 		closeFd(fd)
-		return fail("listen", errno)
+		return fmt.Errorf("publish TCP %v: %w", at, os.NewSyscallError("listen", errno))
 	}
 	l := &listener{s: s, fd: fd, local: packet.AddrFromNetip(at.Addr()), port: at.Port(), six: !at.Addr().Is4()}
 	source, err := s.conf.Worker.Add(fd, loop.In, l)
@@ -160,9 +191,9 @@ func (s *Sockets) begun(l *listener, fd int, name []byte) {
 	client, port := parseSockaddr(name)
 	local := l.local
 	switch {
-	case l.six:
+	case l.six && !client.Is4():
 		client, local = clientStandIn(fd), s.Addr()
-	case local == anyAddr4:
+	case l.six || local == anyAddr4:
 		local = packet.AddrFromNetip(sockname(fd).Addr())
 	}
 	c := &conn{state: synSent, bits: inbound | reopen, mss: defaultMSS}

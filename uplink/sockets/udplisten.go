@@ -36,6 +36,13 @@ func (s *Sockets) listenUDP(at netip.AddrPort) error {
 	if errno != 0 {
 		return fmt.Errorf("publish UDP %v: %w", at, os.NewSyscallError("bind", errno))
 	}
+	return s.receiveFrom(fd, at)
+}
+
+// receiveFrom has datagrams to a socket that is bound be received. The
+// descriptor is closed after an error.
+func (s *Sockets) receiveFrom(fd int, at netip.AddrPort) error {
+	key := publishedAt(at)
 	e := &udpSocket{shared: shared{local: key, family: familyOf(at), kept: true}}
 	if err := s.register(e, fd, loop.In|loop.Edge); err != nil {
 		closeFd(fd)
@@ -80,16 +87,23 @@ func familyOf(at netip.AddrPort) int {
 	return unix.AF_INET6
 }
 
+// publishedOptions has a socket tell of each datagram whom the client spoke to.
+func (s *Sockets) publishedOptions(fd, family int) {
+	s.offloadUDP(fd)
+	if family == unix.AF_INET {
+		setInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1)
+	}
+}
+
 func (s *Sockets) bindPublished(at netip.AddrPort) (fd int, errno unix.Errno) {
 	family := familyOf(at)
 	if fd, errno = newDatagram(family, unix.IPPROTO_UDP); errno != 0 {
 		return -1, errno
 	}
-	s.offloadUDP(fd)
+	s.publishedOptions(fd, family)
 	if family == unix.AF_INET6 {
 		errno = bind6(fd, at.Addr().As16(), at.Port(), zoneOf(at.Addr()))
 	} else {
-		setInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1)
 		errno = bind4(fd, at.Addr().As4(), at.Port())
 	}
 	if errno != 0 {

@@ -19,7 +19,7 @@ import (
 // ask sends numbered datagrams from a port of its own, one at a time, and prints
 // which were answered, or with what error that ended:
 //
-//	PORT ADDRESS:PORT COUNT [nosum] [options]
+//	[ADDRESS:]PORT ADDRESS:PORT COUNT [nosum] [options]
 //
 // With nosum the datagrams have no checksum, with options the packets have IP
 // options (RFC 791: no operation, record route).
@@ -29,10 +29,17 @@ func ask(args []string) error {
 		return err
 	}
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error { return oddities(raw, args[3:]) }}
-	if d.LocalAddr, err = net.ResolveUDPAddr("udp4", ":"+args[0]); err != nil {
+	network, local := "udp4", args[0]
+	switch {
+	case strings.HasPrefix(local, "["):
+		network = "udp6"
+	case !strings.Contains(local, ":"):
+		local = ":" + local
+	}
+	if d.LocalAddr, err = net.ResolveUDPAddr(network, local); err != nil {
 		return err
 	}
-	conn, err := d.DialContext(context.Background(), "udp4", args[1])
+	conn, err := d.DialContext(context.Background(), network, args[1])
 	if err != nil {
 		return err
 	}

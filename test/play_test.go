@@ -29,6 +29,7 @@ var parts = map[string]func(args []string) error{
 	"reach":     reach,
 	"sink":      sink,
 	"transfer":  transfer,
+	"twice":     twice,
 	"upgrade":   upgrade,
 	"who":       who,
 }

@@ -31,6 +31,26 @@
 // sender's processor in softirq and is no process's time, so its CPU column is
 // empty.
 //
+// # The host's sockets
+//
+// The workloads that begin with host- stand beside what leads containers of
+// plain users outside today, from Debian's packages: see leaders. Every one of
+// them has a site of its own, three namespaces of one user: the container, the
+// machine with the leader's process, and a host outside, which reaches the
+// machine by a veth pair. So none is measured over lo, where some take
+// short-cuts and no user's traffic comes from. A peer that is not installed, or
+// does not start, is listed with the reason.
+//
+// Each has an MTU of 1500 in the container, which is what containers expect, and
+// those whose figures hang on it a second one of 65520. Fairlead has 1500 only.
+// Port forwarders that join two sockets make no packets, so they stand with
+// those of the large MTU. A peer with less than 0.6 of its class's best is
+// measured in every third round.
+//
+// Long and bad lines are made by a relay of the lab (lab.Relay), because
+// namespaces of a plain user have no netem. There the machine itself is the
+// other path, over the same relay.
+//
 // # Concurrency
 //
 // One measurement runs at a time, and all of it on the main goroutine.
@@ -45,6 +65,12 @@
 //	nat.go        workload: bulk TCP through NAT, and its paths
 //	death.go      workload: how fast the dead are gone
 //	stall.go      workload: whom that delays
+//	host.go       what leads containers outside by sockets of the host
+//	hosttcp.go    workload: bulk TCP that way, beside peers
+//	hostline.go   workload: the same over long and bad lines
+//	hostudp.go    workload: datagrams, connections, requests
+//	hostports.go  workload: ten thousand published ports
+//	ends.go       the two ends of those: small clients and servers
 //	results.go    figures, ratios, bars
 //	report.go     the table and the JSON
 package main
@@ -76,7 +102,7 @@ type options struct {
 
 // roles are what this program does when it started itself, by the first
 // argument.
-var roles = map[string]func(args []string) error{"path": carry, "prober": prober, "echo": echo}
+var roles = map[string]func(args []string) error{"path": carry, "prober": prober, "echo": echo, "near": near, "far": far}
 
 func main() {
 	if len(os.Args) > 1 {
@@ -122,6 +148,10 @@ func usage() {
 			fmt.Fprintf(os.Stderr, "  %-14s %s\n", p.name, what)
 		}
 	}
+	fmt.Fprintf(os.Stderr, "\nPaths by the host's sockets:\n")
+	for _, p := range leaders {
+		fmt.Fprintf(os.Stderr, "  %-14s %s\n", p.name, p.what)
+	}
 	fmt.Fprintf(os.Stderr, "\nOptions:\n")
 	flag.PrintDefaults()
 }
@@ -138,7 +168,8 @@ func (o *options) validate() error {
 		return fmt.Errorf("-only %s: no workload's name holds that; see -help", o.only)
 	}
 	for _, name := range split(o.paths) {
-		if !slices.ContainsFunc(slices.Concat(paths, natPaths(out)), func(p *path) bool { return p.name == name }) {
+		if !slices.ContainsFunc(slices.Concat(paths, natPaths(out)), func(p *path) bool { return p.name == name }) &&
+			!slices.ContainsFunc(leaders, func(p *leader) bool { return p.name == name }) {
 			return fmt.Errorf("-paths: there is no path %q; see -help", name)
 		}
 	}
@@ -171,6 +202,11 @@ func (o *options) chosen() []*workload {
 		}
 	}
 	return ws
+}
+
+// measuresLeader reports whether a leader is measured.
+func (o *options) measuresLeader(p *leader) bool {
+	return o.paths == "" || slices.Contains(split(o.paths), p.name)
 }
 
 // measures reports whether a path of bulk traffic is measured.

@@ -14,24 +14,8 @@ func (r *results) print(out io.Writer) {
 	m := &r.Machine
 	fmt.Fprintf(out, "%s, %d CPUs, Linux %s, %s, as %s, load %s at the start; %d rounds of %d s\n\n",
 		m.CPU, m.CPUs, m.Kernel, m.Go, m.User, m.Load, r.Pairs, r.Seconds)
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	const row = "%-14s\t%-13s\t%s\t%s\t%s\t%s\t%s\t%s\t\n"
-	fmt.Fprintf(t, row, "workload", "path", "median", "quartiles", "unit", "÷ kernel", "÷ raw", "retrans/GB\tCPU s\tCPU s/GB")
-	last := ""
-	for _, f := range r.Figures {
-		if len(f.Samples) == 0 {
-			continue
-		}
-		name := f.Workload
-		if name == last {
-			name = ""
-		}
-		last = f.Workload
-		fmt.Fprintf(t, row, name, f.Path, fmt.Sprintf("%.2f", f.Value.Median), fmt.Sprintf("%.2f–%.2f", f.Value.Q1, f.Value.Q3),
-			f.Unit, f.times("kernel"), f.times("raw"), f.costs())
-	}
-	t.Flush()
-	fmt.Fprintln(out)
+	r.table(out, "", []string{"÷ kernel", "÷ raw"}, func(f *figure) []string { return []string{f.times("kernel"), f.times("raw")} })
+	r.table(out, hostGroup, []string{"fairlead is"}, func(f *figure) []string { return []string{r.fairleadBeside(f)} })
 	for _, f := range r.Figures {
 		if f.Note != "" && len(f.Samples) > 0 {
 			fmt.Fprintf(out, "%s, %s: %s\n", f.Workload, f.Path, f.Note)
@@ -47,12 +31,55 @@ func (r *results) print(out io.Writer) {
 		}
 		fmt.Fprintf(out, "  %s  %s: %s, want %s\n", verdict, b.Name, b.Have, b.Want)
 	}
+	if len(r.NotRun) > 0 {
+		fmt.Fprintln(out, "\nPeers not run:")
+	}
+	for _, f := range r.NotRun {
+		fmt.Fprintf(out, "  %s: %s\n", f.Workload, f.Why)
+	}
 	if len(r.Failures) > 0 {
 		fmt.Fprintln(out, "\nNot measured:")
 	}
 	for _, f := range r.Failures {
 		fmt.Fprintf(out, "  %s: %s\n", f.Workload, f.Why)
 	}
+}
+
+// table writes the figures of a group, with columns of ratios of its own.
+func (r *results) table(out io.Writer, group string, ratios []string, cells func(f *figure) []string) {
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	const row = "%-14s\t%-13s\t%s\t%s\t%s\t%s\t%s\t\n"
+	last := ""
+	for _, f := range r.Figures {
+		if len(f.Samples) == 0 || f.Group != group {
+			continue
+		}
+		if last == "" {
+			fmt.Fprintf(t, row, "workload", "path", "median", "quartiles", "unit", strings.Join(ratios, "\t"), "retrans/GB\tCPU s\tCPU s/GB")
+		}
+		name := f.Workload
+		if name == last {
+			name = ""
+		}
+		last = f.Workload
+		fmt.Fprintf(t, row, name, f.Path, fmt.Sprintf("%.2f", f.Value.Median), fmt.Sprintf("%.2f–%.2f", f.Value.Q1, f.Value.Q3),
+			f.Unit, strings.Join(cells(f), "\t"), f.costs())
+	}
+	t.Flush()
+	if last != "" {
+		fmt.Fprintln(out)
+	}
+}
+
+// fairleadBeside is how many times better fairlead is than a path of the same
+// workload.
+func (r *results) fairleadBeside(f *figure) string {
+	for _, ours := range r.Figures {
+		if ours.Path == "fairlead" && ours.Workload == f.Workload && f != ours {
+			return strings.Replace(ours.times(f.Path)+" ×", "– ×", "–", 1)
+		}
+	}
+	return ""
 }
 
 // times is the ratio to another path as a cell of the table.

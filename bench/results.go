@@ -36,6 +36,8 @@ type figure struct {
 	Value    quantile `json:"value"`
 	Samples  []sample `json:"samples"`
 	Note     string   `json:"note,omitempty"`
+	Group    string   `json:"group,omitempty"`
+	Less     bool     `json:"less_is_better,omitempty"`
 
 	// Ratios to the other paths of the workload, by their names.
 	Ratios map[string]quantile `json:"ratios,omitempty"`
@@ -66,6 +68,7 @@ type results struct {
 	Figures  []*figure `json:"figures"`
 	Bars     []bar     `json:"bars"`
 	Failures []failure `json:"failures,omitempty"`
+	NotRun   []failure `json:"not_run,omitempty"` // of peers
 }
 
 // machine is where it was measured.
@@ -107,13 +110,18 @@ func (r *results) fail(w *workload, err error) {
 	r.Failures = append(r.Failures, failure{w.name, err.Error()})
 }
 
+// notRun says why a peer was not measured, or not to the end: no fault of ours.
+func (r *results) notRun(w *workload, path string, err error) {
+	r.NotRun = append(r.NotRun, failure{w.name + ", " + path, err.Error()})
+}
+
 func (r *results) barsMet() bool {
 	return !slices.ContainsFunc(r.Bars, func(b bar) bool { return !b.Met })
 }
 
 // figure starts the figure of a path on a workload.
 func (r *results) figure(w *workload, path string) *figure {
-	f := &figure{Workload: w.name, Path: path, Unit: w.unit}
+	f := &figure{Workload: w.name, Path: path, Unit: w.unit, Group: w.group, Less: w.less}
 	r.Figures = append(r.Figures, f)
 	return f
 }
@@ -127,14 +135,25 @@ func (f *figure) add(s sample) {
 	f.Value = quantiles(values)
 }
 
+// better is how many times better one value of f is than another.
+func (f *figure) better(value, other float64) float64 {
+	if f.Less {
+		value, other = other, value
+	}
+	if other == 0 {
+		return math.Inf(1)
+	}
+	return value / other
+}
+
 // ratio compares the samples of f with those of other that were taken beside
-// them.
+// them: how many times better they are.
 func (f *figure) ratio(other *figure) (q quantile, pairs int) {
 	var ratios []float64
 	for _, s := range f.Samples {
 		for _, o := range other.Samples {
 			if s.Round == o.Round && o.Value > 0 {
-				ratios = append(ratios, s.Value/o.Value)
+				ratios = append(ratios, f.better(s.Value, o.Value))
 			}
 		}
 	}

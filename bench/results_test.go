@@ -160,7 +160,9 @@ func TestOptions(t *testing.T) {
 			t.Errorf("-paths %q measures %d paths, want %d", name, n, want)
 		}
 	}
-	if got := len((&options{only: "cubic,stall"}).chosen()); got != 3 {
-		t.Errorf("-only cubic,stall chooses %d workloads, want 3", got)
+	for only, want := range map[string]int{"nat,stall": 3, "host-in-1,host-ports": 4} { // cubic, bbr, 1 ms, ports
+		if got := len((&options{only: only}).chosen()); got != want {
+			t.Errorf("-only %s chooses %d workloads, want %d", only, got, want)
+		}
 	}
 }

@@ -18,6 +18,9 @@ type workload struct {
 	what string
 	unit string
 
+	group string // of which table
+	less  bool   // is better
+
 	measure func(l *lab, o *options, r *results) // of all its paths
 }
 
@@ -29,7 +32,8 @@ var workloads = func() []*workload {
 			ws = append(ws, bulkTCP(cc, streams))
 		}
 	}
-	return append(ws, natTCP(out), natTCP(in), gone(), stall())
+	ws = append(ws, natTCP(out), natTCP(in), gone(), stall())
+	return append(ws, hostWorkloads()...)
 }()
 
 // rawBar is the part of the raw relay's figure that fairlead has to reach: what

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	hosts "fairlead/test/lab"
+)
+
+// What fairlead has to reach beside its peers, by the plan's rule for bars.
+const (
+	hostBar  = 3.0 // times the best that makes packets of the usual MTU,
+	largeBar = 0.9 // and of the best of the others,
+	lineBar  = 0.9 // and of the same line without it
+)
+
+// hostGroup are the workloads of the default uplink: containers that reach the
+// world, and are reached, by ordinary sockets of the host.
+const hostGroup = "host"
+
+// hostWorkloads are all of that group.
+func hostWorkloads() []*workload {
+	var ws []*workload
+	for _, d := range []direction{out, in} {
+		for _, cc := range []string{"cubic", "bbr"} {
+			for _, streams := range []int{1, 4} {
+				ws = append(ws, hostTCP(d, cc, streams))
+			}
+		}
+	}
+	for _, d := range []direction{out, in} {
+		for _, b := range badLines {
+			ws = append(ws, hostLine(d, b))
+		}
+	}
+	for _, d := range []direction{out, in} {
+		ws = append(ws, hostUDP(d, 60), hostUDP(d, 1400), hostConnections(d), hostLatency(d))
+	}
+	ws = append(ws, hostPorts())
+	for _, w := range ws {
+		w.group = hostGroup
+	}
+	return ws
+}
+
+// side says where who begins is.
+func (d direction) side() (clientInside bool) { return d == out }
+
+// hostTCP is iperf3 between a container and a host outside, both of which may
+// have each congestion control, as the host has. Connections and bytes have the
+// same direction.
+func hostTCP(d direction, cc string, streams int) *workload {
+	w := &workload{name: fmt.Sprintf("host-%s-%d-%s", d, streams, cc), unit: "Gb/s"}
+	w.what = map[direction]string{
+		out: fmt.Sprintf("TCP from a container to a host outside, %d streams, %s", streams, cc),
+		in:  fmt.Sprintf("TCP from a host outside to a published port, %d streams, %s", streams, cc),
+	}[d]
+	w.measure = func(l *lab, o *options, r *results) {
+		hosts.Need(l, "iperf3")
+		needCongestionControl(l, cc)
+		m := w.sites(l, o, r, d, cc, func(l *lab, s *site) func(round int) (sample, error) {
+			s.serveIperf(l, d)
+			return func(int) (sample, error) { return s.bulk(l, d, 1, streams) }
+		})
+		m.rounds(l, o)
+		m.bar(func(p *leader) bool { return p.mtu == 1500 }, "at MTU 1500", hostBar)
+		m.bar(func(p *leader) bool { return p.mtu != 1500 }, "at any other MTU", largeBar)
+	}
+	return w
+}
+
+// serveIperf starts iperf3's server where connections of a direction end, and
+// waits until one crosses.
+func (s *site) serveIperf(l *lab, d direction) {
+	server := s.command(context.Background(), !d.side(), "iperf3", "-s", "-p", strconv.Itoa(s.iperf))
+	l.check(server.Start(), "start iperf3")
+	l.Cleanup(func() {
+		_ = server.Cancel()
+		_ = server.Wait()
+	})
+	hosts.Eventually(l, 10*time.Second, func() error {
+		if l.ctx.Err() != nil {
+			l.Fatalf("interrupted")
+		}
+		_, err := s.runIperf(l, d, "-n", "64K")
+		return err
+	})
+}
+
+// bulk measures once, and proves that the bytes crossed the container's
+// interface.
+func (s *site) bulk(l *lab, d direction, seconds, streams int) (q sample, err error) {
+	before, err := s.carried()
+	if err != nil {
+		return q, err
+	}
+	cpu := s.cpu()
+	args := []string{"-t", strconv.Itoa(seconds), "-P", strconv.Itoa(streams)}
+	if s.cc != "" {
+		args = append(args, "-C", s.cc)
+	}
+	report, err := s.runIperf(l, d, args...)
+	if err != nil {
+		return q, err
+	}
+	cpu = s.cpu() - cpu
+	after, err := s.carried()
+	if err != nil {
+		return q, err
+	}
+	got := report.End.Received
+	if float64(after-before) < got.Bytes {
+		return q, fmt.Errorf("iperf3 received %.0f bytes and %d crossed the container's interface: the traffic went another way, and is not reported", got.Bytes, after-before)
+	}
+	return sample{Value: got.Rate / 1e9, Bytes: got.Bytes, Retransmits: report.End.Sent.Retransmits, CPU: cpu}, nil
+}
+
+// runIperf runs a client of iperf3.
+func (s *site) runIperf(l *lab, d direction, args ...string) (*iperfReport, error) {
+	ctx, cancel := context.WithTimeout(l.ctx, 20*time.Second) // some never end
+	defer cancel()
+	at := s.server(d, s.iperf)
+	args = append([]string{"-J", "--connect-timeout", "3000", "-c", at.Addr().String(), "-p", strconv.Itoa(int(at.Port()))}, args...)
+	output, err := s.command(ctx, d.side(), "iperf3", args...).Output()
+	var report iperfReport
+	if json.Unmarshal(output, &report) == nil && report.Error != "" {
+		return nil, fmt.Errorf("iperf3: %s", report.Error)
+	}
+	if ctx.Err() != nil && l.ctx.Err() == nil {
+		err = errors.New("no end after 20 s")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("iperf3: %w", err)
+	}
+	time.Sleep(50 * time.Millisecond) // the server needs a moment between two clients
+	return &report, nil
+}
+
+// Sites that are measured in turns.
+type sites struct {
+	w    *workload
+	r    *results
+	list []*measured
+}
+
+// A measured is a site, and how to measure it once.
+type measured struct {
+	*site
+	figure  *figure
+	measure func(round int) (sample, error)
+	seldom  bool // it is so slow that it bounds nothing
+	gone    bool // it did not work any more
+}
+
+// sites lays a site for each leader. Prepare returns how it is measured. Peers
+// that do not start are noted, and nothing else.
+func (w *workload) sites(l *lab, o *options, r *results, d direction, cc string, prepare func(l *lab, s *site) func(round int) (sample, error)) *sites {
+	m := &sites{w: w, r: r}
+	for _, p := range leaders {
+		if !o.measuresLeader(p) || p.onlyIn && d == out {
+			continue
+		}
+		e := &measured{}
+		err := l.attempt(func(l *lab) {
+			e.site = laySite(l, p, cc, nil)
+			e.measure = prepare(l, e.site)
+		})
+		switch {
+		case l.ctx.Err() != nil:
+			l.Fatalf("interrupted")
+		case err != nil && p.program == "":
+			l.check(err, "%s", p.name)
+		case err != nil:
+			r.notRun(w, p.name, err)
+			continue
+		}
+		e.figure = r.figure(w, p.name)
+		if p.program == "" {
+			e.figure.Note = e.note
+		}
+		m.list = append(m.list, e)
+	}
+	return m
+}
+
+// seldomBelow is the part of its class's best below which a peer is measured in
+// every third round only.
+const seldomBelow, seldomEvery = 0.6, 3
+
+// rounds measures all sites in turns.
+func (m *sites) rounds(l *lab, o *options) {
+	for round := range o.pairs {
+		for _, e := range m.list {
+			if e.gone || e.seldom && round%seldomEvery != 0 {
+				continue
+			}
+			s, err := e.measure(round)
+			if l.ctx.Err() != nil {
+				l.Fatalf("interrupted")
+			}
+			if err != nil && e.program == "" {
+				l.check(err, "%s", e.name)
+			}
+			if err != nil {
+				m.r.notRun(m.w, e.name, err)
+				e.gone = true
+				continue
+			}
+			s.Round = round
+			e.figure.add(s)
+			progress("%s  round %d of %d  %-13s %8.2f %s", m.w.name, round+1, o.pairs, e.name, s.Value, m.w.unit)
+		}
+		if round == 0 {
+			m.sortOut()
+		}
+		slices.Reverse(m.list) // neither of two neighbours is always the first
+	}
+}
+
+// sortOut finds those that cannot be the best of their class.
+func (m *sites) sortOut() {
+	for _, e := range m.list {
+		if e.program == "" || len(e.figure.Samples) == 0 {
+			continue
+		}
+		for _, other := range m.list {
+			if other.program == "" || len(other.figure.Samples) == 0 || (other.mtu == 1500) != (e.mtu == 1500) {
+				continue
+			}
+			q := e.figure.better(e.figure.Samples[0].Value, other.figure.Samples[0].Value)
+			e.seldom = e.seldom || q < seldomBelow
+		}
+	}
+}
+
+// bar holds fairlead against the best peer of a class.
+func (m *sites) bar(class func(p *leader) bool, what string, bound float64) {
+	var ours, best *figure
+	for _, e := range m.list {
+		f := e.figure
+		switch {
+		case len(f.Samples) == 0:
+		case e.program == "":
+			ours = f
+		case class(e.leader) && (best == nil || f.better(f.Value.Median, best.Value.Median) > 1):
+			best = f
+		}
+	}
+	if ours == nil {
+		return
+	}
+	for _, e := range m.list {
+		if e.figure != ours && len(e.figure.Samples) > 0 {
+			ours.ratio(e.figure)
+		}
+	}
+	if best != nil {
+		m.r.atLeast(ours, best, bound)
+		m.r.Bars[len(m.r.Bars)-1].Name += ", the best peer " + what
+	}
+}

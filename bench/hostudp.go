@@ -1,0 +1,171 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// What fairlead has to reach beside the best peer.
+const (
+	datagramBar   = 2.0 // times the datagrams
+	connectionBar = 1.0 // the connections, and the time of a request
+)
+
+// Datagrams are counted as long as no more than this part of them gets lost.
+const lossLimit = 0.01
+
+// atUsualMTU is the class peers of these workloads are in: nobody counts
+// datagrams of 1400 bytes, or connections, at an MTU of 64 KiB.
+func atUsualMTU(p *leader) bool { return p.mtu <= 1500 }
+
+// ends lays sites of that class with a far and a near end.
+func (w *workload) ends(l *lab, o *options, r *results, d direction, prepare func(l *lab, s *site, near, far *endProcess) func(round int) (sample, error)) *sites {
+	return w.sites(l, o, r, d, "", func(l *lab, s *site) func(int) (sample, error) {
+		far := startEnd(l, s, !d.side(), "far")
+		near := startEnd(l, s, d.side(), "near")
+		// What is slow only once: ARP, and the first flow.
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			_, err := near.do(job{Do: "echo", To: s.server(d, echoTCPPort), For: time.Millisecond})
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				l.check(err, "reach the other end")
+			}
+		}
+		return prepare(l, s, near, far)
+	})
+}
+
+// hostUDP is how many datagrams of a size arrive in a second while hardly any is
+// lost.
+func hostUDP(d direction, size int) *workload {
+	w := &workload{name: fmt.Sprintf("host-%s-udp%d", d, size), unit: "k/s"}
+	w.what = fmt.Sprintf("UDP datagrams of %d bytes, as many as arrive with at most 1 %% lost, %s", size, map[direction]string{
+		out: "from a container", in: "to a published port",
+	}[d])
+	w.measure = func(l *lab, o *options, r *results) {
+		m := w.ends(l, o, r, d, func(l *lab, s *site, near, far *endProcess) func(int) (sample, error) {
+			f := &flooding{near: near, far: far, job: job{Do: "flood", To: s.server(d, sinkPort), Size: size, For: trial}}
+			return func(int) (sample, error) {
+				cpu := s.cpu()
+				rate, err := f.search()
+				return sample{Value: rate / 1e3, CPU: s.cpu() - cpu}, err
+			}
+		})
+		m.rounds(l, o)
+		m.bar(atUsualMTU, "at MTU 1500", datagramBar)
+	}
+	return w
+}
+
+// trial is how long datagrams are sent at one rate.
+const trial = 200 * time.Millisecond
+
+// A flooding looks for the highest rate at which hardly a datagram is lost.
+type flooding struct {
+	near, far *endProcess
+	job       job
+	last      float64 // rate found the last time
+}
+
+// search tries rates: the first time from a low one upwards, then around what
+// was found. It returns how many arrive in a second.
+func (f *flooding) search() (best float64, err error) {
+	rate, step, trials := 20e3, 2.0, 14
+	if f.last > 0 {
+		rate, step, trials = f.last, 1.25, 6
+	}
+	low, high := 0.0, math.Inf(1)
+	for range trials {
+		arrived, sent, err := f.try(rate)
+		if err != nil {
+			return 0, err
+		}
+		if sent.Count > 0 && arrived >= (1-lossLimit)*float64(sent.Count) {
+			best, low = max(best, arrived/sent.Took.Seconds()), rate
+			if float64(sent.Count) < 0.9*rate*sent.Took.Seconds() {
+				break // the sender cannot, or is held back
+			}
+		} else {
+			high = rate
+		}
+		switch {
+		case low == 0:
+			rate = high / step
+		case math.IsInf(high, 1):
+			rate = low * step
+		default:
+			rate = math.Sqrt(low * high)
+		}
+		if high/low < 1.05 || rate < 1000 {
+			break
+		}
+	}
+	f.last = best
+	return best, nil
+}
+
+// try sends at a rate and counts what arrives.
+func (f *flooding) try(rate float64) (arrived float64, sent outcome, err error) {
+	before, err := f.arrived()
+	if err != nil {
+		return 0, sent, err
+	}
+	f.job.Rate = rate
+	if sent, err = f.near.do(f.job); err != nil {
+		return 0, sent, err
+	}
+	after, err := f.arrived()
+	return float64(after - before), sent, err
+}
+
+// arrived counts when no more arrive.
+func (f *flooding) arrived() (uint64, error) {
+	for last := uint64(math.MaxUint64); ; {
+		o, err := f.far.do(job{Do: "count"})
+		if err != nil || o.Count == last {
+			return o.Count, err
+		}
+		last = o.Count
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// hostConnections is how many connections are made in a second, eight side by
+// side, each with a request, an answer and an end.
+func hostConnections(d direction) *workload {
+	w := &workload{name: fmt.Sprintf("host-%s-conns", d), unit: "1/s"}
+	w.what = "TCP connections with a request of 100 bytes, " + map[direction]string{out: "from a container", in: "to a published port"}[d]
+	w.measure = func(l *lab, o *options, r *results) {
+		m := w.ends(l, o, r, d, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
+			return func(int) (sample, error) {
+				cpu := s.cpu()
+				got, err := near.do(job{Do: "once", To: s.server(d, oncePort), For: 700 * time.Millisecond})
+				return sample{Value: float64(got.Count) / got.Took.Seconds(), CPU: s.cpu() - cpu}, err
+			}
+		})
+		m.rounds(l, o)
+		m.bar(atUsualMTU, "at MTU 1500", connectionBar)
+	}
+	return w
+}
+
+// hostLatency is how long a request and its answer take on a connection with
+// nothing else on it.
+func hostLatency(d direction) *workload {
+	w := &workload{name: fmt.Sprintf("host-%s-request", d), unit: "µs", less: true}
+	w.what = "median time of a request and an answer of 100 bytes, " + map[direction]string{out: "from a container", in: "to a published port"}[d]
+	w.measure = func(l *lab, o *options, r *results) {
+		m := w.ends(l, o, r, d, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
+			return func(int) (sample, error) {
+				got, err := near.do(job{Do: "echo", To: s.server(d, echoTCPPort), For: 300 * time.Millisecond})
+				return sample{Value: float64(got.Median) / 1e3}, err
+			}
+		})
+		m.rounds(l, o)
+		m.bar(atUsualMTU, "at MTU 1500", connectionBar)
+	}
+	return w
+}

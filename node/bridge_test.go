@@ -25,7 +25,7 @@ func (r *rig) ports() []api.Port {
 // fewerPorts waits until so many are left.
 func (r *rig) fewerPorts(n int) {
 	r.t.Helper()
-	lab.Eventually(r.t.(lab.T), 5*time.Second, func() error {
+	lab.Eventually(r.t.(lab.T), 10*time.Second, func() error {
 		if p := r.ports(); len(p) != n {
 			return fmt.Errorf("%d ports, want %d", len(p), n)
 		}
@@ -62,7 +62,7 @@ func TestS08_ContainersOnTheDefaultNetwork(t *testing.T) {
 	webInit.die()
 	r.gone("web")
 	r.fewerPorts(1)
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if _, err := a.Netlink.LinkByName("eth0"); err == nil {
 			return errors.New("the interface is still there")
 		}
@@ -249,13 +249,13 @@ func TestManyComeAndGo(t *testing.T) {
 		}
 	}
 	r.fewerPorts(0)
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if links, err := h.Netlink.LinkList(); err != nil || len(links) > 1 {
 			return fmt.Errorf("%d interfaces are left, %w", len(links), err)
 		}
 		return nil
 	})
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if list := r.list(); len(list) != 0 {
 			return fmt.Errorf("left: %+v", list)
 		}

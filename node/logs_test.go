@@ -178,7 +178,7 @@ func TestLogsRotated(t *testing.T) {
 		t.Errorf("followed: %q, %v", got, err)
 	}
 	_ = body.Close()
-	lab.Eventually(t, time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if _, err := os.Stat(filepath.Dir(c.Log)); !errors.Is(err, os.ErrNotExist) {
 			return errors.New("the files outlive their last reader")
 		}
@@ -271,5 +271,5 @@ func TestLogsOfASlowReader(t *testing.T) {
 	if err := r.Post(r.ctx, "/v1/down", api.DownRequest{}, nil); err != nil {
 		t.Error(err)
 	}
-	r.ended(3 * time.Second)
+	r.ended(10 * time.Second)
 }

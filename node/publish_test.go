@@ -336,7 +336,7 @@ func TestUplinkLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.Run(t, "ip", "link", "del", "eth0")
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if list := r.uplinks(); len(list) != 1 || list[0].State != "down" || list[0].Why == "" || list[0].Address != "" {
 			return fmt.Errorf("%+v", list)
 		}
@@ -363,7 +363,7 @@ func TestPublishedOnceLinked(t *testing.T) {
 			[]int{web.tap.Fd(), i.pidfd, i.channel})
 	}()
 	web.Up(t, "eth0")
-	lab.Eventually(t, 5*time.Second, func() error { // the node reads the link
+	lab.Eventually(t, 10*time.Second, func() error { // the node reads the link
 		l, err := web.Netlink.LinkByName("eth0")
 		if err == nil && l.Attrs().RawFlags&unix.IFF_LOWER_UP == 0 {
 			err = errors.New("there is no carrier")
@@ -415,7 +415,7 @@ func TestPublishedWithoutInterface(t *testing.T) {
 		t.Errorf("rules %s", got)
 	}
 	web.Run(t, "ip", "link", "del", "eth0")
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if got := rules(); len(got) > 0 {
 			return fmt.Errorf("rules %v", got)
 		}

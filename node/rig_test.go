@@ -100,7 +100,7 @@ func serve(t testing.TB, change ...func(*Config)) *rig {
 // answers waits until the node does.
 func (r *rig) answers() {
 	r.t.Helper()
-	lab.Eventually(r.t.(lab.T), 5*time.Second, func() error { return r.Get(r.ctx, "/v1/version", new(api.VersionInfo)) })
+	lab.Eventually(r.t.(lab.T), 10*time.Second, func() error { return r.Get(r.ctx, "/v1/version", new(api.VersionInfo)) })
 }
 
 // ended waits until Serve has returned, without an error.
@@ -160,7 +160,7 @@ func refused(t testing.TB, err error, want string) {
 // gone waits until a container is. Its name must not be the beginning of an id.
 func (r *rig) gone(ref string) {
 	r.t.Helper()
-	lab.Eventually(r.t.(lab.T), 5*time.Second, func() error {
+	lab.Eventually(r.t.(lab.T), 10*time.Second, func() error {
 		err := r.Get(r.ctx, "/v1/containers/"+ref, new(api.Inspect))
 		if err == nil {
 			return fmt.Errorf("container %s is still there", ref)

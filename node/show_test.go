@@ -30,7 +30,7 @@ func get[T any](t *testing.T, h *handlers, path string) (v T) {
 // settled waits until so many frames have been read on a port.
 func (m *member) settled(t *testing.T, frames uint64) {
 	t.Helper()
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if c := m.endpoint.port.Counts(); c.Read != frames {
 			return fmt.Errorf("%d frames read, want %d", c.Read, frames)
 		}
@@ -109,7 +109,7 @@ func TestTables(t *testing.T) {
 
 	// Who leaves takes his port, and not what was counted on it.
 	h.end(web.container)
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if d := get[[]api.Drop](t, h, "/v1/drops"); len(d) != 1 || d[0].Container != "(gone)" || d[0].Count != 2 {
 			return fmt.Errorf("drops %+v", d)
 		}

@@ -156,7 +156,7 @@ func TestKilledNode(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if err := api.NewClient(dir).Get(context.Background(), "/v1/version", nil); !errors.Is(err, api.ErrNoNode) {
 			return errors.New("it still answers")
 		}
@@ -217,7 +217,7 @@ func TestIdleExit(t *testing.T) {
 		t.Fatal(err)
 	}
 	start = time.Now()
-	r.ended(idleAfter + 2*time.Second)
+	r.ended(idleAfter + 10*time.Second)
 	if d := time.Since(start); d < idleAfter {
 		t.Errorf("it ended after %v, want %v at least", d, idleAfter)
 	}
@@ -233,7 +233,7 @@ func TestWatchedNode(t *testing.T) {
 		t.Error("it ended while it was watched")
 	}
 	stop()
-	r.ended(idleAfter + 2*time.Second)
+	r.ended(idleAfter + 10*time.Second)
 }
 
 func TestLockFileOfARemovedPath(t *testing.T) {

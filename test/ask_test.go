@@ -159,7 +159,7 @@ func pieces(args []string) error {
 				return fmt.Errorf("send fragment %d: %w", n, err)
 			}
 		}
-		if err := conn.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			return err
 		}
 		echo := make([]byte, 4000)

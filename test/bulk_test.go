@@ -219,7 +219,7 @@ func datagrams(args []string) error {
 // exchange writes data, which leaves as datagrams of size bytes, and reads them
 // back.
 func exchange(conn net.Conn, data []byte, size int, buf []byte) error {
-	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return err
 	}
 	if _, err := conn.Write(data); err != nil {

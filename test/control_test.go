@@ -47,7 +47,7 @@ func TestNodeKilled(t *testing.T) {
 	}
 	follower.wait()
 	tracer.wait()
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		for _, pid := range pids {
 			if syscall.Kill(pid, 0) == nil {
 				return fmt.Errorf("init %d is still there", pid)
@@ -225,7 +225,7 @@ func TestFullDisk(t *testing.T) {
 	n.start("b", "--ip", "172.17.0.3")
 	// What cannot be logged is lost; who writes it does not notice.
 	n.start("talker", "--", "sh", "-c", "yes | head -c 1000000; echo >&2 done; exec sleep 1000")
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		out, err := exec.Command("pgrep", "-f", "-c", "^sleep 1000").Output()
 		if strings.TrimSpace(string(out)) != "3" {
 			err = fmt.Errorf("%s sleep, want 3: the talker hangs (%w)", out, err)
@@ -237,7 +237,7 @@ func TestFullDisk(t *testing.T) {
 		n.run("kill", name)
 		n.gone(name)
 	}
-	lab.Eventually(t, 5*time.Second, before.exceeded)
+	lab.Eventually(t, 10*time.Second, before.exceeded)
 }
 
 // A read-only file system has no room for a node directory.
@@ -310,7 +310,7 @@ func TestFrozenInit(t *testing.T) {
 		n.run(append(strings.Fields(end), "frozen")...)
 		n.gone("frozen")
 	}
-	lab.Eventually(t, 5*time.Second, before.exceeded)
+	lab.Eventually(t, 10*time.Second, before.exceeded)
 }
 
 // What is handed over for an exec is not what it should be: the container's init
@@ -350,7 +350,7 @@ func TestWrongExec(t *testing.T) {
 			t.Errorf("%s: error %v, want %q", c.what, err, c.want)
 		}
 	}
-	lab.Eventually(t, 5*time.Second, func() error { return errors.Join(before.exceeded(), init.exceeded()) })
+	lab.Eventually(t, 10*time.Second, func() error { return errors.Join(before.exceeded(), init.exceeded()) })
 	childOf(t, init.pid) // one
 	if out := n.exec("a", "echo", "well"); out != "well\n" {
 		t.Errorf("exec says %q", out)

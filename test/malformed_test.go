@@ -53,7 +53,7 @@ func TestMalformedFrames(t *testing.T) {
 				t.Errorf("%s: the kernel refused a frame of %d bytes: %v", name, len(frames[i]), errno)
 			}
 		}
-		lab.Eventually(t, 5*time.Second, func() error {
+		lab.Eventually(t, 10*time.Second, func() error {
 			dropped := n.port(name).Counts.Dropped
 			var wrong []error
 			for _, r := range packettest.ParseReasons[1:] {

@@ -150,7 +150,7 @@ func (n *node) serveUDP(h *lab.Host, port int) *lab.Service {
 // says waits until a service has said a text.
 func (n *node) says(s *lab.Service, text string) {
 	n.t.Helper()
-	lab.Eventually(n.t, 5*time.Second, func() error { return contains(s.Output(), text) })
+	lab.Eventually(n.t, 10*time.Second, func() error { return contains(s.Output(), text) })
 }
 
 // curl fetches a page from a host, with the patience of a second.

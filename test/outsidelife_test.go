@@ -64,7 +64,7 @@ func TestUplinkDeleted(t *testing.T) {
 	far := o.Router.FarHost
 	o.exec("web", "ping", "-c", "1", "-W", "5", far)
 	o.Router.Run(t, "ip", "link", "del", "up0")
-	lab.Eventually(t, 5*time.Second, func() error { return contains(o.run("network", "ls"), "down: its interface was removed") })
+	lab.Eventually(t, 10*time.Second, func() error { return contains(o.run("network", "ls"), "down: its interface was removed") })
 	r := o.try("exec", "web", "ping", "-c", "1", "-W", "5", far)
 	if !strings.Contains(r.stdout, "From 172.17.0.1 icmp_seq=1 Destination Net Unreachable") {
 		t.Errorf("without an uplink: %v", r)
@@ -92,7 +92,7 @@ func TestNeighbourOnTheUplink(t *testing.T) {
 		if !strings.Contains(r.stdout, "From 172.17.0.1 icmp_seq=1 Destination Host Unreachable") {
 			t.Errorf("nobody is at 192.0.2.78, but: %v", r)
 		}
-		if took := time.Since(start); took < least || took > least+2*time.Second {
+		if took := time.Since(start); took < least || least == 0 && took > 2*time.Second {
 			t.Errorf("that was said after %v", took)
 		}
 	}

@@ -101,10 +101,21 @@ func beat(args []string) error {
 				sent++
 			}
 		case <-ended:
-			if err := conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			if err := conn.SetReadDeadline(time.Now()); err != nil {
 				return err
 			}
 			s := <-result
+			// Those under way are waited for.
+			if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				return err
+			}
+			for b := make([]byte, 64); s.received < sent; {
+				if _, err := conn.Read(b); err == nil {
+					s.received++
+				} else if errors.Is(err, os.ErrDeadlineExceeded) {
+					break
+				}
+			}
 			fmt.Printf("sent %d received %d gap %v\n", sent, s.received, s.gap)
 			return nil
 		}

@@ -72,7 +72,7 @@ func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd.Env = append(os.Environ(), "FAIRLEAD_DIR="+n.dir, "PATH="+filepath.Dir(n.bin)+":"+os.Getenv("PATH"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second // a grandchild may have kept the pipes
+	cmd.WaitDelay = 10 * time.Second // a grandchild may have kept the pipes
 	return cmd
 }
 
@@ -132,7 +132,7 @@ func (n *node) refuses(text string, args ...string) {
 // gone waits until a container is in no table any more.
 func (n *node) gone(name string) {
 	n.t.Helper()
-	lab.Eventually(n.t, 5*time.Second, func() error {
+	lab.Eventually(n.t, 10*time.Second, func() error {
 		if c, ok := n.containers()[name]; ok {
 			return fmt.Errorf("container %s is still there: %+v", name, c)
 		}

@@ -42,7 +42,7 @@ moment() { timeout --foreground 5m bin/world env FUZZTIME=10000x test/fuzz.sh "$
 job() {
 	local said status=0
 	said=$("$@" 2>&1) || status=$?
-	[ -z "$said" ] || flock .cache printf '%s\n' "$said"
+	[ -z "$said" ] || flock .cache cat <<<"$said"
 	return $status
 }
 

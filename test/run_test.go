@@ -310,7 +310,7 @@ func TestDetachedTerminal(t *testing.T) {
 	n := newNode(t)
 	n.start("with", "-t", "--", "sh", "-c", "test -t 0 && test -t 1 && test -t 2 && echo terminal; sleep 1000")
 	n.start("without", "--", "sh", "-c", "test -t 0 || test -t 1 || test -t 2 || echo none; sleep 1000")
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		return errors.Join(contains(n.run("logs", "with"), "terminal\r\n"), contains(n.run("logs", "without"), "none\n"))
 	})
 	for name, want := range map[string]string{"with": "true\n", "without": "false\n"} {
@@ -367,7 +367,7 @@ func TestStopAndKill(t *testing.T) {
 	}
 	heard := func(name, want string) {
 		t.Helper()
-		lab.Eventually(t, 5*time.Second, func() error {
+		lab.Eventually(t, 10*time.Second, func() error {
 			got, err := os.ReadFile(filepath.Join(dir, name))
 			if err == nil && string(got) != want {
 				err = fmt.Errorf("%s heard %q, want %q", name, got, want)
@@ -434,7 +434,7 @@ func TestExec(t *testing.T) {
 	x.says("ready")
 	x.signal(syscall.SIGKILL)
 	x.wait()
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if got := n.sh("c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"); strings.Contains(got, "sleep 997") {
 			return fmt.Errorf("it still runs: %s", got)
 		}

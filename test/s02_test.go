@@ -45,7 +45,7 @@ func TestS02_IPv6Off(t *testing.T) {
 	}
 	// Who has IPv6 reports its groups in the first second; the one without had
 	// more time for it.
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		return contains(n.run("logs", "ear"), "listener report")
 	})
 	n.exec("off", "ping", "-c", "1", "-W", "5", n.address("on"))
@@ -56,7 +56,7 @@ func TestS02_IPv6Off(t *testing.T) {
 	}
 	// The trace began before the container, so it has every frame of it.
 	read := n.port("off").Counts.Read
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		var sent uint64
 		for _, line := range traceLines(t, trace) {
 			if line.In != "off" {

@@ -32,7 +32,7 @@ func TestS23_GatewayAnswers(t *testing.T) {
 // knows waits until the gateway has an address at a MAC in its ARP table.
 func (n *node) knows(address, mac string) {
 	n.t.Helper()
-	lab.Eventually(n.t, 5*time.Second, func() error {
+	lab.Eventually(n.t, 10*time.Second, func() error {
 		out := n.run("show", "arp")
 		for _, row := range table(n.t, out) {
 			if row["Address"] == address && row["HWaddress"] == mac {
@@ -57,7 +57,7 @@ func TestS23_GratuitousARP(t *testing.T) {
 
 	neighbour := func(mac string) {
 		t.Helper()
-		lab.Eventually(t, 5*time.Second, func() error {
+		lab.Eventually(t, 10*time.Second, func() error {
 			return contains(n.exec("b", "ip", "neigh"), "172.17.0.2 dev eth0 lladdr "+mac+" ")
 		})
 	}
@@ -126,7 +126,7 @@ func TestS23_SpoofedGateway(t *testing.T) {
 				t.Helper()
 				before := n.dropped("a", reason)
 				n.sh("a", script)
-				lab.Eventually(t, 5*time.Second, func() error {
+				lab.Eventually(t, 10*time.Second, func() error {
 					if n.dropped("a", reason) == before {
 						return fmt.Errorf("%s: nothing was dropped as %s:\n%s", what, reason, n.run("show", "drops"))
 					}

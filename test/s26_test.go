@@ -34,7 +34,7 @@ func TestS26_RestartedWithANewAddress(t *testing.T) {
 		s := o.Host.Serve(t, command[0], command[1:]...)
 		answers := func(name string) {
 			t.Helper()
-			lab.Eventually(t, 5*time.Second, func() error {
+			lab.Eventually(t, 10*time.Second, func() error {
 				lines := strings.Split(strings.TrimSpace(s.Output()), "\n")
 				if last := lines[len(lines)-1]; !strings.HasPrefix(last, name+":") {
 					return fmt.Errorf("the last answer is %q, want one of %s", last, name)

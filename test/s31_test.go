@@ -58,7 +58,7 @@ func TestS31_Ageing(t *testing.T) {
 	n, e := learning(t, "--opt", "ageing=1s")
 	n.ping("a", "172.17.0.3")
 	e.heard("a and b had never spoken", "a", whoHas)
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if out := n.run("show", "mac"); strings.Contains(out, "02:42:ac:11:00:03") {
 			return fmt.Errorf("b is still there:\n%s", out)
 		}

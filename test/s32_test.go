@@ -30,7 +30,7 @@ func (n *node) statistics(name string) kernel {
 // the port's counters.
 func (n *node) sameInside(name string) (c api.Counts) {
 	n.t.Helper()
-	lab.Eventually(n.t, 5*time.Second, func() error {
+	lab.Eventually(n.t, 10*time.Second, func() error {
 		inside := n.statistics(name)
 		p := n.port(name)
 		c = p.Counts
@@ -93,7 +93,7 @@ func TestS32_BothEndsCountTheSame(t *testing.T) {
 		t.Errorf("the client's %d frames have %d segments, the server got %d of %d: large frames do not cross whole",
 			in.Read, in.ReadSegments, out.Written, out.WrittenSegments)
 	}
-	lab.Eventually(t, 5*time.Second, func() error { // a kernel may speak between two looks
+	lab.Eventually(t, 10*time.Second, func() error { // a kernel may speak between two looks
 		p := n.port("client").Counts
 		return contains(n.run("show", "switch", "-v"), fmt.Sprintf("in       %d frames of %d segments, ", p.Read, p.ReadSegments))
 	})
@@ -111,7 +111,7 @@ func TestS32_BothEndsCountTheSame(t *testing.T) {
 		t.Errorf("a textbook wire sent %d frames of %d segments and got %d of %d",
 			wire.Read, wire.ReadSegments, wire.Written, wire.WrittenSegments)
 	}
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		c, inside := n.port("wire").Counts, n.statistics("wire")
 		if want := c.WrittenBytes + 66*(c.WrittenSegments-c.Written); inside.rxBytes != want {
 			return fmt.Errorf("the wire got %d bytes, want %d: %d in %d frames of %d segments",

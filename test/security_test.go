@@ -57,7 +57,7 @@ func TestControlSocketRefusesContainers(t *testing.T) {
 	if len(n.containers()) != 3 {
 		t.Errorf("there are %d containers, want 3", len(n.containers()))
 	}
-	lab.Eventually(t, 5*time.Second, before.exceeded)
+	lab.Eventually(t, 10*time.Second, before.exceeded)
 }
 
 // upgrade asks for every route that takes descriptors and sends some without
@@ -123,7 +123,7 @@ func TestControlSocketHammered(t *testing.T) {
 	if grown > 100<<10 {
 		t.Errorf("the node grew by %d KiB", grown)
 	}
-	lab.Eventually(t, 5*time.Second, before.exceeded)
+	lab.Eventually(t, 10*time.Second, before.exceeded)
 }
 
 // hammer connects to a socket until its standard input ends, from several
@@ -383,5 +383,5 @@ func TestTracesNobodyReads(t *testing.T) {
 	for _, conn := range idle {
 		conn.Close()
 	}
-	lab.Eventually(t, 5*time.Second, before.exceeded)
+	lab.Eventually(t, 10*time.Second, before.exceeded)
 }

@@ -246,7 +246,7 @@ func leftovers(marker string) error {
 // gone fails unless every process with marker ends soon.
 func gone(t *testing.T, marker string) {
 	t.Helper()
-	lab.Eventually(t, 5*time.Second, func() error { return leftovers(marker) })
+	lab.Eventually(t, 10*time.Second, func() error { return leftovers(marker) })
 }
 
 // helperCommand prepares one of the helpers as a process of its own.

@@ -98,7 +98,7 @@ func TestS02_RouterAdvertisement(t *testing.T) {
 			continue
 		}
 		seen := strings.Count(r.out.String(), "look")
-		lab.Eventually(t, 5*time.Second, func() error {
+		lab.Eventually(t, 10*time.Second, func() error {
 			if now := strings.Count(r.out.String(), "look"); now < seen+5 {
 				return fmt.Errorf("looked %d times, then %d", seen, now)
 			}
@@ -227,7 +227,7 @@ func TestS16_Shared(t *testing.T) {
 		t.Error(err)
 	}
 	seen := strings.Count(y.out.String(), "172.17.0.2")
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if now := strings.Count(y.out.String(), "172.17.0.2"); now < seen+3 {
 			return fmt.Errorf("seen %d times, then %d", seen, now)
 		}

@@ -111,7 +111,7 @@ func TestExecHangsUp(t *testing.T) {
 		if err := x.Started(); err != nil {
 			t.Fatal(err)
 		}
-		lab.Eventually(t, 5*time.Second, func() error {
+		lab.Eventually(t, 10*time.Second, func() error {
 			if x.out.String() != "ready\n" {
 				return fmt.Errorf("output %q", x.out.String())
 			}
@@ -172,7 +172,7 @@ func TestMeaningless(t *testing.T) {
 		_ = r.node.Send(&Message{})
 	}
 	execute(t, r, &Exec{Args: []string{"true"}}).wait(0) // behind them all
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if n := count(); n > before {
 			return fmt.Errorf("init has %d descriptors, had %d", n, before)
 		}

@@ -549,7 +549,7 @@ func TestOpenPacketDown(t *testing.T) {
 		t.Errorf("heard %x", got)
 	}
 	l.host.Up(t, "eth0")
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		l.say(packettest.ICMPEcho(stranger9, uplink77, 1, 1, nil))
 		if len(hear(t, q, 20*time.Millisecond)) == 0 {
 			return errors.New("heard nothing")
@@ -560,7 +560,7 @@ func TestOpenPacketDown(t *testing.T) {
 	if err := l.host.Netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", Index: eth0.Attrs().Index}}); err != nil {
 		t.Fatal(err)
 	}
-	lab.Eventually(t, 2*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(q.Fd()), Events: unix.POLLIN}}, 2000)
 		if _, err := q.ReadBatch(packet.NewBatch()); !errors.Is(err, link.ErrGone) {
 			return fmt.Errorf("ReadBatch: %w", err)

@@ -32,7 +32,7 @@ func TestLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	lend(t, far, 2*time.Second)
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if u.Addr() != packet.AddrFromNetip(upAddr.Addr()) {
 			return fmt.Errorf("%+v", u.State(0))
 		}
@@ -51,7 +51,7 @@ func TestLease(t *testing.T) {
 	if live := flows(); live != 1 {
 		t.Errorf("%d flows", live)
 	}
-	lab.Eventually(t, 5*time.Second, func() error { // nobody renews it
+	lab.Eventually(t, 10*time.Second, func() error { // nobody renews it
 		if live := flows(); u.Addr() != (packet.Addr{}) || live != 0 {
 			return fmt.Errorf("%d flows; %+v", live, u.State(0))
 		}
@@ -70,7 +70,7 @@ func lend(t *testing.T, far *link.Mem, length time.Duration) {
 		dhcpv4.MessageTypeDiscover: dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeRequest: dhcpv4.MessageTypeAck,
 	}
 	done := false
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		batch.Reset()
 		if _, err := far.ReadBatch(batch); err != nil {
 			return err

@@ -231,7 +231,7 @@ func (p *plug) send(t *testing.T, frames ...[]byte) {
 func (p *plug) expect(t *testing.T, want []byte) {
 	t.Helper()
 	batch := packet.NewBatch()
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if n, err := p.far.ReadBatch(batch); n == 0 {
 			return errors.Join(errors.New("nothing came"), err)
 		}
@@ -339,7 +339,7 @@ func TestAttachFails(t *testing.T) {
 	if !errors.Is(err, packet.EgressGone) || !strings.HasPrefix(err.Error(), "network default: raise the carrier of web: ") {
 		t.Errorf("got %v", err)
 	}
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		if c.closed.Load() != 1 {
 			return errors.New("not closed")
 		}
@@ -396,7 +396,7 @@ func TestManyAtOnce(t *testing.T) {
 	if ports := n.Switch().Ports(); len(ports) != 2 {
 		t.Errorf("%d ports are left, want 2", len(ports))
 	}
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		totals := n.Switch().Totals()
 		return totals.CheckCopies()
 	})

@@ -38,7 +38,7 @@ func TestSocketsAreAnUplink(t *testing.T) {
 	// What becomes of a datagram is the host's business; that it got there is ours.
 	far := packettest.Station{MAC: n.GatewayMAC(), IP: outsider.IP}
 	web.send(t, packettest.UDP(web.Station, far, 40000, 9, []byte("hello")))
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		c := u.Switch().Totals()
 		failed := uint64(0)
 		for _, f := range c.Failed {

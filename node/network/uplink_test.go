@@ -41,7 +41,7 @@ func (p *plug) get(t *testing.T) *packet.Frame {
 	t.Helper()
 	batch := packet.NewBatch()
 	var got []packet.Frame
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		batch.Reset()
 		if _, err := p.far.ReadBatch(batch); err != nil {
 			return err
@@ -72,7 +72,7 @@ func (p *plug) get(t *testing.T) *packet.Frame {
 // check holds the conservation law at rest.
 func check(t *testing.T, n *Network) {
 	t.Helper()
-	lab.Eventually(t, 5*time.Second, func() error {
+	lab.Eventually(t, 10*time.Second, func() error {
 		for _, p := range n.sw.Ports() {
 			c := p.Counts()
 			if err := c.CheckIngress(); err != nil {

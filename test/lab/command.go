@@ -35,7 +35,7 @@ func (h *Host) Command(ctx context.Context, name string, args ...string) *Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return killGroup(cmd.Process.Pid) }
-	cmd.WaitDelay = time.Second // a grandchild may have kept the pipes
+	cmd.WaitDelay = 10 * time.Second // a grandchild may have kept the pipes
 	return &Cmd{Cmd: cmd, host: h}
 }
 

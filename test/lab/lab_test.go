@@ -100,7 +100,7 @@ func TestCommands(t *testing.T) {
 		t.Errorf("killing a command took %v", took)
 	}
 	s := h.Serve(t, "sh", "-c", "echo ready; sleep 20")
-	Eventually(t, time.Second, func() error {
+	Eventually(t, 10*time.Second, func() error {
 		if s.Output() != "ready\n" {
 			return fmt.Errorf("the service said %q", s.Output())
 		}
@@ -110,7 +110,7 @@ func TestCommands(t *testing.T) {
 
 func TestEventually(t *testing.T) {
 	calls := 0
-	Eventually(t, time.Second, func() error {
+	Eventually(t, 10*time.Second, func() error {
 		if calls++; calls < 3 {
 			return errors.New("not yet")
 		}
@@ -219,7 +219,7 @@ func TestLeaksAreSeen(t *testing.T) {
 			before, err := inventory()
 			must(t, err, "look")
 			undo := leak.leave()
-			Eventually(t, time.Second, func() error {
+			Eventually(t, 10*time.Second, func() error {
 				after, err := inventory()
 				must(t, err, "look")
 				if err = after.beyond(before); err == nil {

@@ -13,7 +13,7 @@ import (
 func TestHostAddresses(t *testing.T) {
 	lab.NoLeaks(t)
 	h := lab.NewHost(t, "box")
-	h.Run(t, "ip", "link", "add", "d0", "type", "dummy")
+	h.Run(t, "ip", "link", "add", "d0", "type", "veth", "peer", "name", "d1")
 	told := make(chan string, 100)
 	w := lab.In(t, h, func() (*HostWatch, error) {
 		return WatchHost(func(a *HostAddrs) { told <- fmt.Sprint(a.Primary, a.All, a.Problem) }), nil
@@ -38,6 +38,7 @@ func TestHostAddresses(t *testing.T) {
 	h.Addr(t, "d0", "192.0.2.7/24")
 	await("192.0.2.7 [192.0.2.7] " + noRoute)
 	h.Up(t, "d0")
+	h.Up(t, "d1")
 	h.Addr(t, "d0", "198.51.100.7/24")
 	h.Run(t, "ip", "route", "add", "default", "via", "198.51.100.1")
 	await("198.51.100.7 [192.0.2.7 198.51.100.7] <nil>")

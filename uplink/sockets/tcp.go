@@ -223,6 +223,7 @@ func (c *conn) number(f *packet.Frame, k packet.Tuple) (endpoint, packet.Reason)
 	s.flows.set(f.Flow, k, c)
 	c.discharge()
 	if !s.charge(f.Container, c) {
+		s.stats.Unaccepted++
 		c.abort(sayReset)
 	}
 	return c, packet.OK

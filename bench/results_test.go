@@ -160,7 +160,7 @@ func TestOptions(t *testing.T) {
 			t.Errorf("-paths %q measures %d paths, want %d", name, n, want)
 		}
 	}
-	for only, want := range map[string]int{"nat,stall": 3, "host-in-1,host-ports": 4} { // cubic, bbr, 1 ms, ports
+	for only, want := range map[string]int{"nat,stall": 3, "host-in-1-,host-ports": 3} {
 		if got := len((&options{only: only}).chosen()); got != want {
 			t.Errorf("-only %s chooses %d workloads, want %d", only, got, want)
 		}

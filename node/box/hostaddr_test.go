@@ -42,6 +42,8 @@ func TestHostAddresses(t *testing.T) {
 	h.Addr(t, "d0", "198.51.100.7/24")
 	h.Run(t, "ip", "route", "add", "default", "via", "198.51.100.1")
 	await("198.51.100.7 [192.0.2.7 198.51.100.7] <nil>")
+	h.Run(t, "ip", "route", "del", "default")
+	await("192.0.2.7 [192.0.2.7 198.51.100.7] " + noRoute)
 	h.Run(t, "ip", "addr", "del", "198.51.100.7/24", "dev", "d0")
 	await("192.0.2.7 [192.0.2.7] " + noRoute)
 }

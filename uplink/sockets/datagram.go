@@ -99,31 +99,32 @@ type arrival struct {
 	overruns uint32 // datagrams lost so far because the buffer was full
 }
 
-// receive reads into buf what a socket has next, and what is too long for that
-// into spill.
-func (io *datagramIO) receive(fd int, buf, spill []byte, a *arrival) unix.Errno {
+// receive reads into buf what a socket has next.
+func (io *datagramIO) receive(fd int, buf []byte, a *arrival) unix.Errno {
 	io.begin()
 	io.piece(buf)
-	if len(spill) > 0 {
-		io.piece(spill)
-	}
 	io.msg = unix.Msghdr{Name: &io.name[0], Namelen: uint32(len(io.name)), Iov: &io.iov[0], Control: &io.control[0]}
-	io.msg.SetIovlen(io.pieces)
+	io.msg.SetIovlen(1)
 	io.msg.SetControllen(len(io.control))
 	n, errno := recvmsg(fd, &io.msg, 0)
-	if errno != 0 {
-		return errno
+	if errno == 0 {
+		a.read(&io.msg, n, io.name[:], io.control[:])
 	}
-	*a = arrival{size: n, cut: io.msg.Flags&unix.MSG_TRUNC != 0}
-	name := io.name[:min(int(io.msg.Namelen), len(io.name))]
+	return errno
+}
+
+// read takes down what the kernel said of a message of n bytes.
+func (a *arrival) read(m *unix.Msghdr, n int, name, said []byte) {
+	*a = arrival{size: n, cut: m.Flags&unix.MSG_TRUNC != 0}
+	name = name[:min(int(m.Namelen), len(name))]
 	a.src, a.port = parseSockaddr(name)
 	if len(name) == unix.SizeofSockaddrInet6 {
 		a.zone = binary.NativeEndian.Uint32(name[24:])
 	}
-	for c := control(io.control[:min(int(io.msg.Controllen), len(io.control))]); ; {
+	for c := control(said[:min(int(m.Controllen), len(said))]); ; {
 		level, kind, data, ok := c.next()
 		if !ok {
-			return 0
+			return
 		}
 		switch {
 		case level == unix.SOL_UDP && kind == unix.UDP_GRO && len(data) >= 4:

@@ -16,7 +16,7 @@
 //	tcp.go      a TCP connection and its life; tcpin.go what comes from the
 //	            container, tcpout.go what goes there, tcpframe.go its segments
 //	shared.go   what sockets of datagrams have in common; datagram.go their messages
-//	udp.go      UDP from the containers, udpin.go towards them
+//	udp.go      UDP from the containers; udpin.go towards them, ahead.go several at once
 //	icmp.go     echo by ping sockets
 //	errqueue.go what the host says of a packet, as an ICMP error
 //	reassemble.go  fragments of containers

@@ -120,7 +120,7 @@ func (e *pingSocket) receive(b *packet.Batch) bool {
 	const before = headRoom + packet.IPv4MinLen
 	room := b.Room()
 	var a arrival
-	if errno := e.s.datagrams.receive(e.fd, room[before:], nil, &a); errno != 0 {
+	if errno := e.s.datagrams.receive(e.fd, room[before:], &a); errno != 0 {
 		return e.failed(errno, b)
 	}
 	e.arrived(&a)

@@ -17,6 +17,7 @@ type udpSocket struct {
 	// tooLarge bounds what trains are made of: datagrams of that size were
 	// refused as one. Zero is no bound yet.
 	tooLarge int
+	ahead    uint8 // how many datagrams are read at once behind others, as a power of two
 }
 
 // udpEndpoint returns the socket of the mapping a datagram leaves by.

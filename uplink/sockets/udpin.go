@@ -10,11 +10,7 @@ import (
 const udpHeaders = headRoom + packet.IPv4MinLen + packet.UDPLen
 
 // send adds what came to b.
-func (e *udpSocket) send(b *packet.Batch, _ int64) (more bool) {
-	more = e.sendWith(b, e.receive)
-	e.s.carried.save()
-	return more
-}
+func (e *udpSocket) send(b *packet.Batch, _ int64) (more bool) { return e.sendWith(b, e.receive) }
 
 // receive adds to b the next datagram, and with it those behind it that differ
 // in nothing but payload: like the kernel's own, where it makes trains (GRO), but
@@ -49,14 +45,14 @@ func (e *udpSocket) receive(b *packet.Batch) (more bool) {
 	return errno == 0 || e.failed(errno, b)
 }
 
-// next reads the datagram that was read too early, or else one from the socket.
+// next is the datagram that was read ahead, or else one from the socket.
 func (e *udpSocket) next(buf []byte) (a arrival, errno unix.Errno) {
 	if c := &e.s.carried; c.e == e {
-		copy(buf, c.data)
-		c.e = nil
-		return c.a, 0
+		x := c.pop()
+		copy(buf, x.data)
+		return x.arrival, 0
 	}
-	if errno := e.s.datagrams.receive(e.fd, buf, nil, &a); errno != 0 {
+	if errno := e.s.datagrams.receive(e.fd, buf, &a); errno != 0 {
 		return a, errno
 	}
 	e.arrived(&a)
@@ -76,20 +72,33 @@ func (e *udpSocket) follow(buf []byte, a *arrival) (packets int, errno unix.Errn
 	if e.s.conf.NoUDPOffload || a.train == 0 {
 		return packets, 0
 	}
+	c := &e.s.carried
 	for a.size%a.train == 0 && packets < maxTrain && a.size+a.train <= maxPayload {
-		tail, spill := buf[a.size:], e.s.carried.room()
-		var x arrival
-		if errno := e.s.datagrams.receive(e.fd, tail, spill[len(tail):], &x); errno != 0 {
+		if c.e == e {
+			x := c.front()
+			if !x.joins(a, &packets) {
+				return packets, 0
+			}
+			copy(buf[a.size-x.size:], x.data)
+			c.pop()
+			continue
+		}
+		want := min(1<<e.ahead, maxTrain-packets, (maxPayload-a.size)/a.train)
+		got, errno := c.read(e, buf[a.size:], a.train, want)
+		if errno != 0 {
 			return packets, errno
 		}
-		e.arrived(&x)
-		n := (x.size + a.train - 1) / a.train
-		if !x.follows(a) || packets+n > maxTrain || a.size+x.size > maxPayload {
-			e.s.carried.keep(e, &x, tail)
-			return packets, 0
+		joined := 0
+		for joined < got && c.list[joined].inPlace && c.list[joined].joins(a, &packets) {
+			joined++
 		}
-		a.size += x.size
-		packets += n
+		switch {
+		case joined < got:
+			c.keep(e, joined, got)
+			e.ahead = 0
+		case got == want && c.list[0].train == 0: // else the kernel makes trains
+			e.ahead = min(e.ahead+1, maxAheadBits)
+		}
 	}
 	return packets, 0
 }
@@ -100,36 +109,13 @@ func (x *arrival) follows(a *arrival) bool {
 		!x.cut && x.size > 0 && (x.train == a.train || x.size <= a.train && (x.train == 0 || x.size <= x.train))
 }
 
-// A carried is the datagram that was read behind others and is no part of their
-// train: it is the next one of its socket.
-type carried struct {
-	e    *udpSocket // nil is none
-	a    arrival
-	data []byte // where it is: in buf, or until save behind those others
-	buf  []byte
-}
-
-// room is where what is too long for the place behind others goes on.
-func (c *carried) room() []byte {
-	if c.buf == nil {
-		c.buf = make([]byte, packet.MaxFrame)
+// joins adds what came to a train, if it can be its rest.
+func (x *arrival) joins(a *arrival, packets *int) bool {
+	n := (x.size + a.train - 1) / a.train
+	if a.size%a.train != 0 || !x.follows(a) || *packets+n > maxTrain || a.size+x.size > maxPayload {
+		return false
 	}
-	return c.buf
-}
-
-// keep takes the datagram that was read into tail, and into room behind as much
-// as tail is.
-func (c *carried) keep(e *udpSocket, a *arrival, tail []byte) {
-	c.e, c.a = e, *a
-	if c.data = tail[:min(a.size, len(tail))]; a.size > len(tail) {
-		copy(c.buf, tail)
-		c.data = c.buf[:min(a.size, len(c.buf))]
-	}
-}
-
-// save moves it to memory that nobody else writes to.
-func (c *carried) save() {
-	if c.e != nil {
-		c.data = c.buf[:copy(c.buf, c.data)]
-	}
+	a.size += x.size
+	*packets += n
+	return true
 }

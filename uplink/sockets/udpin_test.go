@@ -47,24 +47,28 @@ func cutFrame(t testing.TB, f *packet.Frame) (list []said) {
 func TestUDPJoined(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	frames, datagrams := 0, 0
-	for range 60 {
+	for round := range 120 {
+		seldom := 1 + round%2*15 // how much more alike they are
 		x := newDgPipe(t, 1, 1, nil)
 		x.up()
 		to := x.p.recv().from
 		peers := []*peer{x.p, newPeer(t, "127.0.0.1:0"), newPeer(t, "127.0.0.2:0")}
 		var want []said
-		sizes := []int{0, 1, 60, 60, 60, 1400, 1400, 1400, 1399, 3000, 30000}
+		sizes, size := []int{0, 1, 60, 60, 60, 1400, 1400, 1400, 1399, 3000, 30000}, 60
 		p, ttl, tos := peers[0], uint8(64), uint8(0)
 		for queued := 0; queued < 100_000; { // all of it fits a receive buffer
-			if rng.IntN(4) == 0 {
+			if rng.IntN(4*seldom) == 0 {
 				p = peers[rng.IntN(len(peers))]
 			}
-			if rng.IntN(6) == 0 {
+			if rng.IntN(6*seldom) == 0 {
 				ttl, tos = uint8(60+rng.IntN(3)), uint8(rng.IntN(3))
 			}
 			setOption(t, p.fd, ttl, tos)
-			data := pattern(rng.IntN(256), sizes[rng.IntN(len(sizes))])
-			if rng.IntN(5) == 0 {
+			if rng.IntN(seldom) == 0 {
+				size = sizes[rng.IntN(len(sizes))]
+			}
+			data := pattern(rng.IntN(256), size)
+			if rng.IntN(5*seldom) == 0 {
 				size := 60 + 1340*rng.IntN(2)
 				data = pattern(rng.IntN(256), size*(1+rng.IntN(4))+rng.IntN(size))
 				p.sendTrain(to, data, size)

@@ -349,8 +349,14 @@ func canonical(b []byte) []byte {
 	}
 	ip := packet.IPv4(payload(c))
 	at := map[packet.Proto]int{packet.ProtoTCP: 16, packet.ProtoUDP: 6, packet.ProtoICMP: 2}[ip.Proto()]
-	if at != 0 && ip.MoreFragments() && ip.FragmentOffset() == 0 && len(ip) >= ip.HeaderLen()+at+2 {
-		binary.BigEndian.PutUint16(ip[ip.HeaderLen()+at:], 0)
+	if at == 0 || ip.FragmentOffset() != 0 || len(ip) < ip.HeaderLen()+at+2 {
+		return c
+	}
+	sum := ip[ip.HeaderLen()+at:][:2]
+	// Of a first fragment the sum covers what is not there. And a sum that is
+	// brought up to date may be the other zero of ones' complement (RFC 1624).
+	if ip.MoreFragments() || ip.Proto() != packet.ProtoUDP && binary.BigEndian.Uint16(sum) == 0xffff {
+		binary.BigEndian.PutUint16(sum, 0)
 	}
 	return c
 }

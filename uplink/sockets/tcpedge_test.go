@@ -5,9 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
-	"slices"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -422,111 +420,6 @@ func TestConnectionBudget(t *testing.T) {
 	r.eventually("the refused flow ends", func() bool { return r.isEnded(third.k) })
 	if r.state(g.k) != established {
 		t.Error("an answered connection gave way")
-	}
-}
-
-// TestNoDescriptors: when the process has none left, connections are refused both
-// ways and nothing spins.
-func TestNoDescriptors(t *testing.T) {
-	r := newRig(t, Config{})
-	l := listenLocal(t)
-	at := publish(r, "tcp4")
-	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(client)
-	tv := unix.NsecToTimeval(int64(patience))
-	_ = unix.SetsockoptTimeval(client, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
-	exhaust(t)
-
-	g := newGuest(r, towards(l.Addr(), 40001))
-	g.connect()
-	r.read(func(f *packet.Frame) bool { return packet.TCP(f.Transport()).Flags()&packet.TCPRst != 0 })
-
-	if err := unix.Connect(client, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: int(at.Port())}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := unix.Read(client, make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
-		t.Errorf("the client sees %v", err)
-	}
-	if n := r.s.Stats().Unaccepted; n != 1 {
-		t.Errorf("%d refused", n)
-	}
-}
-
-// exhaust has the process be out of descriptors until the test ends.
-func exhaust(t *testing.T) {
-	t.Helper()
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
-	next, err := unix.Dup(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = unix.Close(next)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next), Max: old.Max}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &old) })
-}
-
-// TestPublishedRefused: whom the router or the container refuses is reset, and so
-// is who is never answered.
-func TestPublishedRefused(t *testing.T) {
-	rst := func(k packet.Tuple, iss uint32) []byte {
-		return tcpFrame(k, seg{flags: packet.TCPRst | packet.TCPAck, ack: iss + 1})
-	}
-	for _, x := range []struct {
-		name string
-		do   func(r *rig, k packet.Tuple, iss uint32)
-	}{
-		{"by the container", func(r *rig, k packet.Tuple, iss uint32) { r.write(rst(k, iss)) }},
-		{"by the router", func(r *rig, k packet.Tuple, iss uint32) {
-			if _, err := r.s.WriteBatch([]*packet.Frame{{B: rst(k, iss)}}); err != nil { // not parsed, of no flow
-				r.t.Error(err)
-			}
-		}},
-		{"as unreachable", func(r *rig, k packet.Tuple, iss uint32) {
-			b := packet.NewBatch()
-			asked := k.Reverse()
-			r.s.errorFrame(b, &hostError{origin: unix.SO_EE_ORIGIN_LOCAL, errno: unix.EHOSTUNREACH}, &asked, nil)
-			if _, err := r.s.WriteBatch([]*packet.Frame{{B: slices.Clone(b.Frames[0].B)}}); err != nil {
-				r.t.Error(err)
-			}
-		}},
-		{"by silence", func(r *rig, k packet.Tuple, _ uint32) {
-			for range synRetries - 1 {
-				r.late(k)
-				r.read(func(f *packet.Frame) bool { return packet.TCP(f.Transport()).Flags() == packet.TCPSyn })
-			}
-			r.late(k)
-		}},
-	} {
-		t.Run(x.name, func(t *testing.T) {
-			r := newRig(t, Config{})
-			at := publish(r, "tcp4")
-			client, err := net.Dial("tcp4", at.String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			_ = client.SetDeadline(time.Now().Add(patience))
-			var k packet.Tuple
-			var iss uint32
-			r.read(func(f *packet.Frame) bool {
-				iss, k = packet.TCP(f.Transport()).Seq(), f.Tuple().Reverse()
-				return true
-			})
-			x.do(r, k, iss)
-			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
-				t.Errorf("the client sees %v", err)
-			}
-			r.eventually("the flow ends", func() bool { return r.isEnded(k) })
-			r.nothingLeft()
-		})
 	}
 }
 

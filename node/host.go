@@ -44,28 +44,7 @@ func (n *Node) hostChanged(h *box.HostAddrs) {
 	if n.hostWay == nil {
 		return // the node just begins
 	}
-	before := n.hostWay.Addr()
 	tellHost(n.hostWay, h)
-	if n.hostWay.Addr() != before {
-		n.rerouteLocked()
-	}
-}
-
-// rerouteLocked has those ports lead to their containers that are published at an
-// address of IPv6, now that another stands for the host.
-func (n *Node) rerouteLocked() {
-	for _, c := range n.containers {
-		for i := range c.published {
-			p := &c.published[i]
-			if !c.open || !p.hostIP.Is6() {
-				continue
-			}
-			n.unroute(p.rule)
-			if err := n.routePorts(c, c.published[i:i+1]); err != nil {
-				slog.Error("publish again", "container", c.name, "port", p.bind(), "err", err)
-			}
-		}
-	}
 }
 
 // tellHost tells sockets which addresses this host has.

@@ -316,15 +316,13 @@ var protos = map[string]packet.Proto{"tcp": packet.ProtoTCP, "udp": packet.Proto
 
 // routePort has the router let a publication in, and notes its rule in it.
 func (n *Node) routePort(t *nat.Table, c *container, p *publication) error {
-	outside := p.boundIP()
-	if outside.Is6() {
-		// Clients of IPv6 are shown as speaking to the address that stands for the
-		// host (package sockets).
-		outside = n.hostWay.Addr().Netip()
+	outside := packet.AddrFromNetip(p.boundIP())
+	if p.boundIP().Is6() {
+		outside = packet.HostIPv6 // whatever address it was, that is what sockets show
 	}
 	r, err := t.Publish(nat.Rule{
 		Network: c.net.Config().ID, Container: c.number, Proto: protos[p.proto],
-		Outside: packet.AddrFromNetip(outside), OutsidePort: p.hostPort,
+		Outside: outside, OutsidePort: p.hostPort,
 		Inside: packet.AddrFromNetip(c.addr.Addr()), InsidePort: p.port,
 	})
 	p.rule = r.Number

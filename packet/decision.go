@@ -115,6 +115,11 @@ func StandIn(n uint32) Addr {
 	return AddrFrom4([4]byte{127, 0x80 | byte(n>>16), byte(n >> 8), byte(n)})
 }
 
+// HostIPv6 stands for the addresses of IPv6 this host has, where such a client
+// speaks to one. No container can name it: who publishes at an address of IPv6
+// publishes at no address of IPv4.
+var HostIPv6 = StandIn(1<<23 - 1)
+
 // IsStandIn reports whether an address may be one that StandIn made.
 func IsStandIn(a Addr) bool { return a.Is4() && a[12] == 127 && a[13] >= 0x80 }
 

@@ -192,7 +192,7 @@ func (s *Sockets) begun(l *listener, fd int, name []byte) {
 	local := l.local
 	switch {
 	case l.six && !client.Is4():
-		client, local = clientStandIn(fd), s.Addr()
+		client, local = clientStandIn(fd), packet.HostIPv6
 	case l.six || local == anyAddr4:
 		local = packet.AddrFromNetip(sockname(fd).Addr())
 	}

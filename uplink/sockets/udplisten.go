@@ -182,10 +182,10 @@ func (e *udpSocket) spokenTo(t *packet.Tuple, a *arrival) bool {
 	c := client{addr: a.src, port: a.port, zone: a.zone, local: a.local, at: e.local}
 	shown, replaced := e.s.standIns.standIn(c)
 	if replaced != (packet.Tuple{}) {
-		replaced.Dst = e.s.Addr()
+		replaced.Dst = packet.HostIPv6
 		e.s.ended = append(e.s.ended, replaced)
 	}
-	t.Src, t.Dst = shown, e.s.Addr()
+	t.Src, t.Dst = shown, packet.HostIPv6
 	return true
 }
 
@@ -208,6 +208,6 @@ func (e *udpSocket) address6(io *datagramIO, f *packet.Frame, d *datagrams) {
 // the container knows; false when it does not know them anymore.
 func (s *Sockets) shown(e *shared, report *hostError) bool {
 	shown, ok := s.standIns.shown(client{addr: report.peer, port: report.port, local: report.local, at: e.local})
-	report.peer, report.local = shown, s.Addr()
+	report.peer, report.local = shown, packet.HostIPv6
 	return ok
 }

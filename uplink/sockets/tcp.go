@@ -67,9 +67,10 @@ type conn struct {
 	timed uint32
 	rto   retransmission
 
-	heard    int64 // connecting: when the container's last SYN came
-	interval int64 // and how long after the one before
-	syn      *sent // and its header
+	heard    int64 // when the container's last segment came
+	interval int64 // connecting: how long that was after the one before
+	syn      *sent // the header of its first SYN, until that is answered
+	errno    unix.Errno
 }
 
 // A tcpState is one of RFC 9293, 3.3.2, of our end of the connection with the
@@ -104,7 +105,7 @@ type lastWord uint8
 const (
 	nothing lastWord = iota
 	sayReset
-	sayError // the errors in the socket's queue, or errno
+	sayError // what is in the socket's queue of errors, or errno
 )
 
 type connBits uint16
@@ -259,14 +260,17 @@ func (c *conn) peer(t packet.TCP) {
 		c.sndShift, c.rcvShift = min(v[0], 14), windowShift // RFC 7323 2.3
 	}
 	c.cwnd, c.ssthresh = maxWindow, maxWindow
-	c.rto.init()
+	c.rto = retransmission{}
 }
 
 // dial begins the connection of the host's socket.
 func (c *conn) dial() {
 	fd, errno := newSocket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	for (errno == unix.EMFILE || errno == unix.ENFILE) && c.holder != nil && c.s.evict(c.holder) {
+		fd, errno = newSocket(unix.AF_INET, unix.SOCK_STREAM, 0) // descriptors are short in spite of the budgets
+	}
 	if errno != 0 {
-		c.abort(sayReset) // descriptors are short in spite of the budgets
+		c.abort(sayReset)
 		return
 	}
 	c.fd = fd
@@ -334,7 +338,7 @@ func (c *conn) unreachable(errno unix.Errno) {
 		c.abort(sayReset)
 		return
 	}
-	c.rto.errno = errno
+	c.errno = errno
 	c.word, c.state = sayError, closed
 	c.wake()
 }

@@ -9,8 +9,7 @@ import (
 // segmentTo adds a segment to b whose n bytes of payload are in place. More than
 // one segment's are a train.
 func (c *conn) segmentTo(b *packet.Batch, flags uint8, seq uint32, n int) {
-	window := c.offer()
-	c.write4(b, flags, seq, window, 0, n)
+	c.put(b, flags, seq, c.offer(), 0, n)
 }
 
 // sendSYN sends our SYN, or SYN and ACK.
@@ -35,7 +34,7 @@ func (c *conn) sendSYN(b *packet.Batch, now int64) {
 		window = min(window, c.sendRoom())
 		c.rcvEdge = c.rcvNxt + window
 	}
-	c.write4(b, flags, c.una, uint16(window), n, 0)
+	c.put(b, flags, c.una, uint16(window), n, 0)
 	c.nxt = c.una + 1
 	c.bits &^= timing
 	if c.nxt != c.max { // it was not sent before
@@ -50,9 +49,9 @@ func (c *conn) sendSYN(b *packet.Batch, now int64) {
 func (c *conn) sayLast(b *packet.Batch) {
 	switch {
 	case c.word == sayReset && c.syn != nil: // its SYN was not answered
-		c.write4(b, packet.TCPRst|packet.TCPAck, 0, 0, 0, 0)
+		c.put(b, packet.TCPRst|packet.TCPAck, 0, 0, 0, 0)
 	case c.word == sayReset:
-		c.write4(b, packet.TCPRst|packet.TCPAck, c.nxt, 0, 0, 0)
+		c.put(b, packet.TCPRst|packet.TCPAck, c.nxt, 0, 0, 0)
 	case c.word == sayError:
 		c.sayError(b)
 	}
@@ -62,7 +61,7 @@ func (c *conn) sayLast(b *packet.Batch) {
 // sayError tells why the connection could not be made: as a router said, or for
 // the host itself.
 func (c *conn) sayError(b *packet.Batch) {
-	e := localError(c.rto.errno, 0)
+	e := localError(c.errno, 0)
 	if c.fd >= 0 {
 		if told, ok, _ := c.s.readError(c.fd); ok && told.origin != 0 {
 			e = told
@@ -73,9 +72,9 @@ func (c *conn) sayError(b *packet.Batch) {
 	c.s.errorFrame(b, &e, &k, c.syn)
 }
 
-// write4 writes headers in front of what is in place, options of the given length
+// put writes headers in front of what is in place, options of the given length
 // and n bytes of payload, and adds the frame.
-func (c *conn) write4(b *packet.Batch, flags uint8, seq uint32, window uint16, options, n int) {
+func (c *conn) put(b *packet.Batch, flags uint8, seq uint32, window uint16, options, n int) {
 	buf := b.Room()
 	head := packet.TCPMinLen + options
 	h := ipv4{tuple: c.tuple, length: head + n, ttl: defaultTTL, id: c.id}

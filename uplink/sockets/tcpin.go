@@ -246,14 +246,14 @@ func (c *conn) finished() {
 func (c *conn) rest() {
 	c.state = timeWait
 	c.done()
-	c.alarm(c.rto.now + lingering)
+	c.alarm(c.heard + lingering)
 }
 
 // acknowledged takes what a segment says of our data. It returns false when the
 // segment is not of this connection as it is.
 func (c *conn) acknowledged(t packet.TCP, length int, now int64) bool {
 	ack := t.Ack()
-	c.rto.now = now
+	c.heard = now
 	if after(ack, c.max) {
 		if c.state == synReceived {
 			c.reset()
@@ -345,9 +345,7 @@ func (c *conn) grow(got uint32) {
 // A retransmission is the timer of RFC 6298.
 type retransmission struct {
 	srtt, rttvar int64 // 0 while nothing was measured
-	now          int64 // when the last segment came
 	backoff      uint8
-	errno        unix.Errno // why the connection could not be made
 }
 
 // minRTO is below the RFC's second, as in Linux: no acknowledgement is delayed
@@ -356,8 +354,6 @@ const (
 	minRTO = int64(200 * time.Millisecond)
 	maxRTO = int64(60 * time.Second)
 )
-
-func (r *retransmission) init() { *r = retransmission{} }
 
 // interval is how long an acknowledgement is waited for.
 func (r *retransmission) interval() int64 {

@@ -53,6 +53,44 @@ func (r *dgRig) is(from netip.Addr, kind, code uint8, about *packet.Frame) packe
 	return m
 }
 
+// TestErrorTypes: what each error is to the container.
+func TestErrorTypes(t *testing.T) {
+	icmp, icmp6, local := uint8(unix.SO_EE_ORIGIN_ICMP), uint8(unix.SO_EE_ORIGIN_ICMP6), uint8(unix.SO_EE_ORIGIN_LOCAL)
+	for _, c := range []struct {
+		e          hostError
+		kind, code uint8
+		rest       uint32
+	}{
+		{hostError{origin: icmp, kind: 3, code: 1}, 3, 1, 0},
+		{hostError{origin: icmp, kind: 3, code: 4, info: 1300}, 3, 4, 1300},
+		{hostError{origin: icmp, kind: 3, code: 13}, 3, 13, 0},
+		{hostError{origin: icmp, kind: 11, code: 1}, 11, 1, 0},
+		{hostError{origin: icmp, kind: 12, info: 20}, 12, 0, 20 << 24},
+		{hostError{origin: icmp6, kind: 1, code: 0}, 3, 1, 0},
+		{hostError{origin: icmp6, kind: 1, code: 1}, 3, 13, 0},
+		{hostError{origin: icmp6, kind: 1, code: 4}, 3, 3, 0},
+		{hostError{origin: icmp6, kind: 2, info: 1300}, 3, 4, 1280},
+		{hostError{origin: icmp6, kind: 2, info: 1}, 3, 4, 20},
+		{hostError{origin: icmp6, kind: 3, code: 0}, 11, 0, 0},
+		{hostError{origin: icmp6, kind: 4, code: 1}, 3, 2, 0},
+		{hostError{origin: local, errno: unix.EMSGSIZE, info: 1400}, 3, 4, 1400},
+		{localError(unix.ENETUNREACH, 0), 3, 0, 0},
+		{localError(unix.EHOSTUNREACH, 0), 3, 1, 0},
+		{localError(unix.EPERM, 0), 3, 13, 0},
+		{localError(unix.ECONNREFUSED, 0), 3, 3, 0},
+	} {
+		kind, code, rest, ok := c.e.icmp()
+		if !ok || kind != c.kind || code != c.code || rest != c.rest {
+			t.Errorf("%+v is %d/%d %#x, want %d/%d %#x", c.e, kind, code, rest, c.kind, c.code, c.rest)
+		}
+	}
+	for _, e := range []hostError{{}, {origin: icmp, kind: 5}, {origin: icmp6, kind: 137}, {origin: local, errno: unix.EINVAL}, {origin: unix.SO_EE_ORIGIN_TIMESTAMPING}} {
+		if kind, code, _, ok := e.icmp(); ok {
+			t.Errorf("%+v is %d/%d", e, kind, code)
+		}
+	}
+}
+
 // TestErrors: what routers and hosts say of a packet comes to the container with
 // who said it and the header it sent, for UDP and for echo.
 func TestErrors(t *testing.T) {

@@ -127,6 +127,7 @@ func NewRelay(t T, a, b RelayEnd, line Line) *Relay {
 		line.Queue = 64 << 20
 	}
 	r := &Relay{}
+	var running sync.WaitGroup
 	var err error
 	r.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	must(t, err, "make a relay")
@@ -136,8 +137,15 @@ func NewRelay(t T, a, b RelayEnd, line Line) *Relay {
 			rng: rand.New(rand.NewPCG(line.Seed, uint64(i))), piece: make([]byte, packet.MaxFrame),
 		}
 		r.ways[i] = w
-		r.done.Go(func() { _ = onThread(w.carry) })
+		running.Add(1)
+		r.done.Go(func() {
+			_ = onThread(func() error {
+				running.Done()
+				return w.carry()
+			})
+		})
 	}
+	running.Wait()
 	t.Cleanup(func() {
 		_, _ = unix.Write(r.stop, binary.NativeEndian.AppendUint64(nil, 1))
 		r.done.Wait()

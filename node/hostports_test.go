@@ -4,11 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
 
+	"fairlead/nat"
 	"fairlead/node/api"
+	"fairlead/node/box"
+	"fairlead/packet"
 )
 
 // reserve makes a container that publishes ports, or says why not.
@@ -140,4 +144,41 @@ func TestManyHostPorts(t *testing.T) {
 	if h.listening != 0 {
 		t.Errorf("%d listen in the end", h.listening)
 	}
+}
+
+// A port published at an address of IPv6 leads to its container also when another
+// address stands for the host.
+func TestHostAddressChanges(t *testing.T) {
+	h := newHandlersOut(t)
+	c, err := h.reserve("[::1]::80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Node.mu.Lock()
+	err = h.routePorts(c, c.published)
+	c.open = true
+	h.Node.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"203.0.113.9", "203.0.113.10", "192.0.0.8"} {
+		now := &box.HostAddrs{}
+		if want != "192.0.0.8" { // which stands for none
+			now.Primary = netip.MustParseAddr(want)
+		}
+		h.hostChanged(now)
+		var got []string
+		h.Node.router.Flows(func(t *nat.Table) {
+			t.Rules(func(r nat.Rule) bool {
+				if r.Kind == packet.NATPublish {
+					got = append(got, r.Outside.String())
+				}
+				return true
+			})
+		})
+		if fmt.Sprint(got) != "["+want+"]" {
+			t.Errorf("published at %v, want %s", got, want)
+		}
+	}
+	h.end(c)
 }

@@ -43,14 +43,21 @@ func newOutside(t *testing.T, fields ...string) *outside {
 // options of `fairlead up`.
 func newHostOutside(t *testing.T, upArgs ...string) *outside {
 	t.Helper()
+	o := newHostMachine(t)
+	if out, status := o.on(o.Machine, append([]string{"up"}, upArgs...)...); status != 0 {
+		t.Fatalf("fairlead up: exit status %d\n%s", status, out)
+	}
+	return o
+}
+
+// newHostMachine is newHostOutside without the node.
+func newHostMachine(t *testing.T) *outside {
+	t.Helper()
 	lab.NoLeaks(t)
 	lab.Need(t, "ip", "ping", "curl")
 	world := lab.NewOutsideOf(t)
 	o := &outside{node: newNodeDir(t), Outside: world, way: api.HostUplink}
 	o.seen, o.reach = o.Router.Uplink, o.Router.Uplink
-	if out, status := o.on(o.Machine, append([]string{"up"}, upArgs...)...); status != 0 {
-		t.Fatalf("fairlead up: exit status %d\n%s", status, out)
-	}
 	return o
 }
 

@@ -19,8 +19,10 @@ var parts = map[string]func(args []string) error{
 	"beat":      beat,
 	"crowd":     crowd,
 	"datagrams": datagrams,
+	"deaf":      deaf,
 	"filter":    filter,
 	"hammer":    hammer,
+	"hoard":     hoard,
 	"inject":    inject,
 	"odd":       odd,
 	"oddities":  oddServer,
@@ -28,6 +30,9 @@ var parts = map[string]func(args []string) error{
 	"pieces":    pieces,
 	"reach":     reach,
 	"sink":      sink,
+	"stuff":     stuff,
+	"swarm":     swarm,
+	"swarmed":   swarmed,
 	"transfer":  transfer,
 	"twice":     twice,
 	"upgrade":   upgrade,
@@ -58,6 +63,9 @@ func play(t *testing.T, part string, args ...string) []string {
 	return append([]string{self, "play", part}, args...)
 }
 
+// waitForInput waits until standard input ends.
+func waitForInput() { _, _ = io.Copy(io.Discard, os.Stdin) }
+
 // beatEvery is the time between two packets of a heartbeat.
 const beatEvery = 2 * time.Millisecond
 
@@ -70,7 +78,7 @@ func beat(args []string) error {
 	}
 	ended := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		waitForInput()
 		close(ended)
 	}()
 	type seen struct {

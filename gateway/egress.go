@@ -50,6 +50,8 @@ func (g *Gateway) mayLeave(f *packet.Frame, k *packet.Tuple, d *packet.Decision)
 	}
 	n, _ := g.owner(k.Dst)
 	host, ok := n != 0 && n != g.network, false
+	g.router.names.Lock()
+	defer g.router.names.Unlock()
 	if d.EgressOwn, ok = ask(own, host, k, f.Time); ok {
 		d.EgressRule, ok = ask(all, host, k, f.Time)
 	}
@@ -110,6 +112,8 @@ func (g *Gateway) WantsName(c packet.ContainerID, name string) bool {
 }
 
 func (g *Gateway) LearnName(c packet.ContainerID, name string, a packet.Addr, until int64) {
+	g.router.names.Lock()
+	defer g.router.names.Unlock()
 	for _, e := range g.policies(c) {
 		e.Learn(name, a, until)
 	}

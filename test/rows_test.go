@@ -49,7 +49,8 @@ var folders = []folder{
 	{path: "arp", row: 1, machine: true, why: "answers and remembers neighbours"},
 	{path: "dhcp", row: 1, machine: true, why: "leases"},
 	{path: "dns", row: 1, machine: true, why: "names"},
-	{path: "policy", row: 1, machine: true, why: "says what may pass, for switch and gateway alike"},
+	{path: "policy", row: 1, machine: true, words: "workers count what rules decided",
+		why: "says what may pass, for switch and gateway alike"},
 	{path: "trace", row: 1, why: "takes down decisions; knows frames, not who decides"},
 
 	{path: "switch", row: 2, why: "forwards between ports; meets its gateway through an interface of its own"},

@@ -3,7 +3,6 @@ package sockets
 import (
 	"slices"
 
-	"fairlead/loop"
 	"fairlead/packet"
 )
 
@@ -198,9 +197,9 @@ func (s *Sockets) admits(x *packet.Translation) bool {
 // register makes a descriptor an endpoint's, which the worker tells of events.
 func (s *Sockets) register(e endpoint, fd int, events uint32) error {
 	b := e.common()
-	b.s, b.self, b.fd, b.born = s, e, fd, loop.Clock()
+	b.fd, b.watch = fd, &watch{s: s, e: b}
 	var err error
-	b.source, err = s.conf.Worker.Add(fd, events, b)
+	b.watch.source, err = s.conf.Worker.Add(fd, events, b.watch)
 	return err
 }
 
@@ -209,11 +208,11 @@ func (e *base) shut() {
 	if e.fd < 0 {
 		return
 	}
-	if e.source != nil {
-		e.source.Remove()
+	if e.watch != nil && e.watch.source != nil {
+		e.watch.source.Remove()
 	}
 	closeFd(e.fd)
-	e.fd = -1
+	e.fd, e.watch, e.events = -1, nil, 0
 	e.s.timed.remove(e)
 	e.discharge()
 }

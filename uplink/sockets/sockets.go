@@ -87,8 +87,8 @@ type endpoint interface {
 // pointer to Sockets and a registration.
 type base struct {
 	s      *Sockets
-	fd     int // -1 when it is closed
-	source *loop.Source
+	fd     int    // -1 when it is closed
+	watch  *watch // of fd
 	self   endpoint
 	holder *holder // who pays for the descriptor, nil is nobody
 
@@ -98,19 +98,31 @@ type base struct {
 	deadline int64 // when expire is due; 0 is never
 	place    int   // 1 + that in s.timed
 
-	unanswered bool  // nothing has come back yet: the first to go when there are too many
-	born       int64 // when it was made
+	unanswered bool // nothing has come back yet: the first to go when there are too many
 }
 
 func (e *base) common() *base { return e }
 
-// Ready is the endpoint's event, called by the worker.
-func (e *base) Ready(_ int64, events uint32) (again bool) {
-	e.s.mu.Lock()
-	e.events |= events
-	e.wake()
-	notify := e.s.notify
-	e.s.mu.Unlock()
+// A watch has the worker tell of the events of one descriptor. An endpoint that
+// opens another one gets another watch: an event of the old one may come late,
+// and would be taken for one of the new.
+type watch struct {
+	s      *Sockets
+	e      *base
+	source *loop.Source
+}
+
+// Ready is an event, called by the worker.
+func (w *watch) Ready(_ int64, events uint32) (again bool) {
+	s := w.s
+	s.mu.Lock()
+	var notify func()
+	if w.e.watch == w {
+		w.e.events |= events
+		w.e.wake()
+		notify = s.notify
+	}
+	s.mu.Unlock()
 	if notify != nil {
 		notify()
 	}

@@ -64,8 +64,8 @@ func TestUnreachable(t *testing.T) {
 	r.nothingLeft()
 }
 
-// full is a listener whose queue is full: SYNs to it are not answered.
-func full(t *testing.T) net.Addr {
+// bound is a socket nobody listens on yet.
+func bound(t *testing.T) (fd int, at *net.TCPAddr) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -75,15 +75,27 @@ func full(t *testing.T) net.Addr {
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
+	return fd, net.TCPAddrFromAddrPort(sockname(fd))
+}
+
+// fill makes it a listener whose queue is full: SYNs to it are not answered.
+func fill(t *testing.T, fd int, at *net.TCPAddr) {
+	t.Helper()
 	if err := unix.Listen(fd, 0); err != nil {
 		t.Fatal(err)
 	}
-	at := net.TCPAddrFromAddrPort(sockname(fd))
 	first, err := net.DialTCP("tcp4", nil, at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = first.Close() })
+}
+
+// full is an address that answers no SYN.
+func full(t *testing.T) net.Addr {
+	t.Helper()
+	fd, at := bound(t)
+	fill(t, fd, at)
 	return at
 }
 
@@ -145,6 +157,34 @@ func TestProbes(t *testing.T) {
 	g.transmit(seg{flags: packet.TCPRst, seq: 5001})
 	r.eventually("the flow ends", func() bool { return r.isEnded(g.k) })
 	r.nothingLeft()
+}
+
+// TestEventsOfProbeBefore: what the host's socket of one probe came to is not
+// taken for the answer to the next one.
+func TestEventsOfProbeBefore(t *testing.T) {
+	r := newRig(t, Config{})
+	fd, at := bound(t)
+	g := newGuest(r, towards(at, 40001))
+	syn := func(ttl uint8) {
+		g.transmit(seg{flags: packet.TCPSyn, seq: 1000, ttl: ttl, window: 1000, options: synOptions(1460, 7)})
+	}
+	syn(5) // refused: nobody listens
+	var old *watch
+	eventually(t, func() (err error) {
+		err = errors.New("no event came")
+		r.look(g.k, func(c *conn) {
+			if old = c.watch; c.events != 0 {
+				err = nil
+			}
+		})
+		return err
+	})
+	fill(t, fd, at)
+	syn(6)
+	old.Ready(0, loop.Out|loop.Err|loop.Hup) // late
+	if r.poll(func(f *packet.Frame) { t.Errorf("came: flags %x", packet.TCP(f.Transport()).Flags()) }); r.state(g.k) != connecting {
+		t.Error(r.describe(g.k))
+	}
 }
 
 func TestContainersWindowCloses(t *testing.T) {

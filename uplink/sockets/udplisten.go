@@ -44,6 +44,7 @@ func (s *Sockets) listenUDP(at netip.AddrPort) error {
 func (s *Sockets) receiveFrom(fd int, at netip.AddrPort) error {
 	key := publishedAt(at)
 	e := &udpSocket{shared: shared{local: key, family: familyOf(at), kept: true}}
+	e.s, e.self = s, e
 	if err := s.register(e, fd, loop.In|loop.Edge); err != nil {
 		closeFd(fd)
 		return fmt.Errorf("publish UDP %v: %w", at, err)

@@ -3,6 +3,7 @@ package sockets
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -290,6 +291,47 @@ func TestHalfClose(t *testing.T) {
 	})
 }
 
+// TestEndBehindData: the FIN that came with data is sent with it, before any of it
+// is acknowledged.
+func TestEndBehindData(t *testing.T) {
+	for _, no := range []bool{false, true} {
+		r := newRig(t, Config{NoPeekOffset: no})
+		g, c := talk(t, r, 40001)
+		if _, err := c.Write([]byte("an answer")); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error { g.listen(); return missing(g.sawFin, "a FIN behind %q, no peek offset: %v", g.in, no) })
+		if string(g.in) != "an answer" {
+			t.Errorf("%q came", g.in)
+		}
+	}
+}
+
+// TestEndBehindUrgentData: what ends a peek early does not have the FIN be
+// forgotten.
+func TestEndBehindUrgentData(t *testing.T) {
+	for _, no := range []bool{false, true} {
+		r := newRig(t, Config{NoPeekOffset: no})
+		g, c := talk(t, r, 40001)
+		urgently(t, c)
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		g.run("all of it and the FIN", func() bool { return string(g.in) == "before ! behind" && g.sawFin })
+	}
+}
+
+// missing is an error unless something is there.
+func missing(there bool, format string, args ...any) error {
+	if there {
+		return nil
+	}
+	return fmt.Errorf("missing: "+format, args...)
+}
+
 // TestPortUsedAgain: a SYN in TIME-WAIT begins the next connection.
 func TestPortUsedAgain(t *testing.T) {
 	r := newRig(t, Config{Containers: 1})
@@ -370,6 +412,19 @@ func TestFlowEnded(t *testing.T) {
 func TestUrgent(t *testing.T) {
 	r := newRig(t, Config{})
 	g, c := talk(t, r, 40001)
+	urgently(t, c)
+	g.run("all of it", func() bool { return string(g.in) == "before ! behind" })
+	x := seg{flags: packet.TCPAck | packet.TCPUrg, seq: g.nxt, ack: g.rcvNxt, window: 1000, payload: []byte("inline")}
+	g.transmit(x)
+	buf := make([]byte, 6)
+	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "inline" {
+		t.Errorf("%q %v", buf, err)
+	}
+}
+
+// urgently has the host send urgent data among other.
+func urgently(t *testing.T, c *net.TCPConn) {
+	t.Helper()
 	raw, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -385,13 +440,6 @@ func TestUrgent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	g.run("all of it", func() bool { return string(g.in) == "before ! behind" })
-	x := seg{flags: packet.TCPAck | packet.TCPUrg, seq: g.nxt, ack: g.rcvNxt, window: 1000, payload: []byte("inline")}
-	g.transmit(x)
-	buf := make([]byte, 6)
-	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "inline" {
-		t.Errorf("%q %v", buf, err)
 	}
 }
 

@@ -134,7 +134,9 @@ func (c *conn) sendData(b *packet.Batch, now int64) (more bool) {
 		n, errno = c.peek(b.Room()[tcpHeaders:], want)
 		switch {
 		case errno == unix.EAGAIN:
-			c.bits &^= readable
+			if !c.bits.has(hungUp | urgent | broken) { // else no event tells of what an acknowledgement lets peek at
+				c.bits &^= readable
+			}
 			return false
 		case errno != 0 || n == 0 && c.bits.has(broken):
 			c.reset()
@@ -215,7 +217,8 @@ func (c *conn) peek(into []byte, want int) (int, unix.Errno) {
 	io := &c.s.tcp.io
 	skip := c.nxt - c.head
 	if io.noPeekOffset {
-		return io.peekBehind(c.fd, int(skip), into[:want])
+		// Urgent data ends a peek as the end does, and an error comes before it.
+		return io.peekBehind(c.fd, int(skip), into[:want], c.bits.has(hungUp) && !c.bits.has(urgent|broken))
 	}
 	if skip != c.peeked {
 		setInt(c.fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, int(skip))

@@ -55,8 +55,9 @@ func (io *tcpIO) peek(fd int, into []byte) (int, unix.Errno) {
 	return io.recv(fd, 1)
 }
 
-// peekBehind reads what comes behind the first skip bytes.
-func (io *tcpIO) peekBehind(fd, skip int, into []byte) (int, unix.Errno) {
+// peekBehind reads what comes behind the first skip bytes. ended says that no more
+// will come than is there: the end is what it finds behind all of it.
+func (io *tcpIO) peekBehind(fd, skip int, into []byte, ended bool) (int, unix.Errno) {
 	n := 0
 	for left := skip; left > 0; left -= scratchLen {
 		io.iov[n].Base = &io.scratch[0]
@@ -69,7 +70,7 @@ func (io *tcpIO) peekBehind(fd, skip int, into []byte) (int, unix.Errno) {
 	switch {
 	case errno != 0 || got > skip:
 		return max(0, got-skip), errno
-	case skip == 0:
+	case skip == 0 || ended && got == skip:
 		return 0, 0
 	}
 	return 0, unix.EAGAIN

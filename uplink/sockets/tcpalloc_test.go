@@ -7,6 +7,7 @@ import (
 
 	"fairlead/loop"
 	"fairlead/packet"
+	"fairlead/test/lab"
 )
 
 // A pipe is a connection both ends of which move data without allocating.
@@ -85,10 +86,8 @@ func (p *pipe) up(buf []byte, n int) {
 	}
 }
 
-func TestFramesAllocateNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
+func TestReleaseFramesAllocateNothing(t *testing.T) {
+	lab.NeedRelease(t)
 	for _, conf := range []Config{{}, {NoPeekOffset: true}} {
 		p := newPipe(t, newRig(t, conf))
 		buf := make([]byte, 64<<10)

@@ -104,18 +104,18 @@ func (e *udpSocket) follow(buf []byte, a *arrival) (packets int, errno unix.Errn
 }
 
 // follows reports whether what came can be the rest of a train.
-func (x *arrival) follows(a *arrival) bool {
-	return x.src == a.src && x.port == a.port && x.zone == a.zone && x.local == a.local && x.ttl == a.ttl && x.tos == a.tos &&
-		!x.cut && x.size > 0 && (x.train == a.train || x.size <= a.train && (x.train == 0 || x.size <= x.train))
+func (a *arrival) follows(t *arrival) bool {
+	return a.src == t.src && a.port == t.port && a.zone == t.zone && a.local == t.local && a.ttl == t.ttl && a.tos == t.tos &&
+		!a.cut && a.size > 0 && (a.train == t.train || a.size <= t.train && (a.train == 0 || a.size <= a.train))
 }
 
 // joins adds what came to a train, if it can be its rest.
-func (x *arrival) joins(a *arrival, packets *int) bool {
-	n := (x.size + a.train - 1) / a.train
-	if a.size%a.train != 0 || !x.follows(a) || *packets+n > maxTrain || a.size+x.size > maxPayload {
+func (a *arrival) joins(t *arrival, packets *int) bool {
+	n := (a.size + t.train - 1) / t.train
+	if t.size%t.train != 0 || !a.follows(t) || *packets+n > maxTrain || t.size+a.size > maxPayload {
 		return false
 	}
-	a.size += x.size
+	t.size += a.size
 	*packets += n
 	return true
 }

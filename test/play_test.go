@@ -20,6 +20,7 @@ var parts = map[string]func(args []string) error{
 	"crowd":     crowd,
 	"datagrams": datagrams,
 	"deaf":      deaf,
+	"echoes":    echoes,
 	"filter":    filter,
 	"hammer":    hammer,
 	"hoard":     hoard,

@@ -148,6 +148,12 @@ func noChecksumAndOptions(t *testing.T, o *outside) {
 	if out := o.exec("a", "ping", "-c", "1", "-W", "5", "-R", o.Router.FarHost); !strings.Contains(out, "1 received") {
 		t.Errorf("ping -R:\n%s", out)
 	}
+	// What a socket cannot send is counted.
+	if o.byHost() {
+		if err := contains(o.run("show", "drops"), "ip-options ", "udp-checksum-0 "); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // Connections half of which is closed, resets from either end and windows of

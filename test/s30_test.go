@@ -1,9 +1,10 @@
 package test
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -23,7 +24,7 @@ const plainID = 1000
 // are, but as uid 1000 without a single capability, in a user namespace that
 // maps nobody else.
 func TestS30_PlainUser(t *testing.T) {
-	lab.Need(t, "ping", "curl", "ip")
+	lab.Need(t, "ping", "curl", "ip", "sysctl")
 	if os.Getenv(insideVariable) != "" {
 		plainUser(t)
 		return
@@ -34,18 +35,47 @@ func TestS30_PlainUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "-test.run", "^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), insideVariable+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: plainID, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: plainID, HostID: os.Getgid(), Size: 1}},
+	world := lab.NewOutsideOf(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	server := world.Host.Serve(t, lab.Binary(t), "probe", "http-server")
+	lab.Eventually(t, patience, func() error { return contains(server.Output(), "serving on") })
+	cmd := world.Machine.Command(ctx, self, "-test.run", "^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), insideVariable+"="+world.Router.FarHost)
+	cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+	cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: plainID, HostID: os.Getuid(), Size: 1}}
+	cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: plainID, HostID: os.Getgid(), Size: 1}}
+	var out transcript
+	cmd.Stdout, cmd.Stderr = &out, &out
+	goOn, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
 	}
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Fatalf("as uid %d: %v\n%s", plainID, err, out)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("inside:\n%s", out)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	defer goOn.Close()
+	for _, port := range []string{"8080", "80"} {
+		lab.Eventually(t, patience, func() error {
+			if len(ended) > 0 {
+				return nil // and has failed
+			}
+			return contains(out.String(), "ask port "+port+"\n")
+		})
+		if len(ended) > 0 {
+			break
+		}
+		greeted(t, curl(t, world.Host, "http://"+world.Router.Uplink+":"+port+"/"), world.Router.FarHost)
+		// What administrators do about it.
+		world.Machine.Run(t, "sysctl", "-qw", "net.ipv4.ip_unprivileged_port_start=80")
+		fmt.Fprintln(goOn)
+	}
+	if err := <-ended; err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
+		t.Fatalf("as uid %d: %v\n%s", plainID, err, out.String())
+	}
+	t.Logf("inside:\n%s", out.String())
 }
 
 // plainUser is the test inside.
@@ -88,12 +118,30 @@ func plainUser(t *testing.T) {
 		t.Errorf("exit status %d: %s", code, c.errors.String())
 	}
 	n.exec("plain", "ping", "-c", "1", "-W", "5", "172.17.0.2")
+	plainUserOutside(t, n, os.Getenv(insideVariable))
 	// No file of the machine is anybody else's.
 	files, _ := filepath.Glob(n.dir + "/*")
 	for _, file := range append(files, n.dir) {
 		info, err := os.Stat(file)
 		if err != nil || info.Sys().(*syscall.Stat_t).Uid != plainID {
 			t.Errorf("%s: %+v, %v", file, info, err)
+		}
+	}
+}
+
+// plainUserOutside is the way out and in, by sockets. Ports below 1024 take a
+// setting of the machine's, which is named.
+func plainUserOutside(t *testing.T, n *node, far string) {
+	t.Helper()
+	greeted(t, n.exec("plain", "curl", "-sS", "--max-time", "10", "http://"+far+"/"), "192.0.2.2")
+	n.exec("plain", "ping", "-c", "1", "-W", "5", far)
+	n.refuses("ports below 1024 are for everybody after `sudo sysctl net.ipv4.ip_unprivileged_port_start=80`", "publish", "web", "80:80")
+	in := bufio.NewReader(os.Stdin)
+	for _, port := range []string{"8080", "80"} {
+		n.run("publish", "web", port+":80")
+		fmt.Println("ask port", port)
+		if _, err := in.ReadString('\n'); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

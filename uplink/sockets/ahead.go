@@ -18,11 +18,12 @@ const (
 // A carried reads datagrams behind others, by one call for as many as are likely
 // to be part of their train (recvmmsg(2)), and keeps those that are not: they are
 // what its socket says next. There is one for all sockets, so a socket that has
-// something here goes first.
+// something here says it when its turn is over, and reads nothing more then.
 type carried struct {
 	e       *udpSocket // whose they are; nil is nobody
 	list    [maxAhead]ahead
-	at, end int // in list, of those that are kept
+	at, end int  // in list, of those that are kept
+	over    bool // the turn of e is over
 
 	msgs     [maxAhead]mmsghdr
 	iov      [maxAhead][2]unix.Iovec

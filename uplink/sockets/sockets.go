@@ -180,14 +180,15 @@ func (s *Sockets) ReadBatch(b *packet.Batch) (int, error) {
 		s.mu.Lock()
 	}
 	for !b.Full() {
-		var e endpoint
-		if s.carried.e != nil {
-			e = s.carried.e // others wait for the place of what was carried
-		} else if e = s.ready.pop(); e != nil {
-			e.common().queued = false
-		} else {
+		if e := s.carried.e; e != nil {
+			e.sendCarried(b) // others wait for the place of what was carried
+			continue
+		}
+		e := s.ready.pop()
+		if e == nil {
 			break
 		}
+		e.common().queued = false
 		if e.send(b, now) {
 			e.common().wake()
 		}

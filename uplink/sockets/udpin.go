@@ -12,6 +12,20 @@ const udpHeaders = headRoom + packet.IPv4MinLen + packet.UDPLen
 // send adds what came to b.
 func (e *udpSocket) send(b *packet.Batch, _ int64) (more bool) { return e.sendWith(b, e.receive) }
 
+// sendCarried adds to b what was read ahead.
+func (e *udpSocket) sendCarried(b *packet.Batch) {
+	if e.idle() {
+		e.close()
+		return
+	}
+	c := &e.s.carried
+	c.over = true
+	for c.e == e && !b.Full() {
+		e.receive(b)
+	}
+	c.over = false
+}
+
 // receive adds to b the next datagram, and with it those behind it that differ
 // in nothing but payload: like the kernel's own, where it makes trains (GRO), but
 // also of what came one by one. It is false when there is nothing more.
@@ -82,6 +96,9 @@ func (e *udpSocket) follow(buf []byte, a *arrival) (packets int, errno unix.Errn
 			copy(buf[a.size-x.size:], x.data)
 			c.pop()
 			continue
+		}
+		if c.over {
+			return packets, 0
 		}
 		want := min(1<<e.ahead, maxTrain-packets, (maxPayload-a.size)/a.train)
 		got, errno := c.read(e, buf[a.size:], a.train, want)

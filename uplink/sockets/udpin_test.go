@@ -111,6 +111,58 @@ func TestUDPJoined(t *testing.T) {
 	}
 }
 
+// TestUDPTurns: a socket with much to say does not keep others waiting, even if
+// what is read ahead never joins.
+func TestUDPTurns(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		peers int
+		size  func(i int) int
+	}{
+		{"each longer than the one before", 1, func(i int) int { return 10 + i }},
+		{"two peers in turn", 2, func(int) int { return 100 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := newDgPipe(t, 1, 1, nil)
+			quiet := newPeer(t, "127.0.0.1:0")
+			x.up()
+			loud := x.p.recv().from
+			x.write(x.udp(40001, quiet.at, []byte("hi")))
+			to := quiet.recv().from
+			peers := []*peer{x.p, newPeer(t, "127.0.0.1:0")}
+			for i := range 150 {
+				peers[i%c.peers].send(loud, pattern(1, c.size(i)))
+			}
+			quiet.send(to, []byte("me too"))
+			eventually(t, func() error {
+				x.s.mu.Lock()
+				defer x.s.mu.Unlock()
+				if n := len(x.s.ready.list) - x.s.ready.head; n < 2 {
+					return fmt.Errorf("%d have something to say", n)
+				}
+				return nil
+			})
+			for before := 0; ; {
+				x.batch.Reset()
+				if n, err := x.s.ReadBatch(x.batch); n == 0 || err != nil {
+					t.Fatalf("it never came: %v", err)
+				}
+				for i := range x.batch.Frames {
+					list := cutFrame(t, &x.batch.Frames[i])
+					if list[0].by != quiet.at.Port() {
+						before += len(list)
+						continue
+					}
+					if before > sendAtOnce+maxAhead {
+						t.Errorf("%d datagrams came before", before)
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
 // TestUDPJoinedThenClosed: a datagram that was read behind others is lost with
 // its socket, and nobody waits for it.
 func TestUDPJoinedThenClosed(t *testing.T) {

@@ -193,6 +193,9 @@ func (s *Sockets) newConn(f *packet.Frame, k packet.Tuple) (endpoint, packet.Rea
 		s.ended = append(s.ended, k) // of an endpoint that is no more
 		return nil, packet.OK
 	}
+	if !s.intact(f) {
+		return nil, packet.BadTransport
+	}
 	s.spare(k)
 	c := &conn{tuple: k.Reverse(), flow: f.Flow, container: f.Container, network: f.Network, bits: numbered, state: listen}
 	c.s, c.self, c.fd, c.unanswered = s, c, -1, true

@@ -511,6 +511,47 @@ func TestConnectionBudget(t *testing.T) {
 	}
 }
 
+// TestDamagedSegments: what has a wrong checksum does not leave with a new one, and
+// begins nothing.
+func TestDamagedSegments(t *testing.T) {
+	r := newRig(t, Config{})
+	g, c := talk(t, r, 40001)
+	x := seg{flags: packet.TCPAck, seq: g.nxt, ack: g.rcvNxt, window: 1000, payload: []byte("good")}
+	first := finished(r, tcpFrame(g.k, x))
+	x.seq, x.payload = x.seq+4, []byte("baad")
+	damaged := finished(r, tcpFrame(g.k, x))
+	damaged[len(damaged)-1]++
+	x.payload = []byte("news")
+	third := finished(r, tcpFrame(g.k, x))
+	list := []*packet.Frame{r.frame(first), r.frame(damaged), r.frame(third)}
+	if n, err := r.s.WriteBatch(list); n != 1 || !errors.Is(err, packet.BadTransport) {
+		t.Errorf("%d taken, %v", n, err)
+	}
+	if n, err := r.s.WriteBatch(list[2:]); n != 1 || err != nil {
+		t.Errorf("%d taken, %v", n, err)
+	}
+	buf := make([]byte, 8)
+	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "goodnews" {
+		t.Errorf("%q %v", buf, err)
+	}
+
+	syn := finished(r, tcpFrame(towards(c.LocalAddr(), 40002), seg{flags: packet.TCPSyn, seq: 1000, window: 1000}))
+	syn[len(syn)-1]++ // urgent pointer
+	if n, err := r.s.WriteBatch([]*packet.Frame{r.frame(syn)}); n != 0 || !errors.Is(err, packet.BadTransport) {
+		t.Errorf("%d taken, %v", n, err)
+	}
+	if s := r.s.Stats(); s.Damaged != 2 || s.Descriptors != 1 || s.Flows != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// finished is a segment as a wire has it: with its checksum, and without a word
+// on it.
+func finished(r *rig, b []byte) []byte {
+	packet.Complete(r.frame(b))
+	return b
+}
+
 // TestHopFollows: the host's socket sends as the container does.
 func TestHopFollows(t *testing.T) {
 	r := newRig(t, Config{})

@@ -10,19 +10,36 @@ import (
 
 // write takes the container's segments. In-order payload of all of them leaves
 // by one call. See endpoint.
-func (c *conn) write(frames []*packet.Frame, now int64) (int, packet.Reason) {
+func (c *conn) write(frames []*packet.Frame, now int64) (done int, reason packet.Reason) {
 	for _, f := range frames {
-		if f.L4 == 0 || f.Flags.Has(packet.Fragment) {
-			continue // kernels do not cut segments; who does has them lost
+		if f.L4 != 0 && !f.Flags.Has(packet.Fragment) { // kernels do not cut segments; who does has them lost
+			if !c.s.intact(f) {
+				reason = packet.BadTransport
+				break
+			}
+			c.segment(f, packet.TCP(f.Transport()), now)
 		}
-		c.segment(f, packet.TCP(f.Transport()), now)
+		done++
 	}
 	c.flush()
-	if c.bits.has(over) {
-		return len(frames), packet.OK
+	if !c.bits.has(over) {
+		c.wake()
 	}
-	c.wake()
-	return len(frames), packet.OK
+	return done, reason
+}
+
+// intact looks at the checksum of a segment (RFC 9293 3.1). The kernel sums anew
+// what leaves, and would make good data of bad. A train is always unfinished.
+func (s *Sockets) intact(f *packet.Frame) bool {
+	if f.Flags.Has(packet.NeedsChecksum) {
+		return true
+	}
+	ip, t := packet.IPv4(f.Packet()), packet.TCP(f.Transport())
+	if packet.Sum(t, packet.PseudoSum4(ip.Src(), ip.Dst(), packet.ProtoTCP, len(t))) == 0xffff {
+		return true
+	}
+	s.stats.Damaged++
+	return false
 }
 
 // segment takes one (RFC 9293 3.10.7).

@@ -12,14 +12,16 @@ type badLine struct {
 	name string
 	line hosts.Line
 	what string
+
+	seconds int // of one measurement: a connection over a long line begins slowly
 }
 
 // badLines are what there may be between the machine and the outside.
 var badLines = []badLine{
-	{"1ms", hosts.Line{Delay: 500 * time.Microsecond}, "1 ms round trip"},
-	{"20ms", hosts.Line{Delay: 10 * time.Millisecond}, "20 ms round trip"},
-	{"100ms", hosts.Line{Delay: 50 * time.Millisecond}, "100 ms round trip"},
-	{"loss", hosts.Line{Delay: 10 * time.Millisecond, Loss: 0.01, Seed: 1}, "20 ms round trip, 1 % of the packets lost"},
+	{"1ms", hosts.Line{Delay: 500 * time.Microsecond}, "1 ms round trip", 2},
+	{"20ms", hosts.Line{Delay: 10 * time.Millisecond}, "20 ms round trip", 2},
+	{"100ms", hosts.Line{Delay: 50 * time.Millisecond}, "100 ms round trip", 3},
+	{"loss", hosts.Line{Delay: 10 * time.Millisecond, Loss: 0.01, Seed: 1}, "20 ms round trip, 1 % of the packets lost", 2},
 }
 
 // hostLine is iperf3 over a line that is long or bad, of a container and of the
@@ -43,17 +45,13 @@ func hostLine(d direction, b badLine) *workload {
 		m.list = []*measured{ours, plain}
 		for _, e := range m.list {
 			e.figure = r.figure(w, e.name)
-			e.measure = func(int) (sample, error) { return e.bulk(l, d, lineSeconds, 1) }
+			e.measure = func(int) (sample, error) { return e.bulk(l, d, b.seconds, 1) }
 		}
 		m.rounds(l, o)
 		r.atLeast(ours.figure, plain.figure, lineBar)
 	}
 	return w
 }
-
-// lineSeconds is how long one measurement takes: a connection over a long line
-// begins slowly.
-const lineSeconds = 3
 
 // directPort is where iperf3 serves without fairlead: the machine's own, in one
 // direction.

@@ -50,7 +50,7 @@ func hostPorts() *workload {
 			publish func(l *lab) crowd
 			crowds  []crowd
 		}{
-			{name: "fairlead", rounds: min(o.pairs, 3), publish: fairleadPorts},
+			{name: "fairlead", rounds: min(o.pairs, 2), publish: fairleadPorts},
 			{name: "pasta-1500", rounds: 1, publish: pastaPorts},
 			{name: "rootlesskit", rounds: 1, publish: rootlesskitPorts},
 			{name: "docker-proxy", rounds: 1, publish: dockerPorts},
@@ -128,7 +128,7 @@ func watch(l *lab, c *crowd, ports int, before float64, pids ...int) {
 	for _, pid := range pids {
 		cpu += threadsCPU(pid)
 	}
-	c.idle = cpu * 1e3
+	c.idle = max(cpu, 0) * 1e3 // a thread may have ended
 }
 
 func fairleadPorts(l *lab) (c crowd) {

@@ -63,7 +63,8 @@ func hostTCP(d direction, cc string, streams int) *workload {
 	w.measure = func(l *lab, o *options, r *results) {
 		hosts.Need(l, "iperf3")
 		needCongestionControl(l, cc)
-		m := w.sites(l, o, r, d, cc, func(l *lab, s *site) func(round int) (sample, error) {
+		every := func(*leader) bool { return true }
+		m := w.sites(l, o, r, d, cc, every, func(l *lab, s *site) func(round int) (sample, error) {
 			s.serveIperf(l, d)
 			return func(int) (sample, error) { return s.bulk(l, d, 1, streams) }
 		})
@@ -157,12 +158,12 @@ type measured struct {
 	gone    bool // it did not work any more
 }
 
-// sites lays a site for each leader. Prepare returns how it is measured. Peers
+// sites lays a site for each leader of a class. Prepare returns how it is measured. Peers
 // that do not start are noted, and nothing else.
-func (w *workload) sites(l *lab, o *options, r *results, d direction, cc string, prepare func(l *lab, s *site) func(round int) (sample, error)) *sites {
+func (w *workload) sites(l *lab, o *options, r *results, d direction, cc string, class func(p *leader) bool, prepare func(l *lab, s *site) func(round int) (sample, error)) *sites {
 	m := &sites{w: w, r: r}
 	for _, p := range leaders {
-		if !o.measuresLeader(p) || p.onlyIn && d == out {
+		if !o.measuresLeader(p) || !class(p) || p.onlyIn && d == out {
 			continue
 		}
 		e := &measured{}
@@ -190,7 +191,7 @@ func (w *workload) sites(l *lab, o *options, r *results, d direction, cc string,
 
 // seldomBelow is the part of its class's best below which a peer is measured in
 // every third round only.
-const seldomBelow, seldomEvery = 0.6, 3
+const seldomBelow, seldomEvery = 0.7, 3
 
 // rounds measures all sites in turns.
 func (m *sites) rounds(l *lab, o *options) {

@@ -21,7 +21,7 @@ func atUsualMTU(p *leader) bool { return p.mtu <= 1500 }
 
 // ends lays sites of that class with a far and a near end.
 func (w *workload) ends(l *lab, o *options, r *results, d direction, prepare func(l *lab, s *site, near, far *endProcess) func(round int) (sample, error)) *sites {
-	return w.sites(l, o, r, d, "", func(l *lab, s *site) func(int) (sample, error) {
+	return w.sites(l, o, r, d, "", atUsualMTU, func(l *lab, s *site) func(int) (sample, error) {
 		far := startEnd(l, s, !d.side(), "far")
 		near := startEnd(l, s, d.side(), "near")
 		// What is slow only once: ARP, and the first flow.
@@ -75,7 +75,7 @@ type flooding struct {
 func (f *flooding) search() (best float64, err error) {
 	rate, step, trials := 20e3, 2.0, 14
 	if f.last > 0 {
-		rate, step, trials = f.last, 1.25, 6
+		rate, step, trials = f.last, 1.2, 4
 	}
 	low, high := 0.0, math.Inf(1)
 	for range trials {

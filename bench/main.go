@@ -44,7 +44,7 @@
 // Each has an MTU of 1500 in the container, which is what containers expect, and
 // those whose figures hang on it a second one of 65520. Fairlead has 1500 only.
 // Port forwarders that join two sockets make no packets, so they stand with
-// those of the large MTU. A peer with less than 0.6 of its class's best is
+// those of the large MTU. A peer with less than 0.7 of its class's best is
 // measured in every third round.
 //
 // Long and bad lines are made by a relay of the lab (lab.Relay), because

@@ -192,3 +192,67 @@ func TestPublishedRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestPublishedRemembered: a container that remembers an earlier connection with
+// the client's port is told that it is over, and asked again at once.
+func TestPublishedRemembered(t *testing.T) {
+	r := newRig(t, Config{})
+	r.stopTime()
+	at := publish(r, "tcp4")
+	client, err := net.Dial("tcp4", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	var k packet.Tuple
+	var iss uint32
+	syn := func(f *packet.Frame) bool {
+		iss, k = packet.TCP(f.Transport()).Seq(), f.Tuple().Reverse()
+		return packet.TCP(f.Transport()).Flags() == packet.TCPSyn
+	}
+	r.read(syn)
+	for again := range 2 {
+		old := iss - 5000
+		r.write(tcpFrame(k, seg{flags: packet.TCPAck, seq: 7777, ack: old, window: 100}))
+		r.s.FlowEnded(r.numbers[k]) // NAT, of which a SYN behind a RST begins a flow
+		delete(r.numbers, k)
+		var flags []uint8
+		reset := false
+		count := func(f *packet.Frame) {
+			s := packet.TCP(f.Transport())
+			flags = append(flags, s.Flags())
+			reset = reset || s.Flags() == packet.TCPRst && s.Seq() == old
+		}
+		for r.poll(count) {
+		}
+		if len(flags) != 2-again || !reset {
+			t.Errorf("answer %d: flags %v, reset %v", again, flags, reset)
+		}
+	}
+	r.write(tcpFrame(k, seg{flags: packet.TCPRst | packet.TCPAck, seq: 7777, ack: iss - 5000})) // of that one
+	r.write(tcpFrame(k, seg{flags: packet.TCPSyn | packet.TCPAck, seq: 7777, ack: iss + 1, window: 100}))
+	if got := r.state(k); got != established {
+		t.Error(got)
+	}
+}
+
+// TestSequenceGrows: the next connection between the same two begins behind the
+// last one, one between others anywhere.
+func TestSequenceGrows(t *testing.T) {
+	s := newRig(t, Config{}).s
+	c := &conn{tuple: packet.Tuple{SrcPort: 1, DstPort: 2}}
+	c.s = s
+	next := func() uint32 { c.initialSequence(); return c.una }
+	first := next()
+	for range 100 {
+		eventually(t, func() error { return missing(after(next(), first), "growth") })
+		first = c.una
+	}
+	c.tuple.SrcPort++
+	if far := int32(next() - first); -1<<20 < far && far < 1<<20 { // one of 2,048
+		c.tuple.DstPort++
+		if far := int32(next() - first); -1<<20 < far && far < 1<<20 {
+			t.Error("another connection begins next to it")
+		}
+	}
+}

@@ -1,7 +1,9 @@
 package sockets
 
 import (
-	"math/rand/v2"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"net/netip"
 	"time"
 
@@ -59,8 +61,9 @@ type conn struct {
 	id       uint16 // of the next packet
 	sndShift uint8  // window scale, of the container's window and of ours
 	rcvShift uint8
-	dups     uint8 // duplicate acknowledgements in a row
-	retries  uint8 // time-outs in a row
+	dups     uint8  // duplicate acknowledgements in a row
+	retries  uint8  // time-outs in a row
+	staleAck uint32 // with stale
 
 	due   int64 // when expire has something to do; base.deadline is not later
 	clock int64 // when the segment was sent that ends with timed
@@ -108,7 +111,7 @@ const (
 	sayError // what is in the socket's queue of errors, or errno
 )
 
-type connBits uint16
+type connBits uint32
 
 const (
 	// Of the host's socket.
@@ -128,6 +131,7 @@ const (
 	probing    // una is to be asked for: the window is closed
 	timing     // clock and timed are valid
 	inbound    // the host's peer began it
+	stale      // an acknowledgement that is not of this connection is to be reset
 	trains     // the container's frames are segment trains
 )
 
@@ -142,7 +146,8 @@ type tcp struct {
 	inside map[netip.AddrPort]*conn
 	// listeners are of published ports, by the address that was asked for.
 	listeners map[netip.AddrPort]*listener
-	spare     int // a descriptor to refuse a client with when there is no other
+	spare     int      // a descriptor to refuse a client with when there is no other
+	secret    [16]byte // of initial sequence numbers
 	io        tcpIO
 }
 
@@ -151,6 +156,7 @@ func (t *tcp) init(noPeekOffset bool) {
 	t.inside = make(map[netip.AddrPort]*conn)
 	t.listeners = make(map[netip.AddrPort]*listener)
 	t.spare = openSpare()
+	_, _ = rand.Read(t.secret[:]) // it does not fail
 	t.io.init(noPeekOffset)
 }
 
@@ -231,6 +237,16 @@ func (c *conn) number(f *packet.Frame, k packet.Tuple) (endpoint, packet.Reason)
 		c.abort(sayReset)
 	}
 	return c, packet.OK
+}
+
+// unnumber has a connection from outside wait for a flow again.
+func (c *conn) unnumber() {
+	k := c.tuple.Reverse()
+	if c.s.flows.find(c.flow, &k) == c.self {
+		c.s.flows.forget(c.flow)
+	}
+	c.bits &^= numbered
+	c.s.tcp.unnumbered[k] = c
 }
 
 // greeted takes a container's first SYN.
@@ -326,9 +342,19 @@ func (c *conn) connected() {
 	c.due = 0
 }
 
-// initialSequence chooses where our sequence numbers begin.
+// initialSequence chooses where our sequence numbers begin: nobody else can know,
+// but behind those of an earlier connection between the same two, so that one who
+// remembers it takes the SYN (RFC 6528, RFC 9293 3.10.7.8). They grow as Linux's,
+// by one in 64 ns.
 func (c *conn) initialSequence() {
-	c.una = rand.Uint32()
+	var b [16 + 36]byte
+	copy(b[:], c.s.tcp.secret[:])
+	copy(b[16:], c.tuple.Src[:])
+	copy(b[32:], c.tuple.Dst[:])
+	binary.BigEndian.PutUint16(b[48:], c.tuple.SrcPort)
+	binary.BigEndian.PutUint16(b[50:], c.tuple.DstPort)
+	h := sha256.Sum256(b[:])
+	c.una = binary.BigEndian.Uint32(h[:]) + uint32(loop.Clock()>>6)
 	c.nxt, c.max, c.head = c.una, c.una, c.una+1
 	c.peeked, c.id = 0, uint16(c.una)
 	c.retries = 0

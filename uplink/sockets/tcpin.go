@@ -85,8 +85,10 @@ func (c *conn) inConnecting(f *packet.Frame, t packet.TCP, now int64) {
 func (c *conn) inSynSent(t packet.TCP, now int64) {
 	flags := t.Flags()
 	switch {
-	case flags&packet.TCPAck != 0 && (t.Ack() != c.max || c.nxt == c.una):
-		return // of an older connection: it is asked again
+	case flags&packet.TCPAck != 0 && (t.Ack() != c.max || c.max == c.una):
+		if flags&packet.TCPRst == 0 {
+			c.older(t.Ack())
+		}
 	case flags&packet.TCPRst != 0:
 		if flags&packet.TCPAck != 0 {
 			c.abort(nothing)
@@ -95,9 +97,22 @@ func (c *conn) inSynSent(t packet.TCP, now int64) {
 		c.answered()
 		c.peer(t)
 		c.measure(now)
-		c.una, c.state, c.due, c.retries = t.Ack(), established, 0, 0
+		c.una, c.nxt, c.state, c.due, c.retries = t.Ack(), t.Ack(), established, 0, 0
 		c.acks = 1
 		c.bits |= reopen
+	}
+}
+
+// older has an acknowledgement of another connection be reset (RFC 9293
+// 3.10.7.3): the container has not forgotten the last one with that client's
+// port. Then it is asked again, the first time at once.
+func (c *conn) older(ack uint32) {
+	c.bits |= stale
+	c.staleAck = ack
+	c.unnumber() // behind a RST, the SYN begins a flow
+	if c.retries == 0 {
+		c.retries = 1
+		c.nxt = c.una
 	}
 }
 

@@ -44,6 +44,11 @@ func (c *conn) send(b *packet.Batch, now int64) (more bool) {
 	case listen, connecting:
 		return false
 	case synSent, synReceived:
+		if c.bits.has(stale) {
+			c.bits &^= stale
+			c.put(b, packet.TCPRst, c.staleAck, 0, 0, 0)
+			return true
+		}
 		if c.nxt == c.una {
 			c.sendSYN(b, now)
 		}

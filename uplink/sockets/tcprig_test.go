@@ -57,6 +57,14 @@ func newRig(t testing.TB, conf Config) *rig {
 	return r
 }
 
+// stopTime has nothing be due until the test says so, by late: a machine that
+// stalls changes nothing then.
+func (r *rig) stopTime() {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	r.s.timed.ticking = true // as far as it knows
+}
+
 // The router's side: only the end of flows matters.
 func (r *rig) Route(*packet.Frame, *packet.Decision)             {}
 func (r *rig) Apply(*packet.Frame, *packet.Decision, packet.Out) {}

@@ -67,7 +67,7 @@ func TestExitStatus(t *testing.T) {
 				got <- err
 			}()
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond) // they wait by now
 		end(i)
 		if err := errors.Join(<-got, <-got); err != nil {
 			t.Error(err)
@@ -464,7 +464,7 @@ func TestDownEndsContainers(t *testing.T) {
 	c, i := r.run(api.CreateRequest{})
 	waited := make(chan error, 1)
 	go func() { waited <- r.Get(r.ctx, "/v1/containers/"+c.ID+"/wait", new(api.Exit)) }()
-	time.Sleep(10 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond) // it waits by now
 	if err := r.Post(r.ctx, "/v1/down", api.DownRequest{All: true}, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -302,7 +302,12 @@ func TestFrozenInit(t *testing.T) {
 		n.start("frozen")
 		kill(t, n.pid("frozen"), syscall.SIGSTOP)
 		c := n.background("exec", "frozen", "true")
-		time.Sleep(100 * time.Millisecond)
+		lab.Eventually(t, 10*time.Second, func() error { // before, the signal ends it by itself
+			if have := countDescriptors(c.cmd.Process.Pid); have["socket:[N]"] == 0 {
+				return fmt.Errorf("it has not begun: %v", have)
+			}
+			return nil
+		})
 		c.signal(os.Interrupt)
 		if code := c.wait(); code != 128+int(syscall.SIGINT) {
 			t.Errorf("an exec that was interrupted ends with %d: %s", code, c.errors.String())

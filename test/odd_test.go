@@ -40,7 +40,13 @@ func odd(args []string) error {
 		return err
 	}
 	fmt.Fprintln(conn, "watch")
-	time.Sleep(50 * time.Millisecond) // until the line is there: a reset takes it away
+	// Before the line is there a reset would take it away.
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	if answer, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
+		return fmt.Errorf("the server that is to watch says %q: %w", answer, err)
+	}
 	if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
 		return err
 	}
@@ -135,6 +141,7 @@ func oddly(conn *net.TCPConn, ended chan error) {
 	case "reset\n":
 		_ = conn.SetLinger(0)
 	case "watch\n":
+		fmt.Fprintln(conn, "watching")
 		_, err := r.ReadByte()
 		ended <- err
 	case "ended\n":
@@ -145,7 +152,7 @@ func oddly(conn *net.TCPConn, ended chan error) {
 			} else {
 				fmt.Fprintln(conn, err)
 			}
-		case <-time.After(2 * time.Second):
+		case <-time.After(5 * time.Second):
 			fmt.Fprintln(conn, "nothing ended")
 		}
 	}

@@ -230,8 +230,18 @@ func (s *site) pasta(l *lab, publish ...string) {
 	service := s.machine.Serve(l, "pasta", append(args, "--netns-only", "--netns", s.namespace)...)
 	s.pid = service.Pid()
 	l.comes(service, func() error {
-		_, err := s.container.Netlink.LinkByName("tap0")
-		return err
+		if _, err := s.container.Netlink.LinkByName("tap0"); err != nil {
+			return err
+		}
+		// Pasta learns the container's MAC address from what it says.
+		return s.container.Do(func() error {
+			conn, err := net.Dial("udp4", "10.0.2.2:9")
+			if err == nil {
+				_, err = conn.Write([]byte("hello"))
+				conn.Close()
+			}
+			return err
+		})
 	})
 }
 

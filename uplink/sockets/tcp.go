@@ -121,6 +121,7 @@ const (
 	broken                         // it has an error; data may be left
 	urgent                         // urgent data may end a peek early
 	fullSend                       // the send buffer is full; an event tells when it is not
+	untaken                        // and did not take all that came
 	keepAlive                      // SO_KEEPALIVE is set
 
 	gone       // the flow has ended, and what is left is to be closed

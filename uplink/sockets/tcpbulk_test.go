@@ -7,7 +7,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"testing"
+
+	"fairlead/packet"
 )
 
 func sprintConn(c *conn) string {
@@ -101,3 +104,35 @@ func (r *rig) nothingLeft() {
 }
 
 func sum256(b []byte) [32]byte { return sha256.Sum256(b) }
+
+// TestUntaken: what the host's socket does not take is asked for when it has room
+// again, by as many acknowledgements as have it sent at once.
+func TestUntaken(t *testing.T) {
+	r := newRig(t, Config{})
+	g, c := talk(t, r, 40001)
+	_ = c.SetReadBuffer(32 << 10)
+	part := random(44*1460, 1)
+	full := func() (yes bool) {
+		r.look(g.k, func(c *conn) { yes = c.bits.has(untaken) })
+		return yes
+	}
+	for sent := 0; !full(); sent += len(part) { // whatever the window says
+		if sent > 1<<30 {
+			t.Fatal("the host takes everything")
+		}
+		g.segment(packet.TCPAck, g.nxt, part)
+		g.nxt += uint32(len(part))
+		r.poll(func(*packet.Frame) {})
+	}
+	go swallow(c)
+	var last packet.TCP
+	same := 0
+	r.read(func(f *packet.Frame) bool {
+		s := packet.TCP(f.Transport())
+		if last != nil && s.Ack() == last.Ack() && s.Window() == last.Window() {
+			same++
+		}
+		last = slices.Clone(s)
+		return same == maxDuplicates
+	})
+}

@@ -241,7 +241,7 @@ func (c *conn) flush() {
 	c.took(n)
 	switch {
 	case errno == unix.EAGAIN || errno == 0 && n < io.lastGathered:
-		c.bits |= fullSend
+		c.bits |= fullSend | untaken
 	case errno != 0:
 		c.bits |= broken | readable
 	}

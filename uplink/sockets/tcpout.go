@@ -100,9 +100,11 @@ func (c *conn) takeEvents(now int64) {
 		c.bits |= broken
 	}
 	if ev&loop.Out != 0 && c.bits.has(fullSend) {
-		c.bits &^= fullSend
-		c.bits |= reopen
 		c.acks = max(c.acks, 1)
+		if c.bits.has(untaken) { // the container is to send it again at once
+			c.acks = 1 + maxDuplicates
+		}
+		c.bits = c.bits&^(fullSend|untaken) | reopen
 	}
 }
 

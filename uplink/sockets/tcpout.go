@@ -224,8 +224,7 @@ func (c *conn) peek(into []byte, want int) (int, unix.Errno) {
 	io := &c.s.tcp.io
 	skip := c.nxt - c.head
 	if io.noPeekOffset {
-		// Urgent data ends a peek as the end does, and an error comes before it.
-		return io.peekBehind(c.fd, int(skip), into[:want], c.bits.has(hungUp) && !c.bits.has(urgent|broken))
+		return io.peekBehind(c.fd, int(skip), into[:want], c.bits.has(hungUp|broken) && !c.bits.has(urgent)) // which ends a peek as well
 	}
 	if skip != c.peeked {
 		setInt(c.fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, int(skip))
@@ -347,6 +346,6 @@ func (c *conn) ring() uint32 {
 	return min(maxOffer, 500*uint32(c.mss))
 }
 
-// maxOffer bounds the window in any case. It covers a turn of the worker; with a
-// quarter or four times as much a stream takes a fifth more time (docs/decisions).
+// maxOffer bounds the window in any case. It covers a turn of the worker, as
+// maxWindow does.
 const maxOffer = 1 << 20

@@ -95,7 +95,7 @@ func TestStates(t *testing.T) {
 		if enough {
 			break
 		}
-		walkStates(t, rng, visits[:], steps[:])
+		walkStates(t, rng, Config{NoPeekOffset: walk%2 == 1}, visits[:], steps[:])
 	}
 	t.Logf("states %v, events %v", visits, steps)
 	for s := established; s <= lastAck; s++ {
@@ -110,8 +110,9 @@ func TestStates(t *testing.T) {
 	}
 }
 
-func walkStates(t *testing.T, rng *rand.Rand, visits, steps []int) {
-	r := newRig(t, Config{})
+func walkStates(t *testing.T, rng *rand.Rand, conf Config, visits, steps []int) {
+	r := newRig(t, conf)
+	r.stopTime()
 	defer r.close()
 	g, host := talk(t, r, 40001)
 	m := tcpModel{state: established}
@@ -131,7 +132,7 @@ func walkStates(t *testing.T, rng *rand.Rand, visits, steps []int) {
 			g.nxt += uint32(len(x.payload))
 			r.write(tcpFrame(g.k, x))
 		case containerAck:
-			r.eventually("all that is to be acknowledged", func() bool { g.listen(); return g.heardAll() })
+			g.listen("all that is to be acknowledged", g.heardAll)
 			acked = g.rcvNxt
 			x.ack = acked
 			r.write(tcpFrame(g.k, x))
@@ -165,14 +166,14 @@ func walkStates(t *testing.T, rng *rand.Rand, visits, steps []int) {
 		}
 		g.max = later(g.max, g.nxt)
 		what := from.String() + " and " + eventNames[e] + ": " + m.state.String()
-		r.eventually(what, func() bool { g.listen(); return r.state(g.k) == m.state })
+		g.listen(what, func() bool { return r.state(g.k) == m.state })
 	}
 }
 
-// listen takes what there is and answers nothing.
-func (g *guest) listen() {
-	for g.r.poll(g.arrive) {
-	}
+// listen takes what comes until ok, and answers nothing.
+func (g *guest) listen(what string, ok func() bool) {
+	g.r.t.Helper()
+	g.r.await(what, ok, g.arrive)
 }
 
 // heardAll reports whether the container has all that was sent to it.

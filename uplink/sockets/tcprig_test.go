@@ -166,14 +166,20 @@ func (r *rig) poll(fn func(f *packet.Frame)) bool {
 	return len(r.batch.Frames) > 0
 }
 
-// eventually waits until ok, doing what is due meanwhile.
+// eventually waits until ok. What comes meanwhile is lost.
 func (r *rig) eventually(what string, ok func() bool) {
+	r.t.Helper()
+	r.await(what, ok, func(*packet.Frame) {})
+}
+
+// await waits until ok and calls take with what comes.
+func (r *rig) await(what string, ok func() bool, take func(*packet.Frame)) {
 	r.t.Helper()
 	for end := time.Now().Add(patience); !ok(); {
 		if time.Now().After(end) {
 			r.t.Fatalf("not within %v: %s", patience, what)
 		}
-		for r.poll(func(*packet.Frame) {}) {
+		for r.poll(take) {
 		}
 		select {
 		case <-r.wake:

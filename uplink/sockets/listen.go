@@ -242,6 +242,9 @@ func clientStandIn(fd int) packet.Addr { return packet.StandIn(uint32(fd) & 0x7f
 // nothing to accept it by.
 func (t *tcp) refuseOne(listener int) bool {
 	if t.spare < 0 {
+		t.spare = openSpare() // somebody else was faster the last time
+	}
+	if t.spare < 0 {
 		return false
 	}
 	closeFd(t.spare)

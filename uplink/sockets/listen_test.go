@@ -257,3 +257,34 @@ func TestSequenceGrows(t *testing.T) {
 		}
 	}
 }
+
+// TestSpareDescriptorAgain: a spare descriptor that somebody else was faster to
+// take is looked for again, lest the listener be ready for ever.
+func TestSpareDescriptorAgain(t *testing.T) {
+	var x tcp
+	x.init(true)
+	defer x.close()
+	closeFd(x.spare)
+	x.spare = -1
+	l := listenLocal(t)
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if err := raw.Control(func(fd uintptr) {
+		if !x.refuseOne(int(fd)) {
+			t.Error("nobody is refused")
+		}
+	}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Error(err)
+	}
+}

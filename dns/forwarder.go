@@ -196,7 +196,7 @@ func (f *Forwarder) Query(now int64, q Question, to func([]byte)) Step {
 	w.q.Payload = nil
 	fl := f.flights[key]
 	switch {
-	case fl != nil && fl.has(&w):
+	case fl != nil && q.From.Proto != packet.ProtoTCP && fl.has(&w): // by TCP nothing is lost: each is answered
 		f.stats.Repeated++
 		return Step{Replies: []Reply{{to, nil}}}
 	case f.waiting[q.Container] >= f.conf.Containers || f.total >= f.conf.Total:

@@ -480,6 +480,20 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
+// By TCP the same query again, with the same id, is one more to be answered.
+func TestRepeatedByTCP(t *testing.T) {
+	w := newWorld(t)
+	w.tcp(question("x.example.", dns.TypeA))
+	w.tcp(question("x.example.", dns.TypeA))
+	if len(w.asks) != 1 || w.f.InFlight() != 2 || w.unanswered != 0 {
+		t.Fatalf("%d tries, %d in flight, %d left unanswered", len(w.asks), w.f.InFlight(), w.unanswered)
+	}
+	w.answer(func(m *dns.Msg) { m.Answer = append(m.Answer, a("x.example.", 1)) })
+	if len(w.replies) != 2 || w.replies[0].Id != w.replies[1].Id {
+		t.Errorf("replied %v", w.replies)
+	}
+}
+
 // Identical queries are asked once; each asker hears the answer with its own id.
 func TestJoin(t *testing.T) {
 	w := newWorld(t)

@@ -253,7 +253,7 @@ func deaf(args []string) error {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
-			return err
+			return fmt.Errorf("after %d connections: %w", len(conns), err)
 		}
 		conns = append(conns, conn)
 	}

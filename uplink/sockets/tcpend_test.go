@@ -178,6 +178,29 @@ func TestResetByHost(t *testing.T) {
 	}
 }
 
+// TestResetBehindAClosedWindow: a reset waits for no window, though the data
+// before it does.
+func TestResetBehindAClosedWindow(t *testing.T) {
+	r := newRig(t, Config{})
+	g, c := talk(t, r, 40001)
+	g.room = 0
+	g.segment(packet.TCPAck, g.nxt, nil)
+	if _, err := c.Write([]byte("never read")); err != nil {
+		t.Fatal(err)
+	}
+	e := r.conn(g.k)
+	g.run("the window is asked for", func() bool {
+		r.s.mu.Lock()
+		defer r.s.mu.Unlock()
+		return e.bits.has(probing)
+	})
+	_ = c.SetLinger(0)
+	_ = c.Close()
+	g.run("a reset", func() bool { return g.reset })
+	r.eventually("the flow ends", func() bool { return r.isEnded(g.k) })
+	r.nothingLeft()
+}
+
 func TestFlowEnded(t *testing.T) {
 	r := newRig(t, Config{})
 	g, c := talk(t, r, 40001)

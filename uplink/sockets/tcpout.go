@@ -126,7 +126,12 @@ func (c *conn) sendData(b *packet.Batch, now int64) (more bool) {
 	}
 	room := c.room()
 	if room <= 0 {
-		if c.una == c.max {
+		switch {
+		case c.una != c.max: // what is on its way will be acknowledged, or sent again
+		case c.bits.has(broken):
+			c.reset() // no window is waited for to say so
+			return true
+		default:
 			c.awaitWindow(now)
 		}
 		return false

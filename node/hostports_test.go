@@ -161,12 +161,8 @@ func TestHostAddressChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"203.0.113.9", "203.0.113.10", "192.0.0.8"} {
-		now := &box.HostAddrs{}
-		if want != "192.0.0.8" { // which stands for none
-			now.Primary = netip.MustParseAddr(want)
-		}
-		h.hostChanged(now)
+	for _, primary := range []netip.Addr{netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("203.0.113.10"), {}} {
+		h.hostChanged(&box.HostAddrs{Primary: primary})
 		var got []string
 		h.Node.router.Flows(func(t *nat.Table) {
 			t.Rules(func(r nat.Rule) bool {
@@ -176,8 +172,8 @@ func TestHostAddressChanges(t *testing.T) {
 				return true
 			})
 		})
-		if fmt.Sprint(got) != "["+want+"]" {
-			t.Errorf("published at %v, want %s", got, want)
+		if want := packet.HostIPv6.Netip().String(); fmt.Sprint(got) != "["+want+"]" { // which is what sockets show
+			t.Errorf("with %v for the host: published at %v, want %s", primary, got, want)
 		}
 	}
 	h.end(c)

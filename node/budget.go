@@ -29,6 +29,10 @@ const (
 	maxContainer   = 1024
 )
 
+// socketShares is among how many containers half of the sockets is shared out. A
+// node may have more, which take what others leave.
+const socketShares = 256
+
 // readBudget derives it from the state of this host.
 func readBudget() budget {
 	var r unix.Rlimit

@@ -30,7 +30,7 @@ func (n *Node) usesHostLocked() bool {
 
 // addHost plugs the sockets of this host into a new router.
 func (n *Node) addHost(router *network.Router) (*network.Uplink, error) {
-	way, err := router.AddSockets(network.SocketsConfig{Name: api.HostUplink, Containers: n.budget.Container, Total: n.budget.Total})
+	way, err := router.AddSockets(network.SocketsConfig{Name: api.HostUplink, Containers: n.budget.Container, Total: n.budget.Total, Shares: socketShares})
 	if err == nil {
 		tellHost(way, n.host.Seen())
 	}

@@ -15,6 +15,8 @@ type SocketsConfig struct {
 	// Containers bounds the descriptors of one container, Total those of all.
 	// Zero is no bound.
 	Containers, Total int
+	// Shares is among how many containers half of Total is shared out.
+	Shares int
 	// NoPeekOffset and NoUDPOffload have it get on as on older kernels.
 	NoPeekOffset, NoUDPOffload bool
 }
@@ -28,7 +30,7 @@ func (r *Router) AddSockets(conf SocketsConfig) (*Uplink, error) {
 	return r.addUplink(UplinkConfig{Name: conf.Name}, func(id packet.NetworkID) (end, vswitch.Queue, error) {
 		s := sockets.New(sockets.Config{
 			Network: id, Name: conf.Name, Worker: r.lanes.Worker(socketsHome),
-			Containers: conf.Containers, Total: conf.Total,
+			Containers: conf.Containers, Total: conf.Total, Shares: conf.Shares,
 			NoPeekOffset: conf.NoPeekOffset, NoUDPOffload: conf.NoUDPOffload,
 		}, inbound{r.rt.Inbound(id), r, id})
 		return socketsEnd{s}, s, nil

@@ -132,7 +132,7 @@ func (a *arrival) read(m *unix.Msghdr, n int, name, said []byte) {
 		case level == unix.SOL_SOCKET && kind == unix.SO_RXQ_OVFL && len(data) >= 4:
 			a.overruns = binary.NativeEndian.Uint32(data)
 		case level == unix.SOL_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-			a.local = packet.AddrFrom4([4]byte(data[8:]))
+			a.local = packet.AddrFrom4([4]byte(data[4:])) // ipi_spec_dst: of a broadcast, who answers it
 		case level == unix.SOL_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
 			a.local = packet.Addr(data[:16])
 		default:

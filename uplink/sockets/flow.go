@@ -6,12 +6,20 @@ import (
 	"fairlead/packet"
 )
 
+// Descriptors are shared out as NAT's tables are. Half of all are the guaranteed
+// shares of the containers there may be: a container has that many whatever the
+// others do. The other half is for whoever comes first, and each container has
+// its bound. One that can have no more gives up the oldest of its own endpoints
+// that was never answered, and never another's. Connections from outside that no
+// container has answered yet are those of container 0.
+
 // A flowTable finds the endpoint of a flow by the number NAT has given it.
 // Numbers are dense, so it is as large as the most flows there were at once.
 type flowTable struct {
 	slots   []slot
 	holders map[packet.ContainerID]*holder
 	total   int                    // descriptors of all of them
+	beyond  int                    // those beyond the holders' shares
 	udp     map[localAddr]endpoint // of mappings and published ports, by the address they have on the segment
 }
 
@@ -34,7 +42,8 @@ type localAddr struct {
 type holder struct {
 	id          packet.ContainerID
 	descriptors int
-	waiting     []endpoint // those that were unanswered when they were made, oldest first; some have been answered since
+	unanswered  int        // endpoints that hold them and were not answered yet
+	waiting     []endpoint // those are among these, oldest first
 }
 
 func (t *flowTable) init() {
@@ -113,10 +122,14 @@ func (s *Sockets) charge(c packet.ContainerID, e endpoint) bool {
 		return false
 	}
 	s.flows.holders[c] = h // the one it gave up may have been its last
+	if h.descriptors >= s.share {
+		s.flows.beyond++
+	}
 	h.descriptors++
 	s.flows.total++
 	e.common().holder = h
 	if e.common().unanswered {
+		h.unanswered++
 		h.wait(e)
 	}
 	return true
@@ -126,12 +139,15 @@ func (s *Sockets) charge(c packet.ContainerID, e endpoint) bool {
 // as what the container has.
 func (h *holder) wait(e endpoint) {
 	if len(h.waiting) > 2*h.descriptors+16 {
-		h.waiting = slices.DeleteFunc(h.waiting, func(e endpoint) bool {
-			b := e.common()
-			return !b.unanswered || b.fd < 0
-		})
+		h.waiting = slices.DeleteFunc(h.waiting, func(e endpoint) bool { return !h.hopes(e) })
 	}
 	h.waiting = append(h.waiting, e)
+}
+
+// hopes reports whether an endpoint holds a descriptor and was not answered yet.
+func (h *holder) hopes(e endpoint) bool {
+	b := e.common()
+	return b.unanswered && b.holder == h && b.fd >= 0
 }
 
 // discharge gives a descriptor back to the budget.
@@ -141,6 +157,12 @@ func (e *base) discharge() {
 	}
 	e.holder.descriptors--
 	e.s.flows.total--
+	if e.holder.descriptors >= e.s.share {
+		e.s.flows.beyond--
+	}
+	if e.unanswered {
+		e.holder.unanswered--
+	}
 	if e.holder.descriptors == 0 {
 		delete(e.s.flows.holders, e.holder.id)
 	}
@@ -149,8 +171,14 @@ func (e *base) discharge() {
 
 // full reports whether a container may have no further descriptor.
 func (s *Sockets) full(h *holder) bool {
-	c := &s.conf
-	return c.Containers > 0 && h.descriptors >= c.Containers || c.Total > 0 && s.flows.total >= c.Total
+	return s.conf.Containers > 0 && h.descriptors >= s.conf.Containers || s.commonFull(h.descriptors)
+}
+
+// commonFull reports whether who has so many descriptors may have no further one
+// for the others' sake.
+func (s *Sockets) commonFull(has int) bool {
+	most := s.conf.Total
+	return most > 0 && (s.flows.total >= most || has >= s.share && s.flows.beyond >= most-s.share*s.conf.Shares)
 }
 
 // evict closes the container's oldest endpoint that was never answered.
@@ -159,7 +187,7 @@ func (s *Sockets) evict(h *holder) bool {
 		e := h.waiting[0]
 		h.waiting[0] = nil
 		h.waiting = h.waiting[1:]
-		if b := e.common(); b.unanswered && b.fd >= 0 {
+		if h.hopes(e) {
 			e.close()
 			return true
 		}
@@ -169,7 +197,12 @@ func (s *Sockets) evict(h *holder) bool {
 
 // answered notes that something came back: the endpoint is not given up for
 // another.
-func (e *base) answered() { e.unanswered = false }
+func (e *base) answered() {
+	if e.unanswered && e.holder != nil {
+		e.holder.unanswered--
+	}
+	e.unanswered = false
+}
 
 // admits reports whether the container of a new flow may have one more
 // descriptor, if need be for one of its own, or the flow needs none.
@@ -181,17 +214,9 @@ func (s *Sockets) admits(x *packet.Translation) bool {
 	}
 	h := s.flows.holders[x.Container]
 	if h == nil {
-		return s.conf.Total <= 0 || s.flows.total < s.conf.Total
+		return !s.commonFull(0)
 	}
-	if !s.full(h) {
-		return true
-	}
-	for _, e := range h.waiting {
-		if b := e.common(); b.unanswered && b.fd >= 0 {
-			return true
-		}
-	}
-	return false
+	return !s.full(h) || h.unanswered > 0
 }
 
 // register makes a descriptor an endpoint's, which the worker tells of events.

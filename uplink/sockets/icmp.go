@@ -17,7 +17,11 @@ type pingSocket struct{ shared }
 // pingEndpoint returns the ping socket of an identifier.
 func (s *Sockets) pingEndpoint(f *packet.Frame, k packet.Tuple) (endpoint, packet.Reason) {
 	at := localAddr{addr: k.Src, port: k.SrcPort, proto: packet.ProtoICMP}
-	e, _ := s.find(at, f.Container).(*pingSocket)
+	have, free := s.find(at, f.Container)
+	if !free {
+		return nil, packet.SocketBudget
+	}
+	e, _ := have.(*pingSocket)
 	if e == nil {
 		e = new(pingSocket)
 		if reason := s.openShared(e, at, f.Container, s.newPing); reason != packet.OK {

@@ -37,13 +37,13 @@ func (s *Sockets) Adopt(proto packet.Proto, at netip.AddrPort, fd int) error {
 	case packet.ProtoTCP:
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.tcp.listeners[at] == nil {
+		if !s.closed && s.tcp.listeners[at] == nil {
 			return s.acceptFrom(fd, at)
 		}
 	case packet.ProtoUDP:
 		s.mu.Lock()
 		defer s.unlock()
-		if s.flows.udp[publishedAt(at)] == nil {
+		if !s.closed && s.flows.udp[publishedAt(at)] == nil {
 			datagramOptions(fd, familyOf(at))
 			s.publishedOptions(fd, familyOf(at))
 			return s.receiveFrom(fd, at)
@@ -88,6 +88,9 @@ func (s *Sockets) listenTCP(at netip.AddrPort) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return fail("socket", unix.ESHUTDOWN)
+	}
 	if s.tcp.listeners[at] != nil {
 		return fail("bind", unix.EADDRINUSE)
 	}
@@ -173,6 +176,7 @@ func (l *listener) accept() bool {
 	fd, size, errno := accept4(l.fd, &name)
 	switch errno {
 	case 0:
+		s.tcp.keepSpare()
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 		if !s.tcp.refuseOne(l.fd) {
 			return false
@@ -244,7 +248,7 @@ func (t *tcp) refuseOne(listener int) bool {
 	if t.spare < 0 {
 		t.spare = openSpare() // somebody else was faster the last time
 	}
-	if t.spare < 0 {
+	if t.keepSpare(); t.spare < 0 {
 		return false
 	}
 	closeFd(t.spare)
@@ -256,6 +260,14 @@ func (t *tcp) refuseOne(listener int) bool {
 	}
 	t.spare = openSpare()
 	return errno == 0
+}
+
+// keepSpare opens the spare descriptor again if another thread was faster when it
+// was free for a moment.
+func (t *tcp) keepSpare() {
+	if t.spare < 0 {
+		t.spare = openSpare()
+	}
 }
 
 // openSpare opens a descriptor of nothing.

@@ -89,17 +89,21 @@ func (e *shared) close() {
 }
 
 // find returns the socket of datagrams with a local address if it is one the
-// container may use. One that nobody uses and another container had is closed.
-func (s *Sockets) find(at localAddr, c packet.ContainerID) endpoint {
-	e, ok := s.flows.udp[at].(sharer)
+// container may use. One that nobody uses and another container had is closed;
+// false when that one uses it still.
+func (s *Sockets) find(at localAddr, c packet.ContainerID) (e endpoint, free bool) {
+	have, ok := s.flows.udp[at].(sharer)
 	if !ok {
-		return nil
+		return nil, true
 	}
-	if x := e.shares(); !x.kept && (x.holder == nil || x.holder.id != c) {
+	if x := have.shares(); !x.kept && (x.holder == nil || x.holder.id != c) {
+		if !x.idle() {
+			return nil, false
+		}
 		x.close()
-		return nil
+		return nil, true
 	}
-	return e
+	return have, true
 }
 
 // openShared opens the socket of a mapping: make gives the descriptor, which is

@@ -28,6 +28,9 @@ type Config struct {
 	// Containers bounds how many descriptors one container may have, Total all of
 	// them together. Zero is no bound.
 	Containers, Total int
+	// Shares is among how many containers half of Total is shared out: each has its
+	// part whatever the others do.
+	Shares int
 
 	// NoPeekOffset has TCP go without SO_PEEK_OFF, NoUDPOffload UDP without
 	// UDP_SEGMENT and UDP_GRO, as on older kernels.
@@ -40,6 +43,7 @@ type Sockets struct {
 	conf    Config
 	inbound Inbound
 	addr    atomic.Pointer[packet.Addr]          // what flows are masqueraded to
+	share   int                                  // descriptors each container is sure of
 	owned   atomic.Pointer[map[packet.Addr]bool] // the host's addresses
 	port    atomic.Uint32                        // the packet.PortID of its port
 
@@ -141,6 +145,9 @@ func (e *base) wake() {
 // whose gateway it is.
 func New(conf Config, inbound Inbound) *Sockets {
 	s := &Sockets{conf: conf, inbound: inbound}
+	if conf.Shares > 0 {
+		s.share = conf.Total / 2 / conf.Shares
+	}
 	s.flows.init()
 	s.tcp.init(conf.NoPeekOffset)
 	s.pings.probe(loop.Clock())

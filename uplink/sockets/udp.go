@@ -23,7 +23,11 @@ type udpSocket struct {
 // udpEndpoint returns the socket of the mapping a datagram leaves by.
 func (s *Sockets) udpEndpoint(f *packet.Frame, k packet.Tuple) (endpoint, packet.Reason) {
 	at := localAddr{addr: k.Src, port: k.SrcPort, proto: packet.ProtoUDP}
-	e, _ := s.find(at, f.Container).(*udpSocket)
+	have, free := s.find(at, f.Container)
+	if !free {
+		return nil, packet.SocketBudget
+	}
+	e, _ := have.(*udpSocket)
 	if e == nil {
 		e = s.publishedUDP(&k)
 	}

@@ -26,6 +26,9 @@ func (s *Sockets) listenUDP(at netip.AddrPort) error {
 	defer s.unlock()
 	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	key := publishedAt(at)
+	if s.closed {
+		return fmt.Errorf("publish UDP %v: %w", at, unix.ESHUTDOWN)
+	}
 	if s.flows.udp[key] != nil {
 		return fmt.Errorf("publish UDP %v: %w", at, unix.EADDRINUSE)
 	}

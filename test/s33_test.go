@@ -28,7 +28,7 @@ func (n *node) ruled(chain, reasonOrMatch string) (packets uint64) {
 }
 
 // The counter of the rule that lets a packet through or drops it moves.
-func TestS33_CountersMove(t *testing.T) { eachWay(t, countersMove) }
+func TestS33_CountersMove(t *testing.T) { eachRouter(t, countersMove) }
 
 func countersMove(t *testing.T, o *outside) {
 	o.serve("web", "-p", "8080:80")

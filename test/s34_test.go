@@ -14,7 +14,7 @@ func (n *node) routes() string {
 }
 
 // Networks on-link, uplinks and the default route; a specific route wins.
-func TestS34_Routes(t *testing.T) { eachWay(t, routesWin) }
+func TestS34_Routes(t *testing.T) { eachRouter(t, routesWin) }
 
 func routesWin(t *testing.T, o *outside) {
 	second := o.AddRouter(t)

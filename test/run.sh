@@ -3,9 +3,9 @@
 # at the end lists by name what could not run here. Called by make test, which
 # has built bin/ before.
 #
-# Round 1 is everything, with the race detector where a C compiler is, and a
-# moment of fuzzing per parser: jobs side by side. Round 2 is what makes sense
-# without the detector only. It measures, so it runs alone.
+# That is everything, with the race detector where a C compiler is; then what
+# makes sense without the detector only; and a moment of fuzzing per parser. No
+# test measures the machine, so several run side by side.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,11 +28,14 @@ fi
 # tests runs the tests of packages, each package in a room of its own.
 tests() { bin/world go test -exec "'$PWD/bin/world'" -count 1 -timeout 7m "$@"; }
 
-# raced is tests as round 1 has them.
+# raced is tests with the race detector, if there is one.
 raced() {
 	[ $race = yes ] || { tests "$@"; return; }
 	CGO_ENABLED=1 FAIRLEAD_BIN=$PWD/bin/race/fairlead tests -race "$@"
 }
+
+# released is what the detector would falsify, without it.
+released() { tests -run Release "$@"; }
 
 # moment fuzzes the parsers of a package, with a bound: one that loops would
 # hang the fuzzer for good.
@@ -46,9 +49,9 @@ job() {
 	return $status
 }
 
-# jobs lists those of round 1, the longest first: a function and its arguments.
-# The scenarios are half of it all, so they are dealt to several jobs. When they
-# do not compile, one job says so.
+# jobs lists all there is to do, the longest first: a function and its arguments.
+# The scenarios are half of it, so they are dealt to several jobs. When they do
+# not compile, one job says so.
 jobs() {
 	local list rest=$packages scenarios=fairlead/test
 	if grep -qx $scenarios <<<"$packages" && list=$(go test -list . $scenarios 2>/dev/null); then
@@ -57,6 +60,9 @@ jobs() {
 			END { for (p in piece) print "raced " package " -run ^(" substr(piece[p], 2) ")$" }' <<<"$list"
 		rest=$(grep -vx $scenarios <<<"$packages" || true)
 	fi
+	[ $race = no ] || go list -f '{{.ImportPath}} {{.Dir}}' $packages | while read -r package folder; do
+		! grep -qs 'NeedRelease(t)' "$folder"/*_test.go || echo "released $package"
+	done
 	[ -z "$rest" ] || sed 's/^/raced /' <<<"$rest"
 	sed 's/^/moment /' <<<"$packages"
 }
@@ -65,8 +71,10 @@ trap 'exit 130' INT TERM
 failed=0
 start=$SECONDS
 packages=$(go list "$@")
-release=() # what round 2 runs
 rm -f .cache/race.*
+# All is compiled first, with all there is of the machine; what does not compile
+# is said in its turn.
+go list -test -export $packages >/dev/null 2>&1 || true
 if [ $race = yes ]; then
 	# Nodes and inits that tests start report races too, into files. The second
 	# a program under the detector sleeps before it ends would double the time.
@@ -74,19 +82,13 @@ if [ $race = yes ]; then
 	# Static as the real one is, because it also runs where there is no libc.
 	CGO_ENABLED=1 go build -race -tags netgo,osusergo -ldflags '-linkmode external -extldflags -static' \
 		-o bin/race/ ./cmd/...
-	mapfile -t release < <(go list -f '{{.Dir}}' "$@" | xargs -d "\n" grep -l --include='*_test.go' -r 'NeedRelease(t)' | xargs -d "\n" -r dirname | sort -u)
+	CGO_ENABLED=1 go list -race -test -export $packages >/dev/null 2>&1 || true
 fi
-# Everything is compiled first, with all there is of the machine; what does not
-# compile is said in its turn.
-compile=(-exec true -run '^$')
-raced "${compile[@]}" "$@" >/dev/null 2>&1 || true
-[ ${#release[@]} = 0 ] || tests "${compile[@]}" "${release[@]}" >/dev/null 2>&1 || true
 
 # Most tests wait more than they compute, so three jobs have room on two cores.
 export race
-export -f tests raced moment job
+export -f tests raced released moment job
 jobs | xargs -P 3 -L 1 bash -c 'job "$@"' job || failed=1
-[ ${#release[@]} = 0 ] || tests -p 1 -run Release "${release[@]}" || failed=1
 
 if compgen -G '.cache/race.*' >/dev/null; then
 	cat .cache/race.*

@@ -30,7 +30,7 @@ type resolver struct {
 func newResolver(t *testing.T, addr, www string) *resolver {
 	t.Helper()
 	lab.Need(t, "dnsmasq", "dig")
-	r := &resolver{t: t, cmd: exec.Command("dnsmasq", "--keep-in-foreground", "--user=root", "--conf-file=/dev/null",
+	r := &resolver{t: t, cmd: exec.Command("dnsmasq", "--no-daemon", "--user=root", "--conf-file=/dev/null",
 		"--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address="+addr, "--log-queries", "--log-facility=-",
 		"--local=/example/", "--edns-packet-max=4096", "--host-record=www.example,"+www, "--cname=alias.example,www.example",
 		text("short.example", 1), text("middle.example", 5), text("long.example", 20))}

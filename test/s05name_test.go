@@ -17,7 +17,7 @@ func TestS05_LeaveByName(t *testing.T) {
 	lab.Need(t, "dnsmasq", "dig", "traceroute", "unshare")
 	o := newHostMachine(t)
 	far := o.Router.FarHost
-	o.Host.Serve(t, "dnsmasq", "--keep-in-foreground", "--user=root", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file",
+	o.Host.Serve(t, "dnsmasq", "--no-daemon", "--user=root", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file",
 		"--bind-interfaces", "--listen-address="+far, "--local=/example/", "--local=/in-addr.arpa/", "--host-record=www.example,"+far,
 		"--host-record=router.example,"+o.Router.Addr)
 	lab.Eventually(t, 10*time.Second, func() error {

@@ -71,7 +71,7 @@ func (s *Sockets) checkLocked() error {
 func TestDatagramLife(t *testing.T) {
 	lab.NoLeaks(t)
 	h := lab.NewHost(t, "node")
-	h.Sysctl(t, "net.ipv4.ping_group_range", "0 2147483647")
+	h.Sysctl(t, "net.ipv4.ping_group_range", "0 0")
 	rng := rand.New(rand.NewPCG(7, 8))
 	r := newDgRigOn(t, h, func(c *Config) { c.Containers, c.Total = 6, 15 })
 	var peers []*peer

@@ -42,7 +42,7 @@ func TestS07_Hops(t *testing.T) {
 // A hop that does not answer is a star, and the others are found all the same.
 func TestS07_SilentHop(t *testing.T) {
 	lab.Need(t, "traceroute")
-	eachUplink(t, silentHop)
+	eachWay(t, silentHop)
 }
 
 func silentHop(t *testing.T, o *outside) {
@@ -99,7 +99,7 @@ func TestS07_ErrorsReachTheRightContainer(t *testing.T) {
 // Many trace routes at once: nobody gets an answer that is another's.
 func TestS07_ManyAtOnce(t *testing.T) {
 	lab.Need(t, "traceroute")
-	eachUplink(t, manyTraces)
+	eachWay(t, manyTraces)
 }
 
 func manyTraces(t *testing.T, o *outside) {

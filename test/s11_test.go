@@ -89,7 +89,7 @@ func TestS11_Ranges(t *testing.T) {
 }
 
 // What is published changes while the container runs.
-func TestS11_PublishWhileRunning(t *testing.T) { eachUplink(t, publishesWhileRunning) }
+func TestS11_PublishWhileRunning(t *testing.T) { eachWay(t, publishesWhileRunning) }
 
 func publishesWhileRunning(t *testing.T, o *outside) {
 	o.serve("web")

@@ -8,7 +8,7 @@ import (
 // A container reaches its own published port and a sibling's through the uplink's
 // address; the server sees that address, so that its answers come back the same
 // way.
-func TestS12_Hairpin(t *testing.T) { eachUplink(t, hairpins) }
+func TestS12_Hairpin(t *testing.T) { eachWay(t, hairpins) }
 
 func hairpins(t *testing.T, o *outside) {
 	o.Router.NAT(t) // which sees none of it

@@ -29,7 +29,7 @@ func TestS27_LargeSegments(t *testing.T) {
 // iperf3 both ways, with several streams.
 func TestS27_Iperf(t *testing.T) {
 	lab.Need(t, "iperf3")
-	eachUplink(t, iperfs)
+	eachWay(t, iperfs)
 }
 
 func iperfs(t *testing.T, o *outside) {
@@ -130,7 +130,7 @@ func TestS27_SmallerMTUOfTheUplink(t *testing.T) {
 }
 
 // Datagrams without a checksum and packets with IP options pass, out and in.
-func TestS27_NoChecksumAndOptions(t *testing.T) { eachUplink(t, noChecksumAndOptions) }
+func TestS27_NoChecksumAndOptions(t *testing.T) { eachWay(t, noChecksumAndOptions) }
 
 func noChecksumAndOptions(t *testing.T, o *outside) {
 	o.serveUDP(o.Host, 7)
@@ -177,7 +177,7 @@ func TestS27_OddTCP(t *testing.T) {
 // A client that is done sending waits for the answer: socat on both ends.
 func TestS27_HalfClosed(t *testing.T) {
 	lab.Need(t, "socat")
-	eachUplink(t, halfCloses)
+	eachWay(t, halfCloses)
 }
 
 func halfCloses(t *testing.T, o *outside) {

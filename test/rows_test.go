@@ -70,7 +70,8 @@ var folders = []folder{
 	{path: "node", row: 4, plus: []string{"node/api", "node/box"}, calls: "the lock of its folder, descriptors it was handed",
 		why: "the registry above networks and containers"},
 
-	{path: "cmd/fairlead", row: 5, why: "the program"},
+	{path: "cmd/fairlead", row: 5, plus: []string{"cmd/fairlead/spell"}, why: "the program"},
+	{path: "cmd/fairlead/spell", row: 5, only: []string{}, why: "which word was meant, of a command line or of a file"},
 	{path: "bench", row: 5, calls: "traffic generators", plus: []string{"bench/relay", "test/lab"},
 		why: "measures what users would run"},
 	{path: "bench/relay", row: 5, calls: "the rival is a relay of bare system calls",

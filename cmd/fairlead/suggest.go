@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"fairlead/cmd/fairlead/spell"
 )
 
 // What is said of several of them.
@@ -80,7 +82,7 @@ func unknownCommand(cmd *cobra.Command, word string) error {
 	if cmd.HasParent() {
 		path = short(cmd) + " " + word
 	}
-	switch near, instead := closest(word, names), elsewhere[path]; {
+	switch near, instead := spell.Closest(word, names), elsewhere[path]; {
 	case instead != "":
 		return fmt.Errorf("%sunknown command %q: %s", prefix, word, instead)
 	case near != "":
@@ -111,50 +113,8 @@ func explainFlag(cmd *cobra.Command, err error) error {
 		}
 		return fmt.Errorf("%s: %s: %s", short(cmd), typed, instead)
 	}
-	if near := closest(name, flagNames(cmd)); near != "" && len(name) > 1 {
+	if near := spell.Closest(name, flagNames(cmd)); near != "" && len(name) > 1 {
 		return fmt.Errorf("%s: %w; did you mean --%s?", short(cmd), unknown, near)
 	}
 	return wrongCall(cmd, "%v", unknown)
-}
-
-// closest returns the candidate that word is most likely a misspelling of, or
-// nothing: what word begins, or one slip of the finger away, two when it is
-// long. Any two letters are a slip away from others.
-func closest(word string, candidates []string) string {
-	best, bestDistance := "", 1+min(2, len(word)/3)
-	for _, c := range candidates {
-		d := distance(strings.ToLower(word), c)
-		if len(word) > 1 && strings.HasPrefix(c, word) {
-			d = 0
-		}
-		if d < bestDistance {
-			best, bestDistance = c, d
-		}
-	}
-	return best
-}
-
-// distance is the number of slips from a to b: a letter too many, one missing,
-// a wrong one, or two neighbours swapped (optimal string alignment).
-func distance(a, b string) int {
-	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := range len(a) {
-		row := make([]int, len(b)+1)
-		row[0] = i + 1
-		for j := range len(b) {
-			wrong := 1
-			if a[i] == b[j] {
-				wrong = 0
-			}
-			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+wrong)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		before, last = last, row
-	}
-	return last[len(b)]
 }

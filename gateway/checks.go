@@ -53,8 +53,17 @@ func answerTo(reason packet.Reason, f *packet.Frame) packet.Origin {
 // broadcasts (RFC 1812 5.3.7).
 func routable(ip packet.IPv4) bool {
 	src, dst := ip.Src(), ip.Dst()
-	return isStation(src) && src[0] != 127 && isStation(dst) && dst[0] != 127 &&
-		packet.Sum(ip[:ip.HeaderLen()], 0) == 0xffff
+	return isStation(src) && src[0] != 127 && isStation(dst) && dst[0] != 127 && headerIntact(ip)
+}
+
+// headerIntact reports whether the checksum of the header is right.
+func headerIntact(ip packet.IPv4) bool { return packet.Sum(ip[:ip.HeaderLen()], 0) == 0xffff }
+
+// mayAsk reports whether a packet is for a service at the containers' own
+// nameserver, an address nothing else goes to.
+func mayAsk(ip packet.IPv4) bool {
+	src := ip.Src()
+	return ip.Dst() == nameserver && isStation(src) && src[0] != 127 && headerIntact(ip)
 }
 
 // isStation reports whether an address can be that of a host: none of 0/8, 240/4

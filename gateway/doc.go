@@ -3,7 +3,7 @@
 // A Router joins networks of containers, each by a Gateway, and uplinks, each by
 // the Inbound it gets. A packet comes in at one side and leaves by another:
 //
-//	            5.1 for me?      ARP for the gateway's address, ping, DNS
+//	            5.1 for me?      ARP for the gateway's address, ping, DNS, DHCP
 //	            5.2 TTL          used up: ICMP time exceeded
 //	            5.3 egress       policy, of what begins a connection
 //	inside ───▶ 5.4 NAT ◀─────── from an uplink: a flow, a published port, or
@@ -27,6 +27,6 @@
 // # Bounds
 //
 // Flows and ports are bounded by package nat, with a share for each container;
-// neighbours by package arp; answers by a rate for each port; packets that wait
-// by the switch.
+// neighbours by package arp; answers by a rate for each port, those of services
+// by a share for each container (local.go); packets that wait by the switch.
 package gateway

@@ -24,6 +24,10 @@ func FuzzGateway(f *testing.F) {
 	f.Add(packettest.ICMPEcho(alice, gw, 0, 0, make([]byte, 8)), int64(1), false)
 	f.Add(packettest.ARPRequest(alice, gw.IP), int64(1), true)
 	f.Add(packettest.UDP(alice, outside, 1, 2, make([]byte, 1000)), int64(1), false)
+	f.Add(packettest.UDP(alice, gw, 4000, 53, []byte("who?")), int64(1), false)
+	f.Add(packettest.UDP(alice, gw, 68, 67, []byte("renew")), int64(1), true)
+	f.Add(packettest.UDP(with(alice, "0.0.0.0"), packettest.Broadcast, 68, 67, []byte("discover")), int64(1), false)
+	f.Add(packettest.Tagged(packettest.UDP(with(alice, "0.0.0.0"), packettest.Broadcast, 68, 67, []byte("discover")), 7), int64(1), false)
 	guard := policy.Guard{
 		Strict: true, MAC: alice.MAC,
 		Addrs:      []packet.Addr{packet.AddrFromNetip(alice.IP)},
@@ -38,12 +42,15 @@ func FuzzGateway(f *testing.F) {
 		if !forUs && !hub && !frame.Flags.Has(packet.Multicast) {
 			return // a switch does not hand it over
 		}
-		r := newRig(t)
+		r, dns, dhcp := newRig(t), new(fakeDNS), new(fakeDHCP)
+		r.gw.SetDNS(dns, func() {})
+		r.gw.SetDHCP(dhcp, func() {})
 		d := r.route(frame, hub)
 		if !forUs && d.Verdict != packet.Flood {
 			t.Errorf("others lost their copies: %+v", d)
 		}
 		answer := r.apply(frame, &d)
+		checkServices(t, r, frame, d.Query, dns, dhcp)
 		if answer == nil {
 			return
 		}
@@ -52,6 +59,31 @@ func FuzzGateway(f *testing.F) {
 			checkICMP(t, packet.IPv4(a.Packet()).Payload())
 		}
 	})
+}
+
+// checkServices wants questions passed on where the decision says so, and each
+// answered by where it came in.
+func checkServices(t *testing.T, r *rig, f *packet.Frame, query bool, dns *fakeDNS, dhcp *fakeDHCP) {
+	if asked := len(dns.asked) + len(dhcp.asked); (asked > 0) != (query && len(packet.UDP(f.Transport()).Payload()) > 0) {
+		t.Fatalf("asked %d times, query is %v", asked, query)
+	}
+	for _, reply := range dns.reply {
+		reply([]byte("!"))
+	}
+	for _, reply := range dhcp.reply {
+		reply(Offer{Payload: []byte("!"), MAC: packet.BroadcastMAC, Addr: packettest.Broadcast.IP})
+	}
+	r.out = out{buf: r.buf}
+	if r.gw.Tick(f.Time, &r.out); (r.out.n > 0) != (len(dns.reply)+len(dhcp.reply) > 0) {
+		t.Errorf("an answer of %d bytes", r.out.n)
+	}
+	if r.out.n > 0 {
+		a := &packet.Frame{B: r.buf[:r.out.n]}
+		if mustParse(t, a); a.Tags != f.Tags || r.out.to != (packet.Place{Network: 1, Port: f.Port}) || a.SrcPort != f.DstPort {
+			t.Errorf("answered to %+v: % x", r.out.to, a.B)
+		}
+		checkSums(t, a)
+	}
 }
 
 // FuzzInbound: a frame from outside, or from inside, that Parse lets pass meets a

@@ -38,7 +38,8 @@ type Gateway struct {
 
 	hostLoopback, internal atomic.Bool
 	egress                 atomic.Pointer[policy.Egress]
-	names                  atomic.Pointer[names]
+	dns, dhcp              atomic.Pointer[service]
+	answers                answers
 
 	mu         sync.Mutex
 	neighbours *arp.Table
@@ -82,7 +83,7 @@ func (g *Gateway) Apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
 	g.router.apply(f, d, out)
 	switch {
 	case d.Query:
-		g.query(f, d)
+		g.askService(f, d)
 	case d.EgressOwn != 0 || d.EgressRule != 0:
 		g.countEgress(f, d)
 	}

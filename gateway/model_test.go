@@ -29,7 +29,7 @@ type model struct {
 	rates  map[packet.Place]*bucket
 	clock  int64 // the last time the table of flows was told
 
-	busy     int // questions DNS had no room for
+	busy     map[packet.Reason]int // questions there was no room for
 	resumes  []uint64
 	outcomes []outcome
 	sent     map[*end][]expected
@@ -51,7 +51,7 @@ type modelLink struct {
 	// Of a network as well: what its gateway is told.
 	internal, hostLoopback bool
 	egress, own            *policy.Egress // own is that of its one container
-	dns                    *modelDNS
+	services               *modelServices
 	answers                []modelAnswer // that Tick has to send
 
 	neighbours map[netip.Addr]modelNeighbour

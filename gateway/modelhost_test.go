@@ -78,18 +78,35 @@ var (
 	ownList   = "allow 0.0.0.0/0 80\nallow 0.0.0.0/0 53\nallow 203.0.113.5\nallow 198.18.7.7"
 )
 
-// modelDNS answers at once, unless it is full.
-type modelDNS struct{ full bool }
+// modelServices answer at once, unless they are full.
+type modelServices struct{ dnsFull, dhcpFull bool }
 
-func (n *modelDNS) Query(q Question, reply func([]byte)) bool {
-	if n.full {
+func (s *modelServices) Query(q Question, reply func([]byte)) bool {
+	if s.dnsFull {
 		return false
 	}
 	reply(answerFor(q.Payload))
 	return true
 }
 
+func (s *modelServices) Message(q Question, reply func(Offer)) bool {
+	if s.dhcpFull {
+		return false
+	}
+	to := offeredTo(q.MAC, q.Payload)
+	reply(Offer{Payload: answerFor(q.Payload), MAC: to.MAC, Addr: to.IP})
+	return true
+}
+
 func answerFor(question []byte) []byte { return append([]byte("answer to "), question...) }
+
+// offeredTo is whom DHCP answers: everybody, or who has asked.
+func offeredTo(from packet.MAC, message []byte) station {
+	if message[0]&1 == 0 {
+		return packettest.Broadcast
+	}
+	return station{MAC: from, IP: netip.AddrFrom4([4]byte{172, 17, 9, message[0]})}
+}
 
 // hide is why a container does not see a client as it is, and what it sees.
 func (m *model) hide(n packet.NetworkID, client packet.Addr) (as packet.Addr, hidden bool) {
@@ -177,32 +194,59 @@ func (m *model) mayLeave(d *dissected, k packet.Tuple) bool {
 	return true
 }
 
-// names is what becomes of a question; false if it is none.
-func (m *model) names(d *dissected) bool {
-	if d.link.dns == nil || d.dst() != d.link.addr || d.udp == nil || d.udp.DstPort != 53 {
+// services is what becomes of a question to the gateway; false if it is none.
+func (m *model) services(d *dissected) bool {
+	l := d.link
+	if l.services == nil || d.dst() != l.addr || d.udp == nil || d.udp.DstPort != 53 && d.udp.DstPort != 67 {
 		return false
 	}
-	question := d.ip.Payload[8:]
+	full, reason := l.services.dnsFull, packet.DNSBusy
+	if d.udp.DstPort == 67 {
+		full, reason = l.services.dhcpFull, packet.DHCPBusy
+	}
 	switch {
-	case d.first || len(d.frame)-packet.VNetLen > maxQuery:
+	case d.first || len(d.frame)-packet.VNetLen > maxQuestion:
 		m.says(packet.Drop, packet.NotUnderstood, 0)
-	case d.link.dns.full && len(question) > 0:
+	case full && len(d.ip.Payload) > 8:
 		m.says(packet.Gateway, packet.ForGateway, 0)
-		m.busy++ // when it is applied
+		m.busy[reason]++ // when it is applied
 	default:
 		m.says(packet.Gateway, packet.ForGateway, 0)
-		if len(question) == 0 || len(d.link.answers) == maxAnswers {
-			break
-		}
-		src, dst := d.back(d.link.addr)
-		if answer := answerFor(question); len(answer)+28 <= d.link.mtu {
-			b := packettest.UDP(src, dst, 53, d.tuple.SrcPort, answer)
-			d.link.answers = append(d.link.answers, modelAnswer{d.in, framed(b, 0, false, d.tags)})
-		} else {
-			d.link.answers = append(d.link.answers, modelAnswer{})
-		}
+		m.answerLater(d)
 	}
 	return true
+}
+
+// broadcast is what everybody hears, and the gateway if it is for DHCP.
+func (m *model) broadcast(d *dissected) {
+	m.says(packet.Flood, packet.ToGroup, 0)
+	m.toOthers(d)
+	if s := d.link.services; s != nil && !s.dhcpFull && d.udp != nil && d.udp.DstPort == 67 && d.dst() == packettest.Broadcast.IP {
+		m.answerLater(d)
+	}
+}
+
+// answerLater has a question answered with the next tick.
+func (m *model) answerLater(d *dissected) {
+	l, question, own := d.link, d.ip.Payload[8:], 0
+	for _, a := range l.answers {
+		if a.to == d.in {
+			own++
+		}
+	}
+	if len(question) == 0 || len(l.answers) == maxAnswers || own == answersPerContainer {
+		return
+	}
+	src, dst := d.back(l.addr)
+	sport, dport := d.tuple.DstPort, d.tuple.SrcPort
+	if sport == 67 {
+		dst, dport = offeredTo(dst.MAC, question), 68
+	}
+	a := modelAnswer{to: d.in}
+	if answer := answerFor(question); len(answer)+28 <= l.mtu {
+		a.b = framed(packettest.UDP(src, dst, sport, dport, answer), 0, false, d.tags)
+	}
+	l.answers = append(l.answers, a)
 }
 
 type modelAnswer struct {
@@ -218,7 +262,7 @@ func (f *modelFlow) lasts() bool {
 // hostFrame sends something that has to do with host sockets.
 func (r *run) hostFrame() {
 	far := pick(r, "203.0.113.5", "203.0.113.200", "8.8.8.8", "192.0.2.9", hostAddr, hostToo)
-	switch r.rng.IntN(12) {
+	switch r.rng.IntN(13) {
 	case 0, 1: // out, or to the host
 		r.dressed(r.eve, r.packet(r.eve.station, r.eve.to(far), r.client(), r.service()))
 	case 2, 3, 4, 5, 6: // somebody speaks to a published port, or a mapping
@@ -231,6 +275,8 @@ func (r *run) hostFrame() {
 	case 9: // names
 		e := pick(r, r.eve, r.alice)
 		r.put(e, packettest.UDP(e.station, e.to(netAddr(e.side).String()), r.client(), 53, r.data(pick(r, 60, 1500))))
+	case 12: // DHCP
+		r.lease(pick(r, r.eve, r.alice, r.bob))
 	case 10: // no station's
 		r.put(r.host, packettest.UDP(r.host.from(pick(r, "0.0.0.0", "240.0.0.1")), r.host.to(hostAddr), r.client(), r.service(), nil))
 	case 11: // a client speaks to another address of the host, from the same port
@@ -247,6 +293,27 @@ func (r *run) hostFrame() {
 			r.put(r.host, r.build(r.host, k))
 		}
 	}
+}
+
+// lease sends a message to a DHCP server, or one that is like it.
+func (r *run) lease(e *end) {
+	src, dst := e.station, packettest.Broadcast
+	switch r.rng.IntN(8) {
+	case 0:
+		dst = station{MAC: packet.BroadcastMAC, IP: Broadcast(e.side.Gateway.(*Gateway).subnet)} // not for DHCP
+	case 1, 2, 3:
+		src.IP = netip.IPv4Unspecified()
+	case 4, 5, 6:
+		dst = e.to(netAddr(e.side).String())
+	}
+	b := packettest.UDP(src, dst, pick[uint16](r, 68, 68, 1068), pick[uint16](r, 67, 67, 67, 68), r.data(pick(r, 60, 1500)))
+	if r.rng.IntN(4) == 0 {
+		b = packettest.Partial(b)
+	}
+	if r.rng.IntN(8) == 0 {
+		b = packettest.Tagged(b, 7)
+	}
+	r.put(e, b)
 }
 
 // hostFlow is one of the model's across host sockets.
@@ -281,7 +348,11 @@ func (r *run) hostChange() {
 		}
 		r.router.SetEgress(r.eve.port.Config().Container, l.own)
 	case 4:
-		r.dns.full = !r.dns.full
+		if r.rng.IntN(2) == 0 {
+			r.services.dnsFull = !r.services.dnsFull
+		} else {
+			r.services.dhcpFull = !r.services.dhcpFull
+		}
 	default:
 		f := r.hostFlow()
 		if f == nil || f.expired(r.now) { // else it may have gone already

@@ -49,6 +49,8 @@ func (m *model) one(in *end, b []byte, again bool) {
 		m.says(packet.Drop, packet.NotUnderstood, 0)
 	case d.size() > d.link.mtu:
 		m.says(packet.Drop, packet.Oversize, 0) // the switch's
+	case d.eth.DstMAC[0]&1 == 1:
+		m.broadcast(d)
 	case d.link.uplink:
 		m.fromOutside(d)
 	default:
@@ -70,11 +72,7 @@ func (m *model) arp(d *dissected) {
 	o := outcome{packet.Gateway, packet.ForGateway, 0}
 	if group {
 		o = outcome{packet.Flood, packet.ToGroup, 0}
-		for _, e := range m.w.ends {
-			if e.side == d.in.side && e != d.in {
-				m.expect(e, expected{b: d.frame})
-			}
-		}
+		m.toOthers(d)
 	}
 	known, state := m.resolve(l, sender)
 	forUs := netip.AddrFrom4(a.TargetIP()) == l.addr
@@ -93,6 +91,15 @@ func (m *model) arp(d *dissected) {
 		m.expect(d.in, expected{b: packettest.ARPReply(l.station(l.addr), packettest.Station{MAC: a.SenderMAC(), IP: sender})})
 	}
 	m.outcomes = append(m.outcomes, o)
+}
+
+// toOthers is what everybody hears.
+func (m *model) toOthers(d *dissected) {
+	for _, e := range m.w.ends {
+		if e.side == d.in.side && e != d.in {
+			m.expect(e, expected{b: d.frame})
+		}
+	}
 }
 
 // How much is known of a neighbour.
@@ -149,7 +156,7 @@ func (m *model) fromInside(d *dissected) {
 	case d.dst() == l.addr && (d.isEcho() || d.later && d.tuple.Proto == packet.ProtoICMP):
 		m.echo(d)
 		return
-	case m.names(d):
+	case m.services(d):
 		return
 	case d.ip.TTL <= 1 && m.ownerOf(l, d.dst()) == nil:
 		m.refuse(d, packet.TTLExceeded)

@@ -23,15 +23,15 @@ type run struct {
 	*town
 	net3 *side
 	eve  *end
-	dns  modelDNS
 	m    *model
 	rng  *rand.Rand
 	seen *tally
 
-	queue   []func() // what is to be sent before anything else
-	pieces  int      // datagrams in fragments since time last passed
-	ids     uint16
-	claimed []nat.Rule // what may be published
+	services modelServices
+	queue    []func() // what is to be sent before anything else
+	pieces   int      // datagrams in fragments since time last passed
+	ids      uint16
+	claimed  []nat.Rule // what may be published
 }
 
 // A tally counts what came up.
@@ -79,15 +79,19 @@ func TestRouterAgainstModel(t *testing.T) {
 		if r.step(); t.Failed() {
 			t.Fatalf("seed %d, step %d", seed, i)
 		}
-		seen.reasons[packet.DNSBusy] = r.m.busy // decided when it is applied
+		for reason, n := range r.m.busy {
+			seen.reasons[reason] = n // decided when it is applied
+		}
 	}
-	busy := uint64(0)
-	for _, s := range r.sides {
-		totals := s.sw.Totals()
-		busy += totals.Dropped[packet.DNSBusy].N
-	}
-	if busy != uint64(r.m.busy) {
-		t.Errorf("%d questions were refused, want %d", busy, r.m.busy)
+	for reason, want := range r.m.busy {
+		busy := uint64(0)
+		for _, s := range r.sides {
+			totals := s.sw.Totals()
+			busy += totals.Dropped[reason].N
+		}
+		if busy != uint64(want) {
+			t.Errorf("%d questions were refused as %v, want %d", busy, reason, want)
+		}
 	}
 	seen.each(func(what string, n int) { t.Logf("%-43s %6d", what, n) })
 	for _, what := range seen.seldom() {
@@ -126,7 +130,7 @@ func newRun(t *testing.T, seed uint64, seen *tally) *run {
 	sockets.far = w.host.MAC
 	w.router.SetServices(5353)
 	m := &model{w: w, links: make(map[packet.NetworkID]*modelLink), flows: make(map[modelKey]*modelFlow),
-		pieces: make(map[pieceKey]pieceEntry), rates: make(map[packet.Place]*bucket)}
+		pieces: make(map[pieceKey]pieceEntry), rates: make(map[packet.Place]*bucket), busy: make(map[packet.Reason]int)}
 	for _, s := range w.sides {
 		l := &modelLink{side: s, neighbours: make(map[netip.Addr]modelNeighbour), asked: make(map[netip.Addr]*modelQuestion)}
 		switch g := s.Gateway.(type) {
@@ -153,8 +157,9 @@ func newRun(t *testing.T, seed uint64, seen *tally) *run {
 		leads(eve, packet.ProtoTCP, 8081, 80), leads(eve, packet.ProtoUDP, 8081, 40001),
 	}}
 	for _, s := range []*side{w.net, net3} {
-		s.Gateway.(*Gateway).SetDNS(&r.dns, func() {})
-		m.links[s.network].dns = &r.dns
+		s.Gateway.(*Gateway).SetDNS(&r.services, func() {})
+		s.Gateway.(*Gateway).SetDHCP(&r.services, func() {})
+		m.links[s.network].services = &r.services
 	}
 	return r
 }

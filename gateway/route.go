@@ -16,6 +16,7 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 		return
 	}
 	if packet.Ethernet(f.Ether()).Dst() != g.mac {
+		g.routeBroadcast(f, d)
 		return // a group: heard and not routed (RFC 1812 5.3.4)
 	}
 	if f.EtherType != packet.EtherTypeIPv4 {
@@ -23,6 +24,9 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 		return
 	}
 	ip := packet.IPv4(f.Ether()[f.L3:])
+	if mayAsk(ip) && f.DstPort == dnsPort && g.routeQuestion(f, d) {
+		return
+	}
 	if !routable(ip) || ip.Src() == g.broadcast || ip.Dst() == g.broadcast {
 		d.RefuseCopy(packet.Martian)
 		return
@@ -32,8 +36,7 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 		d.Originate = packet.OriginEchoReply
 		return
 	}
-
-	if ip.Dst() == g.addr && g.routeQuery(f, d) {
+	if ip.Dst() == g.addr && g.routeQuestion(f, d) {
 		return
 	}
 

@@ -12,9 +12,6 @@ import (
 // loopback is where services of the host are.
 var loopback = packet.AddrFrom4([4]byte{127, 0, 0, 1})
 
-// dnsPort is where containers ask for names.
-const dnsPort = 53
-
 // SetServices says at which port of the host's loopback the node answers DNS over
 // TCP. 0 is nowhere.
 func (r *Router) SetServices(dnsTCP uint16) { r.dnsTCP.Store(uint32(dnsTCP)) }

@@ -156,7 +156,8 @@ func (d *nameserver) port() uint16 { return d.tcp.Addr().(*net.TCPAddr).AddrPort
 
 // Query takes a query. See gateway.DNS.
 func (d *nameserver) Query(q gateway.Question, reply func([]byte)) bool {
-	return d.enqueue(query{dns.Question(q), func(b []byte) {
+	asked := dns.Question{Network: q.Network, Container: q.Container, From: q.From, Payload: q.Payload}
+	return d.enqueue(query{asked, func(b []byte) {
 		if b != nil {
 			reply(b)
 		}

@@ -24,6 +24,7 @@ var (
 		{packet.BadSourceMAC, "drop", "source MAC is zero or a group's"},
 		{packet.LoopbackAddress, "drop", "an address is 127.0.0.0/8 or ::1"},
 		{packet.SpoofedGateway, "drop", "source is the gateway's"},
+		{packet.RogueDHCP, "drop", "a container plays the DHCP server"},
 	}
 	admitRefusals = []refusal{
 		{packet.Oversize, "drop", "larger than the MTU of the network"},
@@ -32,6 +33,7 @@ var (
 	}
 	forwardRefusals = []refusal{
 		{packet.DNSBusy, "drop", "as many questions for names as may be under way"},
+		{packet.DHCPBusy, "drop", "as many DHCP messages as may be waiting"},
 		{packet.NotUnderstood, "drop", "neither ARP nor IPv4"},
 		{packet.Martian, "drop", "an address no router may pass on"},
 		{packet.TTLExceeded, "reject", "time to live is used up"},

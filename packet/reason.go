@@ -26,6 +26,7 @@ const (
 	SpoofedAddress
 	SpoofedGateway
 	LoopbackAddress
+	RogueDHCP
 
 	// 3 look up: why it goes where it goes.
 	KnownMAC
@@ -43,6 +44,7 @@ const (
 	// 5 gateway, in the order of its steps.
 	ForGateway
 	DNSBusy
+	DHCPBusy
 	NotUnderstood
 	NotForUs
 	Martian
@@ -115,6 +117,8 @@ var reasons = [NumReasons]reasonText{
 		"Take the gateway's address off the interface in that container; this is refused with any guard."},
 	LoopbackAddress: {"loopback-address", "A frame carries an address of 127.0.0.0/8 or ::1, which must not leave a host (RFC 1122, 4291).",
 		"Bind the service to the container's own address instead."},
+	RogueDHCP: {"rogue-dhcp", "A container answers as a DHCP server, which only the gateway does here.",
+		"Stop that server, or start the node with `fairlead up --opt guard=off` if it is meant to lend addresses."},
 
 	KnownMAC:   {"known-mac", "The MAC table says which port the destination is behind.", ""},
 	UnknownMAC: {"unknown-mac", "The MAC table does not know the destination, so every port gets a copy.", ""},
@@ -135,8 +139,10 @@ var reasons = [NumReasons]reasonText{
 	ForGateway: {"for-gateway", "The frame is addressed to the gateway itself.", ""},
 	DNSBusy: {"dns-busy", "The container, or the node, has as many questions for names under way as it may.",
 		"Find out who asks so much with `fairlead trace`, and whether the host's name servers answer."},
+	DHCPBusy: {"dhcp-busy", "The node has as many DHCP messages waiting as it may, of this container or of all.",
+		"Find out who asks so much with `fairlead trace`."},
 	NotUnderstood: {"not-understood", "The gateway got a frame it has no use for.",
-		"Nothing: the gateway answers ARP, ping and DNS, and routes IPv4."},
+		"Nothing: the gateway answers ARP, ping, DNS and DHCP, and routes IPv4."},
 	NotForUs: {"not-for-us", "A packet from outside is for an address that is not the uplink's; networks of containers cannot be entered by their own addresses.",
 		"Publish the port: `fairlead publish NAME HOST:CONTAINER`."},
 	Martian: {"martian", "The source or destination is an address no router may pass on: 0/8, 127/8, 240/4, a group, a broadcast (RFC 1812 5.3.7).",

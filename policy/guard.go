@@ -15,7 +15,7 @@ type Guard struct {
 	// Trusted is for a port whose frames the node makes itself: nothing is
 	// refused, loopback addresses neither.
 	Trusted bool
-	// Strict holds the port to MAC and Addrs.
+	// Strict holds the port to MAC and Addrs, and refuses what DHCP servers say.
 	Strict bool
 	MAC    packet.MAC
 	// Addrs are the port's addresses; a handful, so a scan beats a map.
@@ -61,11 +61,19 @@ func (g *Guard) checkIPv4(f *packet.Frame) packet.Reason {
 	}
 	// 0.0.0.0 is nobody's address: a host that has none yet may only shout
 	// (RFC 1122 3.2.1.3; DHCP discover).
-	if src == [4]byte{} && f.Flags.Has(packet.Broadcast) {
-		return packet.OK
+	if nobody := src == [4]byte{} && f.Flags.Has(packet.Broadcast); !nobody {
+		if reason := g.checkSource(packet.AddrFrom4(src)); reason != packet.OK {
+			return reason
+		}
 	}
-	return g.checkSource(packet.AddrFrom4(src))
+	if g.Strict && f.Proto == packet.ProtoUDP && f.L4 != 0 && f.SrcPort == dhcpServer && f.DstPort == dhcpClient {
+		return packet.RogueDHCP // who believes it may have any address and router
+	}
+	return packet.OK
 }
+
+// A DHCP server speaks from one to the other (RFC 2131 4.1).
+const dhcpServer, dhcpClient = 67, 68
 
 func (g *Guard) checkIPv6(f *packet.Frame) packet.Reason {
 	ip := packet.IPv6(f.Ether()[f.L3:])

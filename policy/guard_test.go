@@ -104,6 +104,12 @@ func TestGuard(t *testing.T) {
 		{"nobody to a group", udp(at(me, nobody4), group4), packet.SpoofedAddress, ok},
 		{"own to a group", udp(me, group4), ok, ok},
 		{"broadcast address", udp(at(me, packettest.Broadcast.IP), other), packet.SpoofedAddress, ok},
+		{"DHCP server", packettest.UDP(me, other, 67, 68, nil), packet.RogueDHCP, ok},
+		{"DHCP server, to all", packettest.UDP(me, packettest.Broadcast, 67, 68, nil), packet.RogueDHCP, ok},
+		{"DHCP server without an address", packettest.UDP(at(me, nobody4), packettest.Broadcast, 67, 68, nil), packet.RogueDHCP, ok},
+		{"DHCP server, tagged", packettest.Tagged(packettest.UDP(me, other, 67, 68, nil), 5), packet.RogueDHCP, ok},
+		{"DHCP server as the gateway", packettest.UDP(at(me, gateway.IP), other, 67, 68, nil), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"DHCP relay", packettest.UDP(me, other, 67, 67, nil), ok, ok},
 		{"tagged", packettest.Tagged(udp(at(me, gateway.IP), other), 5), packet.SpoofedGateway, packet.SpoofedGateway},
 		{"tagged twice", packettest.Tagged(udp(at(me, other.IP), other), 5, 6), packet.SpoofedAddress, ok},
 

@@ -172,9 +172,15 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 		case src.IsLoopback() || dst.IsLoopback():
 			return packet.LoopbackAddress
 		case src.IsUnspecified() && eth.DstMAC.String() == "ff:ff:ff:ff:ff:ff":
-			return packet.OK
+		default:
+			if r := claim(src); r != packet.OK {
+				return r
+			}
 		}
-		return claim(src)
+		if b := l.Payload; port.guarded && l.Protocol == layers.IPProtocolUDP && l.FragOffset == 0 && bytes.HasPrefix(b, []byte{0, 67, 0, 68}) {
+			return packet.RogueDHCP
+		}
+		return packet.OK
 	case *layers.IPv6:
 		src, dst := netip.AddrFrom16([16]byte(l.SrcIP)), netip.AddrFrom16([16]byte(l.DstIP))
 		switch {
@@ -366,7 +372,7 @@ func seldom(a, b *world) (missing []string) {
 		}
 	}
 	for r := packet.OK + 1; r < packet.NumReasons; r++ {
-		if (packet.NotForUs <= r && r <= packet.SocketBudget || r == packet.DNSBusy) && r != packet.NoRoute && r != packet.Martian {
+		if (packet.NotForUs <= r && r <= packet.SocketBudget || r == packet.DNSBusy || r == packet.DHCPBusy) && r != packet.NoRoute && r != packet.Martian {
 			continue // the router's, whose own test counts them
 		}
 		want(r, a.seen.reasons[r]+b.seen.reasons[r])
@@ -586,6 +592,10 @@ func (w *world) special(in *end) []byte {
 		func() []byte { return ping(me, station{MAC: packet.MAC{1, 0x80, 0xc2, 0, 0, 14}, IP: other.IP}) },
 		func() []byte {
 			return packettest.UDP(me, station{MAC: gw.MAC, IP: netip.MustParseAddr("172.17.255.255")}, 9, 9, nil)
+		},
+		func() []byte { return packettest.UDP(me, other, 67, 68, nil) },
+		func() []byte {
+			return packettest.UDP(station{MAC: me.MAC, IP: netip.IPv4Unspecified()}, packettest.Broadcast, 67, 68, nil)
 		},
 		func() []byte { return packettest.UDP(me, other, 9, 9, make([]byte, 1473+w.rng.IntN(400))) },
 		func() []byte { return packettest.Ethernet(me.MAC, gw.MAC, 0x88cc, make([]byte, 50)) },

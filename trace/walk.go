@@ -34,7 +34,7 @@ func stepOf(d *packet.Decision) step {
 	switch r := d.Reason; {
 	case r <= packet.BadTransport:
 		return parse
-	case r <= packet.LoopbackAddress:
+	case r <= packet.RogueDHCP:
 		return guard
 	case r <= packet.ReservedGroup:
 		return lookUp
@@ -182,6 +182,9 @@ func (w *walk) pass(s step) {
 	}
 }
 
+// dhcpServer is the port of messages to a DHCP server.
+const dhcpServer = 67
+
 // forMe is the step at which the router takes what is its own.
 func (w *walk) forMe(routed bool) {
 	r, d := w.record, &w.record.Decision
@@ -190,6 +193,8 @@ func (w *walk) forMe(routed bool) {
 		words = append(words, "takes the sender into its ARP table")
 	}
 	switch {
+	case d.Query && r.frame.DstPort == dhcpServer:
+		words = append(words, "passes the message on to DHCP")
 	case d.Query:
 		words = append(words, "passes the question on to DNS")
 	case d.Originate == packet.OriginARPReply || d.Originate == packet.OriginEchoReply:

@@ -221,7 +221,7 @@ func TestWalkOutside(t *testing.T) {
 func TestWalkOfEveryReason(t *testing.T) {
 	steps := map[packet.Reason]string{
 		packet.SamePort: "3 look up", packet.ReservedGroup: "3 look up",
-		packet.NotUnderstood: "5.1 for me", packet.DNSBusy: "5.1 for me", packet.NotForUs: "5.1 for me", packet.Martian: "5.1 for me", packet.Refused: "5.4 NAT",
+		packet.NotUnderstood: "5.1 for me", packet.DNSBusy: "5.1 for me", packet.DHCPBusy: "5.1 for me", packet.NotForUs: "5.1 for me", packet.Martian: "5.1 for me", packet.Refused: "5.4 NAT",
 		packet.TTLExceeded: "5.2 TTL", packet.FragNeeded: "5.5 MTU",
 		packet.NoRoute: "5.6 next hop", packet.NextHop: "5.6 next hop", packet.HostUnreachable: "5.6 next hop", packet.HoldFull: "5.6 next hop",
 	}
@@ -230,7 +230,7 @@ func TestWalkOfEveryReason(t *testing.T) {
 	for r := packet.Truncated; r <= packet.BadTransport; r++ {
 		steps[r] = "1 parse"
 	}
-	for r := packet.BadSourceMAC; r <= packet.LoopbackAddress; r++ {
+	for r := packet.BadSourceMAC; r <= packet.RogueDHCP; r++ {
 		steps[r] = "2 guard"
 	}
 	for r := packet.Isolated; r <= packet.Oversize; r++ {

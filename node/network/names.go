@@ -9,6 +9,9 @@ import (
 // gateway.
 func (n *Network) SetDNS(d gateway.DNS) { n.gw.SetDNS(d, n.sw.Wake) }
 
+// SetDHCP has the messages answered that stations send to a DHCP server.
+func (n *Network) SetDHCP(d gateway.DHCP) { n.gw.SetDHCP(d, n.sw.Wake) }
+
 // SetServices says at which port of the host's loopback the node answers DNS over
 // TCP.
 func (r *Router) SetServices(dnsTCP uint16) { r.rt.SetServices(dnsTCP) }

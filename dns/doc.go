@@ -1,5 +1,6 @@
 // Package dns answers and forwards what containers ask the gateway: the
-// nameserver of every container is its gateway's address.
+// nameserver of every container is its gateway, by the gateway's own address or,
+// on networks with names, by 127.0.0.11.
 //
 // It holds no sockets, goroutines, clocks or locks: messages and time are
 // arguments, and whoever owns a Forwarder serialises its use. It says which
@@ -9,6 +10,7 @@
 //	forwarder.go  Forwarder: queries in flight, from asker to upstream and back
 //	message.go    what a query and an answer have to be
 //	names.go      names that are answered here
+//	zone.go       Zone: containers' names, and who sees which
 //	servers.go    resolv.conf
 //
 // # As transparent as can be
@@ -20,6 +22,14 @@
 // without, because the server was asked so; the size an asker takes by UDP is the
 // one the server hears, and what is longer all the same is cut here, with TC.
 // There is no cache: the host's resolvers have one.
+//
+// # Names of containers
+//
+// They are answered as Docker does: a container sees those of the networks it is
+// on, with the network's name behind them or without, in any case; several
+// addresses come in a new order each time. A name that is known is answered for
+// every type, if need be with nothing. The host asks below Domain, where no name
+// of a container can take the place of one outside.
 //
 // # What does not leave
 //

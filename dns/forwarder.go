@@ -31,18 +31,14 @@ type Config struct {
 	Containers, Total int
 	Seed              [32]byte // of query ids; nobody may know it
 
-	// Names, if set, answers for more names than the Forwarder knows: in lower
-	// case, without the dot at the end. No address means that the name does not
-	// exist; ours is false when it is not for us to say.
-	Names func(q *Question, name string) (addrs []packet.Addr, ours bool)
-
 	// Closed, if set, reports whether a container may open connections to nobody
-	// outside: then nobody outside is asked for it either.
+	// outside by a network it is on, the question's: if it may by none, nobody
+	// outside is asked for it either.
 	Closed func(q *Question) bool
 
 	// Learn, if set, is told the addresses a container is about to hear for a name
-	// it asked, and how long they hold. Names that Wants does not care for are not
-	// looked at.
+	// it asked, and how long they hold, for each network it is on. Names that Wants
+	// does not care for are not looked at.
 	Wants func(q *Question, name string) bool
 	Learn func(q *Question, name string, addrs []packet.Addr, ttl time.Duration)
 }
@@ -102,7 +98,9 @@ type Stats struct {
 type Forwarder struct {
 	conf     Config
 	rng      *rand.ChaCha8
+	shuffle  func(n int, swap func(i, j int))
 	networks map[packet.NetworkID]Network
+	zone     *Zone
 	servers  []*server
 	options  Servers
 	turn     int // of Servers.Rotate
@@ -143,8 +141,10 @@ type waiter struct {
 
 // New returns a Forwarder that knows no network and no server.
 func New(conf Config) *Forwarder {
+	rng := rand.NewChaCha8(conf.Seed)
 	return &Forwarder{
-		conf: conf, rng: rand.NewChaCha8(conf.Seed), networks: make(map[packet.NetworkID]Network),
+		conf: conf, rng: rng, shuffle: rand.New(rng).Shuffle,
+		networks: make(map[packet.NetworkID]Network), zone: NewZone(nil, nil),
 		flights: make(map[string]*flight), tries: make(map[uint64]*flight), waiting: make(map[packet.ContainerID]int),
 	}
 }
@@ -152,6 +152,9 @@ func New(conf Config) *Forwarder {
 // SetNetwork says what a network is, RemoveNetwork that there is no such one.
 func (f *Forwarder) SetNetwork(id packet.NetworkID, n Network) { f.networks[id] = n }
 func (f *Forwarder) RemoveNetwork(id packet.NetworkID)         { delete(f.networks, id) }
+
+// SetZone says which names there are from now on.
+func (f *Forwarder) SetZone(z *Zone) { f.zone = z }
 
 // SetServers says where queries go from now on.
 func (f *Forwarder) SetServers(s Servers) {
@@ -179,16 +182,14 @@ func (f *Forwarder) Query(now int64, q Question, to func([]byte)) Step {
 		return say(reply(m, rcode))
 	}
 	name := plain(m.Question[0].Name)
-	if addrs, ours := f.own(&q, name); ours {
+	if o, ours := f.own(&q, name); ours {
 		f.stats.Own++
-		if len(addrs) > 0 && f.conf.Learn != nil && f.conf.Wants(&q, name) {
-			f.conf.Learn(&q, name, addrs, time.Duration(ownTTL)*time.Second)
-		}
-		return say(ownAnswer(m, addrs, f.limit(&q, m)))
+		f.learn(&q, name, o.addrs, ownTTL*time.Second)
+		return say(f.ownAnswer(m, o, f.limit(&q, m)))
 	}
-	if n, ok := f.networks[q.Network]; !ok || n.Internal || f.conf.Closed != nil && f.conf.Closed(&q) {
+	if rcode := f.wayOut(&q); rcode != dns.RcodeSuccess {
 		f.stats.Kept++
-		return say(reply(m, dns.RcodeRefused))
+		return say(reply(m, rcode))
 	}
 	limit := f.limit(&q, m)
 	key := string(binary.BigEndian.AppendUint16(nil, uint16(limit))) + string(q.Payload[2:])
@@ -218,6 +219,56 @@ func (f *Forwarder) Query(now int64, q Question, to func([]byte)) Step {
 	}
 	f.flights[fl.key] = fl
 	return f.ask(now, fl)
+}
+
+// wayOut reports whether somebody outside may be asked: success, or the answer
+// instead. A container needs one network that lets it.
+func (f *Forwarder) wayOut(q *Question) (rcode int) {
+	if q.Network == HostNetwork {
+		return dns.RcodeSuccess
+	}
+	rcode = dns.RcodeServerFailure // as Docker: it may exist, and is not found from here
+	for _, on := range f.zone.view(q) {
+		n, known := f.networks[on.Network]
+		if !known || n.Internal {
+			continue
+		}
+		if by := q.by(on.Network); f.conf.Closed == nil || !f.conf.Closed(&by) {
+			return dns.RcodeSuccess
+		}
+		rcode = dns.RcodeRefused
+	}
+	return rcode
+}
+
+// by is the question as if it came by another network the container is on.
+func (q *Question) by(network packet.NetworkID) Question {
+	by := *q
+	by.Network = network
+	return by
+}
+
+// wants reports whether a policy of the asker's is to hear of a name.
+func (f *Forwarder) wants(q *Question, name string) bool {
+	if f.conf.Learn == nil || q.Network == HostNetwork {
+		return false
+	}
+	return slices.ContainsFunc(f.zone.view(q), func(on Attached) bool {
+		by := q.by(on.Network)
+		return f.conf.Wants(&by, name)
+	})
+}
+
+// learn tells the policies of the asker's which addresses it is about to hear.
+func (f *Forwarder) learn(q *Question, name string, addrs []packet.Addr, ttl time.Duration) {
+	if len(addrs) == 0 || !f.wants(q, name) {
+		return
+	}
+	for _, on := range f.zone.view(q) {
+		if by := q.by(on.Network); f.conf.Wants(&by, name) {
+			f.conf.Learn(&by, name, addrs, ttl)
+		}
+	}
 }
 
 // has reports whether a query is one that waits already.
@@ -336,7 +387,7 @@ func (f *Forwarder) giveUp(fl *flight) Step {
 func (f *Forwarder) finish(fl *flight, b []byte) (s Step) {
 	delete(f.flights, fl.key)
 	name := plain(fl.query.Question[0].Name)
-	wants := func(w waiter) bool { return f.conf.Learn != nil && f.conf.Wants(&w.q, name) }
+	wants := func(w waiter) bool { return f.wants(&w.q, name) }
 	var addrs []packet.Addr
 	var ttl time.Duration
 	if slices.ContainsFunc(fl.waiters, wants) {
@@ -347,9 +398,7 @@ func (f *Forwarder) finish(fl *flight, b []byte) (s Step) {
 		if f.waiting[w.q.Container]--; f.waiting[w.q.Container] == 0 {
 			delete(f.waiting, w.q.Container)
 		}
-		if len(addrs) > 0 && wants(w) {
-			f.conf.Learn(&w.q, name, addrs, ttl)
-		}
+		f.learn(&w.q, name, addrs, ttl)
 		message := b
 		if i > 0 {
 			message = slices.Clone(b)

@@ -23,6 +23,9 @@ func seeds(f *testing.F) [][]byte {
 	return [][]byte{
 		packed(f, q), packed(f, q.Copy().SetEdns0(4096, true)), packed(f, long), packed(f, chain), packed(f, axfr),
 		packed(f, question("host.docker.internal.", dns.TypeANY)), packed(f, question("1.0.17.172.in-addr.arpa.", dns.TypePTR)),
+		packed(f, question("web1.", dns.TypeAAAA)), packed(f, question("www.LAB.", dns.TypeANY)), packed(f, question("web1.fairlead.internal.", dns.TypeA)),
+		packed(f, question("2.0.17.172.in-addr.arpa.", dns.TypePTR)),
+		packed(f, question("2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", dns.TypePTR)),
 		// Names that are pointers: to themselves, to the id, to the flags.
 		[]byte("\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x0c\x00\x01\x00\x01"),
 		[]byte("\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x01\x00\x01\x0c\x00"),
@@ -43,6 +46,7 @@ func FuzzQuery(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, tcp bool) {
 		fw := New(Config{Containers: 4, Total: 4})
 		fw.SetNetwork(lab, Network{Gateway: netip.MustParsePrefix("172.17.0.1/16"), HostLoopback: true})
+		fw.SetZone(NewZone([]Names{{Network: lab, Name: "lab", Hosts: []Host{{[]string{"web1", "www"}, addrs("172.17.0.2", "2001:db8::2")}}}}, nil))
 		fw.SetServers(Servers{Addrs: []netip.AddrPort{first}, Timeout: perTry, Attempts: 1})
 		q := from(1, 4000, packet.ProtoUDP)
 		if tcp {

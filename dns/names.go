@@ -5,18 +5,28 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/miekg/dns"
 
 	"fairlead/packet"
 )
 
-// ownTTL is that of answers of our own: what they say may change at any time.
-const ownTTL = uint32(time.Minute / time.Second)
+// How long answers of our own hold, in seconds: as long as Docker's. The host, where
+// caches are, is told to keep none: what they say may change at any time.
+const (
+	ownTTL  = 600
+	hostTTL = 0
+)
 
 // hostNames are the names of the host's loopback; the second one is Docker's.
 var hostNames = []string{"host.fairlead.internal", "host.docker.internal"}
+
+// Domain is what containers' names end in where they are beside all others, which
+// is on the host.
+const Domain = "fairlead.internal"
+
+// HostNetwork is the network of a question that this host asks itself.
+const HostNetwork packet.NetworkID = 0
 
 // A Network is what queries from one are answered by.
 type Network struct {
@@ -31,32 +41,74 @@ type Network struct {
 	HostLoopback bool
 }
 
-// own looks a name up among those that are answered here. No address means that
-// the name does not exist; ours is false when others are to be asked.
-func (f *Forwarder) own(q *Question, name string) (addrs []packet.Addr, ours bool) {
-	if slices.Contains(hostNames, name) {
+// What is known of a name that is answered here.
+type own struct {
+	exists bool
+	addrs  []packet.Addr
+	target string // of a PTR record
+	ttl    uint32
+}
+
+// own looks a name up among those that are answered here; ours is false when
+// others are to be asked.
+func (f *Forwarder) own(q *Question, name string) (o own, ours bool) {
+	o.ttl = ownTTL
+	if q.Network == HostNetwork {
+		o.ttl = hostTTL
+	} else if slices.Contains(hostNames, name) {
 		if n := f.networks[q.Network]; n.HostLoopback {
-			addrs = []packet.Addr{packet.AddrFromNetip(n.Gateway.Addr())}
+			o.exists, o.addrs = true, []packet.Addr{packet.AddrFromNetip(n.Gateway.Addr())}
 		}
-		return addrs, true
+		return o, true
 	}
-	if p, ok := reversed(name); ok {
-		for _, n := range f.networks {
-			if p.Bits() >= n.Gateway.Bits() && n.Gateway.Contains(p.Addr()) {
-				return nil, true
-			}
+	if rest, ok := strings.CutSuffix(name, Domain); ok && (rest == "" || strings.HasSuffix(rest, ".")) {
+		o.addrs, o.exists = f.zone.lookUp(q, strings.TrimSuffix(rest, "."))
+		o.exists = o.exists || rest == ""
+		return o, true
+	}
+	if q.Network != HostNetwork { // any name can be a container's, and the host has to find those outside
+		if o.addrs, o.exists = f.zone.lookUp(q, name); o.exists {
+			return o, true
 		}
 	}
-	if f.conf.Names != nil {
-		return f.conf.Names(q, name)
+	p, ok := reversed(name)
+	if !ok {
+		return o, false
 	}
-	return nil, false
+	if p.IsSingleIP() && name+"." == reverse(p.Addr()) {
+		if o.target = f.zone.nameOf(q, packet.AddrFromNetip(p.Addr())); o.target != "" && q.Network == HostNetwork {
+			o.target += Domain + "."
+		}
+		o.exists = o.target != ""
+	}
+	return o, o.exists || f.isOwn(p)
+}
+
+// isOwn reports whether addresses are on a network of ours: nobody outside is
+// asked whose they are.
+func (f *Forwarder) isOwn(p netip.Prefix) bool {
+	for _, n := range f.networks {
+		if p.Bits() >= n.Gateway.Bits() && n.Gateway.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
+// reverse is the name that stands for an address.
+func reverse(a netip.Addr) string {
+	name, _ := dns.ReverseAddr(a.String()) // every address has one
+	return name
 }
 
 // reversed reads a name below in-addr.arpa as the addresses it is about: four
 // numbers are one address, less are a block, and what stands before four of them
-// does not matter (RFC 1035 3.5).
+// does not matter (RFC 1035 3.5). Below ip6.arpa it reads whole addresses (RFC
+// 3596 2.5).
 func reversed(name string) (netip.Prefix, bool) {
+	if rest, ok := strings.CutSuffix(name, ".ip6.arpa"); ok {
+		return reversed6(rest)
+	}
 	rest, ok := strings.CutSuffix(name, ".in-addr.arpa")
 	if !ok {
 		return netip.Prefix{}, false
@@ -75,9 +127,26 @@ func reversed(name string) (netip.Prefix, bool) {
 	return netip.PrefixFrom(netip.AddrFrom4(a), 8*n), n > 0
 }
 
+// reversed6 reads 32 digits, the last one first, with dots between them.
+func reversed6(digits string) (netip.Prefix, bool) {
+	var a [16]byte
+	if len(digits) != 4*len(a)-1 {
+		return netip.Prefix{}, false
+	}
+	for i := range 2 * len(a) {
+		v, err := strconv.ParseUint(digits[2*i:][:1], 16, 4)
+		if err != nil || i > 0 && digits[2*i-1] != '.' {
+			return netip.Prefix{}, false
+		}
+		at := len(a) - 1 - i/2
+		a[at] |= byte(v) << (4 * (i % 2))
+	}
+	return netip.PrefixFrom(netip.AddrFrom16(a), 128), true
+}
+
 // ownAnswer is the answer to a query for a name of our own.
-func ownAnswer(m *dns.Msg, addrs []packet.Addr, limit int) *dns.Msg {
-	if len(addrs) == 0 {
+func (f *Forwarder) ownAnswer(m *dns.Msg, o own, limit int) *dns.Msg {
+	if !o.exists {
 		r := reply(m, dns.RcodeNameError)
 		r.Authoritative = true
 		return r
@@ -86,12 +155,12 @@ func ownAnswer(m *dns.Msg, addrs []packet.Addr, limit int) *dns.Msg {
 	r.Authoritative = true
 	asked := m.Question[0]
 	header := func(t uint16) dns.RR_Header {
-		return dns.RR_Header{Name: asked.Name, Rrtype: t, Class: dns.ClassINET, Ttl: ownTTL}
+		return dns.RR_Header{Name: asked.Name, Rrtype: t, Class: dns.ClassINET, Ttl: o.ttl}
 	}
 	wants := func(t uint16) bool {
 		return (asked.Qtype == t || asked.Qtype == dns.TypeANY) && (asked.Qclass == dns.ClassINET || asked.Qclass == dns.ClassANY)
 	}
-	for _, a := range addrs {
+	for _, a := range o.addrs {
 		switch {
 		case a.Is4() && wants(dns.TypeA):
 			r.Answer = append(r.Answer, &dns.A{Hdr: header(dns.TypeA), A: a.Netip().AsSlice()})
@@ -99,6 +168,10 @@ func ownAnswer(m *dns.Msg, addrs []packet.Addr, limit int) *dns.Msg {
 			r.Answer = append(r.Answer, &dns.AAAA{Hdr: header(dns.TypeAAAA), AAAA: a.Netip().AsSlice()})
 		}
 	}
+	if o.target != "" && wants(dns.TypePTR) {
+		r.Answer = append(r.Answer, &dns.PTR{Hdr: header(dns.TypePTR), Ptr: o.target})
+	}
+	f.shuffle(len(r.Answer), func(i, j int) { r.Answer[i], r.Answer[j] = r.Answer[j], r.Answer[i] })
 	r.Truncate(limit)
 	return r
 }

@@ -251,8 +251,8 @@ func TestNameserverForwards(t *testing.T) {
 	if got, want := <-learned, "www.example 192.0.2.1 1m0s"; got != want {
 		t.Errorf("learned %q, want %q", got, want)
 	}
-	d.expect(t, gateway.Question{Network: inward, Container: 2}, "www.example.", "REFUSED")
-	d.expect(t, gateway.Question{Network: 77, Container: 2}, "www.example.", "REFUSED")
+	d.expect(t, gateway.Question{Network: inward, Container: 2}, "www.example.", "SERVFAIL")
+	d.expect(t, gateway.Question{Network: 77, Container: 2}, "www.example.", "SERVFAIL")
 	d.expect(t, gateway.Question{Network: 77, Container: 2}, "host.docker.internal.", "NXDOMAIN")
 	d.expect(t, gateway.Question{Network: outgoing, Container: 9}, "www.example.", "REFUSED")
 	d.expect(t, fromOne, "host.docker.internal.", "NXDOMAIN")

@@ -1,12 +1,15 @@
 package box
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -35,6 +38,10 @@ type Foreign struct {
 	TAP   int
 	Index int  // of the interface, in the target
 	NetNS NSID // the target
+	// PeerNetNS is what the kernel there calls the namespace of a veth's other
+	// end, link-netnsid; -1 of a TAP.
+	PeerNetNS int
+	Warnings  []string // what is less than asked for
 }
 
 // Close closes our copy of TAP.
@@ -171,7 +178,7 @@ func askHelper(channel *Channel, i *Interface, target int) (*Foreign, error) {
 	case err != nil:
 		return nil, err
 	case m.Ready != nil && len(fds) == 1:
-		return &Foreign{TAP: fds[0], Index: m.Ready.Index}, nil
+		return &Foreign{TAP: fds[0], Index: m.Ready.Index, PeerNetNS: m.Ready.PeerNetNS, Warnings: m.Ready.Warnings}, nil
 	}
 	closeAll(fds)
 	if m.Failure != nil {
@@ -196,12 +203,12 @@ func joinMain() int {
 	if err != nil || m.Attach == nil || len(fds) != 1 {
 		return 125
 	}
-	tap, index, err := bear(m.Attach, fds[0])
+	tap, ready, err := bear(m.Attach, fds[0])
 	if err != nil {
 		_ = channel.Send(&Message{Failure: asFailure(explainInside(err))})
 		return 125
 	}
-	if err := channel.Send(&Message{Ready: &Ready{Index: index}}, tap); err != nil {
+	if err := channel.Send(&Message{Ready: ready}, tap); err != nil {
 		return 125
 	}
 	return 0
@@ -209,30 +216,48 @@ func joinMain() int {
 
 // bear makes the TAP here, in the nursery, moves the device into target and
 // sets it up there.
-func bear(i *Interface, target int) (tap, index int, err error) {
-	if tap, _, err = createTAP(i); err != nil {
-		return -1, 0, err
+func bear(i *Interface, target int) (tap int, ready *Ready, err error) {
+	if tap, ready, err = createLink(i); err != nil {
+		return -1, nil, err
 	}
 	if err := moveLink(i.Name, target); err != nil {
-		return -1, 0, err
+		return -1, nil, err
 	}
 	if err := unix.Setns(target, unix.CLONE_NEWNET); err != nil {
-		return -1, 0, fmt.Errorf("enter the namespace: %w", err)
+		return -1, nil, fmt.Errorf("enter the namespace: %w", err)
 	}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return -1, 0, fmt.Errorf("open netlink: %w", err)
+		return -1, nil, fmt.Errorf("open netlink: %w", err)
 	}
 	defer h.Close()
 	linkLocalAtOnce(i.Name, func(string, ...any) {}) // where it cannot, the address takes a second
-	if err := setupInterface(h, i); err != nil {
-		return -1, 0, err
+	if i.Resolver.IsValid() && resolverTaken() {
+		i.Resolver = netip.Addr{}
+	}
+	if err := setupInterface(h, i, ready.warn); err != nil {
+		return -1, nil, err
 	}
 	ifi, err := net.InterfaceByName(i.Name)
 	if err != nil {
-		return -1, 0, fmt.Errorf("find interface %s: %w", i.Name, err)
+		return -1, nil, fmt.Errorf("find interface %s: %w", i.Name, err)
 	}
-	return tap, ifi.Index, nil
+	ready.Index = ifi.Index
+	return tap, ready, nil
+}
+
+// resolverTaken reports whether somebody answers at resolverAddr in the
+// namespace of the calling thread already: dockerd does in its containers, on a
+// port that rules lead port 53 to.
+func resolverTaken() bool {
+	a := resolverAddr.As4()
+	local := fmt.Sprintf(": %08X:", binary.NativeEndian.Uint32(a[:])) // tcp4_seq_show in net/ipv4/tcp_ipv4.c
+	for _, name := range []string{"udp", "tcp"} {
+		if text, err := os.ReadFile("/proc/thread-self/net/" + name); err == nil && strings.Contains(string(text), local) {
+			return true
+		}
+	}
+	return false
 }
 
 func moveLink(name string, target int) error {

@@ -34,12 +34,24 @@ type Message struct {
 	Started int        `json:"started,omitempty"` // init → client or session: pid of the command, inside
 	Signal  int        `json:"signal,omitempty"`  // client, node or session → init: for the command
 	Exit    *int       `json:"exit,omitempty"`    // init → node or session: status of the command
+
+	// node → init, each with the session's end; see ask.go
+	Link    *Interface    `json:"link,omitempty"`    // make it; the answers are Ready with its other end, then Linked
+	Unlink  int           `json:"unlink,omitempty"`  // remove the interface with this index; Done
+	Default *DefaultRoute `json:"default,omitempty"` // Done
+	Done    bool          `json:"done,omitempty"`    // init → session: what was asked for is so
 }
 
 // Ready says that the container's end of the link exists, and what its index
 // is in its namespace.
 type Ready struct {
-	Index int `json:"index"`
+	Index     int      `json:"index"`
+	PeerNetNS int      `json:"peer_netns"` // link-netnsid of a veth, else -1
+	Warnings  []string `json:"warnings,omitempty"`
+}
+
+func (r *Ready) warn(format string, args ...any) {
+	r.Warnings = append(r.Warnings, fmt.Sprintf(format, args...))
 }
 
 // A Failure is why a container or an exec did not come to run its command.
@@ -132,12 +144,22 @@ func (c *Channel) Send(m *Message, fds ...int) error {
 
 // Recv waits for the next message. The descriptors are the caller's, marked
 // close-on-exec; on an error there are none. io.EOF: the other end is closed.
-func (c *Channel) Recv() (*Message, []int, error) {
+func (c *Channel) Recv() (*Message, []int, error) { return c.receive(maxDescriptors) }
+
+// Hear is Recv for messages that bring no descriptors. Those that come all the
+// same the kernel drops, unseen: a file of a file system that a hostile process
+// serves could be closed only when that process likes.
+func (c *Channel) Hear() (*Message, error) {
+	m, _, err := c.receive(0)
+	return m, err
+}
+
+func (c *Channel) receive(most int) (*Message, []int, error) {
 	var body []byte
 	var fds []int
 	var err error
 	cerr := c.conn.Read(func(fd uintptr) bool {
-		body, fds, err = receive(int(fd))
+		body, fds, err = receive(int(fd), most)
 		return !errors.Is(err, unix.EAGAIN)
 	})
 	switch {
@@ -156,9 +178,9 @@ func (c *Channel) Recv() (*Message, []int, error) {
 	return m, fds, nil
 }
 
-// receive reads one message without waiting (EAGAIN). The length is asked
-// first, so that a small message costs a small buffer.
-func receive(fd int) (body []byte, fds []int, err error) {
+// receive reads one message without waiting (EAGAIN), with most descriptors. The
+// length is asked first, so that a small message costs a small buffer.
+func receive(fd, most int) (body []byte, fds []int, err error) {
 	n, err := retryInt(func() (int, error) {
 		n, _, err := unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC|unix.MSG_DONTWAIT)
 		return n, err
@@ -167,7 +189,10 @@ func receive(fd int) (body []byte, fds []int, err error) {
 		return nil, nil, err
 	}
 	body = make([]byte, min(n, MaxMessage))
-	oob := make([]byte, unix.CmsgSpace(maxDescriptors*4))
+	var oob []byte
+	if most > 0 {
+		oob = make([]byte, unix.CmsgSpace(most*4))
+	}
 	var oobn, flags int
 	n, err = retryInt(func() (int, error) {
 		var n int
@@ -180,7 +205,7 @@ func receive(fd int) (body []byte, fds []int, err error) {
 	}
 	fds = parseRights(oob[:oobn])
 	switch {
-	case flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0:
+	case flags&unix.MSG_TRUNC != 0 || most > 0 && flags&unix.MSG_CTRUNC != 0:
 		closeAll(fds)
 		return nil, nil, fmt.Errorf("message exceeds %d bytes or %d descriptors", MaxMessage, maxDescriptors)
 	case n == 0: // we never send an empty message: the peer closed

@@ -117,7 +117,7 @@ func TestChannelIsOne(t *testing.T) {
 func FuzzRecv(f *testing.F) {
 	code := 3
 	for _, m := range []Message{
-		{Spec: own("sh", "-c", "true")}, {Exec: &Exec{Args: []string{"true"}}}, {Attach: eth1()}, {Ready: &Ready{2}},
+		{Spec: own("sh", "-c", "true")}, {Exec: &Exec{Args: []string{"true"}}}, {Attach: eth1()}, {Ready: &Ready{Index: 2, PeerNetNS: -1}}, {Link: eth1()}, {Unlink: 3}, {Default: &DefaultRoute{Via: eth0().Gateways[0], Index: 2}}, {Done: true},
 		{Failure: &Failure{Code: 127, Text: "no"}}, {Started: 2}, {Signal: 15}, {Exit: &code},
 	} {
 		body, err := json.Marshal(m)
@@ -162,6 +162,12 @@ func FuzzRecv(f *testing.F) {
 		}
 		if err == nil && m.Spec != nil {
 			_ = m.Spec.Validate()
+		}
+		if err == nil && m.Link != nil {
+			_ = m.Link.validate()
+		}
+		if err == nil && m.Default != nil {
+			_ = m.Default.validate()
 		}
 		// The next number shows whether a descriptor stayed.
 		probe, err := unix.Dup(int(null.Fd()))

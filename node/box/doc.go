@@ -14,7 +14,8 @@
 //	Release                          waits for the carrier <------ raises the carrier
 //	Started ----------- born ------> {go}: starts the command
 //	        <---------- born ------- {started}: the command runs
-//	Signal ------------ born ------> to the command <------------- {signal}, {exec}
+//	Signal ------------ born ------> to the command <------------- {signal}, {exec},
+//	                                 interfaces and routes <------ {link}, {unlink}, {default}
 //	                                 reaps whatever ends
 //	                                 the command ends: {exit} ---> and the pidfd says so
 //	Wait <----------- status ------- kills the rest and exits
@@ -32,6 +33,14 @@
 // believe nothing they hear from it: messages are bounded, descriptors looked
 // at, and the end of a container is what the kernel says of its pidfd.
 //
+// # Interfaces of a running container
+//
+// The node has no right in a container, its init has. So the node asks init for
+// a further interface (RequestLink), for its end (RequestUnlink) and for another
+// default route (RequestDefaultRoute), each over the node channel with a session
+// for the answer, as exec. That works as soon as the node has the channel, so a
+// container's interfaces are in place before its command starts.
+//
 // # Namespaces that others made
 //
 // AttachForeign hangs an interface into a namespace somebody else made, and
@@ -44,13 +53,14 @@
 // # The files
 //
 // What clients use: spec.go what a container shall be, start.go and session.go
-// start it and one more command, attach.go serves namespaces of others,
-// uplink.go opens a way out, hostaddr.go follows the addresses of this host,
-// hostroute.go lists its routes, trial.go tries what this machine can do. What
-// runs inside: init.go, with tree.go the mounts, net.go the interface,
-// command.go the command and log.go its output. Below: join.go the fork,
-// channel.go the messages, pidfd.go and peer.go who a process is and where it
-// lives, rights.go what it may, pty.go terminals, main.go which of us we are.
+// start it and one more command, attach.go serves namespaces of others, uplink.go
+// opens a way out, hostaddr.go follows the addresses of this host, hostroute.go
+// lists its routes, trial.go tries what this machine can do. What a node uses:
+// ask.go asks an init. What runs inside: init.go, with tree.go the mounts, net.go
+// the interface, request.go what the node asks for, command.go the command and
+// log.go its output. Below: join.go the fork, channel.go the messages, pidfd.go
+// and peer.go who a process is and where it lives, rights.go what it may, pty.go
+// terminals, main.go which of us we are.
 //
 // # One binary
 //
@@ -59,8 +69,8 @@
 //
 // # Concurrency
 //
-// Start, AttachForeign, OpenUplinkTAP, OpenPacket and the functions on pidfds may be called from any
-// goroutine. A Box and a Session may be signalled from any goroutine; Started
-// and Wait have one caller. Of a Channel's methods only Recv needs to be kept
-// to one goroutine.
+// Start, AttachForeign, OpenUplinkTAP, OpenPacket, the requests and the functions
+// on pidfds may be called from any goroutine. A Box and a Session may be
+// signalled from any goroutine; Started and Wait have one caller. Of a Channel's
+// methods only Recv and Hear need to be kept to one goroutine.
 package box

@@ -284,6 +284,10 @@ func helper(args []string) int {
 			n, _ := c.Read(buf)
 			fmt.Printf("%s\n", buf[:n])
 		}
+	case "query": // a UDP service, and print who answers what
+		err = helperQuery(args[1])
+	case "hold": // a port, as long as whoever started us lives
+		err = helperHold(args[1], args[2])
 	case "no-carrier": // an interface nobody reads
 		err = helperNoCarrier()
 	case "print":
@@ -307,6 +311,36 @@ func helper(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+func helperQuery(to string) error {
+	c, err := net.Dial("udp", to)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := c.Write([]byte("who is web?")); err != nil {
+		return err
+	}
+	buf := make([]byte, 100)
+	n, err := c.Read(buf)
+	fmt.Printf("from %v: %s\n", c.RemoteAddr(), buf[:n])
+	return err
+}
+
+func helperHold(network, addr string) (err error) {
+	if network == "udp" {
+		_, err = net.ListenPacket(network, addr)
+	} else {
+		_, err = net.Listen(network, addr)
+	}
+	for parent := os.Getppid(); err == nil && os.Getppid() == parent; {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
 }
 
 func helperMasked() error {
@@ -340,7 +374,7 @@ func helperNoCarrier() error {
 		return err
 	}
 	defer h.Close()
-	if err := setupInterface(h, eth0()); err != nil {
+	if err := setupInterface(h, eth0(), func(string, ...any) {}); err != nil {
 		return err
 	}
 	return waitCarrier("eth0", 100*time.Millisecond, func(string, ...any) {})

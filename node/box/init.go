@@ -37,6 +37,8 @@ type container struct {
 	mu       sync.Mutex
 	command  int              // pid of the command, 0 before it started
 	sessions map[int]*Channel // exec's, by pid
+
+	network sync.Mutex // held while interfaces and routes change
 }
 
 // initMain is the life of pid 1. It returns the container's exit status.
@@ -77,9 +79,9 @@ func (c *container) prepare() error {
 		return &os.PathError{Op: "open", Path: os.DevNull, Err: err}
 	}
 	// Before the tree changes: it is the caller's /dev/net/tun.
-	tap, index := -1, 0
+	link, ready := -1, &Ready{PeerNetNS: -1}
 	if c.spec.Network == NetworkOwn {
-		if tap, index, err = createTAP(c.spec.Interface); err != nil {
+		if link, ready, err = createLink(c.spec.Interface); err != nil {
 			return err
 		}
 	}
@@ -102,7 +104,7 @@ func (c *container) prepare() error {
 	// After the interface is up: the kernel acts at once on a carrier that
 	// comes then, and lets one that was there before wait for up to a second
 	// (linkwatch_urgent_event in net/core/link_watch.c).
-	if err := c.connect(tap, index); err != nil {
+	if err := c.connect(link, ready); err != nil {
 		return err
 	}
 	go c.listen(c.born, c.clientGone)
@@ -119,7 +121,7 @@ func (c *container) prepare() error {
 
 // connect makes the channel to the node and gives the node's ends of channel
 // and link to the client. No copy stays: the node must see every end.
-func (c *container) connect(tap, index int) error {
+func (c *container) connect(link int, ready *Ready) error {
 	near, far, err := Pair()
 	if err != nil {
 		return err
@@ -129,11 +131,11 @@ func (c *container) connect(tap, index int) error {
 		return err
 	}
 	fds := []int{far}
-	if tap >= 0 {
-		defer unix.Close(tap)
-		fds = append(fds, tap)
+	if link >= 0 {
+		defer unix.Close(link)
+		fds = append(fds, link)
 	}
-	return c.born.Send(&Message{Ready: &Ready{Index: index}}, fds...)
+	return c.born.Send(&Message{Ready: ready}, fds...)
 }
 
 // warn tells the client what is less than asked for.
@@ -154,6 +156,8 @@ func (c *container) listen(ch *Channel, gone func()) {
 			c.signal(syscall.Signal(m.Signal))
 		case m.Exec != nil:
 			c.exec(m.Exec, fds)
+		case m.Link != nil || m.Unlink != 0 || m.Default != nil:
+			go c.serve(m, fds) // it may wait for the node
 		case m.Go:
 			closeAll(fds)
 			c.goOn.Do(func() { close(c.goes) })

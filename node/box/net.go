@@ -27,6 +27,14 @@ const carrierTimeout = 10 * time.Second
 // the answers that do not come (RFC 4862 5.4).
 const linkLocalTimeout = 2500 * time.Millisecond
 
+// createLink makes an interface in the network namespace of the calling thread,
+// down and without carrier. The descriptor, its other end, is the caller's.
+func createLink(i *Interface) (fd int, ready *Ready, err error) {
+	ready = &Ready{PeerNetNS: -1}
+	fd, ready.Index, err = createTAP(i)
+	return fd, ready, err
+}
+
 // createTAP makes the device of an interface in the network namespace of the
 // calling thread, down and without carrier. The descriptor is the caller's.
 func createTAP(i *Interface) (fd, index int, err error) {
@@ -84,7 +92,7 @@ func (c *container) setupNetwork() error {
 	if c.spec.Network != NetworkOwn {
 		return nil
 	}
-	return setupInterface(h, c.spec.Interface)
+	return setupInterface(h, c.spec.Interface, c.warn)
 }
 
 // linkLocalAtOnce makes the IPv6 link-local address fe80:: and the MAC by
@@ -115,7 +123,7 @@ func clearIPv6(name string, warn func(string, ...any), keys ...string) {
 
 // setupInterface gives an interface its addresses, sets it up and routes by
 // it. h and the calling thread are in its namespace.
-func setupInterface(h *netlink.Handle, i *Interface) error {
+func setupInterface(h *netlink.Handle, i *Interface, warn func(string, ...any)) error {
 	l, err := h.LinkByName(i.Name)
 	if err != nil {
 		return fmt.Errorf("find interface %s: %w", i.Name, err)
@@ -129,7 +137,7 @@ func setupInterface(h *netlink.Handle, i *Interface) error {
 		}
 	}
 	for _, p := range i.Addresses {
-		a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+		a := &netlink.Addr{IPNet: ipNet(p)}
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD
 		}
@@ -145,7 +153,50 @@ func setupInterface(h *netlink.Handle, i *Interface) error {
 			return fmt.Errorf("interface %s: add default route via %v: %w", i.Name, g, err)
 		}
 	}
+	for _, r := range i.Routes {
+		route := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(r.To), Gw: r.Via.AsSlice()}
+		if !r.Via.IsValid() && r.To.Addr().Is4() {
+			route.Scope = netlink.SCOPE_LINK
+		}
+		if err := h.RouteAdd(route); err != nil {
+			return fmt.Errorf("interface %s: add route to %v: %w", i.Name, r.To, err)
+		}
+	}
+	if i.Resolver.IsValid() {
+		if err := addResolver(h, l, i); err != nil {
+			warn("interface %s: no names at %v: %v", i.Name, resolverAddr, err)
+		}
+	}
 	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// resolverAddr is where Docker has a container look for names, and so programs
+// and people do.
+var resolverAddr = netip.AddrFrom4([4]byte{127, 0, 0, 11})
+
+// addResolver leads resolverAddr to a station on the link. It is a route, and
+// nothing listens inside: a socket of ours there would pin the namespace. The
+// table of local addresses is looked at first, and there a host goes before
+// 127.0.0.0/8; route_localnet has the kernel send to and take from a loopback
+// address by this interface. Of several interfaces the oldest is asked.
+func addResolver(h *netlink.Handle, l netlink.Link, i *Interface) error {
+	if err := setSysctl("net/ipv4/conf/"+i.Name+"/route_localnet", "1"); err != nil {
+		return err
+	}
+	route := &netlink.Route{
+		LinkIndex: l.Attrs().Index, Dst: ipNet(netip.PrefixFrom(resolverAddr, 32)), Gw: i.Resolver.AsSlice(),
+		Table: unix.RT_TABLE_LOCAL, Priority: l.Attrs().Index,
+	}
+	for _, p := range i.Addresses {
+		if p.Masked().Contains(i.Resolver) {
+			route.Src = p.Addr().AsSlice() // or it would be the loopback's
+		}
+	}
+	return h.RouteAdd(route)
 }
 
 // addDefaultRoute leaves a default route that is there as it is, also one of a

@@ -76,9 +76,19 @@ type Interface struct {
 	MTU       int            `json:"mtu,omitempty"` // 0: the kernel's 1500
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	Gateways  []netip.Addr   `json:"gateways,omitempty"` // a default route via each, where there is none yet
+	Routes    []Route        `json:"routes,omitempty"`
+	// Resolver is the station on this link that answers at 127.0.0.11, where
+	// resolvers look for the names of a network; the zero Addr is none.
+	Resolver netip.Addr `json:"resolver,omitzero"`
 	// Plain makes a textbook wire: plain frames without the virtio-net
 	// header, nothing offloaded.
 	Plain bool `json:"plain,omitempty"`
+}
+
+// A Route leads to other networks by an interface.
+type Route struct {
+	To  netip.Prefix `json:"to"`
+	Via netip.Addr   `json:"via,omitzero"` // the zero Addr: they are on the link itself
 }
 
 // flags of the names a kernel accepts, net/core/dev.c dev_valid_name.
@@ -109,6 +119,17 @@ func (i *Interface) validate() error {
 		if !g.IsValid() || !i.reaches(g) {
 			return fmt.Errorf("interface %s: gateway %v is in none of its subnets %v", i.Name, g, i.Addresses)
 		}
+	}
+	for _, r := range i.Routes {
+		switch {
+		case !r.To.IsValid() || r.To != r.To.Masked():
+			return fmt.Errorf("interface %s: route to %v: that is no network, such as 10.1.0.0/16", i.Name, r.To)
+		case r.Via.IsValid() && (r.Via.Is4() != r.To.Addr().Is4() || !i.reaches(r.Via)):
+			return fmt.Errorf("interface %s: route to %v: router %v is in none of its subnets %v", i.Name, r.To, r.Via, i.Addresses)
+		}
+	}
+	if i.Resolver.IsValid() && (!i.Resolver.Is4() || !i.reaches(i.Resolver)) {
+		return fmt.Errorf("interface %s: resolver %v is in none of its subnets %v", i.Name, i.Resolver, i.Addresses)
 	}
 	return nil
 }

@@ -1,0 +1,132 @@
+package box
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The other side of ask.go: what init does for its node.
+
+// serve answers one request. fds is the session it is answered by.
+func (c *container) serve(m *Message, fds []int) {
+	if len(fds) != 1 {
+		closeAll(fds)
+		return
+	}
+	session, err := NewChannel(fds[0])
+	if err != nil {
+		return // nobody to tell
+	}
+	defer session.Close()
+	// Sending fails when the node has given up; then the interface goes with the
+	// descriptor nobody has.
+	if err := c.answer(m, session); err != nil {
+		_ = session.Send(&Message{Failure: asFailure(explainInside(err))})
+	}
+}
+
+func (c *container) answer(m *Message, session *Channel) error {
+	if c.spec.Network == NetworkHost {
+		return errors.New("the network namespace is not the container's own")
+	}
+	if m.Link != nil {
+		if err := c.link(m.Link, session); err != nil {
+			return err
+		}
+		if err := waitCarrier(m.Link.Name, carrierTimeout, func(string, ...any) {}); err != nil {
+			return err
+		}
+		return session.Send(&Message{Linked: true})
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	c.network.Lock()
+	defer c.network.Unlock()
+	if m.Unlink != 0 {
+		err = removeLink(h, m.Unlink)
+	} else {
+		err = setDefaultRoute(h, m.Default)
+	}
+	if err != nil {
+		return err
+	}
+	return session.Send(&Message{Done: true})
+}
+
+// link makes an interface and sends its other end. No copy stays here: the node
+// must see every end.
+func (c *container) link(i *Interface, session *Channel) error {
+	if err := i.validate(); err != nil {
+		return err
+	}
+	c.network.Lock()
+	defer c.network.Unlock()
+	if _, err := net.InterfaceByName(i.Name); err == nil {
+		return fmt.Errorf("there is an interface %s already", i.Name)
+	}
+	fd, ready, err := createLink(i)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	linkLocalAtOnce(i.Name, ready.warn)
+	ignoreRouters(i.Name, ready.warn)
+	if err := setupInterface(h, i, ready.warn); err != nil {
+		return err
+	}
+	return session.Send(&Message{Ready: ready}, fd)
+}
+
+// removeLink removes an interface that may have gone by itself.
+func removeLink(h *netlink.Handle, index int) error {
+	l, err := h.LinkByIndex(index)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("find interface %d: %w", index, err)
+	}
+	if err := h.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove interface %s: %w", l.Attrs().Name, err)
+	}
+	return nil
+}
+
+// setDefaultRoute replaces the default route that has no metric, or takes it
+// away. Those with one are the container's own affair.
+func setDefaultRoute(h *netlink.Handle, r *DefaultRoute) error {
+	if err := r.validate(); err != nil {
+		return err
+	}
+	if r.Via.IsValid() {
+		err := h.RouteReplace(&netlink.Route{LinkIndex: r.Index, Gw: r.Via.AsSlice()})
+		if err != nil {
+			return fmt.Errorf("default route via %v: %w", r.Via, err)
+		}
+		return nil
+	}
+	routes, err := h.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	for _, route := range routes {
+		if !isDefault(route) || route.Priority != 0 {
+			continue
+		}
+		if err := h.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("remove the default route: %w", err)
+		}
+	}
+	return nil
+}

@@ -44,7 +44,7 @@ func (n *Node) attach(c *container, m api.Attach, fds []int) error {
 		n.end(c)
 		return err // it names the port, as when it is refused before
 	}
-	slog.Info("container runs", "container", c.name, "id", c.id[:12], "address", c.addr, "pid", c.pid)
+	slog.Info("container runs", "container", c.name, "id", c.id[:12], "pid", c.pid)
 	return nil
 }
 
@@ -112,7 +112,7 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 	} else {
 		pid = m.Pid
 	}
-	e, err := n.endpointFor(c, m, d, pid)
+	owner, err := n.joinNetworks(c, m, d)
 	if err != nil {
 		if channel != nil {
 			_ = channel.Close()
@@ -125,11 +125,13 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if c.ending { // somebody killed it meanwhile, and end has been here already
-		go n.undo(c, e, channel)
+		go n.undo(c, owner, channel)
 		return errors.New("it was told to end")
 	}
-	c.pid, c.pidfd, c.channel, c.endpoint, c.started = pid, d.init, channel, e, time.Now()
+	c.pid, c.pidfd, c.channel, c.owner, c.started = pid, d.init, channel, owner, time.Now()
 	d.init = -1
+	n.publishNamesLocked()
+	n.publishAdmitLocked()
 	if c.pidfd < 0 {
 		return nil // its link says when it ends
 	}
@@ -150,16 +152,16 @@ func awaitLink(channel *box.Channel) {
 
 // undo releases what start took over for a container that is gone already. The
 // closed channel ends its init.
-func (n *Node) undo(c *container, e *endpoint, channel *box.Channel) {
-	if e != nil {
+func (n *Node) undo(c, owner *container, channel *box.Channel) {
+	if owner != nil {
 		n.mu.Lock()
-		e.members--
-		last := e.members == 0
-		if last && e.owner != c { // who has ended before, and left its address to the last
-			n.giveBackLocked(e.owner)
+		x := container{owner: owner}
+		links, last := x.leaveLocked()
+		if last && owner != c { // who has ended before, and left its address to the last
+			n.giveBackLocked(owner)
 		}
 		n.mu.Unlock()
-		if last {
+		for _, e := range links {
 			e.net.Detach(e.port)
 		}
 	}
@@ -168,21 +170,22 @@ func (n *Node) undo(c *container, e *endpoint, channel *box.Channel) {
 	}
 }
 
-// endpointFor joins the container to the endpoint of its namespace: its own
-// new one, that of the container it shares with, or none.
-func (n *Node) endpointFor(c *container, m api.Attach, d *descriptors, pid int) (*endpoint, error) {
+// joinNetworks gives a container that starts its ports, and returns whose
+// attachments it uses: its own, those of the one it shares a namespace with, or
+// nobody's.
+func (n *Node) joinNetworks(c *container, m api.Attach, d *descriptors) (*container, error) {
 	switch c.mode {
 	case modeBridge, modeForeign:
-		return n.newEndpoint(c, m, d, pid)
+		return c, n.joinOwn(c, m, d)
 	case modeShared:
-		return n.shareEndpoint(c, d.init)
+		return n.joinShared(c, d.init)
 	}
 	return nil, nil
 }
 
-// shareEndpoint joins the container to the endpoint of the one it shares a
-// namespace with; nil when that has no network.
-func (n *Node) shareEndpoint(c *container, init int) (*endpoint, error) {
+// joinShared has the container use the attachments of the one it shares a
+// namespace with; nobody's when that has no network.
+func (n *Node) joinShared(c *container, init int) (*container, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	x := c.door
@@ -201,37 +204,64 @@ func (n *Node) shareEndpoint(c *container, init int) (*endpoint, error) {
 		return nil, fmt.Errorf("its network namespace is not that of container %s", x.name)
 	}
 	c.door = nil
-	if x.endpoint != nil {
-		x.endpoint.members++
+	if x.owner != nil {
+		x.owner.members++
 	}
-	return x.endpoint, nil
+	return x.owner, nil
 }
 
-// newEndpoint makes the TAP a port.
-func (n *Node) newEndpoint(c *container, m api.Attach, d *descriptors, pid int) (*endpoint, error) {
-	e := &endpoint{owner: c, net: c.net, iface: m.Interface, index: m.Index, netns: m.Netns, members: 1}
+// joinOwn makes the TAP a port.
+func (n *Node) joinOwn(c *container, m api.Attach, d *descriptors) error {
+	e := &endpoint{index: m.Index, netns: m.Netns}
 	if d.init >= 0 {
 		ns, err := box.NetNS(d.init)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		e.netns = ns.Ino
 	}
-	queue, err := e.open(c, d.tap)
-	if err != nil {
-		return nil, err
+	n.mu.Lock()
+	a := c.attachments[0]
+	if m.Interface != "" {
+		a.iface = m.Interface
 	}
-	d.tap = -1
-	n.theRouter().SetEgress(c.number, c.egress)
-	e.port, err = e.net.Attach(network.Endpoint{
-		Name: c.name, Container: c.number, MAC: c.mac, Addr: c.addr.Addr(),
+	n.router.SetEgress(c.number, c.egress)
+	n.setHomeLocked(c)
+	n.mu.Unlock()
+	fd := d.tap
+	d.tap = -1 // plug takes it in every case
+	if err := n.plug(c, a, e, fd); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	c.members = 1
+	n.mu.Unlock()
+	return nil
+}
+
+// plug makes a descriptor the attachment's port. It is the port's in every case.
+func (n *Node) plug(c *container, a *attachment, e *endpoint, fd int) error {
+	queue, err := e.open(c, fd)
+	if err != nil {
+		api.CloseAll([]int{fd})
+		return err
+	}
+	n.mu.Lock()
+	e.net = a.lan.net
+	n.mu.Unlock()
+	port, err := e.net.Attach(network.Endpoint{
+		Name: c.name, Container: c.number, MAC: a.mac, Addr: a.addr.Addr(),
 		Queue: queue, Isolated: c.option("isolated", false),
 		Lost: func(p *vswitch.Port, err error) { go n.lost(c, e, p, err) }, // on a worker
 	})
 	if err != nil {
-		return nil, err // the network has closed the queue
+		return err // the network has closed the queue
 	}
-	return e, nil
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	e.port = port
+	a.endpoint = e
+	return nil
 }
 
 // open makes the descriptor a queue of the kind the container was created for.
@@ -264,8 +294,10 @@ func (n *Node) lost(c *container, e *endpoint, p *vswitch.Port, err error) {
 	n.mu.Lock()
 	e.gone = true
 	n.closePortsLocked(c)
+	n.publishNamesLocked()
+	n.publishAdmitLocked()
 	n.mu.Unlock()
-	c.net.Detach(p)
+	e.net.Detach(p)
 }
 
 // death is told by a pidfd that a container's init has ended.

@@ -215,7 +215,7 @@ func TestCreateRefuses(t *testing.T) {
 		{api.CreateRequest{Command: sh, Hostname: "a\x00b"}, `invalid hostname "a\x00b": at most 63 characters without blanks`},
 		{api.CreateRequest{Command: sh, Hostname: "a\u00a0b"}, `invalid hostname "a\u00a0b": at most 63 characters without blanks`},
 		{api.CreateRequest{Command: sh, Hostname: long}, `invalid hostname "` + long + `": at most 63 characters without blanks`},
-		{api.CreateRequest{Command: sh, Network: "backend"}, `network backend not found; the network of this node is "default"`},
+		{api.CreateRequest{Command: sh, Network: "backend"}, "network backend not found; `fairlead network ls` lists those there are"},
 		{api.CreateRequest{Command: sh, Network: "none:x"}, `network "none:x": only container:NAME takes a name behind a colon`},
 		{api.CreateRequest{Command: sh, Network: "container:nobody"}, "No such container: nobody; `fairlead ps` lists those that run"},
 		{api.CreateRequest{Command: sh, Network: "container:web"}, "cannot join network of a non running container: web"},
@@ -248,7 +248,7 @@ func TestCreateRefuses(t *testing.T) {
 		{api.CreateRequest{Command: sh, Options: map[string]string{"offload": "maybe"}}, `option offload: "maybe" is neither on nor off`},
 		{api.CreateRequest{Command: sh, Network: "none", Options: map[string]string{"offload": "off"}},
 			"conflicting options: --opt and the network mode; with --network none there is no link to set up"},
-		{api.CreateRequest{Foreign: "pid:1", Network: "none"}, `network none not found; the network of this node is "default"`},
+		{api.CreateRequest{Foreign: "pid:1", Network: "none"}, "network none not found; `fairlead network ls` lists those there are"},
 	} {
 		err := r.Post(r.ctx, "/v1/containers", c.req, new(api.Created))
 		refused(t, err, c.want)
@@ -347,7 +347,7 @@ func TestFilesOfARefusedContainer(t *testing.T) {
 	if err := os.Remove(block); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := h.create(api.CreateRequest{Name: "web", Command: []string{"sh"}}); err != nil || c.addr.String() != "172.17.0.2/16" {
+	if c, err := h.create(api.CreateRequest{Name: "web", Command: []string{"sh"}}); err != nil || c.attachments[0].addr.String() != "172.17.0.2/16" {
 		t.Errorf("then: %v, %v", c, err)
 	} else {
 		h.end(c)
@@ -489,7 +489,7 @@ func FuzzCreateRequest(f *testing.F) {
 		}
 		// The next gets what the first one of all gets.
 		next, err := h.create(api.CreateRequest{Command: []string{"sh"}})
-		if err != nil || next.addr.String() != "172.17.0.2/16" {
+		if err != nil || next.attachments[0].addr.String() != "172.17.0.2/16" {
 			t.Fatalf("then %v, %v", next, err)
 		}
 		h.end(next)

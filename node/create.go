@@ -29,7 +29,6 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if n.isLeaving() {
 		return nil, errLeaving
 	}
-	c.net = n.net
 	if most, _, limit := share(); len(n.containers) >= maxContainers {
 		return nil, fail(http.StatusConflict, "this node has %d containers, which is all it can have", len(n.containers))
 	} else if len(n.containers) >= most {
@@ -57,7 +56,7 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if err != nil {
 		c.files.remove()
 		n.ports.release(c.published)
-		c.net.Release(c.addr.Addr())
+		c.releaseAddresses()
 		return nil, err
 	}
 	if c.share != nil {
@@ -65,6 +64,8 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	}
 	c.number = n.ids.take()
 	n.containers[c.id] = c
+	n.publishNamesLocked()
+	n.publishAdmitLocked()
 	c.forget = time.AfterFunc(lookEvery, func() { n.reconsider(c) })
 	return c, nil
 }
@@ -107,23 +108,18 @@ func (n *Node) modeLocked(c *container) error {
 	switch {
 	case c.req.Foreign != "":
 		c.mode = modeForeign
-		if !isDefault(c.req.Network) {
-			return noNetwork(c.req.Network)
-		}
 		return nil
 	case shares && network == "container":
 		c.mode = modeShared
 	case shares:
 		return fail(http.StatusBadRequest, "network %q: only container:NAME takes a name behind a colon", c.req.Network)
-	case isDefault(network):
-		c.mode = modeBridge
-		return nil
 	case network == "none":
 		c.mode = modeNone
 	case network == "host":
 		c.mode = modeHost
 	default:
-		return noNetwork(network)
+		c.mode = modeBridge
+		return nil
 	}
 	if c.req.IP != "" {
 		return fail(http.StatusBadRequest, "invalid network config: user specified IP address is supported on a network only, not with --network %s", c.req.Network)
@@ -160,14 +156,7 @@ func (n *Node) modeLocked(c *container) error {
 	return nil
 }
 
-// isDefault reports whether a name is one of the default network's: what it is
-// called without a word, by us and by Docker.
-func isDefault(name string) bool { return name == "" || name == defaultName || name == "bridge" }
-
-func noNetwork(name string) error {
-	return fail(http.StatusNotFound, "network %s not found; the network of this node is %q", name, defaultName)
-}
-
+// addressLocked gives a new container its place on the network it asks for.
 func (n *Node) addressLocked(c *container) error {
 	if c.mode != modeBridge && c.mode != modeForeign {
 		return nil
@@ -177,47 +166,61 @@ func (n *Node) addressLocked(c *container) error {
 			return err
 		}
 	}
+	l, err := n.lanLocked(c.req.Network)
+	if err != nil {
+		return err
+	}
 	var want netip.Addr
 	if c.req.IP != "" {
-		var err error
 		if want, err = netip.ParseAddr(c.req.IP); err != nil || !want.Is4() {
 			return fail(http.StatusBadRequest, "invalid IPv4 address: %s", c.req.IP)
 		}
 	}
 	var mac packet.MAC
 	if c.req.MAC != "" {
-		var err error
 		if mac, err = packet.ParseMAC(c.req.MAC); err != nil || mac.IsGroup() || mac.IsZero() {
 			return fail(http.StatusBadRequest, "invalid MAC address %q: six bytes such as 02:42:ac:11:00:02, the first one even", c.req.MAC)
 		}
 	}
-	addr, err := c.net.Reserve(want)
+	a, err := n.reserveOnLocked(c, l, want, mac)
 	if err != nil {
-		if other := n.ownerLocked(want); other != nil {
+		return err
+	}
+	a.iface = "eth0"
+	c.network, c.attachments = l.name, []*attachment{a}
+	return nil
+}
+
+// reserveOnLocked takes an address of a network for c, the lowest free one when
+// want is the zero Addr, and a MAC.
+func (n *Node) reserveOnLocked(c *container, l *lan, want netip.Addr, mac packet.MAC) (*attachment, error) {
+	addr, err := l.net.Reserve(want)
+	if err != nil {
+		if other := n.ownerLocked(l, want); other != nil {
 			err = fmt.Errorf("%w by container %s", err, other.name)
 		}
-		return statusError{http.StatusConflict, err}
+		return nil, statusError{http.StatusConflict, err}
 	}
 	if mac.IsZero() {
 		mac = packet.MACFromIPv4(addr.Addr())
-		if n.macFreeLocked(mac) != nil { // somebody took it by hand
+		if n.macFreeLocked(l, mac) != nil { // somebody took it by hand
 			mac = packet.MAC{0x02, 0x42}
 			_, _ = hex.Decode(mac[2:], []byte(c.id[:8])) // an id is hexadecimal
 		}
 	}
-	c.addr, c.mac = addr, mac
-	if err := n.macFreeLocked(mac); err != nil {
-		c.net.Release(addr.Addr())
-		return err
+	if err := n.macFreeLocked(l, mac); err != nil {
+		l.net.Release(addr.Addr())
+		return nil, err
 	}
-	return nil
+	return &attachment{lan: l, addr: addr, mac: mac}, nil
 }
 
-// ownerLocked is the container that has an address, nil when it is nobody's.
-func (n *Node) ownerLocked(addr netip.Addr) *container {
+// ownerLocked is the container that has an address of a network, nil when it is
+// nobody's.
+func (n *Node) ownerLocked(l *lan, addr netip.Addr) *container {
 	for _, c := range n.containers {
-		if owner := c.addressOwner(); owner != nil && owner.addr.Addr() == addr {
-			return owner
+		if a := c.onLocked(l); a != nil && a.addr.Addr() == addr {
+			return c.holder()
 		}
 	}
 	return nil
@@ -225,12 +228,12 @@ func (n *Node) ownerLocked(addr netip.Addr) *container {
 
 // macFreeLocked refuses a MAC another station of the segment has: two ports
 // with one MAC take each other's frames.
-func (n *Node) macFreeLocked(mac packet.MAC) error {
-	if mac == n.net.GatewayMAC() {
+func (n *Node) macFreeLocked(l *lan, mac packet.MAC) error {
+	if mac == l.net.GatewayMAC() {
 		return fail(http.StatusConflict, "MAC address %s is the gateway's", mac)
 	}
 	for _, other := range n.containers {
-		if other.mac == mac || other.endpoint != nil && other.endpoint.owner.mac == mac {
+		if a := other.onLocked(l); a != nil && a.mac == mac {
 			return fail(http.StatusConflict, "MAC address %s is already in use by container %s", mac, other.name)
 		}
 	}

@@ -134,21 +134,21 @@ func (n *Node) startDNS() (err error) {
 	return err
 }
 
-// serveDNSLocked has the nameserver answer the containers of the node's network.
-func (n *Node) serveDNSLocked() {
+// serveDNSLocked has the nameserver answer the containers of a network.
+func (n *Node) serveDNSLocked(l *lan) {
 	n.dns.setOwner(n.hostWay.Sockets().Owner)
-	n.net.SetDNS(n.dns)
+	l.net.SetDNS(n.dns)
 	n.router.SetServices(n.dns.port())
 }
 
-// tellDNSLocked tells the nameserver what the node's network is.
-func (n *Node) tellDNSLocked() {
-	conf := n.net.Config()
+// tellDNSLocked tells the nameserver what a network is.
+func (n *Node) tellDNSLocked(l *lan) {
+	conf := l.net.Config()
 	n.dns.setNetwork(conf.ID, dns.Network{
 		Gateway:      conf.Gateway,
 		MaxUDP:       conf.Options.MTU - packet.IPv4MinLen - packet.UDPLen,
-		HostLoopback: n.reach.hostLoopback,
-	}, n.net)
+		HostLoopback: l.reach.hostLoopback,
+	}, l.net)
 }
 
 // port is that on the loopback where DNS over TCP is answered.

@@ -13,18 +13,18 @@ import (
 	"fairlead/policy"
 )
 
-// reach is where the containers of the network may get, as it was set. It may
+// reach is where the containers of a network may get, as it was set. It may
 // change while they are there.
 type reach struct {
 	egress       *policy.Egress // nil is everywhere
 	hostLoopback bool
 }
 
-// applyLocked has the network be so.
-func (n *Node) applyReachLocked() {
-	n.net.SetEgress(n.reach.egress)
-	n.net.SetHostLoopback(n.reach.hostLoopback)
-	n.tellDNSLocked()
+// applyReachLocked has a network be so.
+func (n *Node) applyReachLocked(l *lan) {
+	l.net.SetEgress(l.reach.egress)
+	l.net.SetHostLoopback(l.reach.hostLoopback)
+	n.tellDNSLocked(l)
 }
 
 // changed is what becomes of r by a request.
@@ -70,18 +70,19 @@ func (n *Node) postNetwork(w http.ResponseWriter, r *http.Request) (any, error) 
 	if err := body(w, r, &req); err != nil {
 		return nil, err
 	}
-	if name := r.PathValue("name"); !isDefault(name) {
-		return nil, noNetwork(name)
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	now, err := n.reach.changed(req)
+	l, err := n.lanLocked(r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
-	n.reach = now
-	n.applyReachLocked()
-	slog.Info("network is changed", "network", defaultName, "egress", egressWord(now.egress), "host_loopback", now.hostLoopback)
+	now, err := l.reach.changed(req)
+	if err != nil {
+		return nil, err
+	}
+	l.reach = now
+	n.applyReachLocked(l)
+	slog.Info("network is changed", "network", l.name, "egress", egressWord(now.egress), "host_loopback", now.hostLoopback)
 	return done, nil
 }
 
@@ -100,14 +101,14 @@ func (c *container) readEgress() (err error) {
 	return err
 }
 
-// egressRules are where containers may open connections to: what their own
-// policies say, then that of the network.
-func (n *Node) egressRules(l *ruleList) {
+// egressRules are where containers of a network may open connections to: what
+// their own policies say, then that of the network.
+func (n *Node) egressRules(l *ruleList, of *lan) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var list []*container
 	for _, c := range n.containers {
-		if c.egress != nil {
+		if c.egress != nil && c.onLocked(of) != nil {
 			list = append(list, c)
 		}
 	}
@@ -115,8 +116,8 @@ func (n *Node) egressRules(l *ruleList) {
 	for _, c := range list {
 		l.egress(c.name, c.egress)
 	}
-	if n.reach.egress != nil {
-		l.egress(l.network, n.reach.egress)
+	if of.reach.egress != nil {
+		l.egress(l.network, of.reach.egress)
 	}
 }
 

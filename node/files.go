@@ -3,7 +3,6 @@ package node
 import (
 	"bytes"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,13 +44,13 @@ func (n *Node) makeFiles(c *container) error {
 		f.hosts, f.resolvConf, f.hostname = c.share.files.hosts, c.share.files.resolvConf, c.share.files.hostname
 	case modeBridge:
 		f.resolvConf = filepath.Join(f.dir, "resolv.conf")
-		if err := writePublic(f.resolvConf, n.resolvConf()); err != nil {
+		if err := writePublic(f.resolvConf, n.resolvConf(c.attachments[0].lan)); err != nil {
 			return fmt.Errorf("make the files of container %s: %w", c.name, err)
 		}
 		fallthrough
 	case modeNone:
 		f.hosts, f.hostname = filepath.Join(f.dir, "hosts"), filepath.Join(f.dir, "hostname")
-		if err := writePublic(f.hosts, hostsFile(c.addr.Addr(), c.hostname)); err != nil {
+		if err := writePublic(f.hosts, c.hostsFile()); err != nil {
 			return fmt.Errorf("make the files of container %s: %w", c.name, err)
 		}
 		if err := writePublic(f.hostname, []byte(c.hostname+"\n")); err != nil {
@@ -91,8 +90,8 @@ func (n *Node) releaseFiles(c *container) {
 func (f *files) remove() { _ = os.RemoveAll(f.dir) }
 
 // hostsFile is /etc/hosts as Docker writes it: six standard lines, then the
-// container's own.
-func hostsFile(addr netip.Addr, hostname string) []byte {
+// container's own, one for each network.
+func (c *container) hostsFile() []byte {
 	var b bytes.Buffer
 	b.WriteString("127.0.0.1\tlocalhost\n" +
 		"::1\tlocalhost ip6-localhost ip6-loopback\n" +
@@ -100,15 +99,15 @@ func hostsFile(addr netip.Addr, hostname string) []byte {
 		"ff00::\tip6-mcastprefix\n" +
 		"ff02::1\tip6-allnodes\n" +
 		"ff02::2\tip6-allrouters\n")
-	if addr.IsValid() {
-		fmt.Fprintf(&b, "%s\t%s\n", addr, hostname)
+	for _, a := range c.attachments {
+		fmt.Fprintf(&b, "%s\t%s\n", a.addr.Addr(), c.hostname)
 	}
 	return b.Bytes()
 }
 
 // resolvConf is /etc/resolv.conf: the host's search line and the gateway as
 // nameserver.
-func (n *Node) resolvConf() []byte {
+func (n *Node) resolvConf(l *lan) []byte {
 	var b bytes.Buffer
 	host, _ := os.ReadFile(n.conf.ResolvConf) // none is as good as one without search
 	for _, line := range strings.Split(string(host), "\n") {
@@ -116,7 +115,7 @@ func (n *Node) resolvConf() []byte {
 			fmt.Fprintln(&b, strings.Join(f, " "))
 		}
 	}
-	fmt.Fprintf(&b, "nameserver %s\n", n.net.Config().Gateway.Addr())
+	fmt.Fprintf(&b, "nameserver %s\n", l.net.Config().Gateway.Addr())
 	return b.Bytes()
 }
 

@@ -68,21 +68,17 @@ func (n *Node) describe(c *container) api.Container {
 	if !c.started.IsZero() {
 		d.Status = "running"
 	}
-	if owner := c.addressOwner(); owner != nil && !(c.endpoint != nil && c.endpoint.gone) {
-		d.IP, d.MAC = owner.addr.Addr().String(), owner.mac.String()
+	if a := c.firstLocked(); a != nil {
+		d.IP, d.MAC = a.addr.Addr().String(), a.mac.String()
 	}
 	d.Ports = c.portWordsLocked()
 	return d
 }
 
-// addressOwner is the container whose address c has: its own, or that of the
-// one it shares a namespace with; nil when there is none.
-func (c *container) addressOwner() *container {
+// holder is the container whose attachments c has: it has made the namespace.
+func (c *container) holder() *container {
 	if c.share != nil {
-		c = c.share
-	}
-	if !c.addr.IsValid() {
-		return nil
+		return c.share
 	}
 	return c
 }
@@ -91,7 +87,7 @@ func (c *container) addressOwner() *container {
 func (c *container) networkName() string {
 	switch c.mode {
 	case modeBridge, modeForeign:
-		return defaultName
+		return c.network
 	case modeShared:
 		return "container:" + c.share.name
 	}
@@ -118,14 +114,10 @@ func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, erro
 		Hosts: c.files.hosts, ResolvConf: c.files.resolvConf, HostnameAt: c.files.hostname,
 		Log: c.files.log, LogBytes: logLimit,
 	}
-	if c.mode == modeBridge || c.mode == modeForeign {
-		conf := n.network().Config()
-		created.Link = &api.Interface{
-			Name: "eth0", MAC: c.mac.String(), Address: c.addr.String(), Gateway: conf.Gateway.Addr().String(),
-			MTU: conf.Options.MTU, Textbook: !c.option("offload", true),
-		}
-	}
 	n.mu.Lock()
+	if len(c.attachments) > 0 {
+		created.Link = c.interfaceLocked(c.attachments[0])
+	}
 	if c.door != nil {
 		created.SharePid = c.door.pid
 	}
@@ -152,18 +144,38 @@ func (n *Node) inspect(_ http.ResponseWriter, _ *http.Request, c *container) (an
 	n.mu.Lock()
 	i.Config.ExposedPorts, i.HostConfig.PortBindings, i.NetworkSettings.Ports = c.inspectPortsLocked()
 	n.mu.Unlock()
-	i.NetworkSettings.Networks = map[string]api.InspectNetwork{}
-	if owner := c.addressOwner(); owner != nil && d.IP != "" {
-		net := api.InspectNetwork{
-			NetworkID: defaultName, IPAddress: d.IP, IPPrefixLen: owner.addr.Bits(), MacAddress: d.MAC,
-			Gateway:              n.network().Config().Gateway.Addr().String(),
-			LinkLocalIPv6Address: owner.mac.LinkLocal().String(),
-		}
-		i.NetworkSettings.IPAddress, i.NetworkSettings.IPPrefixLen = net.IPAddress, net.IPPrefixLen
-		i.NetworkSettings.Gateway, i.NetworkSettings.MacAddress = net.Gateway, net.MacAddress
-		i.NetworkSettings.Networks[defaultName] = net
-	}
+	n.mu.Lock()
+	c.inspectNetworksLocked(&i.NetworkSettings)
+	n.mu.Unlock()
 	return i, nil
+}
+
+// interfaceLocked is how an attachment has to look from inside.
+func (c *container) interfaceLocked(a *attachment) *api.Interface {
+	conf := a.lan.net.Config()
+	return &api.Interface{
+		Name: a.iface, MAC: a.mac.String(), Address: a.addr.String(), Gateway: conf.Gateway.Addr().String(),
+		MTU: conf.Options.MTU, Textbook: !c.option("offload", true),
+	}
+}
+
+// inspectNetworksLocked is where c is. Outside of Networks Docker has the default
+// network's only.
+func (c *container) inspectNetworksLocked(s *api.InspectNetworkSettings) {
+	s.Networks = map[string]api.InspectNetwork{}
+	for _, a := range c.placesLocked() {
+		if a.endpoint != nil && a.endpoint.gone {
+			continue
+		}
+		net := api.InspectNetwork{
+			NetworkID: a.lan.id, IPAddress: a.addr.Addr().String(), IPPrefixLen: a.addr.Bits(), MacAddress: a.mac.String(),
+			Gateway: a.lan.net.Config().Gateway.Addr().String(), LinkLocalIPv6Address: a.mac.LinkLocal().String(),
+		}
+		s.Networks[a.lan.name] = net
+		if a.lan.name == defaultName {
+			s.IPAddress, s.IPPrefixLen, s.Gateway, s.MacAddress = net.IPAddress, net.IPPrefixLen, net.Gateway, net.MacAddress
+		}
+	}
 }
 
 // remove takes a reservation or a foreign namespace off the node.

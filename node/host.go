@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	"fairlead/node/api"
 	"fairlead/node/box"
@@ -12,7 +13,7 @@ import (
 	"fairlead/packet"
 )
 
-// A hostUse is how far the network uses the sockets of this host as a way out.
+// A hostUse is how far a network uses the sockets of this host as a way out.
 type hostUse uint8
 
 const (
@@ -21,12 +22,15 @@ const (
 	hostOff
 )
 
-// usesHostLocked reports whether the network has this host's sockets as a way
-// out. An uplink whose device has gone is still one that was asked for: nothing
-// leaves another way behind the user's back.
-func (n *Node) usesHostLocked() bool {
-	return n.hostUse == hostNamed || n.hostUse == hostUnnamed && len(n.uplinks) == 0
+// usesHostLocked reports whether a network has this host's sockets as a way out.
+// An uplink whose device has gone is still one that was asked for: nothing leaves
+// another way behind the user's back.
+func (n *Node) usesHostLocked(l *lan) bool {
+	return l.hostUse == hostNamed || l.hostUse == hostUnnamed && len(n.uplinksLocked(l)) == 0
 }
+
+// anyUsesHostLocked reports whether some network has them.
+func (n *Node) anyUsesHostLocked() bool { return slices.ContainsFunc(n.lans, n.usesHostLocked) }
 
 // addHost plugs the sockets of this host into a new router.
 func (n *Node) addHost(router *network.Router) (*network.Uplink, error) {
@@ -62,9 +66,9 @@ func tellHost(way *network.Uplink, h *box.HostAddrs) {
 	}
 }
 
-// useHost has the network use the sockets of this host, or not. Without others
+// useHost has a network use the sockets of this host, or not. Without others
 // they give way to one that comes later.
-func (n *Node) useHost(use bool) error {
+func (n *Node) useHost(name string, use bool) error {
 	defer n.tracing.follow()
 	n.linking.Lock()
 	defer n.linking.Unlock()
@@ -73,48 +77,57 @@ func (n *Node) useHost(use bool) error {
 	if n.isLeaving() {
 		return errLeaving
 	}
-	before := n.hostUse
+	l, err := n.lanLocked(name)
+	if err != nil {
+		return err
+	}
+	before := l.hostUse
 	switch {
 	case !use:
-		n.hostUse = hostOff
-	case len(n.uplinks) > 0:
-		n.hostUse = hostNamed
+		l.hostUse = hostOff
+	case len(n.uplinksLocked(l)) > 0:
+		l.hostUse = hostNamed
 	default:
-		n.hostUse = hostUnnamed
+		l.hostUse = hostUnnamed
 	}
 	if err := n.setWaysLocked(); err != nil {
-		n.hostUse = before
+		l.hostUse = before
 		return errors.Join(err, n.setWaysLocked())
 	}
-	slog.Info("host sockets", "network", defaultName, "used", use)
+	slog.Info("host sockets", "network", l.name, "used", use)
 	return nil
 }
 
-// setWaysLocked has the network use the uplinks there are, and published ports be
+// setWaysLocked has each network use the uplinks it has, and published ports be
 // listened on if host sockets are one of them.
 func (n *Node) setWaysLocked() error {
 	if err := n.syncListenersLocked(); err != nil {
 		return err
 	}
-	return n.net.SetUplinks(n.waysLocked()...)
+	for _, l := range n.lans {
+		if err := l.net.SetUplinks(n.waysLocked(l)...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// stepInLocked has host sockets take the place of an uplink that was removed, if
-// there is no other. If they cannot, there is none.
-func (n *Node) stepInLocked() error {
+// stepInLocked has host sockets take the place of an uplink of a network that was
+// removed, if there is no other. If they cannot, there is none.
+func (n *Node) stepInLocked(l *lan) error {
 	err := n.setWaysLocked()
-	if err == nil || !n.usesHostLocked() {
+	if err == nil || !n.usesHostLocked(l) {
 		return err
 	}
-	n.hostUse = hostOff
-	return errors.Join(fmt.Errorf("network %s leads nowhere now: %w", defaultName, err), n.setWaysLocked())
+	l.hostUse = hostOff
+	return errors.Join(fmt.Errorf("network %s leads nowhere now: %w", l.name, err), n.setWaysLocked())
 }
 
-// hostLineLocked is the uplink as it is listed.
-func (n *Node) hostLineLocked() api.Uplink {
+// hostLineLocked is the uplink as it is listed for a network.
+func (n *Node) hostLineLocked(l *lan) api.Uplink {
 	have := n.hostWay.Switch().Totals()
 	d := api.Uplink{
-		Name: api.HostUplink, Network: n.net.Config().Name, Kind: api.HostUplink, Spec: api.HostUplink,
+		Name: api.HostUplink, Network: l.name, Kind: api.HostUplink, Spec: api.HostUplink,
 		MTU: n.hostWay.MTU(), State: "up", Since: n.started, Counts: counts(&have),
 	}
 	seen := n.host.Seen()
@@ -133,13 +146,17 @@ func (n *Node) hostLineLocked() api.Uplink {
 // socketsLocked is how many of them there are, and may be.
 func (n *Node) socketsLocked() api.Sockets {
 	b := &n.budget
-	inside := n.net.Switch().Totals()
+	var refused uint64
+	for _, l := range n.lans {
+		inside := l.net.Switch().Totals()
+		refused += inside.Dropped[packet.SocketBudget].N
+	}
 	return api.Sockets{
 		Descriptors: b.Limit, Used: n.hostWay.Sockets().Stats().Descriptors, Most: b.Total, MostEach: b.Container,
-		Listening: n.listening, MostListening: b.Listeners, Refused: inside.Dropped[packet.SocketBudget].N,
+		Listening: n.listening, MostListening: b.Listeners, Refused: refused,
 	}
 }
 
-func (n *Node) postHost(http.ResponseWriter, *http.Request) (any, error) {
-	return done, n.useHost(true)
+func (n *Node) postHost(_ http.ResponseWriter, r *http.Request) (any, error) {
+	return done, n.useHost(r.URL.Query().Get("network"), true)
 }

@@ -29,7 +29,7 @@ func (h *handlers) bring(t *testing.T, spec string) *uplink {
 		t.Fatal(err)
 	}
 	near, _ := link.NewPair(packet.BatchFrames)
-	u := &uplink{spec: s, net: h.net, mac: packet.MAC{2, 0, 0, 0, 0, 9}, since: time.Now()}
+	u := &uplink{spec: s, lan: h.lans[0], mac: packet.MAC{2, 0, 0, 0, 0, 9}, since: time.Now()}
 	if u.way, err = h.router.AddUplink(network.UplinkConfig{Name: s.Name, MAC: u.mac, Addr: s.Addr, Gateway: s.Gateway}, near); err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 // listenLocked opens the sockets of a port of c. Without host sockets as a way
 // out there are none.
 func (n *Node) listenLocked(c *container, p *publication) error {
-	if !n.usesHostLocked() || p.open4 || p.open6 {
+	if !c.usesHostLocked(n) || p.open4 || p.open6 {
 		return nil
 	}
 	for _, a := range n.listenAt(p) {
@@ -39,6 +39,13 @@ func (n *Node) listenLocked(c *container, p *publication) error {
 		}
 	}
 	return nil
+}
+
+// usesHostLocked reports whether c's published ports are reached by this host's
+// sockets: the network they lead to has them as a way out.
+func (c *container) usesHostLocked(n *Node) bool {
+	a := c.electLocked()
+	return a != nil && n.usesHostLocked(a.lan)
 }
 
 // listenOn opens one of them, or uses x, which was handed in.
@@ -96,6 +103,14 @@ func (p *publication) listensAt() (list []netip.Addr) {
 	return list
 }
 
+// insideLocked is the address published ports lead to, or will.
+func (c *container) insideLocked() netip.Addr {
+	if a := c.electLocked(); a != nil {
+		return a.addr.Addr()
+	}
+	return netip.Addr{}
+}
+
 // bindError is why a socket cannot be had, in Docker's words and with what
 // mends it.
 func (n *Node) bindError(c *container, p *publication, a netip.Addr, err error) error {
@@ -116,15 +131,15 @@ func (n *Node) bindError(c *container, p *publication, a netip.Addr, err error) 
 		err = unix.EMFILE
 	}
 	return statusError{http.StatusConflict, fmt.Errorf("failed to bind host port for %s:%s:%d/%s: %w%s",
-		netip.AddrPortFrom(a, p.hostPort), c.addr.Addr(), p.port, p.proto, err, mend)}
+		netip.AddrPortFrom(a, p.hostPort), c.insideLocked(), p.port, p.proto, err, mend)}
 }
 
 // syncListenersLocked has all published ports be listened on, or none, as host
 // sockets are a way out or not. After an error it is as it was.
 func (n *Node) syncListenersLocked() error {
-	use := n.usesHostLocked()
 	var opened []*publication
 	for _, c := range n.containers {
+		use := c.usesHostLocked(n)
 		for i := range c.published {
 			p := &c.published[i]
 			had := p.open4 || p.open6

@@ -58,7 +58,7 @@ func TestHostPorts(t *testing.T) {
 		t.Errorf("ps has %s, want %s", got, want)
 	}
 	for _, use := range []bool{false, true} {
-		if err := h.useHost(use); err != nil {
+		if err := h.useHost("", use); err != nil {
 			t.Fatal(err)
 		}
 		if got := listens(port); (got != "") != use {
@@ -101,21 +101,21 @@ func TestHostPortsOfOthers(t *testing.T) {
 
 	// Who steps in for an uplink that goes finds a port taken: there is no way
 	// out then, and it is said.
-	if err := h.useHost(false); err != nil {
+	if err := h.useHost("", false); err != nil {
 		t.Fatal(err)
 	}
 	taken, err := h.reserve(fmt.Sprintf("%d:80", port))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.useHost(true); err == nil || !strings.Contains(err.Error(), "address already in use") {
+	if err := h.useHost("", true); err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Error(err)
 	}
 	if got := h.uplinkNames(t); got != "" || h.listening != 0 {
 		t.Errorf("after that the uplinks are %q, and %d listen", got, h.listening)
 	}
 	h.end(taken)
-	if err := h.useHost(true); err != nil {
+	if err := h.useHost("", true); err != nil {
 		t.Error(err)
 	}
 }
@@ -155,8 +155,8 @@ func TestHostAddressChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Node.mu.Lock()
-	err = h.routePorts(c, c.published)
-	c.open = true
+	c.owner = c
+	err = h.openPortsLocked(c)
 	h.Node.mu.Unlock()
 	if err != nil {
 		t.Fatal(err)

@@ -432,7 +432,7 @@ func TestSharedAddressIsGivenBack(t *testing.T) {
 	h := newHandlers(t)
 	x := h.join(t, "x")
 	h.mu.Lock()
-	x.endpoint.members++ // c is starting
+	x.members++ // c is starting
 	h.mu.Unlock()
 	h.end(x.container)
 	next := func() string {
@@ -442,16 +442,16 @@ func TestSharedAddressIsGivenBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.end(c)
-		return c.addr.String()
+		return c.attachments[0].addr.String()
 	}
 	if got := next(); got != "172.17.0.3/16" {
 		t.Errorf("c still has x's address, and the next got %s", got)
 	}
-	h.undo(&container{}, x.endpoint, nil)
+	h.undo(&container{}, x.container, nil)
 	if got := next(); got != "172.17.0.2/16" {
 		t.Errorf("nobody has x's address, and the next got %s", got)
 	}
-	if ports := h.net.Switch().Ports(); len(ports) != 0 {
+	if ports := h.networks()[0].Switch().Ports(); len(ports) != 0 {
 		t.Errorf("%d ports are left", len(ports))
 	}
 }

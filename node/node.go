@@ -51,15 +51,13 @@ type Node struct {
 	mu         sync.Mutex // guards what follows
 	stays      bool
 	setup      setup
-	router     *network.Router  // changes with linking held, too
-	net        *network.Network // the default network
+	router     *network.Router // changes with linking held, too
+	lans       []*lan          // the default one first, the others in the order they came
 	containers map[string]*container
 	ids        idSpace
 	ports      *portBook
 	uplinks    []*uplink
-	hostUse    hostUse
 	hostWay    *network.Uplink // of the router
-	reach      reach
 	listening  int // sockets of published ports
 	inherited  []inherited
 	requests   int // that run
@@ -111,7 +109,7 @@ func Serve(ctx context.Context, conf Config) error {
 		go conf.Ready()
 	}
 	slog.Info("node is up", "dir", conf.Dir, "version", conf.Version, "pid", os.Getpid(),
-		"workers", n.loop.NumWorkers(), "network", n.network().Config().Gateway.Masked().String())
+		"workers", n.loop.NumWorkers(), "network", n.networks()[0].Config().Gateway.Masked().String())
 
 	err = n.wait(ctx, served)
 	slog.Info("node goes down", "containers", len(n.list()))
@@ -224,9 +222,11 @@ func newNode(conf Config, home *home) (*Node, error) {
 	}
 	n.ports.listen, n.ports.unlisten = n.listenLocked, n.unlistenLocked
 	n.host = box.WatchHost(n.hostChanged)
+	first := &lan{id: newID(), name: defaultName, created: n.started}
+	n.lans = []*lan{first}
 	want, err := readSetup(conf.Up)
 	if err == nil {
-		n.reach, err = n.reach.changed(api.NetworkRequest{Egress: conf.Up.Egress, HostLoopback: conf.Up.HostLoopback})
+		first.reach, err = first.reach.changed(api.NetworkRequest{Egress: conf.Up.Egress, HostLoopback: conf.Up.HostLoopback})
 	}
 	if err == nil {
 		err = n.startDNS()
@@ -254,7 +254,9 @@ func (n *Node) close() {
 	n.host.Close()
 	n.dropInherited()
 	n.dns.close()
-	n.net.Close()
+	for _, net := range n.networks() {
+		net.Close()
+	}
 	n.router.Close()
 	if err := n.loop.Close(); err != nil {
 		slog.Error("close the workers", "err", err)

@@ -65,7 +65,7 @@ func (n *Node) portsLocked(c *container, ports []publication, addresses []netip.
 		Published: []api.PublishedPort{}, Addresses: []string{}, Exposed: []string{}, Listeners: []api.Listener{},
 	}
 	var outside, common []netip.Addr // of links; common are those that are no container's own
-	if c.open {
+	if c.entry != nil {
 		outside = n.outsideLocked()
 		common = slices.DeleteFunc(slices.Clone(outside), func(a netip.Addr) bool { return n.ownerOfLocked(a) != nil })
 	}
@@ -132,7 +132,7 @@ func (c *container) portWordsLocked() (words []string) {
 		}
 	}
 	for _, a := range c.addresses {
-		words = append(words, a.String()+"->"+c.addr.Addr().String())
+		words = append(words, a.String()+"->"+c.entry.addr.Addr().String())
 	}
 	return words
 }

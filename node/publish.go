@@ -68,7 +68,7 @@ func (n *Node) checkBindLocked(c *container, specs []api.PortSpec) error {
 			continue
 		}
 		at := netip.AddrPortFrom(a, s.Host.First)
-		if !n.ownsLocked(a) && !n.usesHostLocked() { // else the host says what it has
+		if !n.ownsLocked(a) && !c.usesHostLocked(n) { // else the host says what it has
 			return fail(http.StatusConflict, "Bind for %s failed: cannot assign requested address: no uplink has it; `fairlead network ls` lists what they have", at)
 		}
 		if owner := n.ownerOfLocked(a); owner != nil && owner != c {
@@ -96,20 +96,28 @@ func allocated(what fmt.Stringer, a netip.Addr, owner *container) error {
 
 // ownsLocked reports whether an address is ours on some network.
 func (n *Node) ownsLocked(a netip.Addr) bool {
-	return a == n.net.Config().Gateway.Addr() || slices.Contains(n.outsideLocked(), a)
+	return slices.Contains(n.outsideLocked(), a) ||
+		slices.ContainsFunc(n.lans, func(l *lan) bool { return l.net.Config().Gateway.Addr() == a })
 }
 
 // openPorts lets the world in, once the container can be reached.
 func (n *Node) openPorts(c *container) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if c.ending || c.endpoint == nil || c.endpoint.owner != c || c.endpoint.gone {
+	return n.openPortsLocked(c)
+}
+
+func (n *Node) openPortsLocked(c *container) error {
+	if c.ending || c.owner != c {
+		return nil
+	}
+	if c.entry = c.electLocked(); c.entry == nil {
 		return nil
 	}
 	if err := n.routePorts(c, c.published); err != nil {
+		c.entry = nil
 		return err
 	}
-	c.open = true
 	return nil
 }
 
@@ -119,10 +127,10 @@ func (n *Node) closePortsLocked(c *container) {
 	for i := range c.published {
 		n.unlistenLocked(&c.published[i])
 	}
-	if !c.open {
+	if c.entry == nil {
 		return
 	}
-	c.open = false
+	c.entry = nil
 	rules := rulesOf(c.published)
 	for _, a := range c.addresses {
 		rules = append(rules, a.rule)
@@ -211,7 +219,7 @@ func (c *container) publishableLocked() error {
 		return fail(http.StatusConflict, "container %s has the network of container %s; publish there: `fairlead publish %[2]s HOST:CONTAINER`", c.name, c.share.name)
 	case c.mode != modeBridge && c.mode != modeForeign:
 		return fail(http.StatusConflict, "container %s has no port on a network: its network is %s", c.name, c.networkName())
-	case !c.open:
+	case c.entry == nil:
 		return fail(http.StatusConflict, "Container %s is not running, or its interface was removed from inside", c.name)
 	}
 	return nil
@@ -295,7 +303,7 @@ func (n *Node) unpublish(c *container, args []string, address string) (gone []pu
 		c.addresses = slices.Delete(c.addresses, i, i+1)
 		addresses = []netip.Addr{a}
 	}
-	if c.open {
+	if c.entry != nil {
 		n.unroutePorts(gone)
 	}
 	n.ports.release(gone)
@@ -321,9 +329,9 @@ func (n *Node) routePort(t *nat.Table, c *container, p *publication) error {
 		outside = packet.HostIPv6 // whatever address it was, that is what sockets show
 	}
 	r, err := t.Publish(nat.Rule{
-		Network: c.net.Config().ID, Container: c.number, Proto: protos[p.proto],
+		Network: c.entry.lan.number(), Container: c.number, Proto: protos[p.proto],
 		Outside: outside, OutsidePort: p.hostPort,
-		Inside: packet.AddrFromNetip(c.addr.Addr()), InsidePort: p.port,
+		Inside: packet.AddrFromNetip(c.entry.addr.Addr()), InsidePort: p.port,
 	})
 	p.rule = r.Number
 	return err
@@ -335,8 +343,8 @@ func (n *Node) routeAddress(c *container, u *uplink, a netip.Addr) (rule uint32,
 	n.router.Flows(func(t *nat.Table) {
 		var r nat.Rule
 		r, err = t.OneToOne(nat.Rule{
-			Network: c.net.Config().ID, Container: c.number, Uplink: u.way.Network(),
-			Outside: packet.AddrFromNetip(a), Inside: packet.AddrFromNetip(c.addr.Addr()),
+			Network: c.entry.lan.number(), Container: c.number, Uplink: u.way.Network(),
+			Outside: packet.AddrFromNetip(a), Inside: packet.AddrFromNetip(c.entry.addr.Addr()),
 		})
 		rule = r.Number
 	})

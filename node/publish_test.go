@@ -171,7 +171,7 @@ func TestUplinks(t *testing.T) {
 		`uplink eth0: invalid MAC address "01:00:00:00:00:00": six bytes such as 02:42:c0:00:02:02, the first one even`)
 	refused(t, r.Hand(r.ctx, "/v1/uplinks", api.UplinkRequest{Spec: "tap:eth0,dhcp", MAC: "02:00:00:00:00:01"}, nil), "uplink eth0: it takes one descriptor; 0 came")
 	refused(t, r.Hand(r.ctx, "/v1/uplinks", api.UplinkRequest{Spec: "tap:eth0,dhcp", MAC: "02:00:00:00:00:01", Network: "backend"}, []int{out.tap.Fd()}),
-		`network backend not found; the network of this node is "default"`)
+		"network backend not found; `fairlead network ls` lists those there are")
 	if list := r.uplinks(); len(list) != 0 || list == nil {
 		t.Errorf("after all that: %+v", list)
 	}
@@ -320,7 +320,7 @@ func TestUplinksCheck(t *testing.T) {
 		refused(t, err, c.want)
 	}
 	_, err := check("backend", true)
-	refused(t, err, `network backend not found; the network of this node is "default"`)
+	refused(t, err, "network backend not found; `fairlead network ls` lists those there are")
 	if list := r.uplinks(); len(list) != 1 || list[0].Spec != have || list[0].State != "up" || list[0].Why != "" {
 		t.Errorf("%+v", list)
 	}

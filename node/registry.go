@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
-	"net/netip"
 	"sort"
 	"strings"
 	"time"
@@ -16,10 +15,8 @@ import (
 	"fairlead/loop"
 	"fairlead/node/api"
 	"fairlead/node/box"
-	"fairlead/node/network"
 	"fairlead/packet"
 	"fairlead/policy"
-	vswitch "fairlead/switch"
 )
 
 // Modes of a container's network.
@@ -67,13 +64,11 @@ func share() (containers, connections, limit int) {
 // after create.
 type container struct {
 	id, name, hostname string
+	network            string // what it asked for, mode bridge and foreign
 	number             packet.ContainerID
 	req                api.CreateRequest
 	mode               string
-	net                *network.Network // the node's when it was made, used or not
 	created            time.Time
-	mac                packet.MAC
-	addr               netip.Prefix
 	files              files
 	share              *container // mode shared: who made the namespace; it may have ended
 	specs              []api.PortSpec
@@ -82,38 +77,25 @@ type container struct {
 	forget             *time.Timer
 
 	// Guarded by Node.mu.
-	door     *container // mode shared: whose namespace it is going to join; nil once it has
-	client   int        // pidfd of whoever reserved it; -1 unknown, or it runs or ends
-	running  bool
-	started  time.Time
-	ending   bool
-	pid      int
-	pidfd    int // -1 without
-	channel  *box.Channel
-	watch    *loop.Source
-	endpoint *endpoint
-	exit     int
+	attachments []*attachment // to networks, in the order it was connected
+	owner       *container    // whose attachments it uses while it runs: its own or those of share; nil is none
+	members     int           // containers that use its attachments and run; it may have ended itself
+	door        *container    // mode shared: whose namespace it is going to join; nil once it has
+	client      int           // pidfd of whoever reserved it; -1 unknown, or it runs or ends
+	running     bool
+	started     time.Time
+	ending      bool
+	pid         int
+	pidfd       int // -1 without
+	channel     *box.Channel
+	watch       *loop.Source
+	exit        int
 
 	published []publication // and reserved, also while nothing leads here
 	addresses []ownAddress  // of uplinks, by 1:1 NAT
-	open      bool          // published ports lead here
+	entry     *attachment   // where published ports lead; nil while they lead nowhere
 
 	done chan struct{} // closed when it is gone; exit is valid then
-}
-
-// An endpoint is a network namespace's link to a switch. Containers that share
-// the namespace share it; it goes with the last of them.
-type endpoint struct {
-	owner   *container // whose address, MAC and number it has, also once that has ended
-	net     *network.Network
-	port    *vswitch.Port
-	kind    string // tap, wire
-	offload string
-	iface   string // inside
-	index   int    // inside
-	netns   uint64 // inode
-	members int    // guarded by Node.mu
-	gone    bool   // the interface was removed from inside; guarded by Node.mu
 }
 
 // A statusError is an error with the HTTP status it is answered with.
@@ -177,7 +159,14 @@ func (c *container) dropClientLocked() {
 // giveBackLocked returns what a container reserved beside its name.
 func (n *Node) giveBackLocked(c *container) {
 	n.ids.give(c.number)
-	c.net.Release(c.addr.Addr())
+	c.releaseAddresses()
+}
+
+// releaseAddresses gives back what c has on networks.
+func (c *container) releaseAddresses() {
+	for _, a := range c.attachments {
+		a.lan.net.Release(a.addr.Addr())
+	}
 }
 
 // find looks a container up by name, id or unique beginning of the id.
@@ -230,11 +219,11 @@ func (n *Node) end(c *container) {
 	c.forget.Stop()
 	c.dropClientLocked()
 	n.closePortsLocked(c)
-	last := c.leaveLocked()
+	links, last := c.leaveLocked()
 	n.mu.Unlock()
 
-	if last != nil {
-		last.net.Detach(last.port)
+	for _, e := range links {
+		e.net.Detach(e.port)
 	}
 	if c.watch != nil {
 		c.watch.Remove()
@@ -254,28 +243,36 @@ func (n *Node) end(c *container) {
 	n.mu.Lock()
 	delete(n.containers, c.id)
 	n.ports.release(c.published)
-	if c.endpoint == nil || c.endpoint.owner != c {
+	if c.owner != c {
 		n.giveBackLocked(c)
 	}
-	if last != nil {
-		n.giveBackLocked(last.owner)
+	if last {
+		n.giveBackLocked(c.owner)
 	}
+	n.publishNamesLocked()
+	n.publishAdmitLocked()
 	n.lastUse = time.Now()
 	n.mu.Unlock()
 	close(c.done)
 	slog.Info("container is gone", "container", c.name, "id", c.id[:12], "exit", c.exit)
 }
 
-// leaveLocked takes the container off its endpoint and returns the endpoint if
-// it goes with it: nobody else is in that namespace.
-func (c *container) leaveLocked() *endpoint {
-	if c.endpoint == nil {
-		return nil
+// leaveLocked takes the container off the attachments it uses. When nobody else
+// is in that namespace they go with it: last is true, and links are those that
+// have to be taken off.
+func (c *container) leaveLocked() (links []*endpoint, last bool) {
+	if c.owner == nil {
+		return nil, false
 	}
-	if c.endpoint.members--; c.endpoint.members > 0 {
-		return nil
+	if c.owner.members--; c.owner.members > 0 {
+		return nil, false
 	}
-	return c.endpoint
+	for _, a := range c.owner.attachments {
+		if a.endpoint != nil {
+			links = append(links, a.endpoint)
+		}
+	}
+	return links, true
 }
 
 // awaitExit reads the last word of an init that is dead: the exit status is in

@@ -307,7 +307,7 @@ type handlers struct {
 func newHandlers(t testing.TB) *handlers {
 	t.Helper()
 	h := newHandlersOut(t)
-	if err := h.useHost(false); err != nil {
+	if err := h.useHost("", false); err != nil {
 		t.Fatal(err)
 	}
 	return h

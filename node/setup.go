@@ -9,14 +9,6 @@ import (
 	"fairlead/nat"
 	"fairlead/node/api"
 	"fairlead/node/network"
-	"fairlead/packet"
-)
-
-// defaultName and defaultID are those of the network containers join when they
-// ask for none.
-const (
-	defaultName                  = "default"
-	defaultID   packet.NetworkID = 1
 )
 
 // A setup is what `up` may choose while nobody uses it. Beside it there is reach.
@@ -55,8 +47,8 @@ func readSetup(up api.UpRequest) (s setup, err error) {
 	return s, err
 }
 
-// setUpLocked makes the network, and the router if need be, and returns what
-// closes those it has replaced.
+// setUpLocked makes the default network anew, and the router if need be, with
+// it the other networks. It returns what closes those it has replaced.
 func (n *Node) setUpLocked(s setup) (closeOld func(), err error) {
 	router, way := n.router, n.hostWay
 	if router == nil || s.nat != n.setup.nat {
@@ -65,19 +57,44 @@ func (n *Node) setUpLocked(s setup) (closeOld func(), err error) {
 			return nil, err
 		}
 	}
-	net, err := network.New(s.net, router)
-	if err != nil {
-		if router != n.router {
-			router.Close()
+	fresh := map[*lan]*network.Network{}
+	for i, l := range n.lans {
+		conf := l.conf
+		if i == 0 {
+			conf = s.net
+		} else if router == n.router {
+			continue
 		}
-		return nil, err
+		if fresh[l], err = network.New(conf, router); err != nil {
+			delete(fresh, l)
+			for _, net := range fresh {
+				net.Close()
+			}
+			if router != n.router {
+				router.Close()
+			}
+			return nil, err
+		}
 	}
-	oldNet, oldRouter := n.net, n.router
-	n.setup, n.net, n.router, n.hostWay = s, net, router, way
-	n.applyReachLocked()
-	n.serveDNSLocked()
+	var old []*network.Network
+	for l, net := range fresh {
+		if l.net != nil {
+			old = append(old, l.net)
+		}
+		l.net = net
+	}
+	oldRouter := n.router
+	n.setup, n.router, n.hostWay, n.defaultLocked().conf = s, router, way, s.net
+	for l := range fresh {
+		n.applyReachLocked(l)
+		n.serveDNSLocked(l)
+	}
+	n.publishNamesLocked()
+	n.publishAdmitLocked()
 	return func() {
-		oldNet.Close() // waits for links of containers that have just gone
+		for _, net := range old {
+			net.Close() // waits for links of containers that have just gone
+		}
 		if oldRouter != router {
 			oldRouter.Close()
 		}
@@ -109,7 +126,8 @@ func (n *Node) stay(up api.UpRequest) (closeOld func(), err error) {
 	defer n.linking.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	reach, err := n.reach.changed(api.NetworkRequest{Egress: up.Egress, HostLoopback: up.HostLoopback})
+	l := n.defaultLocked()
+	reach, err := l.reach.changed(api.NetworkRequest{Egress: up.Egress, HostLoopback: up.HostLoopback})
 	if err != nil {
 		return nil, err
 	}
@@ -124,8 +142,8 @@ func (n *Node) stay(up api.UpRequest) (closeOld func(), err error) {
 			}
 		}
 	}
-	n.reach = reach
-	n.applyReachLocked()
+	l.reach = reach
+	n.applyReachLocked(l)
 	n.stays = true
 	return closeOld, nil
 }

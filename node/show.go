@@ -15,13 +15,6 @@ import (
 	vswitch "fairlead/switch"
 )
 
-// network returns the default network.
-func (n *Node) network() *network.Network {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.net
-}
-
 // theRouter returns the router.
 func (n *Node) theRouter() *network.Router {
 	n.mu.Lock()
@@ -30,23 +23,29 @@ func (n *Node) theRouter() *network.Router {
 }
 
 func (n *Node) getSwitches(http.ResponseWriter, *http.Request) (any, error) {
-	net := n.network()
+	at, list := n.residents(), []api.Switch{}
+	for _, l := range n.listLans() {
+		list = append(list, n.describeSwitch(l, at))
+	}
+	return list, nil
+}
+
+func (n *Node) describeSwitch(l *lan, at residents) api.Switch {
+	n.mu.Lock()
+	net, reach := l.net, l.reach
+	n.mu.Unlock()
 	conf, sw := net.Config(), net.Switch()
 	totals := sw.Totals()
-	n.mu.Lock()
-	reach := n.reach
-	n.mu.Unlock()
 	s := api.Switch{
 		Network: conf.Name, Subnet: conf.Gateway.Masked().String(), Gateway: conf.Gateway.Addr().String(),
 		BridgeID: "8000." + strings.ReplaceAll(net.GatewayMAC().String(), ":", ""),
 		MTU:      conf.Options.MTU, Hub: conf.Options.Hub, LoopGuard: "no",
 		Ageing: sw.Config().Ageing.Seconds(), Egress: egressWord(reach.egress), HostLoopback: reach.hostLoopback, Ports: []api.Port{}, Totals: counts(&totals),
 	}
-	at := n.residents()
 	for _, p := range sw.Ports() {
-		s.Ports = append(s.Ports, n.describePort(p, at[p.Config().Container]))
+		s.Ports = append(s.Ports, n.describePort(p, l, at[p.Config().Container]))
 	}
-	return []api.Switch{s}, nil
+	return s
 }
 
 // residents are the containers at ports, by the number the port has: who made
@@ -59,8 +58,8 @@ func (n *Node) residents() residents {
 	at := make(residents, len(n.containers))
 	for _, c := range n.containers {
 		number := c.number
-		if c.endpoint != nil {
-			number = c.endpoint.owner.number
+		if c.owner != nil {
+			number = c.owner.number
 		}
 		if have := at[number]; have == nil || c.number == number || have.number != number && c.created.Before(have.created) {
 			at[number] = c
@@ -86,7 +85,7 @@ func (at residents) nameOf(net *network.Network, id packet.PortID) string {
 	return ""
 }
 
-func (n *Node) describePort(p *vswitch.Port, c *container) api.Port {
+func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 	conf, have := p.Config(), p.Counts()
 	d := api.Port{
 		Port: portNumber(p.ID()), Container: conf.Name, MAC: conf.Guard.MAC.String(),
@@ -98,11 +97,11 @@ func (n *Node) describePort(p *vswitch.Port, c *container) api.Port {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d.Container, d.ID, d.Pid = c.name, c.id, c.pid
-	if owner := c.addressOwner(); owner != nil {
-		d.IP = owner.addr.Addr().String()
-	}
-	if e := c.endpoint; e != nil {
-		d.Kind, d.Interface, d.Index, d.Netns, d.Offload = e.kind, e.iface, e.index, e.netns, e.offload
+	if a := c.onLocked(l); a != nil {
+		d.IP = a.addr.Addr().String()
+		if e := a.endpoint; e != nil {
+			d.Kind, d.Interface, d.Index, d.Netns, d.Offload = e.kind, a.iface, e.index, e.netns, e.offload
+		}
 	}
 	return d
 }
@@ -128,25 +127,39 @@ func tallies(ts *[packet.NumReasons]vswitch.Tally) map[string]uint64 {
 }
 
 func (n *Node) getMACs(http.ResponseWriter, *http.Request) (any, error) {
-	net := n.network()
-	name := net.Config().Name
-	list := []api.MAC{{Network: name, MAC: net.GatewayMAC().String(), Local: true}}
-	at := n.residents()
-	for _, e := range net.Switch().MACs(loop.Clock()) {
-		list = append(list, api.MAC{
-			Network: name, VLAN: e.VLAN, MAC: e.MAC.String(), Port: portNumber(e.Port),
-			Container: at.nameOf(net, e.Port), Age: e.Age.Seconds(),
-		})
+	at, list := n.residents(), []api.MAC{}
+	for _, net := range n.networks() {
+		name := net.Config().Name
+		list = append(list, api.MAC{Network: name, MAC: net.GatewayMAC().String(), Local: true})
+		for _, e := range net.Switch().MACs(loop.Clock()) {
+			list = append(list, api.MAC{
+				Network: name, VLAN: e.VLAN, MAC: e.MAC.String(), Port: portNumber(e.Port),
+				Container: at.nameOf(net, e.Port), Age: e.Age.Seconds(),
+			})
+		}
 	}
 	return list, nil
 }
 
+// deleteMACs empties the table of the network that is named, or of all.
 func (n *Node) deleteMACs(_ http.ResponseWriter, r *http.Request) (any, error) {
-	net := n.network()
-	if name := r.URL.Query().Get("network"); !isDefault(name) {
-		return nil, noNetwork(name)
+	nets := n.networks()
+	if name := r.URL.Query().Get("network"); name != "" {
+		n.mu.Lock()
+		l, err := n.lanLocked(name)
+		if err == nil {
+			nets = []*network.Network{l.net}
+		}
+		n.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
 	}
-	return api.Flushed{MACs: net.Switch().FlushMACs()}, nil
+	flushed := 0
+	for _, net := range nets {
+		flushed += net.Switch().FlushMACs()
+	}
+	return api.Flushed{MACs: flushed}, nil
 }
 
 // getARP lists who the router knows on networks and uplinks.
@@ -161,8 +174,10 @@ func (n *Node) getARP(http.ResponseWriter, *http.Request) (any, error) {
 		}
 		list = append(list, a)
 	}
-	for _, e := range seen.net.Neighbours(now) {
-		add(seen.net.Config().Name, e, at.nameOf(seen.net, e.Port))
+	for _, net := range seen.nets {
+		for _, e := range net.Neighbours(now) {
+			add(net.Config().Name, e, at.nameOf(net, e.Port))
+		}
 	}
 	for _, u := range seen.uplinks {
 		for _, e := range u.State(now).Neighbours {

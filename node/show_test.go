@@ -31,7 +31,7 @@ func get[T any](t *testing.T, h *handlers, path string) (v T) {
 func (m *member) settled(t *testing.T, frames uint64) {
 	t.Helper()
 	lab.Eventually(t, 10*time.Second, func() error {
-		if c := m.endpoint.port.Counts(); c.Read != frames {
+		if c := m.attachments[0].endpoint.port.Counts(); c.Read != frames {
 			return fmt.Errorf("%d frames read, want %d", c.Read, frames)
 		}
 		return nil
@@ -52,7 +52,7 @@ func TestTables(t *testing.T) {
 	}
 
 	web, db := h.join(t, "web"), h.join(t, "db")
-	gw := packettest.Station{MAC: h.net.GatewayMAC(), IP: h.net.Config().Gateway.Addr()}
+	gw := packettest.Station{MAC: h.networks()[0].GatewayMAC(), IP: h.networks()[0].Config().Gateway.Addr()}
 	web.send(t, packettest.ARPRequest(web.Station, gw.IP))
 	db.send(t, packettest.ICMPEcho(db.Station, web.Station, 1, 1, nil))
 	stranger := packettest.Station{MAC: packet.MAC{2, 9, 9, 9, 9, 9}, IP: web.IP}

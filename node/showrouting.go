@@ -18,11 +18,19 @@ import (
 // anyAddress is how iptables writes it.
 const anyAddress = "0.0.0.0/0"
 
-// routing is what the router knows at one moment, with names for its numbers.
+// routing is what the router knows at one moment, as one network sees it, with
+// names for its numbers.
 type routing struct {
+	lan     *lan
 	net     *network.Network
 	uplinks []*network.Uplink // of the network
-	at      residents
+	*routed
+}
+
+// routed is what is the same for all networks.
+type routed struct {
+	seen *segments
+	at   residents
 
 	rules    []nat.Rule
 	flows    []nat.FlowInfo // live ones; only asked for
@@ -36,12 +44,22 @@ type natPair struct{ network, uplink packet.NetworkID }
 // microseconds.
 const slice = 512
 
-// routing looks at the router. Flows are many, and the workers wait for whoever
+// routing looks at the router, for each network. Flows are many, and the workers wait for whoever
 // looks at them when they make one: they are copied in slices, and put into
 // words afterwards.
-func (n *Node) routing(withFlows bool) *routing {
-	net := n.network()
-	r := &routing{net: net, uplinks: net.Uplinks(), at: n.residents(), mappings: map[natPair]int{}}
+func (n *Node) routing(withFlows bool) (list []*routing) {
+	r := n.routed(withFlows)
+	for _, l := range n.listLans() {
+		n.mu.Lock()
+		net := l.net
+		n.mu.Unlock()
+		list = append(list, &routing{l, net, net.Uplinks(), r})
+	}
+	return list
+}
+
+func (n *Node) routed(withFlows bool) *routed {
+	r := &routed{seen: n.segments(), at: n.residents(), mappings: map[natPair]int{}}
 	router := n.theRouter()
 	router.Flows(func(t *nat.Table) {
 		t.Rules(func(x nat.Rule) bool { r.rules = append(r.rules, x); return true })
@@ -56,22 +74,9 @@ func (n *Node) routing(withFlows bool) *routing {
 }
 
 // container is the name of one, empty when it has gone.
-func (r *routing) container(c packet.ContainerID) string {
+func (r *routed) container(c packet.ContainerID) string {
 	if c := r.at[c]; c != nil {
 		return c.name
-	}
-	return ""
-}
-
-// segment is the name of a network or uplink.
-func (r *routing) segment(n packet.NetworkID) string {
-	if n == r.net.Config().ID {
-		return r.net.Config().Name
-	}
-	for _, u := range r.uplinks {
-		if u.Network() == n {
-			return u.Name()
-		}
 	}
 	return ""
 }
@@ -79,7 +84,11 @@ func (r *routing) segment(n packet.NetworkID) string {
 func (r *routing) subnet() string { return r.net.Config().Gateway.Masked().String() }
 
 func (n *Node) getNAT(http.ResponseWriter, *http.Request) (any, error) {
-	return n.routing(true).natRules(), nil
+	list := []api.NATRule{}
+	for _, r := range n.routing(true) {
+		list = append(list, r.natRules()...)
+	}
+	return list, nil
 }
 
 // natRules lists the rules in the order in which they are tried, and between
@@ -107,7 +116,7 @@ func (r *routing) natRules() []api.NATRule {
 	})
 	list = append(list, r.counted(packet.NATHairpin, inside), r.counted(packet.NATNone, inside))
 	of(packet.NATOneToOne, func(x *nat.Rule) api.NATRule {
-		return api.NATRule{Proto: "all", Source: anyAddress, Destination: address(x.Outside), In: r.segment(x.Uplink), To: x.Inside.String()}
+		return api.NATRule{Proto: "all", Source: anyAddress, Destination: address(x.Outside), In: r.seen.name(x.Uplink), To: x.Inside.String()}
 	})
 	for _, u := range r.uplinks {
 		list = append(list, r.masquerade(u))
@@ -147,7 +156,7 @@ func (r *routing) counted(kind packet.NATKind, a api.NATRule) api.NATRule {
 }
 
 func (n *Node) getFlows(http.ResponseWriter, *http.Request) (any, error) {
-	r, now := n.routing(true), loop.Clock()
+	r, now := n.routed(true), loop.Clock()
 	list := make([]api.Flow, 0, len(r.flows))
 	for i := range r.flows {
 		list = append(list, r.flow(&r.flows[i], now))
@@ -156,14 +165,14 @@ func (n *Node) getFlows(http.ResponseWriter, *http.Request) (any, error) {
 	return list, nil
 }
 
-func (r *routing) flow(f *nat.FlowInfo, now int64) api.Flow {
+func (r *routed) flow(f *nat.FlowInfo, now int64) api.Flow {
 	inside, outside := f.From, f.To
 	if f.Inward {
 		inside, outside = outside, inside
 	}
 	a := api.Flow{
 		Number: f.Number, Proto: protoWord(f.Forward.Proto), State: f.State, TTL: max(0, time.Duration(f.Expires-now).Seconds()),
-		Kind: f.Kind.String(), Hidden: f.Hidden.String(), Rule: int(f.Rule), Network: r.segment(inside), Container: r.container(f.Container),
+		Kind: f.Kind.String(), Hidden: f.Hidden.String(), Rule: int(f.Rule), Network: r.seen.name(inside), Container: r.container(f.Container),
 		Unreplied: f.Unreplied, Assured: f.Assured,
 		Original: flowHalf(f.Forward, f.Packets[0], f.Bytes[0]), Reply: flowHalf(f.Reply, f.Packets[1], f.Bytes[1]),
 	}
@@ -171,9 +180,9 @@ func (r *routing) flow(f *nat.FlowInfo, now int64) api.Flow {
 		a.TTL = 0
 	}
 	if outside != inside {
-		a.Uplink = r.segment(outside)
+		a.Uplink = r.seen.name(outside)
 	}
-	for _, u := range r.uplinks {
+	for _, u := range r.seen.uplinks {
 		if s := u.Sockets(); s != nil && u.Network() == outside {
 			if at := s.Local(f.Number); at.IsValid() {
 				a.Socket = at.String()
@@ -196,14 +205,21 @@ func flowHalf(t packet.Tuple, packets, octets uint64) api.FlowHalf {
 }
 
 func (n *Node) getRoutes(http.ResponseWriter, *http.Request) (any, error) {
-	net := n.network()
+	list := []api.IPRoute{}
+	for _, net := range n.networks() {
+		list = append(list, routesOf(net)...)
+	}
+	return append(list, n.lostRoutes()...), nil
+}
+
+// routesOf is a network's routing table.
+func routesOf(net *network.Network) (list []api.IPRoute) {
 	conf := net.Config()
 	mtus := map[packet.NetworkID]int{conf.ID: conf.Options.MTU}
 	uplinks := net.Uplinks()
 	for _, u := range uplinks {
 		mtus[u.Network()] = u.MTU()
 	}
-	list := []api.IPRoute{}
 	for _, r := range net.Routes() {
 		a := api.IPRoute{
 			Network: conf.Name, Destination: r.Prefix.String(), Dev: r.Name, Scope: "link", Source: r.Source.String(),
@@ -219,7 +235,7 @@ func (n *Node) getRoutes(http.ResponseWriter, *http.Request) (any, error) {
 			list = append(list, api.IPRoute{Network: conf.Name, Destination: anyAddress, Dev: u.Name(), Scope: "link", MTU: u.MTU(), State: "no-address"})
 		}
 	}
-	return append(list, n.lostRoutes()...), nil
+	return list
 }
 
 // routeWords is a route as `ip route` begins its line.

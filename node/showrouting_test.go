@@ -47,7 +47,7 @@ func (h *handlers) uplink(t *testing.T, name string) *way {
 	if w.Uplink, err = h.router.AddUplink(network.UplinkConfig{Name: name, MAC: w.us.MAC, Addr: ourAddr, Gateway: w.router.IP}, near); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.net.SetUplinks(name); err != nil {
+	if err := h.lans[0].net.SetUplinks(name); err != nil {
 		t.Fatal(err)
 	}
 	lab.Eventually(t, 10*time.Second, func() error {
@@ -107,7 +107,7 @@ func TestShowRouting(t *testing.T) {
 	web, db := h.join(t, "web"), h.join(t, "db")
 	up := h.uplink(t, "up0")
 	h.Node.router.Flows(func(table *nat.Table) {
-		if _, err := table.Publish(nat.Rule{Network: h.net.Config().ID, Container: web.number, Inside: packet.AddrFromNetip(web.IP),
+		if _, err := table.Publish(nat.Rule{Network: h.lans[0].net.Config().ID, Container: web.number, Inside: packet.AddrFromNetip(web.IP),
 			Proto: packet.ProtoTCP, OutsidePort: 8080, InsidePort: 80}); err != nil {
 			t.Error(err)
 		}
@@ -118,7 +118,7 @@ func TestShowRouting(t *testing.T) {
 	}
 
 	for _, m := range []*member{web, db} { // as every kernel does first
-		m.send(t, packettest.ARPRequest(m.Station, h.net.Config().Gateway.Addr()))
+		m.send(t, packettest.ARPRequest(m.Station, h.lans[0].net.Config().Gateway.Addr()))
 		m.settled(t, 1)
 	}
 
@@ -131,7 +131,7 @@ func TestShowRouting(t *testing.T) {
 	defer resp.Body.Close()
 
 	// Out: the router is asked for first, then the packet follows.
-	gw := packettest.Station{MAC: h.net.GatewayMAC(), IP: host.IP}
+	gw := packettest.Station{MAC: h.lans[0].net.GatewayMAC(), IP: host.IP}
 	segment := func(src, dst packettest.Station, sport, dport uint16, flags byte) []byte {
 		return packettest.TCP(src, dst, packettest.Segment{SrcPort: sport, DstPort: dport, Flags: flags}, nil)
 	}
@@ -147,7 +147,7 @@ func TestShowRouting(t *testing.T) {
 	// In, from outside and from inside; and what is refused.
 	up.send(t, segment(from, up.us, 5000, 8080, packet.TCPSyn))
 	receives(t, web.far, "published", tcpBetween("198.51.100.7:5000", "172.17.0.2:80"))
-	own := packettest.Station{MAC: h.net.GatewayMAC(), IP: up.us.IP}
+	own := packettest.Station{MAC: h.lans[0].net.GatewayMAC(), IP: up.us.IP}
 	db.send(t, segment(db.Station, own, 6000, 8080, packet.TCPSyn))
 	receives(t, web.far, "hairpin", tcpBetween("192.0.2.10:6000", "172.17.0.2:80"))
 	up.send(t, segment(from, up.us, 5000, 22, packet.TCPSyn))

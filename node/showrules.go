@@ -76,8 +76,16 @@ var (
 // second implementation: the counters are those of the drop reasons, of NAT's
 // rules and of the ports.
 func (n *Node) getRules(http.ResponseWriter, *http.Request) (any, error) {
-	r := n.routing(false)
-	l := ruleList{network: r.net.Config().Name}
+	list := []api.FilterRule{}
+	for _, r := range n.routing(false) {
+		list = append(list, n.rulesOf(r)...)
+	}
+	return list, nil
+}
+
+// rulesOf are those of one network.
+func (n *Node) rulesOf(r *routing) []api.FilterRule {
+	l := ruleList{network: r.lan.name}
 	inside := r.net.Switch().Totals()
 	l.guard(r)
 	l.refuse("guard", "", &inside, guardRefusals)
@@ -89,7 +97,7 @@ func (n *Node) getRules(http.ResponseWriter, *http.Request) (any, error) {
 	}
 	l.accept("admit", l.network, "", everythingElse, admitted)
 
-	n.egressRules(&l)
+	n.egressRules(&l, r.lan)
 	l.refuse("forward", l.network, &inside, forwardRefusals)
 	for _, u := range r.uplinks {
 		m := r.masquerade(u)
@@ -107,7 +115,7 @@ func (n *Node) getRules(http.ResponseWriter, *http.Request) (any, error) {
 	for i, u := range r.uplinks {
 		l.refuse("inbound", u.Name(), &totals[i], inboundRefusals)
 	}
-	return l.rules, nil
+	return l.rules
 }
 
 // A ruleList collects the rules of a network.

@@ -39,16 +39,18 @@ func (h *handlers) join(t testing.TB, name string) *member {
 		t.Fatal(err)
 	}
 	near, far := link.NewPair(4 * packet.BatchFrames)
-	e := &endpoint{owner: c, net: h.net, kind: "tap", iface: "eth0", members: 1}
-	if e.port, err = h.net.Attach(network.Endpoint{
-		Name: c.name, Container: c.number, MAC: c.mac, Addr: c.addr.Addr(), Queue: near,
+	a := c.attachments[0]
+	e := &endpoint{net: a.lan.net, kind: "tap"}
+	if e.port, err = e.net.Attach(network.Endpoint{
+		Name: c.name, Container: c.number, MAC: a.mac, Addr: a.addr.Addr(), Queue: near,
 	}); err != nil {
 		t.Fatal(err)
 	}
 	h.mu.Lock()
-	c.running, c.endpoint, c.started = true, e, time.Now()
+	a.endpoint = e
+	c.running, c.owner, c.members, c.started = true, c, 1, time.Now()
 	h.mu.Unlock()
-	return &member{c, packettest.Station{MAC: c.mac, IP: c.addr.Addr()}, far}
+	return &member{c, packettest.Station{MAC: a.mac, IP: a.addr.Addr()}, far}
 }
 
 func (m *member) send(t testing.TB, frames ...[]byte) {
@@ -81,7 +83,7 @@ func TestTraceAfterTrace(t *testing.T) {
 		}
 		h.tracing.leave(w)
 	}
-	if h.net.Switch() == nil || len(h.tracing.watchers) != 0 {
+	if h.networks()[0].Switch() == nil || len(h.tracing.watchers) != 0 {
 		t.Error("somebody still watches")
 	}
 }
@@ -231,7 +233,7 @@ func TestTraceStream(t *testing.T) {
 
 	web.send(t, packettest.ICMPEcho(web.Station, db.Station, 1, 1, nil)) // flooded
 	db.send(t, packettest.ICMPEcho(db.Station, web.Station, 1, 2, nil))  // not cache's
-	gw := packettest.Station{MAC: h.net.GatewayMAC(), IP: h.net.Config().Gateway.Addr()}
+	gw := packettest.Station{MAC: h.networks()[0].GatewayMAC(), IP: h.networks()[0].Config().Gateway.Addr()}
 	cache.send(t, packettest.ICMPEcho(cache.Station, gw, 1, 3, nil))
 
 	read := func(d *json.Decoder) (l api.TraceLine) {
@@ -286,8 +288,8 @@ func TestTraceStream(t *testing.T) {
 func TestFloodConcernsEverybody(t *testing.T) {
 	h := newHandlers(t)
 	web, db, cache := h.join(t, "web"), h.join(t, "db"), h.join(t, "cache")
-	r := &trace.Record{Network: h.net.Config().ID, Port: web.endpoint.port.ID(), Decision: packet.Decision{Verdict: packet.Flood}}
-	r.AddEgress(db.endpoint.port.ID())
+	r := &trace.Record{Network: h.networks()[0].Config().ID, Port: web.attachments[0].endpoint.port.ID(), Decision: packet.Decision{Verdict: packet.Flood}}
+	r.AddEgress(db.attachments[0].endpoint.port.ID())
 	concerned := func(m *member) bool { return h.segments().concerns(r, m.number) }
 	if !concerned(web) || !concerned(db) || concerned(cache) {
 		t.Error("a frame concerns who sent it and who gets it")
@@ -308,8 +310,8 @@ func TestNamesake(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.mu.Lock()
-	y.endpoint, y.share, y.running, y.pid = x.endpoint, x.container, true, 4711
-	y.endpoint.members++
+	y.owner, y.share, y.running, y.pid = x.container, x.container, true, 4711
+	x.members++
 	h.mu.Unlock()
 	h.end(x.container)
 	fresh := h.join(t, "x")
@@ -321,7 +323,7 @@ func TestNamesake(t *testing.T) {
 		t.Errorf("ports %+v", ports)
 	}
 
-	gw := packettest.Station{MAC: h.net.GatewayMAC(), IP: h.net.Config().Gateway.Addr()}
+	gw := packettest.Station{MAC: h.networks()[0].GatewayMAC(), IP: h.networks()[0].Config().Gateway.Addr()}
 	db.send(t, packettest.ICMPEcho(db.Station, gw, 1, 1, nil))
 	lab.Eventually(t, 10*time.Second, func() error { // so that nothing is flooded to all
 		if macs := get[[]api.MAC](t, h, "/v1/macs"); len(macs) != 2 {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"fairlead/gateway"
 	"fairlead/node/api"
 	"fairlead/node/network"
 	"fairlead/packet"
@@ -134,13 +135,13 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		if c.addressOwner() == nil {
+		if len(n.places(c)) == 0 {
 			return nil, fail(http.StatusConflict, "container %s has no port: its network is %s", c.name, c.networkName())
 		}
 		if n.describe(c).IP == "" {
 			return nil, fail(http.StatusConflict, "container %s has no port any more: its interface was removed from inside", c.name)
 		}
-		only = c.addressOwner().number
+		only = c.holder().number
 	}
 	w, err := n.tracing.watch()
 	if err != nil {
@@ -179,18 +180,20 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 	}
 }
 
-// segments are a network and the uplinks there are: what is traced and counted
-// together.
+// segments are the networks and the uplinks there are: what is traced and
+// counted together.
 type segments struct {
-	net     *network.Network
+	nets    []*network.Network
 	uplinks []*network.Uplink
 }
 
-func (n *Node) segments() *segments { return &segments{n.network(), n.theRouter().Uplinks()} }
+func (n *Node) segments() *segments { return &segments{n.networks(), n.theRouter().Uplinks()} }
 
 // each calls fn with each segment and its name.
 func (s *segments) each(fn func(name string, sw *vswitch.Switch)) {
-	fn(s.net.Config().Name, s.net.Switch())
+	for _, net := range s.nets {
+		fn(net.Config().Name, net.Switch())
+	}
 	for _, u := range s.uplinks {
 		fn(u.Name(), u.Switch())
 	}
@@ -199,6 +202,17 @@ func (s *segments) each(fn func(name string, sw *vswitch.Switch)) {
 // record has all segments record into r, or with nil no longer.
 func (s *segments) record(r *trace.Recorder) {
 	s.each(func(_ string, sw *vswitch.Switch) { sw.SetRecorder(r) })
+}
+
+// net is the network with a number, nil for an uplink and one that has come
+// since.
+func (s *segments) net(id packet.NetworkID) *network.Network {
+	for _, net := range s.nets {
+		if net.Config().ID == id {
+			return net
+		}
+	}
+	return nil
 }
 
 // uplink is the one with a number, nil for a network.
@@ -216,7 +230,10 @@ func (s *segments) name(id packet.NetworkID) string {
 	if u := s.uplink(id); u != nil {
 		return u.Name()
 	}
-	return s.net.Config().Name
+	if net := s.net(id); net != nil {
+		return net.Config().Name
+	}
+	return ""
 }
 
 // concerns reports whether a container sent the frame, gets a copy or has the
@@ -226,10 +243,11 @@ func (s *segments) name(id packet.NetworkID) string {
 // its port to another.
 func (s *segments) concerns(r *trace.Record, c packet.ContainerID) bool {
 	is := func(at packet.Place) bool {
-		if at.Network != s.net.Config().ID {
+		net := s.net(at.Network)
+		if net == nil {
 			return false // an uplink's
 		}
-		p := s.net.Switch().Port(at.Port)
+		p := net.Switch().Port(at.Port)
 		return p != nil && p.Config().Container == c
 	}
 	out, more := r.Out()
@@ -239,23 +257,27 @@ func (s *segments) concerns(r *trace.Record, c packet.ContainerID) bool {
 
 // names gives what is in a batch of records its names, as they are now.
 func (n *Node) names(s *segments) trace.Names {
-	at, routes := n.residents(), s.net.Routes()
+	at, routes := n.residents(), make(map[packet.NetworkID][]gateway.Route, len(s.nets))
+	for _, net := range s.nets {
+		routes[net.Config().ID] = net.Routes()
+	}
 	return trace.Names{
 		Port: func(p packet.Place) string {
 			if u := s.uplink(p.Network); u != nil {
 				return u.Name()
 			}
+			net := s.net(p.Network)
 			if p.Port == 0 {
-				return "network " + s.net.Config().Name
+				return "network " + s.name(p.Network)
 			}
-			if name := at.nameOf(s.net, p.Port); name != "" {
-				return name
+			if net != nil && at.nameOf(net, p.Port) != "" {
+				return at.nameOf(net, p.Port)
 			}
 			return fmt.Sprintf("port %d (gone)", portNumber(p.Port))
 		},
-		Route: func(_, to packet.NetworkID, dst packet.Addr) string {
-			for i := range routes { // most specific first
-				if r := &routes[i]; r.Network == to && r.Prefix.Contains(dst.Netip()) {
+		Route: func(from, to packet.NetworkID, dst packet.Addr) string {
+			for i := range routes[from] { // most specific first
+				if r := &routes[from][i]; r.Network == to && r.Prefix.Contains(dst.Netip()) {
 					return routeWords(r)
 				}
 			}

@@ -41,12 +41,13 @@ func (n *Node) checkUplinks(m api.UplinksCheck) (*api.UplinksChecked, error) {
 func (n *Node) intend(m api.UplinksCheck) (plan []intended, lost []api.OwnAddress, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !isDefault(m.Network) {
-		return nil, nil, noNetwork(m.Network)
+	l, err := n.lanLocked(m.Network)
+	if err != nil {
+		return nil, nil, err
 	}
 	var all []*api.UplinkSpec
 	for _, u := range n.uplinks {
-		if !m.Only && u.lost == nil && !slices.ContainsFunc(m.Specs, func(s string) bool { return isNamed(s, u.spec.Name) }) {
+		if (u.lan != l || !m.Only) && u.lost == nil && !slices.ContainsFunc(m.Specs, func(s string) bool { return isNamed(s, u.spec.Name) }) {
 			all = append(all, u.spec)
 		}
 	}
@@ -61,7 +62,7 @@ func (n *Node) intend(m api.UplinksCheck) (plan []intended, lost []api.OwnAddres
 				return nil, nil, err
 			}
 		}
-		if err := fits(x.spec, n.net.Config().Gateway.Masked(), all); err != nil {
+		if err := fits(x.spec, n.lans, all); err != nil {
 			return nil, nil, err
 		}
 		plan, all = append(plan, x), append(all, x.spec)
@@ -102,13 +103,20 @@ func fitsDevice(s *api.UplinkSpec, mtu int) error {
 }
 
 // fits refuses what would make addresses ambiguous beside others.
-func fits(s *api.UplinkSpec, inside netip.Prefix, others []*api.UplinkSpec) error {
+func fits(s *api.UplinkSpec, lans []*lan, others []*api.UplinkSpec) error {
 	subnet := s.Addr
-	if subnet.IsValid() && subnet.Overlaps(inside) {
-		return fail(http.StatusConflict, "uplink %s: ip=%s is in the subnet of network %s; set that up elsewhere: `fairlead up --bip 10.88.0.1/16`", s.Name, subnet, defaultName)
-	}
-	if i := slices.IndexFunc(s.Addrs, inside.Contains); i >= 0 {
-		return fail(http.StatusConflict, "uplink %s: addr=%s is in the subnet of network %s", s.Name, s.Addrs[i], defaultName)
+	for _, l := range lans {
+		inside := l.net.Config().Gateway.Masked()
+		if subnet.IsValid() && subnet.Overlaps(inside) {
+			elsewhere := "`fairlead network create --subnet 10.88.0.0/16 " + l.name + "`"
+			if l == lans[0] {
+				elsewhere = "`fairlead up --bip 10.88.0.1/16`"
+			}
+			return fail(http.StatusConflict, "uplink %s: ip=%s is in the subnet of network %s; set that up elsewhere: %s", s.Name, subnet, l.name, elsewhere)
+		}
+		if i := slices.IndexFunc(s.Addrs, inside.Contains); i >= 0 {
+			return fail(http.StatusConflict, "uplink %s: addr=%s is in the subnet of network %s", s.Name, s.Addrs[i], l.name)
+		}
 	}
 	for _, other := range others {
 		if subnet.IsValid() && subnet.Overlaps(other.Addr) {

@@ -26,7 +26,7 @@ const maxUplinks = 16
 // gone, until somebody removes it or brings another of that name.
 type uplink struct {
 	spec *api.UplinkSpec
-	net  *network.Network
+	lan  *lan // whose way out it is
 	way  *network.Uplink
 	mac  packet.MAC
 	mtu  int
@@ -74,19 +74,30 @@ func (n *Node) addUplink(m api.UplinkRequest, fds []int) error {
 		return err
 	}
 	n.routeAddressesLocked(u)
-	slog.Info("uplink is there", "uplink", u.spec.Name, "network", u.net.Config().Name, "spec", u.spec)
+	slog.Info("uplink is there", "uplink", u.spec.Name, "network", u.lan.name, "spec", u.spec)
 	return nil
 }
 
-// waysLocked are the uplinks that work, by name, in the order they came, and
-// behind them this host's sockets: of equally good ones the first is taken.
-func (n *Node) waysLocked() (names []string) {
+// uplinksLocked are a network's, also those whose device has gone.
+func (n *Node) uplinksLocked(l *lan) (list []*uplink) {
 	for _, u := range n.uplinks {
+		if u.lan == l {
+			list = append(list, u)
+		}
+	}
+	return list
+}
+
+// waysLocked are the uplinks of a network that work, by name, in the order they
+// came, and behind them this host's sockets: of equally good ones the first is
+// taken.
+func (n *Node) waysLocked(l *lan) (names []string) {
+	for _, u := range n.uplinksLocked(l) {
 		if u.lost == nil {
 			names = append(names, u.spec.Name)
 		}
 	}
-	if n.usesHostLocked() {
+	if n.usesHostLocked(l) {
 		names = append(names, api.HostUplink)
 	}
 	return names
@@ -129,10 +140,9 @@ func (n *Node) newUplink(m api.UplinkRequest, fds []int) (*uplink, error) {
 	if n.isLeaving() {
 		return nil, errLeaving
 	}
-	if !isDefault(m.Network) {
-		return nil, noNetwork(m.Network)
+	if u.lan, err = n.lanLocked(m.Network); err != nil {
+		return nil, err
 	}
-	u.net = n.net
 	return u, n.checkUplinkLocked(u)
 }
 
@@ -144,11 +154,11 @@ func (n *Node) checkUplinkLocked(u *uplink) error {
 			continue
 		}
 		if other.spec.Name == u.spec.Name {
-			return fail(http.StatusConflict, "uplink %s is there already, as %s; `fairlead network set %s --uplink …` replaces it", u.spec.Name, other.spec, defaultName)
+			return fail(http.StatusConflict, "uplink %s is there already, as %s; `fairlead network set %s --uplink …` replaces it", u.spec.Name, other.spec, other.lan.name)
 		}
 		others = append(others, other.spec)
 	}
-	return fits(u.spec, u.net.Config().Gateway.Masked(), others)
+	return fits(u.spec, n.lans, others)
 }
 
 // open makes the descriptor a queue; it is the queue's in every case.
@@ -180,14 +190,14 @@ func (n *Node) removeUplink(name string) error {
 	n.unrouteAddressesLocked(u)
 	if u.lost != nil {
 		defer n.mu.Unlock()
-		return n.stepInLocked()
+		return n.stepInLocked(u.lan)
 	}
 	n.mu.Unlock()
 	slog.Info("uplink is removed", "uplink", name)
 	err := n.router.RemoveUplink(name)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return errors.Join(err, n.stepInLocked())
+	return errors.Join(err, n.stepInLocked(u.lan))
 }
 
 // uplinkLost is called when the device of an uplink has gone.
@@ -205,7 +215,7 @@ func (n *Node) uplinkLost(u *uplink, err error) {
 	u.since = time.Now()
 	n.unrouteAddressesLocked(u)
 	n.mu.Unlock()
-	slog.Warn("uplink is gone", "uplink", u.spec.Name, "network", u.net.Config().Name, "err", err)
+	slog.Warn("uplink is gone", "uplink", u.spec.Name, "network", u.lan.name, "err", err)
 	if err := n.router.RemoveUplink(u.spec.Name); err != nil {
 		slog.Error("remove uplink", "uplink", u.spec.Name, "err", err)
 	}
@@ -286,7 +296,7 @@ func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
 	for _, u := range n.uplinks {
 		have := u.way.Switch().Totals()
 		d := api.Uplink{
-			Name: u.spec.Name, Network: u.net.Config().Name, Kind: u.spec.Kind, Spec: u.spec.String(),
+			Name: u.spec.Name, Network: u.lan.name, Kind: u.spec.Kind, Spec: u.spec.String(),
 			MAC: u.mac.String(), MTU: u.way.MTU(), State: u.state(), Since: u.since,
 			Counts: counts(&have),
 		}
@@ -306,8 +316,10 @@ func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
 		}
 		list = append(list, d)
 	}
-	if n.usesHostLocked() {
-		list = append(list, n.hostLineLocked())
+	for _, l := range n.lans {
+		if n.usesHostLocked(l) {
+			list = append(list, n.hostLineLocked(l))
+		}
 	}
 	return list, nil
 }
@@ -321,7 +333,7 @@ func (n *Node) lostRoutes() (list []api.IPRoute) {
 			continue
 		}
 		add := func(p netip.Prefix, via netip.Addr) {
-			d := api.IPRoute{Network: u.net.Config().Name, Destination: p.String(), Dev: u.spec.Name, Scope: "link", MTU: u.mtu, State: "down"}
+			d := api.IPRoute{Network: u.lan.name, Destination: p.String(), Dev: u.spec.Name, Scope: "link", MTU: u.mtu, State: "down"}
 			if via.IsValid() {
 				d.Via, d.Scope = via.String(), "global"
 			}
@@ -355,7 +367,7 @@ func (n *Node) postUplinksCheck(w http.ResponseWriter, r *http.Request) (any, er
 
 func (n *Node) deleteUplink(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if r.PathValue("name") == api.HostUplink {
-		return done, n.useHost(false)
+		return done, n.useHost(r.URL.Query().Get("network"), false)
 	}
 	return done, n.removeUplink(r.PathValue("name"))
 }

@@ -38,8 +38,8 @@ var Routes = []Route{
 	{Method: "GET", Path: "/v1/uplinks", Summary: "ways out of the networks", Out: []Uplink{}},
 	{Method: "POST", Path: "/v1/uplinks", Summary: "hand over a link that leads outside", In: UplinkRequest{}, Out: Done{}, Upgrade: true},
 	{Method: "POST", Path: "/v1/uplinks/check", Summary: "whether ways out could be added, and what would be lost; nothing is changed", In: UplinksCheck{}, Out: UplinksChecked{}},
-	{Method: "POST", Path: "/v1/uplinks/host", Summary: "use this host's sockets as a way out"},
-	{Method: "DELETE", Path: "/v1/uplinks/{name}", Summary: "remove an uplink"},
+	{Method: "POST", Path: "/v1/uplinks/host", Summary: "use this host's sockets as a way out", Query: []string{"network"}},
+	{Method: "DELETE", Path: "/v1/uplinks/{name}", Summary: "remove an uplink; host is a network's", Query: []string{"network"}},
 
 	{Method: "POST", Path: "/v1/listeners", Summary: "hand in a socket bound to a port that takes a right, for -p", In: ListenerRequest{}, Out: Done{}, Upgrade: true},
 	{Method: "POST", Path: "/v1/networks/{name}", Summary: "change a network while it is used", In: NetworkRequest{}},

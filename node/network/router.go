@@ -48,6 +48,10 @@ func (r *Router) Flows(fn func(t *nat.Table)) { r.rt.Flows(fn) }
 // network. It is forgotten with the container's flows.
 func (r *Router) SetEgress(c packet.ContainerID, e *policy.Egress) { r.rt.SetEgress(c, e) }
 
+// SetHome says what the routing table of a container is, which has an attachment
+// to each of several networks. It is forgotten with the container's flows.
+func (r *Router) SetHome(c packet.ContainerID, h gateway.Home) { r.rt.SetHome(c, h) }
+
 // UplinkConfig says what a raw uplink is.
 type UplinkConfig struct {
 	Name    string // of its interface

@@ -74,7 +74,7 @@ func (o *networkFlags) request(cmd *cobra.Command) (*api.NetworkRequest, error) 
 	if cmd.Flags().Changed("host-loopback") {
 		r.HostLoopback = &o.loopback
 	}
-	if *r == (api.NetworkRequest{}) {
+	if r.Egress == nil && r.HostLoopback == nil {
 		return nil, nil
 	}
 	return r, nil

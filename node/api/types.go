@@ -55,6 +55,10 @@ type CreateRequest struct {
 	TTY      bool     `json:"tty,omitempty"`
 	Detached bool     `json:"detached,omitempty"`
 
+	// Networks are those it is connected to, instead of Network, IP and MAC, in the
+	// order of their interfaces.
+	Networks []EndpointRequest `json:"networks,omitempty"`
+
 	// Publish has ports as `-p` has them; Expose names ports that PublishAll
 	// publishes somewhere free.
 	Publish    []string `json:"publish,omitempty"`
@@ -219,13 +223,25 @@ type InspectNetworkSettings struct {
 
 // InspectNetwork is one of NetworkSettings.Networks.
 type InspectNetwork struct {
+	IPAMConfig           *InspectIPAM // what was asked for; null is nothing
+	Links                []string
+	Aliases              []string
+	DriverOpts           map[string]string
+	GwPriority           int
 	NetworkID            string
+	EndpointID           string
+	Gateway              string
 	IPAddress            string
 	IPPrefixLen          int
-	Gateway              string
 	MacAddress           string
 	GlobalIPv6Address    string
 	LinkLocalIPv6Address string
+	DNSNames             []string
+}
+
+// InspectIPAM is the address a container was to have.
+type InspectIPAM struct {
+	IPv4Address string `json:",omitempty"`
 }
 
 // Switch is one network's switch: an element of GET /v1/switches.

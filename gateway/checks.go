@@ -59,13 +59,6 @@ func routable(ip packet.IPv4) bool {
 // headerIntact reports whether the checksum of the header is right.
 func headerIntact(ip packet.IPv4) bool { return packet.Sum(ip[:ip.HeaderLen()], 0) == 0xffff }
 
-// mayAsk reports whether a packet is for a service at the containers' own
-// nameserver, an address nothing else goes to.
-func mayAsk(ip packet.IPv4) bool {
-	src := ip.Src()
-	return ip.Dst() == nameserver && isStation(src) && src[0] != 127 && headerIntact(ip)
-}
-
 // isStation reports whether an address can be that of a host: none of 0/8, 240/4
 // and the groups.
 func isStation(a [4]byte) bool { return a[0] != 0 && a[0] < 224 }

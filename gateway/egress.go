@@ -72,7 +72,8 @@ func ask(e *policy.Egress, host bool, k *packet.Tuple, now int64) (uint16, bool)
 }
 
 func (g *Gateway) asksForNames(k *packet.Tuple) bool {
-	return k.Dst == packet.AddrFrom4(g.addr) && k.DstPort == dnsPort && (k.Proto == packet.ProtoUDP || k.Proto == packet.ProtoTCP)
+	own := k.Dst == packet.AddrFrom4(g.addr) || k.Dst == packet.AddrFrom4(nameserver)
+	return own && k.DstPort == dnsPort && (k.Proto == packet.ProtoUDP || k.Proto == packet.ProtoTCP)
 }
 
 // countEgress counts a decision under the rules that made it: a connection that

@@ -145,6 +145,23 @@ func (g *Gateway) service(f *packet.Frame) *service {
 	return nil
 }
 
+// asksNameserver reports whether a packet is for the containers' nameserver, an
+// address nothing else goes to. What asks by TCP goes on as if it were for the
+// gateway's own address.
+func (g *Gateway) asksNameserver(f *packet.Frame, ip packet.IPv4) bool {
+	src := ip.Src()
+	if ip.Dst() != nameserver || !isStation(src) || src[0] == 127 || !headerIntact(ip) || f.L4 == 0 || f.DstPort != dnsPort {
+		return false
+	}
+	switch f.Proto {
+	case packet.ProtoUDP:
+		return g.dns.Load() != nil
+	case packet.ProtoTCP:
+		return !f.Flags.Has(packet.Fragment) && g.router.dnsTCP.Load() != 0
+	}
+	return false
+}
+
 // routeQuestion decides on a packet to the gateway: true when it is one for a
 // service.
 func (g *Gateway) routeQuestion(f *packet.Frame, d *packet.Decision) bool {

@@ -24,10 +24,8 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 		return
 	}
 	ip := packet.IPv4(f.Ether()[f.L3:])
-	if mayAsk(ip) && f.DstPort == dnsPort && g.routeQuestion(f, d) {
-		return
-	}
-	if !routable(ip) || ip.Src() == g.broadcast || ip.Dst() == g.broadcast {
+	forNames := g.asksNameserver(f, ip)
+	if !routable(ip) && !forNames || ip.Src() == g.broadcast || ip.Dst() == g.broadcast {
 		d.RefuseCopy(packet.Martian)
 		return
 	}
@@ -36,7 +34,7 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 		d.Originate = packet.OriginEchoReply
 		return
 	}
-	if ip.Dst() == g.addr && g.routeQuestion(f, d) {
+	if (ip.Dst() == g.addr || forNames) && g.routeQuestion(f, d) {
 		return
 	}
 
@@ -105,7 +103,7 @@ func (g *Gateway) planLocked(c packet.ContainerID, k packet.Tuple) (nat.Plan, pa
 }
 
 // owns reports whether an address is the router's own, as containers of the
-// network see it: the gateway's or an uplink's.
+// network see it: the gateway's, also as their nameserver, or an uplink's.
 func (g *Gateway) owns(a packet.Addr) bool {
 	n, _ := g.owner(a)
 	return n != 0
@@ -114,7 +112,7 @@ func (g *Gateway) owns(a packet.Addr) bool {
 // owner returns the network an address of the router's own is on, and the
 // address that stands for the router there; 0 when it is not ours.
 func (g *Gateway) owner(a packet.Addr) (packet.NetworkID, packet.Addr) {
-	if a == packet.AddrFrom4(g.addr) {
+	if a == packet.AddrFrom4(g.addr) || a == packet.AddrFrom4(nameserver) {
 		return g.network, a
 	}
 	for _, up := range *g.uplinks.Load() {

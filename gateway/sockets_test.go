@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"testing"
@@ -256,8 +257,30 @@ func TestRedirect(t *testing.T) {
 	wantPair(t, r.mustOutside(synAck(onHost, hostSelf, 5353, 4000)), gw, 53, alice, 4000)
 	refused(syn(alice, gw, 4000, 8000), packet.OriginReset)
 
-	// The host's loopback with leave.
+	// At the containers' nameserver too, and there nothing else.
+	self := station{MAC: gw.MAC, IP: Nameserver}
+	martian := func(b []byte) {
+		t.Helper()
+		if d, f := r.inside(1, b); f != nil || d.Reason != packet.Martian || d.Originate != packet.OriginNone {
+			t.Errorf("%+v", d)
+		}
+	}
+	f = r.mustInside(1, syn(alice, self, 4003, 53))
+	wantPair(t, f, hostSelf, 4003, onHost, 5353)
+	wantPair(t, r.mustOutside(synAck(onHost, hostSelf, 5353, 4003)), self, 53, alice, 4003)
+	part := syn(alice, self, 4004, 53)
+	binary.BigEndian.PutUint16(payload(part)[6:], 0x2000) // more of it follows
+	martian(resum(part))
+	martian(syn(self, self, 4004, 53))
+	martian(syn(alice, station{MAC: gw.MAC, IP: netip.MustParseAddr("127.0.0.1")}, 4004, 53))
 	r.gw.SetHostLoopback(true)
+	rule := r.publishAt(packet.ProtoUDP, packet.Addr{}, 53, 53)
+	martian(syn(alice, self, 4004, 8000))
+	martian(packettest.UDP(alice, self, 4004, 53, nil)) // nobody answers questions here
+	martian(packettest.ICMPEcho(alice, self, 1, 1, nil))
+	r.router.Flows(func(table *nat.Table) { table.Unpublish(rule.Number) })
+
+	// The host's loopback with leave.
 	f = r.mustInside(1, syn(alice, gw, 4001, 8000))
 	wantPair(t, f, hostSelf, 4001, onHost, 8000)
 	wantPair(t, r.mustOutside(synAck(onHost, hostSelf, 8000, 4001)), gw, 8000, alice, 4001)

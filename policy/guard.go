@@ -56,7 +56,7 @@ func (g *Guard) Check(f *packet.Frame) packet.Reason {
 func (g *Guard) checkIPv4(f *packet.Frame) packet.Reason {
 	ip := packet.IPv4(f.Ether()[f.L3:])
 	src, dst := ip.Src(), ip.Dst()
-	if src[0] == 127 || dst[0] == 127 {
+	if src[0] == 127 || dst[0] == 127 && !g.asksForNames(f, dst) {
 		return packet.LoopbackAddress
 	}
 	// 0.0.0.0 is nobody's address: a host that has none yet may only shout
@@ -71,6 +71,18 @@ func (g *Guard) checkIPv4(f *packet.Frame) packet.Reason {
 	}
 	return packet.OK
 }
+
+// asksForNames reports whether a frame is what a route inside makes of a question
+// to the containers' nameserver. Nothing else leaves a host for an address of its
+// loopback.
+func (g *Guard) asksForNames(f *packet.Frame, dst [4]byte) bool {
+	return dst == nameserver && packet.Ethernet(f.Ether()).Dst() == g.GatewayMAC && !g.GatewayMAC.IsZero() &&
+		(f.Proto == packet.ProtoUDP || f.Proto == packet.ProtoTCP) && f.DstPort == dnsPort && !f.Flags.Has(packet.Fragment)
+}
+
+var nameserver = [4]byte{127, 0, 0, 11}
+
+const dnsPort = 53
 
 // A DHCP server speaks from one to the other (RFC 2131 4.1).
 const dhcpServer, dhcpClient = 67, 68

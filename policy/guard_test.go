@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -48,6 +49,17 @@ func newGuard(strict bool) *Guard {
 			packet.AddrFromNetip(gateway.IP), packet.AddrFromNetip(gateway.MAC.LinkLocal()),
 		},
 	}
+}
+
+// resolver is the containers' nameserver, as frames are addressed to it.
+var resolver = at(gateway, netip.MustParseAddr("127.0.0.11"))
+
+// firstFragment says of a packet that there is more of it.
+func firstFragment(b []byte) []byte {
+	ip := packet.IPv4(b[packet.VNetLen+packet.EthernetLen:])
+	binary.BigEndian.PutUint16(ip[6:], 0x2000) // MF
+	ip.UpdateChecksum()
+	return b
 }
 
 func udp(src, dst packettest.Station) []byte { return packettest.UDP(src, dst, 1, 2, []byte("x")) }
@@ -98,6 +110,19 @@ func TestGuard(t *testing.T) {
 		{"from the end of loopback", udp(at(me, lo4end), other), packet.LoopbackAddress, packet.LoopbackAddress},
 		{"to loopback", udp(me, at(other, lo4)), packet.LoopbackAddress, packet.LoopbackAddress},
 		{"to the end of loopback", udp(me, at(other, lo4end)), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"for names", packettest.UDP(me, resolver, 4000, 53, nil), ok, ok},
+		{"for names by TCP", packettest.TCP(me, resolver, packettest.Segment{SrcPort: 4000, DstPort: 53, Flags: packet.TCPSyn}, nil), ok, ok},
+		{"for names, tagged", packettest.Tagged(packettest.UDP(me, resolver, 4000, 53, nil), 5), ok, ok},
+		{"for names, with another's address", packettest.UDP(at(me, other.IP), resolver, 4000, 53, nil), packet.SpoofedAddress, ok},
+		{"for names, from there", packettest.UDP(at(me, resolver.IP), resolver, 4000, 53, nil), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"for names, from loopback", packettest.UDP(at(me, lo4), resolver, 4000, 53, nil), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"for names, of another", packettest.UDP(me, at(other, resolver.IP), 4000, 53, nil), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"for names, of all", packettest.UDP(me, at(packettest.Broadcast, resolver.IP), 4000, 53, nil), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"for names, beside", packettest.UDP(me, at(gateway, netip.MustParseAddr("127.0.0.12")), 4000, 53, nil), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"for names, another port", packettest.UDP(me, resolver, 53, 54, nil), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"for names, in a fragment", firstFragment(packettest.UDP(me, resolver, 4000, 53, nil)), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"from the nameserver", packettest.UDP(at(me, resolver.IP), other, 53, 4000, nil), packet.LoopbackAddress, packet.LoopbackAddress},
+		{"ping the nameserver", packettest.ICMPEcho(me, resolver, 1, 1, nil), packet.LoopbackAddress, packet.LoopbackAddress},
 		{"beside loopback", udp(at(me, netip.MustParseAddr("126.255.255.255")), other), packet.SpoofedAddress, ok},
 		{"DHCP discover", udp(at(me, nobody4), packettest.Broadcast), ok, ok},
 		{"nobody to one", udp(at(me, nobody4), other), packet.SpoofedAddress, ok},

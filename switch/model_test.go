@@ -124,6 +124,15 @@ func tags(p gopacket.Packet) (list []*layers.Dot1Q) {
 	return list
 }
 
+// asksForNames reports whether a packet is for the containers' nameserver.
+func (m *model) asksForNames(eth *layers.Ethernet, ip *layers.IPv4) bool {
+	if ip.DstIP.String() != "127.0.0.11" || eth.DstMAC.String() != m.gwMAC.String() || ip.FragOffset != 0 || ip.Flags&layers.IPv4MoreFragments != 0 {
+		return false
+	}
+	tcpOrUDP := ip.Protocol == layers.IPProtocolTCP || ip.Protocol == layers.IPProtocolUDP
+	return tcpOrUDP && bytes.Equal(ip.Payload[2:4], []byte{0, 53})
+}
+
 func network(p gopacket.Packet) gopacket.Layer {
 	if rest := p.Layers()[1+len(tags(p)):]; len(rest) > 0 {
 		return rest[0]
@@ -169,7 +178,7 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 	case *layers.IPv4:
 		src, dst := netip.AddrFrom4([4]byte(l.SrcIP.To4())), netip.AddrFrom4([4]byte(l.DstIP.To4()))
 		switch {
-		case src.IsLoopback() || dst.IsLoopback():
+		case src.IsLoopback() || dst.IsLoopback() && !m.asksForNames(eth, l):
 			return packet.LoopbackAddress
 		case src.IsUnspecified() && eth.DstMAC.String() == "ff:ff:ff:ff:ff:ff":
 		default:

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"os"
@@ -64,6 +65,7 @@ func (n *Node) describe(c *container) api.Container {
 	d := api.Container{
 		ID: c.id, Name: c.name, Command: c.req.Command, Created: c.created, Status: "created",
 		Pid: c.pid, Network: c.networkName(), Hostname: c.hostname, Detached: c.req.Detached, Foreign: c.req.Foreign,
+		Labels: c.req.Labels,
 	}
 	if !c.started.IsZero() {
 		d.Status = "running"
@@ -139,7 +141,8 @@ func (n *Node) inspect(_ http.ResponseWriter, _ *http.Request, c *container) (an
 	n.mu.Lock()
 	i.State.StartedAt = c.started
 	n.mu.Unlock()
-	i.Config = api.InspectConfig{Hostname: d.Hostname, Tty: c.req.TTY, Env: c.req.Env, Cmd: d.Command, WorkingDir: c.req.Workdir}
+	i.Config = api.InspectConfig{Hostname: d.Hostname, Tty: c.req.TTY, Env: c.req.Env, Cmd: d.Command, WorkingDir: c.req.Workdir, Labels: map[string]string{}}
+	maps.Copy(i.Config.Labels, c.req.Labels)
 	i.HostConfig = api.InspectHostConfig{NetworkMode: d.Network, AutoRemove: true, PublishAllPorts: c.req.PublishAll}
 	n.mu.Lock()
 	i.Config.ExposedPorts, i.HostConfig.PortBindings, i.NetworkSettings.Ports = c.inspectPortsLocked()

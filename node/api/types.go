@@ -55,6 +55,9 @@ type CreateRequest struct {
 	TTY      bool     `json:"tty,omitempty"`
 	Detached bool     `json:"detached,omitempty"`
 
+	// Labels are whatever the caller wants to find it by.
+	Labels map[string]string `json:"labels,omitempty"`
+
 	// Networks are those it is connected to, instead of Network, IP and MAC, in the
 	// order of their interfaces.
 	Networks []EndpointRequest `json:"networks,omitempty"`
@@ -155,6 +158,8 @@ type Container struct {
 	Detached bool      `json:"detached"`
 	Foreign  string    `json:"foreign,omitempty"`
 	Ports    []string  `json:"ports,omitempty"` // as docker ps: 0.0.0.0:8080->80/tcp
+
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // Inspect answers GET /v1/containers/ID, in the shape of `docker inspect`.
@@ -190,6 +195,7 @@ type InspectConfig struct {
 	Cmd          []string
 	WorkingDir   string
 	ExposedPorts map[string]InspectNothing `json:",omitempty"` // by 80/tcp
+	Labels       map[string]string
 }
 
 // InspectNothing is what docker inspect has where the key says it all.

@@ -44,7 +44,7 @@ func (in *Inbound) Route(f *packet.Frame, d *packet.Decision) {
 		return
 	}
 	switch from := sender(ip, &d.NAT); {
-	case isLoopback(from), // not even from our own sockets
+	case isLoopback(from) && (d.NAT.Kind != packet.NATRedirect || from != packet.AddrFrom4(nameserver)), // not even from our own sockets
 		!d.NAT.Quoted && !p.keeps(in.network) && p.inside(d.NAT.Out, from): // who is inside does not come from outside
 		d.RefuseCopy(packet.Martian)
 		return

@@ -24,10 +24,13 @@
 // needs no lock. The methods say which of them may be called from anywhere and
 // which only on the worker.
 //
-// A worker blocks in one place, epoll_pwait, and only there through a system
-// call the Go scheduler knows of: its processor is free for others while it
-// sleeps. Every other call goes around the scheduler, so that a busy worker
-// never loses its processor. The price: workers that are busy without a pause
+// A worker blocks in one place, epoll_pwait, and when it sleeps there the Go
+// scheduler knows of it: its processor is free for others. Only the first
+// millisecond after something was to do passes without the scheduler's knowledge,
+// because a thread that goes to sleep and comes back ten thousand times a second
+// keeps the runtime's monitor busy with taking its processor away
+// (docs/decisions). Every other call goes around the scheduler, so that a busy
+// worker never loses its processor. The price: workers that are busy without a pause
 // take a processor each from the rest of the program, which then gets its turn
 // by preemption only, every 10 ms. Set GOMAXPROCS to the number of workers plus
 // one or two.

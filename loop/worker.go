@@ -20,6 +20,7 @@ type Worker struct {
 	// Owned by the worker.
 
 	now     int64           // the clock, read once per turn
+	busy    bool            // the last turn had something to do
 	ready   []*Source       // to be called in this turn or, from it, in the next
 	running []*Source       // being called; the two swap every turn
 	timers  timerHeap       // pending timers, the next first
@@ -175,6 +176,7 @@ func (w *Worker) run() {
 // turn is one round: wait, inbox, timers, sources.
 func (w *Worker) turn() {
 	n := w.wait()
+	w.busy = n > 0
 	w.stats.turns.Add(1)
 	for i := range w.events[:n] {
 		w.noteEvent(&w.events[i])
@@ -197,7 +199,11 @@ func (w *Worker) wait() (n int) {
 	if timeout != 0 {
 		w.idle.Store(true)
 		if w.inbox.empty() && !w.closing.Load() {
-			n = epollWait(w.epfd, &w.events, timeout)
+			if w.busy {
+				n = epollDoze(w.epfd, &w.events, timeout)
+			} else {
+				n = epollWait(w.epfd, &w.events, timeout)
+			}
 			w.idle.Store(false)
 			w.now = Clock()
 			return n

@@ -3,6 +3,7 @@ package sockets
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"fairlead/loop"
 	"fairlead/packet"
@@ -150,6 +151,7 @@ func New(conf Config, inbound Inbound) *Sockets {
 	}
 	s.flows.init()
 	s.tcp.init(conf.NoPeekOffset)
+	s.tcp.postAck = func() { conf.Worker.AfterFunc(time.Duration(ackDelay), s.acknowledge) }
 	s.pings.probe(loop.Clock())
 	s.SetAddr(placeholder)
 	return s

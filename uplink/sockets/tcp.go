@@ -34,6 +34,7 @@ type conn struct {
 	word      lastWord
 	bits      connBits
 	acks      uint8 // segments without data that are to be sent
+	pingpong  uint8 // answers in a row that followed at once
 
 	// From the container.
 
@@ -134,6 +135,9 @@ const (
 	inbound    // the host's peer began it
 	stale      // an acknowledgement that is not of this connection is to be reset
 	trains     // the container's frames are segment trains
+	asked      // data came since data was sent
+	owes       // an acknowledgement waits for the answer
+	listed     // in tcp.owing
 )
 
 func (b connBits) has(x connBits) bool { return b&x != 0 }
@@ -150,6 +154,10 @@ type tcp struct {
 	spare     int      // a descriptor to refuse a client with when there is no other
 	secret    [16]byte // of initial sequence numbers
 	io        tcpIO
+
+	owing    []*conn // connections that may owe an acknowledgement
+	awaiting bool    // they are looked at soon
+	postAck  func()  // has that done
 }
 
 func (t *tcp) init(noPeekOffset bool) {

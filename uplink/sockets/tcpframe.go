@@ -10,6 +10,7 @@ import (
 // one segment's are a train.
 func (c *conn) segmentTo(b *packet.Batch, flags uint8, seq uint32, n int) {
 	c.put(b, flags, seq, c.offer(), 0, n)
+	c.bits &^= owes
 }
 
 // sendSYN sends our SYN, or SYN and ACK.

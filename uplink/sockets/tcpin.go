@@ -194,7 +194,7 @@ func (c *conn) synchronized(f *packet.Frame, t packet.TCP, now int64) {
 	}
 	if len(payload) > 0 {
 		io.gather(payload)
-		c.acks = max(c.acks, 1)
+		c.owed(len(payload))
 	}
 	if fin {
 		want := c.rcvNxt + uint32(io.gathered)

@@ -170,6 +170,7 @@ func (c *conn) sendData(b *packet.Batch, now int64) (more bool) {
 	}
 	c.segmentTo(b, flags, c.nxt, n)
 	c.acks = 0
+	c.answeredAsked(now)
 	c.moved(n, flags, now)
 	return flags&packet.TCPFin == 0 && (c.bits.has(readable) || c.nxt != c.max)
 }

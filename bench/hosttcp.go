@@ -39,7 +39,7 @@ func hostWorkloads() []*workload {
 		}
 	}
 	for _, d := range []direction{out, in} {
-		ws = append(ws, hostUDP(d, 60), hostUDP(d, 1400), hostConnections(d), hostLatency(d))
+		ws = append(ws, hostUDP(d, 60), hostUDP(d, 1400), hostUDPCost(d, 60), hostUDPCost(d, 1400), hostConnections(d), hostLatency(d))
 	}
 	ws = append(ws, hostPorts())
 	for _, w := range ws {

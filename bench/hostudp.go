@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -59,6 +60,39 @@ func hostUDP(d direction, size int) *workload {
 	}
 	return w
 }
+
+// hostUDPCost is what of a processor a datagram takes in the process that carries
+// it, at a rate that all bear: how many arrive at most is on a small machine a
+// matter of the sender, and of who is not scheduled for some milliseconds.
+func hostUDPCost(d direction, size int) *workload {
+	w := &workload{name: fmt.Sprintf("host-%s-udp%d-cpu", d, size), unit: "µs", less: true}
+	w.what = fmt.Sprintf("processor time for each UDP datagram of %d bytes, %d a second, %s", size, costRate, map[direction]string{
+		out: "from a container", in: "to a published port",
+	}[d])
+	w.measure = func(l *lab, o *options, r *results) {
+		m := w.ends(l, o, r, d, func(l *lab, s *site, near, far *endProcess) func(int) (sample, error) {
+			f := &flooding{near: near, far: far, job: job{Do: "flood", To: s.server(d, sinkPort), Size: size, For: time.Second}}
+			return func(int) (sample, error) {
+				if s.pid == 0 {
+					return sample{}, errors.New("it is several processes, one for each port")
+				}
+				cpu := s.cpu()
+				arrived, sent, err := f.try(costRate)
+				cpu = s.cpu() - cpu
+				if err == nil && arrived < (1-lossLimit)*float64(sent.Count) {
+					err = fmt.Errorf("of %d datagrams %.0f arrived", sent.Count, arrived)
+				}
+				return sample{Value: cpu / arrived * 1e6, CPU: cpu}, err
+			}
+		})
+		m.rounds(l, o)
+		m.bar(atUsualMTU, "at MTU 1500", datagramBar)
+	}
+	return w
+}
+
+// costRate is how many datagrams are sent in a second when their cost is measured.
+const costRate = 20_000
 
 // trial is how long datagrams are sent at one rate.
 const trial = 200 * time.Millisecond

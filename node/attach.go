@@ -34,17 +34,17 @@ func (n *Node) attach(c *container, m api.Attach, fds []int) error {
 	}
 	n.mu.Unlock()
 	if !claimed {
-		return fail(http.StatusConflict, "container %s has its descriptors already, or is just ending", c.name)
+		return fail(http.StatusConflict, "container %s has its descriptors already, or is just ending", c.name())
 	}
 	if err := n.start(c, m, given); err != nil {
 		n.end(c)
-		return fmt.Errorf("attach container %s: %w", c.name, err)
+		return fmt.Errorf("attach container %s: %w", c.name(), err)
 	}
 	if err := n.openPorts(c); err != nil {
 		n.end(c)
 		return err // it names the port, as when it is refused before
 	}
-	slog.Info("container runs", "container", c.name, "id", c.id[:12], "pid", c.pid)
+	slog.Info("container runs", "container", c.name(), "id", c.id[:12], "pid", c.pid)
 	return nil
 }
 
@@ -190,18 +190,18 @@ func (n *Node) joinShared(c *container, init int) (*container, error) {
 	defer n.mu.Unlock()
 	x := c.door
 	if x.ending {
-		return nil, fmt.Errorf("container %s has just ended", x.name)
+		return nil, fmt.Errorf("container %s has just ended", x.name())
 	}
 	// The client has joined a process by its number, which may have become
 	// another's meanwhile.
 	want, err := box.NetNS(x.pidfd)
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", x.name, err)
+		return nil, fmt.Errorf("container %s: %w", x.name(), err)
 	}
 	if have, err := box.NetNS(init); err != nil {
 		return nil, err
 	} else if have != want {
-		return nil, fmt.Errorf("its network namespace is not that of container %s", x.name)
+		return nil, fmt.Errorf("its network namespace is not that of container %s", x.name())
 	}
 	c.door = nil
 	if x.owner != nil {
@@ -250,7 +250,7 @@ func (n *Node) plug(c *container, a *attachment, e *endpoint, fd int) error {
 	e.net = a.lan.net
 	n.mu.Unlock()
 	port, err := e.net.Attach(network.Endpoint{
-		Name: c.name, Container: c.number, MAC: a.mac, Addr: a.addr.Addr(),
+		Name: c.name(), Container: c.number, MAC: a.mac, Addr: a.addr.Addr(),
 		Queue: queue, Isolated: c.option("isolated", false),
 		Lost: func(p *vswitch.Port, err error) { go n.lost(c, e, p, err) }, // on a worker
 	})
@@ -286,7 +286,7 @@ func (e *endpoint) open(c *container, fd int) (vswitch.Queue, error) {
 // made, or of an interface root inside removed. It may be before the container
 // has its endpoint.
 func (n *Node) lost(c *container, e *endpoint, p *vswitch.Port, err error) {
-	slog.Info("link is gone", "container", c.name, "err", err)
+	slog.Info("link is gone", "container", c.name(), "err", err)
 	if c.mode == modeForeign {
 		n.end(c)
 		return
@@ -320,15 +320,15 @@ func (n *Node) exec(c *container, m api.Exec, fds []int) error {
 	n.mu.Unlock()
 	switch {
 	case channel == nil:
-		return fail(http.StatusConflict, "Container %s is not running", c.name)
+		return fail(http.StatusConflict, "Container %s is not running", c.name())
 	case len(m.Command) == 0:
-		return fail(http.StatusBadRequest, "no command; say what to run: `fairlead exec -it %s sh`", c.name)
+		return fail(http.StatusBadRequest, "no command; say what to run: `fairlead exec -it %s sh`", c.name())
 	case len(fds) != 4:
 		return fail(http.StatusBadRequest, "exec takes four descriptors: standard input, output, error and a session; %d came", len(fds))
 	}
 	err := channel.Send(&box.Message{Exec: &box.Exec{Args: m.Command, Env: m.Env, Cwd: m.Workdir, TTY: m.TTY}}, fds...)
 	if err != nil {
-		return fmt.Errorf("exec in container %s: %w", c.name, err)
+		return fmt.Errorf("exec in container %s: %w", c.name(), err)
 	}
 	return nil
 }

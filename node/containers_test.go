@@ -109,11 +109,33 @@ func uniquePrefix(id string, others ...string) string {
 	return id[:n]
 }
 
+func TestRename(t *testing.T) {
+	r := serve(t)
+	web, db := r.create(api.CreateRequest{Name: "web"}), r.create(api.CreateRequest{Name: "db"})
+	rename := func(ref, name string) error {
+		return r.Post(r.ctx, "/v1/containers/"+ref+"/rename", api.RenameRequest{Name: name}, nil)
+	}
+	if err := rename("web", "front"); err != nil {
+		t.Fatal(err)
+	}
+	if i := r.inspect("front"); i.ID != web.ID || i.Config.Hostname != web.Hostname {
+		t.Errorf("front is %+v", i)
+	}
+	refused(t, rename("web", "x"), "No such container: web; `fairlead ps` lists those that run")
+	refused(t, rename("db", "db"), "Renaming a container with the same name as its current name")
+	refused(t, rename("db", "a b"), "Invalid container name (a b), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most")
+	refused(t, rename("db", "front"), `Conflict. The container name "/front" is already in use by container "`+web.ID[:12]+`". `+
+		"Stop it with `fairlead stop front`, or choose another name.")
+	if again := r.create(api.CreateRequest{Name: "web"}); again.ID == web.ID || r.inspect(db.ID).Name != "/db" {
+		t.Errorf("web is %s, db %s", again.ID, r.inspect(db.ID).Name)
+	}
+}
+
 // TestFind: a name counts before the beginnings of ids, however many.
 func TestFind(t *testing.T) {
 	h := newHandlers(t)
 	add := func(id, name string) {
-		h.containers[id] = &container{id: id, name: name}
+		h.containers[id] = called(&container{id: id}, name)
 	}
 	add("ab01"+strings.Repeat("0", 60), "web")
 	add("ab02"+strings.Repeat("0", 60), "db")
@@ -121,7 +143,7 @@ func TestFind(t *testing.T) {
 	defer clear(h.containers)
 	for range 50 { // the order of a map is never the same
 		for ref, want := range map[string]string{"web": "web", "ab": "ab", "ab01": "web", "ab02": "db", "ac": "ab"} {
-			if c, err := h.find(ref); err != nil || c.name != want {
+			if c, err := h.find(ref); err != nil || c.name() != want {
 				t.Fatalf("find(%s): %v, %v", ref, c, err)
 			}
 		}
@@ -303,10 +325,10 @@ func TestInventedNames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if seen[c.name] || !validName.MatchString(c.name) {
-			t.Fatalf("name %d is %q", i, c.name)
+		if seen[c.name()] || !validName.MatchString(c.name()) {
+			t.Fatalf("name %d is %q", i, c.name())
 		}
-		seen[c.name] = true
+		seen[c.name()] = true
 	}
 	for _, c := range h.list() {
 		h.end(c)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -73,25 +74,51 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
 
 func (n *Node) nameLocked(c *container) error {
-	c.name, c.hostname = c.req.Name, c.req.Hostname
-	if c.name == "" {
-		c.name = n.inventNameLocked(c.id)
+	name := c.req.Name
+	if name == "" {
+		name = n.inventNameLocked(c.id)
 	}
-	if !validName.MatchString(c.name) {
-		return fail(http.StatusBadRequest, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most", c.name)
+	if err := n.nameFreeLocked(name); err != nil {
+		return err
 	}
-	for _, other := range n.containers {
-		if other.name == c.name {
-			return fail(http.StatusConflict, "Conflict. The container name %q is already in use by container %q. "+
-				"Stop it with `fairlead stop %s`, or choose another name.", "/"+c.name, other.id[:12], c.name)
-		}
-	}
+	c.named.Store(&name)
+	c.hostname = c.req.Hostname
 	if c.hostname == "" {
 		c.hostname = c.id[:12]
 	}
 	if len(c.hostname) > 63 || strings.ContainsFunc(c.hostname, notInHostname) {
 		return fail(http.StatusBadRequest, "invalid hostname %q: at most 63 characters without blanks", c.hostname)
 	}
+	return nil
+}
+
+// nameFreeLocked refuses a name no further container can have.
+func (n *Node) nameFreeLocked(name string) error {
+	if !validName.MatchString(name) {
+		return fail(http.StatusBadRequest, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most", name)
+	}
+	for _, other := range n.containers {
+		if other.name() == name {
+			return fail(http.StatusConflict, "Conflict. The container name %q is already in use by container %q. "+
+				"Stop it with `fairlead stop %s`, or choose another name.", "/"+name, other.id[:12], name)
+		}
+	}
+	return nil
+}
+
+// rename gives a container another name. Its host name stays, as Docker has it.
+func (n *Node) rename(c *container, name string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if name == c.name() {
+		return fail(http.StatusBadRequest, "Renaming a container with the same name as its current name")
+	}
+	if err := n.nameFreeLocked(name); err != nil {
+		return err
+	}
+	slog.Info("container is renamed", "container", c.name(), "name", name)
+	c.named.Store(&name)
+	n.publishNamesLocked()
 	return nil
 }
 
@@ -147,7 +174,7 @@ func (n *Node) modeLocked(c *container) error {
 		return fail(http.StatusConflict, "cannot join network of a non running container: %s", of)
 	}
 	if x.mode == modeHost {
-		return fail(http.StatusBadRequest, "container %s has no network namespace of its own (--network %s); join that one instead", x.name, x.req.Network)
+		return fail(http.StatusBadRequest, "container %s has no network namespace of its own (--network %s); join that one instead", x.name(), x.req.Network)
 	}
 	c.door, c.share, c.hostname = x, x, x.hostname
 	if x.share != nil {
@@ -197,7 +224,7 @@ func (n *Node) reserveOnLocked(c *container, l *lan, want netip.Addr, mac packet
 	addr, err := l.net.Reserve(want)
 	if err != nil {
 		if other := n.ownerLocked(l, want); other != nil {
-			err = fmt.Errorf("%w by container %s", err, other.name)
+			err = fmt.Errorf("%w by container %s", err, other.name())
 		}
 		return nil, statusError{http.StatusConflict, err}
 	}
@@ -234,7 +261,7 @@ func (n *Node) macFreeLocked(l *lan, mac packet.MAC) error {
 	}
 	for _, other := range n.containers {
 		if a := other.onLocked(l); a != nil && a.mac == mac {
-			return fail(http.StatusConflict, "MAC address %s is already in use by container %s", mac, other.name)
+			return fail(http.StatusConflict, "MAC address %s is already in use by container %s", mac, other.name())
 		}
 	}
 	return nil

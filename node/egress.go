@@ -93,7 +93,7 @@ func (c *container) readEgress() (err error) {
 	case c.req.Egress == nil:
 		return nil
 	case c.mode == modeShared:
-		return fail(http.StatusBadRequest, "conflicting options: --egress and the container type network mode; leave out --egress: that of %s holds for both", c.share.name)
+		return fail(http.StatusBadRequest, "conflicting options: --egress and the container type network mode; leave out --egress: that of %s holds for both", c.share.name())
 	case c.mode != modeBridge && c.mode != modeForeign:
 		return fail(http.StatusBadRequest, "conflicting options: --egress and the network mode; with --network %s there is no port on a network to hold to it", c.req.Network)
 	}
@@ -112,9 +112,9 @@ func (n *Node) egressRules(l *ruleList, of *lan) {
 			list = append(list, c)
 		}
 	}
-	slices.SortFunc(list, func(a, b *container) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(list, func(a, b *container) int { return strings.Compare(a.name(), b.name()) })
 	for _, c := range list {
-		l.egress(c.name, c.egress)
+		l.egress(c.name(), c.egress)
 	}
 	if of.reach.egress != nil {
 		l.egress(l.network, of.reach.egress)

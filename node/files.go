@@ -30,13 +30,13 @@ func (n *Node) makeFiles(c *container) error {
 	c.files.dir = filepath.Join(n.conf.Dir, "containers", c.id)
 	f := &c.files
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
-		return fmt.Errorf("make the files of container %s: %w", c.name, err)
+		return fmt.Errorf("make the files of container %s: %w", c.name(), err)
 	}
 	if c.req.Detached {
 		f.log = filepath.Join(f.dir, "log")
 		// Empty until init opens it: so it can be followed from the first moment.
 		if err := os.WriteFile(f.log, nil, 0o600); err != nil {
-			return fmt.Errorf("make the files of container %s: %w", c.name, err)
+			return fmt.Errorf("make the files of container %s: %w", c.name(), err)
 		}
 	}
 	switch c.mode {
@@ -45,16 +45,16 @@ func (n *Node) makeFiles(c *container) error {
 	case modeBridge:
 		f.resolvConf = filepath.Join(f.dir, "resolv.conf")
 		if err := writePublic(f.resolvConf, n.resolvConf(c.attachments[0].lan)); err != nil {
-			return fmt.Errorf("make the files of container %s: %w", c.name, err)
+			return fmt.Errorf("make the files of container %s: %w", c.name(), err)
 		}
 		fallthrough
 	case modeNone:
 		f.hosts, f.hostname = filepath.Join(f.dir, "hosts"), filepath.Join(f.dir, "hostname")
 		if err := writePublic(f.hosts, c.hostsFile()); err != nil {
-			return fmt.Errorf("make the files of container %s: %w", c.name, err)
+			return fmt.Errorf("make the files of container %s: %w", c.name(), err)
 		}
 		if err := writePublic(f.hostname, []byte(c.hostname+"\n")); err != nil {
-			return fmt.Errorf("make the files of container %s: %w", c.name, err)
+			return fmt.Errorf("make the files of container %s: %w", c.name(), err)
 		}
 	}
 	return nil

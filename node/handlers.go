@@ -63,7 +63,7 @@ func (n *Node) describe(c *container) api.Container {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d := api.Container{
-		ID: c.id, Name: c.name, Command: c.req.Command, Created: c.created, Status: "created",
+		ID: c.id, Name: c.name(), Command: c.req.Command, Created: c.created, Status: "created",
 		Pid: c.pid, Network: c.networkName(), Hostname: c.hostname, Detached: c.req.Detached, Foreign: c.req.Foreign,
 		Labels: c.req.Labels,
 	}
@@ -91,7 +91,7 @@ func (c *container) networkName() string {
 	case modeBridge, modeForeign:
 		return c.network
 	case modeShared:
-		return "container:" + c.share.name
+		return "container:" + c.share.name()
 	}
 	return c.mode
 }
@@ -112,7 +112,7 @@ func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, erro
 	}
 	n.follow(c, client)
 	created := api.Created{
-		ID: c.id, Name: c.name, Hostname: c.hostname, Mode: c.mode,
+		ID: c.id, Name: c.name(), Hostname: c.hostname, Mode: c.mode,
 		Hosts: c.files.hosts, ResolvConf: c.files.resolvConf, HostnameAt: c.files.hostname,
 		Log: c.files.log, LogBytes: logLimit,
 	}
@@ -187,7 +187,7 @@ func (n *Node) remove(_ http.ResponseWriter, _ *http.Request, c *container) (any
 	running := c.running && c.mode != modeForeign
 	n.mu.Unlock()
 	if running {
-		return nil, fail(http.StatusConflict, "container %s is running; stop it with `fairlead stop %s`", c.name, c.name)
+		return nil, fail(http.StatusConflict, "container %s is running; stop it with `fairlead stop %s`", c.name(), c.name())
 	}
 	n.end(c)
 	return done, nil
@@ -213,7 +213,7 @@ func (n *Node) postKill(w http.ResponseWriter, r *http.Request, c *container) (a
 		return done, nil
 	}
 	if err := n.signal(c, sig); err != nil {
-		return nil, fail(http.StatusConflict, "kill %s: %w", c.name, err)
+		return nil, fail(http.StatusConflict, "kill %s: %w", c.name(), err)
 	}
 	return done, nil
 }
@@ -258,7 +258,7 @@ func signalRequest(w http.ResponseWriter, r *http.Request, c *container, otherwi
 	}
 	sig, ok := parseSignal(req.Signal)
 	if !ok {
-		return req, 0, fail(http.StatusBadRequest, "invalid signal: %s; for container %s try TERM, HUP, USR1 or a number", req.Signal, c.name)
+		return req, 0, fail(http.StatusBadRequest, "invalid signal: %s; for container %s try TERM, HUP, USR1 or a number", req.Signal, c.name())
 	}
 	return req, sig, nil
 }
@@ -274,6 +274,14 @@ func parseSignal(s string) (unix.Signal, bool) {
 	}
 	sig := unix.SignalNum(s)
 	return sig, sig != 0
+}
+
+func (n *Node) postRename(w http.ResponseWriter, r *http.Request, c *container) (any, error) {
+	var req api.RenameRequest
+	if err := body(w, r, &req); err != nil {
+		return nil, err
+	}
+	return done, n.rename(c, req.Name)
 }
 
 func (n *Node) getWait(_ http.ResponseWriter, r *http.Request, c *container) (any, error) {

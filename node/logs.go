@@ -16,7 +16,7 @@ import (
 // goes on to write.
 func (n *Node) getLogs(w http.ResponseWriter, r *http.Request, c *container) (any, error) {
 	if c.files.log == "" {
-		return nil, fail(http.StatusConflict, "container %s runs in the foreground: its output went where it was started; `fairlead run -d` keeps it", c.name)
+		return nil, fail(http.StatusConflict, "container %s runs in the foreground: its output went where it was started; `fairlead run -d` keeps it", c.name())
 	}
 	tail := -1
 	if s := r.URL.Query().Get("tail"); s != "" {
@@ -34,7 +34,7 @@ func (n *Node) getLogs(w http.ResponseWriter, r *http.Request, c *container) (an
 		err = l.seekTail(tail)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("log of container %s: %w", c.name, err)
+		return nil, fmt.Errorf("log of container %s: %w", c.name(), err)
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	for goesOn := r.URL.Query().Get("follow") == "1"; ; {

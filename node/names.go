@@ -27,7 +27,7 @@ func (n *Node) inventNameLocked(id string) string {
 
 func (n *Node) hasNameLocked(name string) bool {
 	for _, c := range n.containers {
-		if c.name == name {
+		if c.name() == name {
 			return true
 		}
 	}

@@ -58,7 +58,7 @@ type Node struct {
 	ports      *portBook
 	uplinks    []*uplink
 	hostWay    *network.Uplink // of the router
-	listening  int // sockets of published ports
+	listening  int             // sockets of published ports
 	inherited  []inherited
 	requests   int // that run
 	lastUse    time.Time
@@ -280,7 +280,7 @@ func (n *Node) endAll() {
 		select {
 		case <-c.done:
 		case <-deadline:
-			slog.Error("container did not end", "container", c.name)
+			slog.Error("container did not end", "container", c.name())
 			return
 		}
 	}

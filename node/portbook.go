@@ -137,7 +137,7 @@ func (b *portBook) choose(c *container, p *publication, s api.PortSpec, i int) e
 func (c *container) whyTaken(p publication) string {
 	for _, have := range c.published {
 		if have.proto == p.proto && have.hostPort == p.hostPort {
-			return fmt.Sprintf("container %s has it; choose another, or `fairlead unpublish %[1]s %d:%s`", c.name, have.hostPort, have.private())
+			return fmt.Sprintf("container %s has it; choose another, or `fairlead unpublish %[1]s %d:%s`", c.name(), have.hostPort, have.private())
 		}
 	}
 	return "it is asked for twice"

@@ -33,7 +33,7 @@ func reserveText(t *testing.T, b *portBook, c *container, args ...string) string
 
 func TestPortBook(t *testing.T) {
 	b := newPortBook()
-	web, db := &container{name: "web"}, &container{name: "db"}
+	web, db := called(new(container), "web"), called(new(container), "db")
 	for _, step := range []struct {
 		c    *container
 		args string
@@ -62,7 +62,7 @@ func TestPortBook(t *testing.T) {
 		{web, "8085:80", "Bind for 0.0.0.0:8085 failed: port is already allocated: container db has it; choose another, or `fairlead unpublish db 8085:80/tcp`"},
 	} {
 		if got := reserveText(t, b, step.c, strings.Fields(step.args)...); got != step.want {
-			t.Errorf("%s -p %s\n got %s\nwant %s", step.c.name, step.args, got, step.want)
+			t.Errorf("%s -p %s\n got %s\nwant %s", step.c.name(), step.args, got, step.want)
 		}
 	}
 	b.release(web.published)

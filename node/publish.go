@@ -24,9 +24,9 @@ func (c *container) readPorts() (err error) {
 	publishes := len(c.specs) > 0 || c.req.PublishAll
 	switch {
 	case c.mode == modeShared && publishes:
-		return fail(http.StatusBadRequest, "conflicting options: port publishing and the container type network mode; leave out -p: the ports of %s reach both", c.share.name)
+		return fail(http.StatusBadRequest, "conflicting options: port publishing and the container type network mode; leave out -p: the ports of %s reach both", c.share.name())
 	case c.mode == modeShared && len(c.exposed) > 0:
-		return fail(http.StatusBadRequest, "conflicting options: port exposing and the container type network mode; leave out --expose: the ports of %s reach both", c.share.name)
+		return fail(http.StatusBadRequest, "conflicting options: port exposing and the container type network mode; leave out --expose: the ports of %s reach both", c.share.name())
 	case (c.mode == modeNone || c.mode == modeHost) && publishes:
 		return fail(http.StatusBadRequest, "conflicting options: port publishing and the network mode; leave out -p, or --network %s", c.req.Network)
 	}
@@ -91,7 +91,7 @@ func (n *Node) ownerOfLocked(a netip.Addr) *container {
 // allocated is why something cannot be had at an address that is a container's
 // own.
 func allocated(what fmt.Stringer, a netip.Addr, owner *container) error {
-	return fail(http.StatusConflict, "Bind for %s failed: address is already allocated: container %s has it; `fairlead unpublish --address %s %[2]s` frees it", what, owner.name, a)
+	return fail(http.StatusConflict, "Bind for %s failed: address is already allocated: container %s has it; `fairlead unpublish --address %s %[2]s` frees it", what, owner.name(), a)
 }
 
 // ownsLocked reports whether an address is ours on some network.
@@ -192,7 +192,7 @@ func (n *Node) publish(c *container, req api.PublishRequest) (ports []publicatio
 		return nil, nil, err
 	}
 	c.published = append(c.published, ports...)
-	slog.Info("published", "container", c.name, "ports", req.Publish, "address", req.Address)
+	slog.Info("published", "container", c.name(), "ports", req.Publish, "address", req.Address)
 	return ports, addresses, nil
 }
 
@@ -216,11 +216,11 @@ func readPublish(args []string, address string) (specs []api.PortSpec, a netip.A
 func (c *container) publishableLocked() error {
 	switch {
 	case c.share != nil:
-		return fail(http.StatusConflict, "container %s has the network of container %s; publish there: `fairlead publish %[2]s HOST:CONTAINER`", c.name, c.share.name)
+		return fail(http.StatusConflict, "container %s has the network of container %s; publish there: `fairlead publish %[2]s HOST:CONTAINER`", c.name(), c.share.name())
 	case c.mode != modeBridge && c.mode != modeForeign:
-		return fail(http.StatusConflict, "container %s has no port on a network: its network is %s", c.name, c.networkName())
+		return fail(http.StatusConflict, "container %s has no port on a network: its network is %s", c.name(), c.networkName())
 	case c.entry == nil:
-		return fail(http.StatusConflict, "Container %s is not running, or its interface was removed from inside", c.name)
+		return fail(http.StatusConflict, "Container %s is not running, or its interface was removed from inside", c.name())
 	}
 	return nil
 }
@@ -237,7 +237,7 @@ func (n *Node) assignLocked(c *container, a netip.Addr) error {
 	for _, other := range n.containers {
 		for _, p := range other.published {
 			if p.hostIP == a {
-				return fail(http.StatusConflict, "Bind for %s failed: its port %d is already allocated: container %s has it", a, p.hostPort, other.name)
+				return fail(http.StatusConflict, "Bind for %s failed: its port %d is already allocated: container %s has it", a, p.hostPort, other.name())
 			}
 		}
 	}
@@ -291,13 +291,13 @@ func (n *Node) unpublish(c *container, args []string, address string) (gone []pu
 			}
 		}
 		if len(gone) == have {
-			return nil, nil, fail(http.StatusNotFound, "No public port '%s' published for %s; `fairlead port %[2]s` lists those that are", args[i], c.name)
+			return nil, nil, fail(http.StatusNotFound, "No public port '%s' published for %s; `fairlead port %[2]s` lists those that are", args[i], c.name())
 		}
 	}
 	if a.IsValid() {
 		i := c.ownsAddress(a)
 		if i < 0 {
-			return nil, nil, fail(http.StatusNotFound, "No address %s published for %s; `fairlead port %[2]s` lists those that are", a, c.name)
+			return nil, nil, fail(http.StatusNotFound, "No address %s published for %s; `fairlead port %[2]s` lists those that are", a, c.name())
 		}
 		n.unroute(c.addresses[i].rule)
 		c.addresses = slices.Delete(c.addresses, i, i+1)
@@ -308,7 +308,7 @@ func (n *Node) unpublish(c *container, args []string, address string) (gone []pu
 	}
 	n.ports.release(gone)
 	c.published = slices.DeleteFunc(c.published, func(p publication) bool { return named[p] })
-	slog.Info("withdrawn", "container", c.name, "ports", args, "address", address)
+	slog.Info("withdrawn", "container", c.name(), "ports", args, "address", address)
 	return gone, addresses, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,18 +64,19 @@ func share() (containers, connections, limit int) {
 // A container is one on this node. What is not marked otherwise never changes
 // after create.
 type container struct {
-	id, name, hostname string
-	network            string // what it asked for, mode bridge and foreign
-	number             packet.ContainerID
-	req                api.CreateRequest
-	mode               string
-	created            time.Time
-	files              files
-	share              *container // mode shared: who made the namespace; it may have ended
-	specs              []api.PortSpec
-	exposed            []exposed
-	egress             *policy.Egress // its own; nil is none
-	forget             *time.Timer
+	id, hostname string
+	named        atomic.Pointer[string] // what name returns; Node.mu is held by who changes it
+	network      string                 // what it asked for, mode bridge and foreign
+	number       packet.ContainerID
+	req          api.CreateRequest
+	mode         string
+	created      time.Time
+	files        files
+	share        *container // mode shared: who made the namespace; it may have ended
+	specs        []api.PortSpec
+	exposed      []exposed
+	egress       *policy.Egress // its own; nil is none
+	forget       *time.Timer
 
 	// Guarded by Node.mu.
 	attachments []*attachment // to networks, in the order it was connected
@@ -97,6 +99,9 @@ type container struct {
 
 	done chan struct{} // closed when it is gone; exit is valid then
 }
+
+// name is what people call it; rename changes it.
+func (c *container) name() string { return *c.named.Load() }
 
 // A statusError is an error with the HTTP status it is answered with.
 type statusError struct {
@@ -123,7 +128,7 @@ func (n *Node) reconsider(c *container) {
 	}
 	n.mu.Unlock()
 	if forgotten {
-		slog.Warn("container never started", "container", c.name)
+		slog.Warn("container never started", "container", c.name())
 		n.end(c)
 	}
 }
@@ -179,7 +184,7 @@ func (n *Node) find(ref string) (*container, error) {
 func (n *Node) findLocked(ref string) (*container, error) {
 	var found []*container
 	for _, c := range n.containers {
-		if c.name == ref || c.id == ref {
+		if c.name() == ref || c.id == ref {
 			return c, nil // also when ids begin like this name
 		}
 		if ref != "" && strings.HasPrefix(c.id, ref) {
@@ -254,7 +259,7 @@ func (n *Node) end(c *container) {
 	n.lastUse = time.Now()
 	n.mu.Unlock()
 	close(c.done)
-	slog.Info("container is gone", "container", c.name, "id", c.id[:12], "exit", c.exit)
+	slog.Info("container is gone", "container", c.name(), "id", c.id[:12], "exit", c.exit)
 }
 
 // leaveLocked takes the container off the attachments it uses. When nobody else

@@ -347,3 +347,9 @@ func (h *handlers) call(method, path, body string) (int, string) {
 	text, _ := io.ReadAll(w.Result().Body)
 	return w.Code, strings.TrimSpace(string(text))
 }
+
+// called gives a container its name.
+func called(c *container, name string) *container {
+	c.named.Store(&name)
+	return c
+}

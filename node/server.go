@@ -42,6 +42,7 @@ func (n *Node) handlers() map[string]handler {
 		"POST /v1/containers/{id}/exec":   n.one(n.postExec),
 		"POST /v1/containers/{id}/kill":   n.one(n.postKill),
 		"POST /v1/containers/{id}/stop":   n.one(n.postStop),
+		"POST /v1/containers/{id}/rename": n.one(n.postRename),
 		"GET /v1/containers/{id}/wait":    n.one(n.getWait),
 		"GET /v1/containers/{id}/logs":    n.one(n.getLogs),
 

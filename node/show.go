@@ -71,7 +71,7 @@ func (n *Node) residents() residents {
 // name is that of the container at a port.
 func (at residents) name(p *vswitch.Port) string {
 	if c := at[p.Config().Container]; c != nil {
-		return c.name
+		return c.name()
 	}
 	return p.Config().Name // of one that has come or gone since
 }
@@ -96,7 +96,7 @@ func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	d.Container, d.ID, d.Pid = c.name, c.id, c.pid
+	d.Container, d.ID, d.Pid = c.name(), c.id, c.pid
 	if a := c.onLocked(l); a != nil {
 		d.IP = a.addr.Addr().String()
 		if e := a.endpoint; e != nil {

@@ -76,7 +76,7 @@ func (n *Node) routed(withFlows bool) *routed {
 // container is the name of one, empty when it has gone.
 func (r *routed) container(c packet.ContainerID) string {
 	if c := r.at[c]; c != nil {
-		return c.name
+		return c.name()
 	}
 	return ""
 }

@@ -42,7 +42,7 @@ func (h *handlers) join(t testing.TB, name string) *member {
 	a := c.attachments[0]
 	e := &endpoint{net: a.lan.net, kind: "tap"}
 	if e.port, err = e.net.Attach(network.Endpoint{
-		Name: c.name, Container: c.number, MAC: a.mac, Addr: a.addr.Addr(), Queue: near,
+		Name: c.name(), Container: c.number, MAC: a.mac, Addr: a.addr.Addr(), Queue: near,
 	}); err != nil {
 		t.Fatal(err)
 	}

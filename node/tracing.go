@@ -136,10 +136,10 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 			return nil, err
 		}
 		if len(n.places(c)) == 0 {
-			return nil, fail(http.StatusConflict, "container %s has no port: its network is %s", c.name, c.networkName())
+			return nil, fail(http.StatusConflict, "container %s has no port: its network is %s", c.name(), c.networkName())
 		}
 		if n.describe(c).IP == "" {
-			return nil, fail(http.StatusConflict, "container %s has no port any more: its interface was removed from inside", c.name)
+			return nil, fail(http.StatusConflict, "container %s has no port any more: its interface was removed from inside", c.name())
 		}
 		only = c.holder().number
 	}

@@ -70,7 +70,7 @@ func (n *Node) intend(m api.UplinksCheck) (plan []intended, lost []api.OwnAddres
 	for _, c := range n.containers {
 		for _, a := range c.addresses {
 			if a.rule != 0 && !slices.ContainsFunc(all, func(s *api.UplinkSpec) bool { return slices.Contains(s.Addrs, a.Addr) }) {
-				lost = append(lost, api.OwnAddress{Container: c.name, Address: a.String()})
+				lost = append(lost, api.OwnAddress{Container: c.name(), Address: a.String()})
 			}
 		}
 	}

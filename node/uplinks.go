@@ -235,7 +235,7 @@ func (n *Node) routeAddressesLocked(u *uplink) {
 		}
 		var err error
 		if own.rule, err = n.routeAddress(c, u, a); err != nil {
-			slog.Error("route address", "container", c.name, "address", a, "err", err)
+			slog.Error("route address", "container", c.name(), "address", a, "err", err)
 		}
 	}
 }
@@ -248,7 +248,7 @@ func (n *Node) unrouteAddressesLocked(u *uplink) {
 			own := &c.addresses[c.ownsAddress(a)]
 			n.unroute(own.rule)
 			own.rule = 0
-			slog.Warn("address leads nowhere without its uplink", "container", c.name, "address", a)
+			slog.Warn("address leads nowhere without its uplink", "container", c.name(), "address", a)
 		}
 	}
 }

@@ -154,6 +154,19 @@ func newKill() *cobra.Command {
 	return cmd
 }
 
+func newRename() *cobra.Command {
+	return &cobra.Command{
+		Use:     "rename CONTAINER NAME",
+		Short:   "Give a container another name",
+		Long:    "Give a container another name, by which others find it at once. Its host name\nstays what it is.",
+		Example: "  fairlead rename web front",
+		Args:    exactly(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return about(args[0], client().Post(cmd.Context(), containerPath(args[0], "rename"), api.RenameRequest{Name: args[1]}, nil))
+		},
+	}
+}
+
 // signalOne stops or kills a container and returns its name: whose id begins
 // with "3" is better said than guessed.
 func signalOne(ctx context.Context, ref, how string, request api.SignalRequest) (name string, err error) {

@@ -107,7 +107,7 @@ virtual switch: one ordinary process, no privileges, no kernel bridge.`,
 		&cobra.Group{ID: "node", Title: "The node:"},
 	)
 	for id, commands := range map[string][]*cobra.Command{
-		"container": {newRun(), newExec(), newPs(), newLogs(), newStop(), newKill(), newInspect(), newPort(), newPublish(), newUnpublish()},
+		"container": {newRun(), newExec(), newPs(), newLogs(), newStop(), newKill(), newRename(), newInspect(), newPort(), newPublish(), newUnpublish()},
 		"network":   {newShow(), newTrace(), newMac(), newNetwork(), newProbe()},
 		"node":      {newUp(), newDown(), newVersion(), newDoctor()},
 	} {

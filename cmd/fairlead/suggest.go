@@ -27,7 +27,6 @@ var elsewhere = map[string]string{
 	"start":   noStopped + "`fairlead run` makes a new one",
 	"restart": noStopped + "`fairlead run` makes a new one",
 	"create":  "`fairlead run -d` makes and starts a container",
-	"rename":  "a container keeps the name that `fairlead run --name NAME` gave it",
 	"attach":  "`fairlead logs -f NAME` follows the output, `fairlead exec -it NAME sh` opens a shell",
 	"wait":    "`fairlead run` without -d waits, and exits with the command's status",
 	"pause":   "`fairlead kill -s STOP NAME` stops the command, and -s CONT has it go on",

@@ -29,6 +29,7 @@ var Routes = []Route{
 	{Method: "POST", Path: "/v1/containers/{id}/exec", Summary: "run another command in a container", In: Exec{}, Out: Done{}, Upgrade: true},
 	{Method: "POST", Path: "/v1/containers/{id}/kill", Summary: "send a signal", In: SignalRequest{}},
 	{Method: "POST", Path: "/v1/containers/{id}/stop", Summary: "send a signal, kill after a time-out", In: SignalRequest{}},
+	{Method: "POST", Path: "/v1/containers/{id}/rename", Summary: "give a container another name", In: RenameRequest{}},
 	{Method: "GET", Path: "/v1/containers/{id}/wait", Summary: "wait for the end", Out: Exit{}},
 	{Method: "GET", Path: "/v1/containers/{id}/logs", Summary: "output of a detached container", Query: []string{"follow", "tail"}, Stream: true},
 	{Method: "GET", Path: "/v1/containers/{id}/ports", Summary: "published ports, and what listens inside", Out: Ports{}},

@@ -143,6 +143,11 @@ type SignalRequest struct {
 	Timeout *int `json:"timeout,omitempty"`
 }
 
+// RenameRequest is the body of POST /v1/containers/ID/rename.
+type RenameRequest struct {
+	Name string `json:"name"`
+}
+
 // Container is one line of GET /v1/containers.
 type Container struct {
 	ID       string    `json:"id"`

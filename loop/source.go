@@ -90,6 +90,25 @@ func (s *Source) Wake() {
 	}
 }
 
+// Watch changes the events a source with a descriptor waits for; zero leaves Err
+// and Hup. It may be called on the worker only: elsewhere the descriptor could be
+// closed meanwhile, and its number be another's.
+func (s *Source) Watch(events uint32) {
+	if s.removed.Load() || s.fd < 0 {
+		return
+	}
+	w := s.worker
+	w.fds.RLock()
+	defer w.fds.RUnlock()
+	if w.fdsClosed {
+		return
+	}
+	ev := poll{Events: events}
+	setRef(&ev, s.index, s.gen)
+	// It fails only for a descriptor that was closed already, which has no events.
+	_ = unix.EpollCtl(w.epfd, unix.EPOLL_CTL_MOD, s.fd, &ev)
+}
+
 // Remove ends the registration. Called on the worker, Ready is not called any
 // more once it returns; called elsewhere, it may be running or about to, and is
 // over after the next Grace. Calling it again does nothing.

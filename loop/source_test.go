@@ -61,6 +61,50 @@ func TestLevelTriggered(t *testing.T) {
 	}
 }
 
+// TestWatch: a source that waits for nothing is left alone, and told again of
+// what is there when it waits again.
+func TestWatch(t *testing.T) {
+	w := newLoop(t, 1).Worker(0)
+	r, p := pipe(t)
+	defer closeAll(t, r, p)
+	var calls, more atomic.Int32
+	var s *loop.Source
+	w.Call(func() { // so that it does not run before s is set
+		s = add(t, w, r, loop.In, func(int64, uint32) bool {
+			calls.Add(1)
+			s.Watch(0)
+			return false
+		})
+	})
+	other, q := pipe(t)
+	defer closeAll(t, other, q)
+	defer add(t, w, other, loop.In, func(int64, uint32) bool {
+		_, _ = unix.Read(other, make([]byte, 1))
+		more.Add(1)
+		return false
+	}).Remove()
+	for i := range int32(3) {
+		if i == 0 {
+			write(t, p)
+		} else {
+			w.Call(func() { s.Watch(loop.In) })
+		}
+		eventually(t, "a call", func() bool { return calls.Load() == i+1 })
+		write(t, q)
+		eventually(t, "turns for another", func() bool { return more.Load() == i+1 })
+		if n := calls.Load(); n != i+1 {
+			t.Fatalf("%d calls, want %d", n, i+1)
+		}
+	}
+	s.Remove()
+	w.Call(func() { s.Watch(loop.In) }) // changes nothing
+	write(t, q)
+	eventually(t, "another turn", func() bool { return more.Load() == 4 })
+	if n := calls.Load(); n != 3 {
+		t.Errorf("%d calls, want 3", n)
+	}
+}
+
 // TestFairness: however much one source has to do, all ready sources are called
 // once per turn, more of them than epoll reports at once included.
 func TestFairness(t *testing.T) {

@@ -174,6 +174,11 @@ type Decision struct {
 	// Learn is what the MAC table takes from the source address.
 	Learn Learning
 
+	// Admitted is the number of the rule that let a frame pass from one container
+	// to another where they may not talk by themselves; 0 is none. Of a flooded
+	// frame each copy has its own.
+	Admitted uint32
+
 	// Neighbour is set when the gateway takes the sender of an ARP packet into
 	// its neighbour table.
 	Neighbour bool

@@ -38,6 +38,7 @@ const (
 
 	// 4 admit.
 	Isolated
+	ICC
 	FloodLimit
 	Oversize
 
@@ -76,6 +77,7 @@ const (
 	EgressFull
 	EgressSegments
 	EgressRefused
+	RateLimit
 
 	NumReasons = iota
 )
@@ -131,6 +133,8 @@ var reasons = [NumReasons]reasonText{
 
 	Isolated: {"isolated", "Both ports are isolated, and isolated ports do not hear one another.",
 		"Take the isolation off one of the two containers."},
+	ICC: {"icc", "The network does not let its containers talk to one another (icc=off), and no link or rule opens this.",
+		"Open it with a rule, `fairlead rule add FROM TO:PORT`; `fairlead rule ls` shows what there is."},
 	FloodLimit: {"flood-limit", "The port has more copies of flooded frames made per second than it may.",
 		"Raise the limit with `fairlead up --opt flood-limit=N`, or find out what the container broadcasts."},
 	Oversize: {"oversize", "The packet is larger than the MTU of the network.",
@@ -197,6 +201,8 @@ var reasons = [NumReasons]reasonText{
 		"Give the connection a larger MSS, or that container its offloads."},
 	EgressRefused: {"egress-refused", "The kernel refused the frame.",
 		"If it was to leave by host sockets, look at the host's firewall and routes; else report it: the frame was checked before."},
+	RateLimit: {"rate-limit", "The container is sent more than its rate lets it receive.",
+		"Raise it: `fairlead update --rate-in RATE NAME`."},
 }
 
 // String is the name of the reason in counters, JSON and trace lines.

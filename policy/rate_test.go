@@ -107,3 +107,27 @@ func TestRateTakenBeyondItsLimit(t *testing.T) {
 		t.Error("refused although the debt is paid")
 	}
 }
+
+// TestRateExact: what does not come out even in nanoseconds adds up all the same.
+func TestRateExact(t *testing.T) {
+	for _, perSecond := range []int{7, 37_500_000, 1_250_000_000, 12_500_000_000} {
+		rate := NewRate(perSecond, 1)
+		n := 0
+		for now := int64(0); now < 1e9; now = rate.Until(now) {
+			if !rate.Allows(now) {
+				t.Fatalf("%d per second: refused at %d, when it is allowed", perSecond, now)
+			}
+			rate.Take(now, 1500)
+			n += 1500
+			if until := rate.Until(now); until > now && rate.Allows(until-1) {
+				t.Fatalf("%d per second: allowed before %d", perSecond, until)
+			}
+		}
+		if want := perSecond; n < want || n > want+want/1000+1500 {
+			t.Errorf("%d per second: %d in a second", perSecond, n)
+		}
+	}
+	if rate := (Rate{}); rate.Until(5) != 5 {
+		t.Error("no limit has one wait")
+	}
+}

@@ -6,6 +6,7 @@ import (
 
 	"fairlead/packet"
 	"fairlead/packet/packettest"
+	"fairlead/policy"
 	"fairlead/test/lab"
 )
 
@@ -85,6 +86,12 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	}
 	batch("drop isolated", alone, ping(alone.station, alsoAlone.station), packet.Drop, packet.Isolated)
 	batch("drop flood-limit", limited, packettest.ARPRequest(limited.station, to.IP), packet.Drop, packet.FloodLimit)
+	hits := policy.NewHits(1)
+	r.sw.SetAdmit(policy.NewAdmit([]policy.AdmitRule{{Number: 1, From: in.port.Config().Container, Proto: packet.ProtoTCP, Ports: policy.Ports{First: 80, Last: 80}, Hits: hits}}, hits))
+	batch("unicast by a rule", in, packettest.TCP(in.station, to, packettest.Segment{DstPort: 80}, nil), packet.Unicast, packet.KnownMAC)
+	batch("drop icc", in, ping(in.station, to), packet.Drop, packet.ICC)
+	batch("flood none may have", in, ping(in.station, stationOf(999)), packet.Flood, packet.UnknownMAC)
+	r.sw.SetAdmit(nil)
 	for _, reason := range []packet.Reason{packet.EgressDown, packet.EgressGone, packet.EgressFull, packet.EgressSegments, packet.EgressRefused} {
 		others[0].queue.err = reason
 		batch(fmt.Sprint("failed ", reason), in, ping(in.station, to), packet.Unicast, packet.KnownMAC)

@@ -89,6 +89,9 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 	case packet.Drop:
 		in.n.drop(d.Reason, f.Time)
 	}
+	if ports.admit != nil {
+		ports.admit.Count(d.Admitted, d.Reason, ln.id, f.Len())
+	}
 	if d.Routed && d.Verdict != packet.Drop {
 		ln.emit(in, f, d)
 	}
@@ -155,7 +158,14 @@ func (ln *lane) flood(in *Port, ports *portTable, f *packet.Frame) (copies int) 
 	ln.flush()
 	ln.out = append(ln.out[:0], f)
 	for _, to := range ports.list {
-		if floods(in, to) {
+		if to == in {
+			continue
+		}
+		rule, r := ports.admits(f, in, to)
+		if ports.admit != nil {
+			ports.admit.Count(rule, r, ln.id, f.Len())
+		}
+		if r == packet.OK {
 			to.write(ln.out)
 			copies++
 		}
@@ -239,8 +249,27 @@ func (ln *lane) flush() {
 	ln.staged, ln.answers, ln.used = ln.staged[:0], ln.answers[:0], 0
 }
 
-// write hands frames to the port's queue and counts each as written or failed.
+// write hands frames to the port, as far as its container may receive them.
 func (p *Port) write(frames []*packet.Frame) {
+	if p.conf.Limit.receivesAll() {
+		p.deliver(frames)
+		return
+	}
+	for len(frames) > 0 {
+		n := 0
+		for n < len(frames) && p.conf.Limit.receives(frames[n].Time, frames[n].Len()) {
+			n++
+		}
+		p.deliver(frames[:n])
+		if frames = frames[n:]; len(frames) > 0 {
+			p.n.fail(packet.RateLimit, frames[0].Time)
+			frames = frames[1:]
+		}
+	}
+}
+
+// deliver hands frames to the port's queue and counts each as written or failed.
+func (p *Port) deliver(frames []*packet.Frame) {
 	for len(frames) > 0 {
 		n, err := p.conf.Queue.WriteBatch(frames)
 		p.n.wrote(frames[:n])

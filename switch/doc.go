@@ -18,7 +18,9 @@
 //	2 guard    may this port use this source MAC, this source address?
 //	3 look up  the gateway's MAC → 5; a known MAC → its port; groups and
 //	           unknown MACs → every other port (flood); hub mode floods all
-//	4 admit    isolation, MTU, flood limit
+//	4 admit    MTU, flood limit, isolation, and where containers may not talk to
+//	           one another the links and rules that open something (policy.Admit);
+//	           of a flood asked for each copy, and for what the gateway sends back
 //	5 gateway  package gateway answers or refuses (5.1 … 5.7)
 //	6 emit     the egress set is in the Decision
 //
@@ -41,13 +43,19 @@
 // the same Lanes. A held frame is decided on twice: first to wait, and then for
 // good. Where a packet is cut into fragments, split counts the pieces but one.
 //
+// # Rates
+//
+// A container may be held to rates (Limit). What it sends too fast waits in its
+// link: the port is not read meanwhile. What it is sent too fast is a copy that
+// failed.
+//
 // # Concurrency
 //
 // A port's reads happen on one worker, its home. Anyone may write a queue. The
-// port list and the MAC table's readers take no lock: the list is a snapshot
-// behind an atomic pointer, the table's slots are atomic words. AddPort,
-// RemovePort and the show functions may be called from any goroutine that is
-// not a worker. A removed port leaves epoll, then the snapshot, then every
-// worker passes a turn, and only then its queue is closed, off the workers:
-// closing the last descriptor of a TAP takes the kernel 16 ms.
+// port list and the MAC table's readers take no lock: the list, and with it what
+// may pass, is a snapshot behind an atomic pointer, the table's slots are atomic
+// words. AddPort, RemovePort and the show functions may be called from any
+// goroutine that is not a worker. A removed port leaves epoll, then the snapshot,
+// then every worker passes a turn, and only then its queue is closed, off the
+// workers: closing the last descriptor of a TAP takes the kernel 16 ms.
 package vswitch

@@ -59,12 +59,15 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 	case out == in:
 		d.Refuse(packet.SamePort)
 		return
-	case out != nil && !mayPass(in, out):
-		d.Refuse(packet.Isolated)
-		return
 	case d.Verdict == packet.Flood && !in.flood.Allows(f.Time):
 		d.Refuse(packet.FloodLimit)
 		return
+	case out != nil:
+		rule, r := ports.admits(f, in, out)
+		if d.Admitted = rule; r != packet.OK {
+			d.Refuse(r)
+			return
+		}
 	}
 
 	// 5 gateway
@@ -74,28 +77,34 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 		if d.Verdict == packet.Hold && !s.lanes.holds.accepts(f) {
 			d.Refuse(packet.HoldFull)
 		}
-		// The way over the gateway is no way round the isolation of ports, unless
+		// The way over the gateway is no way round the admission of ports, unless
 		// it is one that was opened for everybody.
 		if d.Routed && d.Egress.Network == s.conf.ID && (d.NAT.Kind == packet.NATNone || d.NAT.ToMapping) {
-			if out := ports.find(d.Egress.Port); out != nil && !mayPass(in, out) {
-				d.Routed = false
-				if d.Verdict != packet.Flood {
-					d.Refuse(packet.Isolated)
+			if out := ports.find(d.Egress.Port); out != nil {
+				rule, r := ports.admits(f, in, out)
+				if d.Admitted = rule; r != packet.OK {
+					d.Routed = false
+					d.RefuseCopy(r)
 				}
 			}
 		}
 	}
 
-	// 6 emit: d.Egress, or every port for which floods is true; apply acts.
+	// 6 emit: d.Egress, or every other port that admits lets it pass to; apply acts.
 }
 
-// mayPass is the admission of one port's frames to another: isolated ports do
-// not hear one another (as the kernel bridge's `isolated` flag).
-func mayPass(in, out *Port) bool { return !in.conf.Isolated || !out.conf.Isolated }
-
-// floods is the egress set of a flooded frame: every port but the one it came
-// from, as far as it may pass.
-func floods(in, out *Port) bool { return out != in && mayPass(in, out) }
+// admits is the admission of one port's frames to another: isolated ports do not
+// hear one another (as the kernel bridge's `isolated` flag), and containers
+// only as the network's policy has it, where there is one.
+func (t *portTable) admits(f *packet.Frame, in, out *Port) (rule uint32, r packet.Reason) {
+	switch {
+	case in.conf.Isolated && out.conf.Isolated:
+		return 0, packet.Isolated
+	case t.admit == nil:
+		return 0, packet.OK
+	}
+	return t.admit.Check(f, in.conf.Container, out.conf.Container)
+}
 
 // isReservedGroup reports whether dst is one of the addresses that end at the
 // first bridge: 01:80:c2:00:00:00 to 0f (IEEE 802.1D table 7-10).

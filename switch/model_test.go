@@ -32,6 +32,10 @@ type model struct {
 	gwIP   netip.Addr
 	macs   map[string]modelEntry
 	ports  map[packet.PortID]*modelPort
+
+	// What containers may send one another; nil is everything.
+	rules  []policy.AdmitRule
+	closed bool
 }
 
 type modelEntry struct {
@@ -41,6 +45,7 @@ type modelEntry struct {
 
 type modelPort struct {
 	station
+	container         packet.ContainerID
 	guarded, isolated bool
 	flood, errors     bucket
 }
@@ -100,7 +105,7 @@ func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int6
 		vlan = fmt.Sprint(ts[0].VLANIdentifier)
 	}
 	o := m.lookUp(in, b, p, eth, vlan, now)
-	if o.verdict == packet.Drop && o.reason != packet.NoRoute && o.reason != packet.NotUnderstood && o.reason != packet.Martian && o.reason != packet.Isolated &&
+	if o.verdict == packet.Drop && o.reason != packet.NoRoute && o.reason != packet.NotUnderstood && o.reason != packet.Martian && o.reason != packet.Isolated && o.reason != packet.ICC &&
 		o.reason != packet.SamePort && o.reason != packet.FloodLimit && o.reason != packet.Oversize {
 		return o
 	}
@@ -228,8 +233,8 @@ func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layer
 		if known.port == in {
 			return m.drop(packet.SamePort)
 		}
-		if port.isolated && m.ports[known.port].isolated {
-			return m.drop(packet.Isolated)
+		if r := m.admits(b, port, m.ports[known.port]); r != packet.OK {
+			return m.drop(r)
 		}
 		return outcome{verdict: packet.Unicast, reason: packet.KnownMAC, egress: []packet.PortID{known.port}}
 	}
@@ -238,7 +243,7 @@ func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layer
 			return m.drop(packet.FloodLimit)
 		}
 		for id, out := range m.ports {
-			if id != in && (!port.isolated || !out.isolated) {
+			if id != in && m.admits(b, port, out) == packet.OK {
 				o.egress = append(o.egress, id)
 			}
 		}
@@ -249,6 +254,44 @@ func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layer
 		m.gateway(&o, port, p, eth, forGateway, now)
 	}
 	return o
+}
+
+// admits is step 4: what one port may send another. That the record of Parse is
+// right, package packet compares with gopacket.
+func (m *model) admits(b []byte, in, out *modelPort) packet.Reason {
+	f := packet.Frame{B: bytes.Clone(b)}
+	_ = packet.Parse(&f)
+	switch {
+	case in.isolated && out.isolated:
+		return packet.Isolated
+	case !m.closed || f.EtherType != packet.EtherTypeIPv4 && f.EtherType != packet.EtherTypeIPv6:
+		return packet.OK
+	}
+	var kind uint8 // of ICMP
+	v4, v6 := f.Proto == packet.ProtoICMP && f.L4 > 0, f.Proto == packet.ProtoICMPv6 && f.L4 > 0
+	if v4 || v6 {
+		kind = f.Transport()[0]
+	}
+	if v6 && (kind == 135 || kind == 136) {
+		return packet.OK
+	}
+	for _, r := range m.rules {
+		is := func(want, have packet.ContainerID) bool { return want == 0 || want == have }
+		begin, answer := is(r.From, in.container) && is(r.To, out.container), is(r.From, out.container) && is(r.To, in.container)
+		has := func(port uint16) bool { return f.Proto == r.Proto && r.Ports.First <= port && port <= r.Ports.Last }
+		switch {
+		case !begin && !answer:
+		case f.Flags.Has(packet.LaterFragment), v4 && (kind == 3 || kind == 11 || kind == 12), v6 && kind <= 4,
+			r.Proto == 0 && (begin || f.L4 == 0):
+			return packet.OK
+		case begin && f.L4 > 0 && has(f.DstPort):
+			return packet.OK
+		case !answer, f.Proto == packet.ProtoTCP && f.L4 > 0 && f.Transport()[13]&0x12 == 2, v4 && kind == 8, v6 && kind == 128:
+		case r.Proto == 0, f.L4 > 0 && has(f.SrcPort):
+			return packet.OK
+		}
+	}
+	return packet.ICC
 }
 
 // packetLen is what the MTU is compared with: the packet, and of one that is
@@ -418,9 +461,34 @@ func (w *world) addPort() {
 	})
 	w.next++
 	w.model.ports[e.port.ID()] = &modelPort{
-		station: e.station, guarded: guarded, isolated: isolated,
+		station: e.station, container: e.port.Config().Container, guarded: guarded, isolated: isolated,
 		flood: newBucket(500, 50), errors: newBucket(100, 50),
 	}
+}
+
+// setAdmit closes the network but for some rules, or opens it. A rule may be of
+// everybody, and of a container that is gone.
+func (w *world) setAdmit() {
+	m := w.model
+	if m.rules, m.closed = nil, w.rng.IntN(2) == 0; !m.closed {
+		w.sw.SetAdmit(nil)
+		return
+	}
+	who := []packet.ContainerID{0, packet.ContainerID(1<<16 | w.next - 1)}
+	for _, p := range w.model.ports {
+		who = append(who, p.container)
+	}
+	slices.Sort(who)
+	hits := policy.NewHits(1)
+	for n := range w.rng.IntN(6) {
+		first := uint16(w.rng.IntN(1 << 16))
+		m.rules = append(m.rules, policy.AdmitRule{
+			Number: uint32(n + 1), From: who[w.rng.IntN(len(who))], To: who[w.rng.IntN(len(who))],
+			Proto: []packet.Proto{0, packet.ProtoTCP, packet.ProtoUDP}[w.rng.IntN(3)],
+			Ports: policy.Ports{First: first, Last: max(first, uint16(w.rng.IntN(1<<16)))}, Hits: hits,
+		})
+	}
+	w.sw.SetAdmit(policy.NewAdmit(m.rules, hits))
 }
 
 func (w *world) removePort() {
@@ -457,6 +525,8 @@ func (w *world) step() {
 	case n < 8:
 		w.sw.FlushMACs()
 		clear(w.model.macs)
+	case n < 12:
+		w.setAdmit()
 	default:
 		w.now += int64(w.rng.IntN(800)) * 1e3
 		w.oneFrame()

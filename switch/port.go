@@ -35,6 +35,9 @@ type PortConfig struct {
 	// zero is DefaultFloodLimit, negative no limit.
 	FloodLimit int
 
+	// Limit is the rates its container is held to; nil is none.
+	Limit *Limit
+
 	// Worker is the port's home: the index of the worker that reads it.
 	Worker int
 
@@ -64,8 +67,9 @@ type Port struct {
 	// Of the home worker only:
 
 	flood policy.Rate
-	batch int  // how many frames to read at once, by what the last ones cost
-	lost  bool // the link is gone and Lost was called
+	batch int         // how many frames to read at once, by what the last ones cost
+	lost  bool        // the link is gone and Lost was called
+	debt  *loop.Timer // has the port read again
 
 	n counters
 }
@@ -85,6 +89,9 @@ func (p *Port) Counts() Counts { return p.n.load() }
 // Ready is the port's turn, called by its home worker: it reads, decides and
 // acts until no frame waits or the turn is over, and then asks for another.
 func (p *Port) Ready(now int64, events uint32) (again bool) {
+	if p.indebted(now, events) {
+		return false
+	}
 	var read intake
 	again = p.turn(now, events, &read)
 	p.n.read.Add(uint64(read.frames))
@@ -104,8 +111,15 @@ func (p *Port) turn(now int64, events uint32, read *intake) (again bool) {
 		batch.Limit(p.batch)
 		n, err := p.conf.Queue.ReadBatch(batch)
 		if n > 0 {
+			before := read.bytes
 			p.sw.run(p, now, read)
 			since += n
+			if p.conf.Limit != nil {
+				p.conf.Limit.sent(now, read.bytes-before)
+				if p.indebted(now, events) {
+					return false
+				}
+			}
 			// Frames that cost little are not timed one by one: as many as take
 			// an eighth of a turn go by between two looks at the clock.
 			if since >= p.batch/8 {

@@ -122,10 +122,11 @@ type Switch struct {
 	closing     sync.WaitGroup
 }
 
-// A portTable is one snapshot of the ports.
+// A portTable is one snapshot of the ports, and of what they may send one another.
 type portTable struct {
-	list    []*Port // by index, without gaps
-	byIndex []*Port // PortID's index → port, nil where free
+	admit   *policy.Admit // nil is everything
+	list    []*Port       // by index, without gaps
+	byIndex []*Port       // PortID's index → port, nil where free
 }
 
 // find returns the port an ID names, or nil when it is gone.
@@ -208,7 +209,7 @@ func (s *Switch) freeIndexLocked() (uint16, error) {
 // index.
 func (s *Switch) replaceLocked(index uint16, p *Port) {
 	old := s.ports.Load().byIndex
-	t := &portTable{byIndex: make([]*Port, max(len(old), int(index)+1))}
+	t := &portTable{admit: s.ports.Load().admit, byIndex: make([]*Port, max(len(old), int(index)+1))}
 	copy(t.byIndex, old)
 	t.byIndex[index] = p
 	for _, p := range t.byIndex {
@@ -217,6 +218,16 @@ func (s *Switch) replaceLocked(index uint16, p *Port) {
 		}
 	}
 	s.ports.Store(t)
+}
+
+// SetAdmit says what containers of the network may send one another; nil is
+// everything. Ports that are isolated stay so.
+func (s *Switch) SetAdmit(a *policy.Admit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := *s.ports.Load()
+	t.admit = a
+	s.ports.Store(&t)
 }
 
 // register has the port's worker told when frames wait. It happens on the
@@ -392,8 +403,13 @@ func (s *Switch) record(r *trace.Recorder, in *Port, ports *portTable, f *packet
 		rec.AddEgress(d.Egress.Port)
 	case packet.Flood:
 		for _, out := range ports.list {
-			if floods(in, out) {
+			if out == in {
+				continue
+			}
+			if _, r := ports.admits(f, in, out); r == packet.OK {
 				rec.AddEgress(out.id)
+			} else {
+				rec.Withhold(r)
 			}
 		}
 	}

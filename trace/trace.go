@@ -32,6 +32,9 @@ type Record struct {
 	Egress   [maxEgress]packet.PortID
 	Copies   int // how many there are on its own network, named or not
 
+	Withheld int           // copies of a flooded frame that other ports may not have
+	Why      packet.Reason // the last of them
+
 	Len, Segments int
 	packetLen     int          // of a routed packet: what the MTU is compared with
 	frame         packet.Frame // what Parse has found; without the bytes
@@ -65,6 +68,12 @@ func (r *Record) AddEgress(p packet.PortID) {
 		r.Egress[r.Copies] = p
 	}
 	r.Copies++
+}
+
+// Withhold notes one more port that may not have a copy, and why.
+func (r *Record) Withhold(why packet.Reason) {
+	r.Withheld++
+	r.Why = why
 }
 
 // Named returns the ports of the record's network that are named. Of a routed

@@ -172,7 +172,7 @@ func (w *walk) pass(s step) {
 			w.say(s, "%s is the gateway", dst)
 		}
 	case admit:
-		w.say(s, "nothing forbids it")
+		w.admission()
 	case forMe:
 		w.forMe(routed)
 	default:
@@ -184,6 +184,23 @@ func (w *walk) pass(s step) {
 
 // dhcpServer is the port of messages to a DHCP server.
 const dhcpServer = 67
+
+// admission says by which rule a frame may pass, and how many copies of one that
+// is flooded may not.
+func (w *walk) admission() {
+	r, n := w.record, w.record.Decision.Admitted
+	words := "nothing forbids it"
+	if n != 0 {
+		words = fmt.Sprintf("rule %d opens it", n)
+		if rule := w.names.Rule(r.Network, n); rule != "" {
+			words += ": " + rule
+		}
+	}
+	w.say(admit, "%s", words)
+	if r.Withheld > 0 {
+		w.also("not for %s, %s: %s", ports(r.Withheld), r.Why, r.Why.Why())
+	}
+}
 
 // forMe is the step at which the router takes what is its own.
 func (w *walk) forMe(routed bool) {
@@ -322,6 +339,13 @@ func (w *walk) way() string {
 		how += ": " + route
 	}
 	return how
+}
+
+func ports(n int) string {
+	if n == 1 {
+		return "1 port"
+	}
+	return fmt.Sprintf("%d ports", n)
 }
 
 func segments(n int) string {

@@ -216,6 +216,27 @@ func TestWalkOutside(t *testing.T) {
 	}
 }
 
+// TestWalkNamesTheRule: what a frame may pass by, and how many ports may not have
+// a copy.
+func TestWalkNamesTheRule(t *testing.T) {
+	d := packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, Admitted: 3}
+	b := packettest.UDP(web, db, 1, 2, nil)
+	for want, r := range map[string]*Record{
+		"4 admit      rule 3 opens it: web → db:5432/tcp": record(b, d, 2),
+		"4 admit      rule 4 opens it":                    func() *Record { d := d; d.Admitted = 4; return record(b, d, 2) }(),
+		"             not for 2 ports, icc: " + packet.ICC.Why(): func() *Record {
+			r := record(b, packet.Decision{Verdict: packet.Flood, Reason: packet.ToGroup}, 2)
+			r.Withhold(packet.Isolated)
+			r.Withhold(packet.ICC)
+			return r
+		}(),
+	} {
+		if lines := r.Walk(names); !slices.Contains(lines, want) {
+			t.Errorf("no %q in\n%s", want, strings.Join(lines, "\n"))
+		}
+	}
+}
+
 // TestWalkOfEveryReason: each drop and each wait ends at the step its reason
 // belongs to, for a frame from inside and for one from an uplink.
 func TestWalkOfEveryReason(t *testing.T) {

@@ -15,6 +15,9 @@ type Names struct {
 	// or uplink to another, as `ip route` does; it is empty when there is none
 	// any more.
 	Route func(from, to packet.NetworkID, dst packet.Addr) string
+	// Rule describes a rule of the admission on a network; it is empty when there
+	// is none of that number any more.
+	Rule func(n packet.NetworkID, number uint32) string
 }
 
 // Line is the record in one line: port in, ports out, what it is, verdict,

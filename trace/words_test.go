@@ -40,6 +40,9 @@ var names = Names{
 	Route: func(from, to packet.NetworkID, dst packet.Addr) string {
 		return map[packet.NetworkID]string{inside: "172.17.0.0/16 dev default", outside: "default via 192.0.2.1 dev lan"}[to]
 	},
+	Rule: func(n packet.NetworkID, number uint32) string {
+		return map[uint32]string{3: "web → db:5432/tcp"}[number]
+	},
 }
 
 // record takes down a frame that came in at web, parsed as the switch does.

@@ -222,10 +222,11 @@ func (f *Forwarder) Query(now int64, q Question, to func([]byte)) Step {
 }
 
 // wayOut reports whether somebody outside may be asked: success, or the answer
-// instead. A container needs one network that lets it.
+// instead. A container needs one network that lets it. The host knows whom else to
+// ask, and goes on to do so when it hears that we do not answer.
 func (f *Forwarder) wayOut(q *Question) (rcode int) {
 	if q.Network == HostNetwork {
-		return dns.RcodeSuccess
+		return dns.RcodeRefused
 	}
 	rcode = dns.RcodeServerFailure // as Docker: it may exist, and is not found from here
 	for _, on := range f.zone.view(q) {

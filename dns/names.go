@@ -66,7 +66,7 @@ func (f *Forwarder) own(q *Question, name string) (o own, ours bool) {
 		o.exists = o.exists || rest == ""
 		return o, true
 	}
-	if q.Network != HostNetwork { // any name can be a container's, and the host has to find those outside
+	if q.Network != HostNetwork { // a container's name must not hide one the host finds outside
 		if o.addrs, o.exists = f.zone.lookUp(q, name); o.exists {
 			return o, true
 		}

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"fairlead/dns"
@@ -60,8 +61,10 @@ type nameserver struct {
 
 	queries chan query
 	calls   chan func() // on the goroutine
+	names   atomic.Pointer[names]
 
 	fw      *dns.Forwarder // the goroutine's, and what follows
+	taken   *names         // of names
 	egress  map[packet.NetworkID]egress
 	checked int64       // when resolv.conf was looked at
 	file    os.FileInfo // it, as it was read; nil before
@@ -141,16 +144,6 @@ func (n *Node) serveDNSLocked(l *lan) {
 	n.router.SetServices(n.dns.port())
 }
 
-// tellDNSLocked tells the nameserver what a network is.
-func (n *Node) tellDNSLocked(l *lan) {
-	conf := l.net.Config()
-	n.dns.setNetwork(conf.ID, dns.Network{
-		Gateway:      conf.Gateway,
-		MaxUDP:       conf.Options.MTU - packet.IPv4MinLen - packet.UDPLen,
-		HostLoopback: l.reach.hostLoopback,
-	}, l.net)
-}
-
 // port is that on the loopback where DNS over TCP is answered.
 func (d *nameserver) port() uint16 { return d.tcp.Addr().(*net.TCPAddr).AddrPort().Port() }
 
@@ -201,6 +194,7 @@ func (d *nameserver) run() {
 			d.dequeued(q.Container)
 			now := loop.Clock()
 			d.follow(now)
+			d.learnNames()
 			d.do(d.fw.Query(now, q.Question, q.reply))
 		}
 	}
@@ -216,12 +210,28 @@ func (d *nameserver) call(fn func()) {
 	}
 }
 
-// setNetwork says what a network is.
-func (d *nameserver) setNetwork(id packet.NetworkID, n dns.Network, policies egress) {
-	d.call(func() {
-		d.egress[id] = policies
-		d.fw.SetNetwork(id, n)
-	})
+// publish says what there is from now on. It is looked at when somebody asks, so a
+// hundred changes in a row cost no more than one.
+func (d *nameserver) publish(n *names) { d.names.Store(n) }
+
+// learnNames takes over what was published.
+func (d *nameserver) learnNames() {
+	n := d.names.Load()
+	if n == d.taken {
+		return
+	}
+	d.taken = n
+	for id := range d.egress {
+		if _, ok := n.networks[id]; !ok {
+			d.fw.RemoveNetwork(id)
+			delete(d.egress, id)
+		}
+	}
+	for id, network := range n.networks {
+		d.fw.SetNetwork(id, network.Network)
+		d.egress[id] = network.policies
+	}
+	d.fw.SetZone(dns.NewZone(n.zone, n.views))
 }
 
 // setOwner says who knows whose connections are whose.

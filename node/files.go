@@ -3,10 +3,15 @@ package node
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"fairlead/gateway"
 	"fairlead/node/box"
 )
 
@@ -17,6 +22,10 @@ type files struct {
 	dir                         string
 	hosts, resolvConf, hostname string // empty: the container sees the caller's
 	log                         string // empty unless detached
+
+	// What is ours in the first two, as it was written last. Guarded by Node.mu.
+	hostLines  []string
+	nameserver string
 
 	// holders are the container, those that share its namespace and who reads
 	// its log; with the last of them the files go. Guarded by Node.mu.
@@ -43,14 +52,15 @@ func (n *Node) makeFiles(c *container) error {
 	case modeShared:
 		f.hosts, f.resolvConf, f.hostname = c.share.files.hosts, c.share.files.resolvConf, c.share.files.hostname
 	case modeBridge:
-		f.resolvConf = filepath.Join(f.dir, "resolv.conf")
-		if err := writePublic(f.resolvConf, n.resolvConf(c.attachments[0].lan)); err != nil {
+		f.resolvConf, f.nameserver = filepath.Join(f.dir, "resolv.conf"), c.nameserverLocked()
+		if err := writePublic(f.resolvConf, n.resolvConf(f.nameserver)); err != nil {
 			return fmt.Errorf("make the files of container %s: %w", c.name(), err)
 		}
 		fallthrough
 	case modeNone:
 		f.hosts, f.hostname = filepath.Join(f.dir, "hosts"), filepath.Join(f.dir, "hostname")
-		if err := writePublic(f.hosts, c.hostsFile()); err != nil {
+		f.hostLines = n.hostLinesLocked(c)
+		if err := writePublic(f.hosts, []byte(hostsHead+strings.Join(f.hostLines, ""))); err != nil {
 			return fmt.Errorf("make the files of container %s: %w", c.name(), err)
 		}
 		if err := writePublic(f.hostname, []byte(c.hostname+"\n")); err != nil {
@@ -89,33 +99,166 @@ func (n *Node) releaseFiles(c *container) {
 // remove takes the files away.
 func (f *files) remove() { _ = os.RemoveAll(f.dir) }
 
-// hostsFile is /etc/hosts as Docker writes it: six standard lines, then the
-// container's own, one for each network.
-func (c *container) hostsFile() []byte {
-	var b bytes.Buffer
-	b.WriteString("127.0.0.1\tlocalhost\n" +
-		"::1\tlocalhost ip6-localhost ip6-loopback\n" +
-		"fe00::\tip6-localnet\n" +
-		"ff00::\tip6-mcastprefix\n" +
-		"ff02::1\tip6-allnodes\n" +
-		"ff02::2\tip6-allrouters\n")
-	for _, a := range c.attachments {
-		fmt.Fprintf(&b, "%s\t%s\n", a.addr.Addr(), c.hostname)
+// followFilesLocked has the files of a container follow what has changed about its
+// networks and its neighbours. What somebody inside wrote into them stays.
+func (n *Node) followFilesLocked(c *container) error {
+	f := &c.files
+	if lines := n.hostLinesLocked(c); f.hosts != "" && !slices.Equal(lines, f.hostLines) {
+		was := f.hostLines
+		f.hostLines = lines
+		if err := rewrite(f.hosts, func(text string) string { return edited(text, was, lines) }); err != nil {
+			return fmt.Errorf("rewrite /etc/hosts of container %s: %w", c.name(), err)
+		}
 	}
-	return b.Bytes()
+	if now := c.nameserverLocked(); f.resolvConf != "" && now != "" && now != f.nameserver {
+		was := f.nameserver
+		f.nameserver = now
+		if err := rewrite(f.resolvConf, func(text string) string { return reserved(text, was, now) }); err != nil {
+			return fmt.Errorf("rewrite /etc/resolv.conf of container %s: %w", c.name(), err)
+		}
+	}
+	return nil
 }
 
-// resolvConf is /etc/resolv.conf: the host's search line and the gateway as
-// nameserver.
-func (n *Node) resolvConf(l *lan) []byte {
+// maxRewritten bounds a file that is changed: one that somebody inside has made
+// larger than this is his.
+const maxRewritten = 1 << 20
+
+// rewrite changes a file in place, for it is bound over another: what is longer
+// than before is never missing to who reads it meanwhile.
+func rewrite(path string, change func(text string) string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	was, err := io.ReadAll(io.LimitReader(f, maxRewritten+1))
+	if err != nil || len(was) > maxRewritten {
+		return err
+	}
+	now := change(string(was))
+	if now == string(was) {
+		return nil
+	}
+	if _, err := f.WriteAt([]byte(now), 0); err != nil {
+		return err
+	}
+	return f.Truncate(int64(len(now)))
+}
+
+// edited puts lines in the place of those of ours that were there, or at the end.
+func edited(text string, was, now []string) string {
+	was = slices.Clone(was)
+	var b strings.Builder
+	put := false
+	for line := range strings.Lines(text) {
+		i := slices.Index(was, line)
+		if i < 0 {
+			b.WriteString(line)
+			continue
+		}
+		was = slices.Delete(was, i, i+1)
+		if !put {
+			put = true
+			b.WriteString(strings.Join(now, ""))
+		}
+	}
+	if !put {
+		if b.Len() > 0 && !strings.HasSuffix(text, "\n") {
+			b.WriteString("\n")
+		}
+		b.WriteString(strings.Join(now, ""))
+	}
+	return b.String()
+}
+
+// reserved puts one nameserver of ours in the place of another. Where that is not
+// there any more somebody has written his own.
+func reserved(text, was, now string) string {
+	if was == "" || !strings.HasSuffix(text, was) {
+		return text
+	}
+	return strings.TrimSuffix(text, was) + now
+}
+
+// hostsHead are the six lines /etc/hosts begins with, as Docker writes it.
+const hostsHead = "127.0.0.1\tlocalhost\n" +
+	"::1\tlocalhost ip6-localhost ip6-loopback\n" +
+	"fe00::\tip6-localnet\n" +
+	"ff00::\tip6-mcastprefix\n" +
+	"ff02::1\tip6-allnodes\n" +
+	"ff02::2\tip6-allrouters\n"
+
+// hostLinesLocked are the others: the containers it is linked to on the default
+// network, where names are not answered, and then itself on each network.
+func (n *Node) hostLinesLocked(c *container) (lines []string) {
+	for _, a := range c.attachments {
+		if a.lan != n.defaultLocked() {
+			continue
+		}
+		for _, link := range a.links {
+			name, alias := splitLink(link)
+			if to := n.linkedLocked(a.lan, name); to != nil {
+				line := fmt.Sprintf("%s\t%s %s", to.onLocked(a.lan).addr.Addr(), alias, to.hostname)
+				if alias != to.name() {
+					line += " " + to.name()
+				}
+				lines = append(lines, line+"\n")
+			}
+		}
+	}
+	for _, a := range c.attachments {
+		if a.addr.IsValid() && (a.endpoint == nil || !a.endpoint.gone) {
+			lines = append(lines, fmt.Sprintf("%s\t%s\n", a.addr.Addr(), c.hostname))
+		}
+	}
+	return lines
+}
+
+// linkedLocked is the container of that name on a network, nil while there is
+// none: another one may come.
+func (n *Node) linkedLocked(l *lan, name string) *container {
+	for _, c := range n.containers {
+		if a := c.onLocked(l); c.name() == name && !c.ending && c.share == nil && a != nil && a.up() && a.addr.IsValid() {
+			return c
+		}
+	}
+	return nil
+}
+
+// splitLink reads NAME or NAME:ALIAS.
+func splitLink(link string) (name, alias string) {
+	name, alias, ok := strings.Cut(link, ":")
+	if !ok {
+		alias = name
+	}
+	return name, alias
+}
+
+// nameserverLocked is how a container's resolv.conf says who answers: on a network
+// with names the nameserver it has on its own loopback, which knows all of them,
+// and on the default one the gateway. A container on no network keeps what it has.
+func (c *container) nameserverLocked() string {
+	said := ""
+	for _, a := range c.attachments {
+		if a.lan.number() != defaultID {
+			return fmt.Sprintf("nameserver %s\noptions ndots:0\n", gateway.Nameserver)
+		}
+		said = fmt.Sprintf("nameserver %s\n", a.lan.net.Config().Gateway.Addr())
+	}
+	return said
+}
+
+// resolvConf is /etc/resolv.conf: the host's search line, and who answers.
+func (n *Node) resolvConf(nameserver string) []byte {
 	var b bytes.Buffer
 	host, _ := os.ReadFile(n.conf.ResolvConf) // none is as good as one without search
-	for _, line := range strings.Split(string(host), "\n") {
+	for line := range strings.Lines(string(host)) {
 		if f := strings.Fields(line); len(f) > 1 && f[0] == "search" {
 			fmt.Fprintln(&b, strings.Join(f, " "))
 		}
 	}
-	fmt.Fprintf(&b, "nameserver %s\n", l.net.Config().Gateway.Addr())
+	b.WriteString(nameserver)
 	return b.Bytes()
 }
 

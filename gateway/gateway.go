@@ -37,6 +37,7 @@ type Gateway struct {
 	uplinks   atomic.Pointer[[]Uplink]
 
 	hostLoopback, internal atomic.Bool
+	untouched, routed      atomic.Bool // see SetMasquerade, SetRouted
 	egress                 atomic.Pointer[policy.Egress]
 	dns, dhcp              atomic.Pointer[service]
 	answers                answers

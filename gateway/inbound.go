@@ -34,7 +34,7 @@ func (in *Inbound) Route(f *packet.Frame, d *packet.Decision) {
 			d.RefuseCopy(packet.Martian)
 			return
 		}
-	} else if reason := arrives(ip, up); reason != packet.OK {
+	} else if reason := arrives(ip, up); reason != packet.OK && !(reason == packet.NotForUs && in.r.comesBack(f, d)) {
 		d.RefuseCopy(reason)
 		return
 	}

@@ -50,6 +50,7 @@ type modelLink struct {
 
 	// Of a network as well: what its gateway is told.
 	internal, hostLoopback bool
+	routed                 bool
 	egress, own            *policy.Egress // own is that of its one container
 	services               *modelServices
 	answers                []modelAnswer // that Tick has to send
@@ -292,6 +293,13 @@ func (m *model) plan(d *dissected, k packet.Tuple) (*modelPlan, packet.Reason) {
 		}
 		p = &modelPlan{owner: d.in.port.Config().Container, to: own.network()} // it is the host's as well
 		return p, m.source(p, d, k, own, k.Dst, k.DstPort)
+	}
+	if other := m.otherNetwork(d.link, k.Dst.Netip()); other != nil {
+		p.to, p.answers = other.network(), k.Reverse()
+		if m.taken(p, d.link.network(), k) {
+			return p, packet.NotTranslatable
+		}
+		return p, packet.OK
 	}
 	up := m.lookup(d.link, k.Dst.Netip())
 	if up == nil {

@@ -42,7 +42,10 @@ func (r *run) frame() {
 	case n < 87: // nobody is there
 		dead := pick(r, "192.0.2.99", "198.51.100.99", "172.17.0.99", "172.17.0.3", "172.18.0.1", "172.17.0.2")
 		r.dressed(inside, r.packet(inside.station, inside.to(dead), r.client(), r.service()))
-	case n < 90:
+	case n < 89: // who is there is on another network
+		apart := pick(r, r.alice, r.dave, r.eve, r.eve)
+		r.dressed(apart, r.packet(apart.station, apart.to(pick(r, "172.17.0.2", "172.18.0.2", "172.19.0.2", "172.19.255.255")), r.client(), r.service()))
+	case n < 91:
 		r.put(inside, packettest.ARPRequest(inside.station, netAddr(inside.side)))
 	default:
 		r.odd(inside, outside, far, ours)

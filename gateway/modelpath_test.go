@@ -226,11 +226,16 @@ func (m *model) translate(d *dissected, k packet.Tuple, complete bool) {
 			return
 		}
 	}
+	other := m.otherNetwork(d.link, d.dst())
+	if other != nil && !(d.link.routed && other.routed && d.dst() != other.addr && d.dst() != other.subnet.Addr() && d.dst() != Broadcast(other.subnet)) {
+		m.says(packet.Drop, packet.OtherNetwork, 0)
+		return
+	}
 	if complete && !m.mayLeave(d, k) {
 		m.refuse(d, packet.EgressDenied)
 		return
 	}
-	if !d.link.uplink && m.ownerOf(d.link, d.dst()) == nil && m.lookup(d.link, d.dst()) == nil {
+	if !d.link.uplink && other == nil && m.ownerOf(d.link, d.dst()) == nil && m.lookup(d.link, d.dst()) == nil {
 		m.refuse(d, packet.NoRoute)
 		return
 	}
@@ -260,6 +265,20 @@ func (m *model) translate(d *dissected, k packet.Tuple, complete bool) {
 			}
 		}
 	}
+}
+
+// otherNetwork is the network an address is on that a container of another sends
+// to; nil if it is none.
+func (m *model) otherNetwork(l *modelLink, a netip.Addr) *modelLink {
+	if l.uplink || m.ownerOf(l, a) != nil {
+		return nil
+	}
+	for _, other := range m.links {
+		if other != l && !other.uplink && other.subnet.Contains(a) {
+			return other
+		}
+	}
+	return nil
 }
 
 // quotedTuple is that of the packet an error quotes, nil when it says nothing.

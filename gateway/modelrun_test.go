@@ -351,6 +351,12 @@ func (r *run) gone() {
 		})
 		return
 	}
+	if n := pick[packet.NetworkID](r, 0, 0, 1, 2, 3); n != 0 {
+		l := r.m.links[n]
+		l.routed = !l.routed
+		l.side.Gateway.(*Gateway).SetRouted(l.routed)
+		return
+	}
 	if r.rng.IntN(2) == 0 { // the second network loses its way out, or gets it back
 		l := r.m.links[2]
 		if len(l.ways) == 0 {

@@ -71,11 +71,15 @@ func (g *Gateway) translate(f *packet.Frame, d *packet.Decision) bool {
 	if complete && r.find(f, k, d) {
 		return true
 	}
+	if outside == 0 && !g.reaches(k.Dst) {
+		d.RefuseCopy(packet.OtherNetwork) // never answered: that one is not there for us
+		return false
+	}
 	if complete && begins(f, k) && !g.mayLeave(f, &k, d) {
 		r.refuse(f, d, packet.EgressDenied, packet.OriginProhibited)
 		return false
 	}
-	if outside == 0 && g.lookup(k.Dst) == nil {
+	if outside == 0 && r.plugs.Load().networkOf(k.Dst) == nil && g.lookup(k.Dst) == nil {
 		r.refuse(f, d, packet.NoRoute, packet.OriginNetUnreachable)
 		return false
 	}
@@ -96,7 +100,12 @@ func (g *Gateway) planLocked(c packet.ContainerID, k packet.Tuple) (nat.Plan, pa
 		}
 		return plan, reason
 	}
-	if up := g.lookup(k.Dst); up != nil {
+	if other := r.plugs.Load().networkOf(k.Dst); other != nil && other != g {
+		return r.flows.PlanTrack(g.network, c, k, other.network)
+	}
+	if up := g.lookup(k.Dst); up != nil && g.untouched.Load() {
+		return r.flows.PlanLeave(g.network, c, k, up.Network())
+	} else if up != nil {
 		return r.flows.PlanOut(g.network, c, k, up.Network(), up.Addr())
 	}
 	return nat.Plan{}, packet.NoRoute

@@ -209,7 +209,8 @@ func (r *Router) Flows(fn func(t *nat.Table)) {
 	r.recycle(recycleAt)
 }
 
-// FlushContainer ends all flows of a container that is gone.
+// FlushContainer ends all flows of a container that is gone, and forgets its
+// policy and its home.
 func (r *Router) FlushContainer(c packet.ContainerID) {
 	r.Flows(func(t *nat.Table) {
 		t.FlushContainer(c)

@@ -166,6 +166,35 @@ func (t *Table) FlushContainer(c packet.ContainerID) {
 	})
 }
 
+// FlushContainerOn ends those of them that have an end on one network: the
+// container leaves it, and stays on others.
+func (t *Table) FlushContainerOn(c packet.ContainerID, n packet.NetworkID) {
+	t.flush(func(ref uint32) bool {
+		b := t.body(ref)
+		if rule := b.rule; rule != 0 && t.rules.at(rule).Container == c && t.rules.at(rule).Network == n {
+			return true
+		}
+		return b.container == c && t.crosses(ref, n)
+	})
+}
+
+// FlushUntranslated ends the flows between a network and segments for which to is
+// true that are not translated.
+func (t *Table) FlushUntranslated(n packet.NetworkID, to func(packet.NetworkID) bool) {
+	t.flush(func(ref uint32) bool {
+		a, _ := t.key(ref, 0)
+		b, _ := t.key(ref, 1)
+		return t.body(ref).kind == packet.NATNone && (a == n && to(b) || b == n && to(a))
+	})
+}
+
+// crosses reports whether a flow's packets are seen on a segment.
+func (t *Table) crosses(ref uint32, n packet.NetworkID) bool {
+	a, _ := t.key(ref, 0)
+	b, _ := t.key(ref, 1)
+	return a == n || b == n
+}
+
 // FlushAddress ends all flows in which an address of a network or uplink takes
 // part, as itself or as the outside address of their mapping. The zero address
 // stands for all addresses.

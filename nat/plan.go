@@ -38,6 +38,7 @@ const (
 	hairpin
 	redirect
 	track
+	leave
 )
 
 // PlanOut plans the flow of a packet that a container sends from network scope
@@ -83,6 +84,14 @@ func (t *Table) PlanTrack(scope packet.NetworkID, c packet.ContainerID, k packet
 	return t.plan(&question{direction: track, scope: scope, container: c, tuple: k, uplink: to})
 }
 
+// PlanLeave plans the flow of a packet that leaves by an uplink as it is: the
+// network it comes from is not masqueraded. Only a container with an outside
+// address of its own there has that one.
+func (t *Table) PlanLeave(scope packet.NetworkID, c packet.ContainerID, k packet.Tuple,
+	uplink packet.NetworkID) (Plan, packet.Reason) {
+	return t.plan(&question{direction: leave, scope: scope, container: c, tuple: k, uplink: uplink})
+}
+
 func (t *Table) plan(q *question) (Plan, packet.Reason) {
 	p := Plan{
 		Translation: packet.Translation{New: true, Container: q.container,
@@ -116,6 +125,12 @@ func (t *Table) plan(q *question) (Plan, packet.Reason) {
 		p.After.Dst, p.After.DstPort = q.to, q.port
 		reason = t.planSource(&p)
 		p.Kind, p.Rule = packet.NATRedirect, 0
+	case leave:
+		if r := t.rules.outsideOf(q.scope, q.tuple.Src, q.uplink); r != nil {
+			reason = t.planSource(&p)
+			break
+		}
+		fallthrough
 	case track:
 		if t.taken(&p) {
 			reason = packet.NotTranslatable

@@ -252,6 +252,7 @@ func (n *Node) end(c *container) {
 		n.giveBackLocked(c)
 	}
 	if last {
+		n.router.Forget(c.owner.number)
 		n.giveBackLocked(c.owner)
 	}
 	n.publishNamesLocked()

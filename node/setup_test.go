@@ -14,7 +14,7 @@ func TestReadSetup(t *testing.T) {
 		`option flows-per-container: "0" is not a number from 64 to 4194304`:                                                           {"flows-per-container": "0"},
 		`option flows: "9999999" is not a number from 64 to 4194304`:                                                                   {"flows": "9999999", "mtu": "1400"},
 		`option mtu: "9" is not a number from 576 to 65521`:                                                                            {"flows": "1000", "mtu": "9"},
-		`unknown option "flow"; a network has mtu, hub, guard, ageing and flood-limit, and all together flows and flows-per-container`: {"flow": "1000"},
+		`unknown option "flow"; a network has ageing, flood-limit, guard, hub, icc, link, masquerade, mtu, offload and routed, and all together flows and flows-per-container`: {"flow": "1000"},
 	} {
 		_, err := readSetup(api.UpRequest{Options: options})
 		refused(t, err, want)

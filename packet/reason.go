@@ -51,6 +51,7 @@ const (
 	Martian
 	Refused
 	TTLExceeded
+	OtherNetwork
 	EgressDenied
 	Routed
 	NotTranslatable
@@ -155,6 +156,8 @@ var reasons = [NumReasons]reasonText{
 		"Publish the port: `fairlead publish NAME HOST:CONTAINER`."},
 	TTLExceeded: {"ttl-exceeded", "The time to live is used up (RFC 1812 5.3.1); the sender is told, which is how traceroute works.",
 		"If nobody traces a route: look for a loop in the routes."},
+	OtherNetwork: {"other-network", "The address belongs to another network of this node, and networks are kept apart; only what its containers publish is reached.",
+		"Connect the container to that network too, `fairlead network connect NETWORK NAME`, or have both routed: `fairlead network set NETWORK --opt routed=on`."},
 	EgressDenied: {"egress-denied", "The egress policy of the network, or of the container, does not let it reach this address or port.",
 		"Look at `fairlead show rules`, and at what `--egress` was set to."},
 	Routed: {"routed", "The packet is passed on by the routing table.", ""},

@@ -42,7 +42,7 @@ func stepOf(d *packet.Decision) step {
 		return admit
 	case r == packet.TTLExceeded:
 		return ttl
-	case r == packet.EgressDenied:
+	case r == packet.EgressDenied || r == packet.OtherNetwork:
 		return egress
 	case r == packet.NotCarried || r == packet.PingForbidden || r == packet.SocketBudget:
 		return uplink

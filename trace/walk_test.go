@@ -247,7 +247,7 @@ func TestWalkOfEveryReason(t *testing.T) {
 		packet.NoRoute: "5.6 next hop", packet.NextHop: "5.6 next hop", packet.HostUnreachable: "5.6 next hop", packet.HoldFull: "5.6 next hop",
 	}
 	steps[packet.EgressDenied], steps[packet.NotCarried], steps[packet.SocketBudget] = "5.3 egress", "5.7 uplink", "5.7 uplink"
-	steps[packet.PingForbidden] = "5.7 uplink"
+	steps[packet.PingForbidden], steps[packet.OtherNetwork] = "5.7 uplink", "5.3 egress"
 	for r := packet.Truncated; r <= packet.BadTransport; r++ {
 		steps[r] = "1 parse"
 	}
@@ -268,7 +268,7 @@ func TestWalkOfEveryReason(t *testing.T) {
 		for verdict, word := range map[packet.Verdict]string{packet.Drop: "dropped, ", packet.Hold: "waits(?: for 192.0.2.1)?, "} {
 			d := packet.Decision{Verdict: verdict, Reason: r, NextHop: addr(router)}
 			for _, r := range []*Record{record(ping, d), fromOutside(ping, d)} {
-				if r.FromUplink() && d.Reason == packet.EgressDenied {
+				if r.FromUplink() && (d.Reason == packet.EgressDenied || d.Reason == packet.OtherNetwork) {
 					continue // no policy for what comes in
 				}
 				lines := r.Walk(names)

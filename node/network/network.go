@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"time"
 
 	"fairlead/arp"
 	"fairlead/gateway"
@@ -35,73 +33,12 @@ type Config struct {
 	// Gateway is the gateway's address with the length of the subnet, as in
 	// `--bip`; zero is DefaultSubnet.
 	Gateway netip.Prefix
-	Options Options
-}
-
-// Options are what `--opt` sets.
-type Options struct {
-	MTU        int           // mtu
-	Hub        bool          // hub
-	Ageing     time.Duration // ageing: of MAC addresses
-	Unguarded  bool          // guard=off: ports may use any source but the gateway's
-	FloodLimit int           // flood-limit: copies of flooded frames a second and port; negative is none
-}
-
-// ParseOptions reads `--opt` pairs. The error names the option.
-func ParseOptions(pairs map[string]string) (Options, error) {
-	o := Options{MTU: DefaultMTU, Ageing: vswitch.DefaultAgeing}
-	for key, value := range pairs {
-		var err error
-		switch key {
-		case "mtu":
-			o.MTU, err = number(value, 576, 65521)
-		case "hub":
-			o.Hub, err = onOff(value)
-		case "guard":
-			var on bool
-			on, err = onOff(value)
-			o.Unguarded = !on
-		case "ageing":
-			o.Ageing, err = time.ParseDuration(value)
-			if err != nil || o.Ageing < time.Second || o.Ageing > 1e6*time.Second {
-				err = fmt.Errorf("%q is not a time from 1s to 1000000s, such as 300s", value)
-			}
-		case "flood-limit":
-			if o.FloodLimit, err = number(value, 0, 100_000_000); o.FloodLimit == 0 {
-				o.FloodLimit = -1
-			}
-		default:
-			return o, fmt.Errorf("unknown option %q; a network has mtu, hub, guard, ageing and flood-limit, and all together flows and flows-per-container", key)
-		}
-		if err != nil {
-			return o, fmt.Errorf("option %s: %w", key, err)
-		}
-	}
-	if o.FloodLimit == 0 {
-		o.FloodLimit = vswitch.DefaultFloodLimit
-		if o.Hub {
-			o.FloodLimit = -1 // a hub floods everything, that is what it is for
-		}
-	}
-	return o, nil
-}
-
-func number(s string, least, most int) (int, error) {
-	n, err := strconv.Atoi(s)
-	if err != nil || n < least || n > most {
-		return 0, fmt.Errorf("%q is not a number from %d to %d", s, least, most)
-	}
-	return n, nil
-}
-
-func onOff(s string) (bool, error) {
-	switch s {
-	case "on", "true", "1", "yes":
-		return true, nil
-	case "off", "false", "0", "no":
-		return false, nil
-	}
-	return false, fmt.Errorf("%q is neither on nor off", s)
+	// Pool says which addresses of the subnet containers are given; nil is all of
+	// them. It does not change, nor does what is in it.
+	Pool *Pool
+	// Internal is a network without a way out.
+	Internal bool
+	Options  Options
 }
 
 // A Network is one L2 segment with its router.
@@ -111,7 +48,11 @@ type Network struct {
 	sw      *vswitch.Switch
 	gw      *gateway.Gateway
 	pool    *pool
-	uplinks []*Uplink // guarded by the router's mutex
+
+	// Guarded by the router's mutex.
+	uplinks   []*Uplink // ways out it was given
+	internal  bool      // it uses none of them
+	untouched bool      // what leaves keeps the containers' addresses
 }
 
 // New makes a network without containers and joins it to the router.
@@ -132,7 +73,7 @@ func New(conf Config, router *Router) (*Network, error) {
 	}, router.rt)
 	n := &Network{
 		conf: conf, gw: gw, router: router,
-		pool: newPool(conf.Gateway),
+		pool: newPool(conf.Gateway, conf.Pool),
 		sw: vswitch.New(vswitch.Config{
 			ID: conf.ID, Name: conf.Name, MTU: conf.Options.MTU,
 			Ageing: conf.Options.Ageing, Hub: conf.Options.Hub,
@@ -143,6 +84,10 @@ func New(conf Config, router *Router) (*Network, error) {
 			},
 		}, router.lanes),
 	}
+	n.internal, n.untouched = conf.Internal, conf.Options.NotMasqueraded
+	gw.SetInternal(conf.Internal)
+	gw.SetMasquerade(!conf.Options.NotMasqueraded)
+	gw.SetRouted(conf.Options.Routed)
 	router.mu.Lock()
 	defer router.mu.Unlock()
 	router.networks = append(router.networks, n)
@@ -168,22 +113,90 @@ func (n *Network) SetUplinks(names ...string) error {
 }
 
 func (n *Network) setUplinksLocked(list []*Uplink) {
+	before := n.usedLocked()
+	n.uplinks = list
+	n.plugUplinksLocked(before)
+}
+
+// usedLocked are the uplinks the network leads out by: none of one that is
+// internal, and without masquerade no sockets: what they send has the host's
+// address.
+func (n *Network) usedLocked() (list []*Uplink) {
+	for _, u := range n.uplinks {
+		if !n.internal && !(n.untouched && u.Sockets() != nil) {
+			list = append(list, u)
+		}
+	}
+	return list
+}
+
+// plugUplinksLocked has the gateway use the uplinks it may, and NAT have a rule
+// for each; before are those that have one.
+func (n *Network) plugUplinksLocked(before []*Uplink) {
+	list := n.usedLocked()
 	n.router.Flows(func(t *nat.Table) {
-		for _, u := range n.uplinks {
-			if !slices.Contains(list, u) {
+		for _, u := range before {
+			if n.untouched || !slices.Contains(list, u) {
 				t.Unpublish(t.Masquerade(n.conf.ID, u.Network()).Number)
 			}
 		}
 		for _, u := range list {
-			t.Masquerade(n.conf.ID, u.Network())
+			if !n.untouched {
+				t.Masquerade(n.conf.ID, u.Network())
+			}
 		}
 	})
-	n.uplinks = list
 	ways := make([]gateway.Uplink, len(list))
 	for i, u := range list {
 		ways[i] = u.end
 	}
 	n.gw.SetUplinks(ways)
+}
+
+// SetInternal says whether the network is without a way out. Its connections to
+// the outside end when it becomes so.
+func (n *Network) SetInternal(internal bool) {
+	n.router.mu.Lock()
+	defer n.router.mu.Unlock()
+	before := n.usedLocked()
+	n.internal = internal
+	n.gw.SetInternal(internal)
+	n.plugUplinksLocked(before)
+	if internal {
+		n.endFlows()
+	}
+}
+
+// SetMasquerade says whether what leaves the network has the uplink's address, or
+// keeps that of the container. Connections that have begun end with a change:
+// their far end knows them by the other address.
+func (n *Network) SetMasquerade(masquerade bool) {
+	n.router.mu.Lock()
+	defer n.router.mu.Unlock()
+	if n.untouched == !masquerade {
+		return
+	}
+	before := n.usedLocked()
+	n.untouched = !masquerade
+	n.gw.SetMasquerade(masquerade)
+	n.plugUplinksLocked(before)
+	n.endFlows()
+}
+
+// SetRouted says whether the network and others that are so reach one another by
+// their gateways. Without it they do not, and connections between them end.
+func (n *Network) SetRouted(routed bool) {
+	n.gw.SetRouted(routed)
+	if !routed {
+		n.router.Flows(func(t *nat.Table) {
+			t.FlushUntranslated(n.conf.ID, func(to packet.NetworkID) bool { return to != n.conf.ID && to < firstUplink })
+		})
+	}
+}
+
+// endFlows ends all flows of the network.
+func (n *Network) endFlows() {
+	n.router.Flows(func(t *nat.Table) { t.FlushAddress(n.conf.ID, packet.Addr{}) })
 }
 
 // SetEgress says where the network's containers may open connections to; nil is
@@ -292,10 +305,13 @@ func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 	return port, nil
 }
 
-// Detach takes a port off the network, and ends the flows of its container. See
-// vswitch.Switch.RemovePort.
+// Detach takes a port off the network, and ends the flows its container has there.
+// See vswitch.Switch.RemovePort. Of a container that is gone for good
+// Router.Forget takes the rest.
 func (n *Network) Detach(p *vswitch.Port) {
-	flush := func() { n.router.rt.FlushContainer(p.Config().Container) }
+	flush := func() {
+		n.router.Flows(func(t *nat.Table) { t.FlushContainerOn(p.Config().Container, n.conf.ID) })
+	}
 	n.sw.RemovePort(p, flush) // a worker in mid-turn may begin one more
 	flush()
 }

@@ -13,18 +13,32 @@ import (
 type pool struct {
 	subnet        netip.Prefix
 	gateway, last netip.Addr
+	first, end    netip.Addr            // of the range the lowest is looked for in, end included
+	aux           map[netip.Addr]string // who has what is kept from containers
 
 	mu    sync.Mutex
 	taken map[netip.Addr]bool
-	next  netip.Addr // no address below it is free
+	next  netip.Addr // no address of the range below it is free
 }
 
-func newPool(gateway netip.Prefix) *pool {
+// newPool returns the pool of a subnet; that of a nil Pool has all of it.
+func newPool(gateway netip.Prefix, limits *Pool) *pool {
+	subnet := gateway.Masked()
 	p := &pool{
-		subnet: gateway.Masked(), gateway: gateway.Addr(), last: gw.Broadcast(gateway),
+		subnet: subnet, gateway: gateway.Addr(), last: gw.Broadcast(subnet),
+		first: subnet.Addr(), end: gw.Broadcast(subnet),
 		taken: make(map[netip.Addr]bool),
 	}
-	p.next = p.subnet.Addr().Next()
+	if limits != nil {
+		if limits.Range.IsValid() {
+			p.first, p.end = limits.Range.Addr(), gw.Broadcast(limits.Range)
+		}
+		p.aux = make(map[netip.Addr]string, len(limits.Aux))
+		for name, a := range limits.Aux {
+			p.aux[a] = name
+		}
+	}
+	p.next = p.first
 	return p
 }
 
@@ -42,6 +56,8 @@ func (p *pool) take(want netip.Addr) (netip.Addr, error) {
 		return want, fmt.Errorf("address %s is the gateway's", want)
 	case want == p.subnet.Addr() || want == p.last:
 		return want, fmt.Errorf("address %s is the network or broadcast address of %s", want, p.subnet)
+	case p.aux[want] != "":
+		return want, fmt.Errorf("address %s is kept for %s (--aux-address)", want, p.aux[want])
 	case p.taken[want]:
 		return want, fmt.Errorf("address %s is already in use", want)
 	}
@@ -49,15 +65,25 @@ func (p *pool) take(want netip.Addr) (netip.Addr, error) {
 	return want, nil
 }
 
+// usable reports whether a container can have an address of the subnet.
+func (p *pool) usable(a netip.Addr) bool {
+	return a != p.gateway && a != p.subnet.Addr() && a != p.last && p.aux[a] == ""
+}
+
 func (p *pool) lowestLocked() (netip.Addr, error) {
-	for a := p.next; a.Less(p.last); a = a.Next() {
-		if a != p.gateway && !p.taken[a] {
+	for a := p.next; a.Compare(p.end) <= 0; a = a.Next() {
+		if p.usable(a) && !p.taken[a] {
 			p.taken[a] = true
 			p.next = a.Next()
 			return a, nil
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("no address of %s is free; %d containers have one", p.subnet, len(p.taken))
+	p.next = p.end.Next()
+	within := p.subnet.String()
+	if p.first != p.subnet.Addr() || p.end != p.last {
+		within = fmt.Sprintf("the range from %s to %s", p.first, p.end)
+	}
+	return netip.Addr{}, fmt.Errorf("no address of %s is free; %d containers have one", within, len(p.taken))
 }
 
 // give makes an address free again.
@@ -65,7 +91,7 @@ func (p *pool) give(a netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.taken, a)
-	if a.Less(p.next) {
+	if a.Less(p.next) && !a.Less(p.first) {
 		p.next = a
 	}
 }

@@ -21,7 +21,7 @@ func (p *pool) mustTake(t *testing.T, want, get string) {
 }
 
 func TestPoolLowestFirst(t *testing.T) {
-	p := newPool(netip.MustParsePrefix("172.17.0.1/16"))
+	p := newPool(netip.MustParsePrefix("172.17.0.1/16"), nil)
 	p.mustTake(t, "", "172.17.0.2")
 	p.mustTake(t, "", "172.17.0.3")
 	p.mustTake(t, "172.17.0.5", "172.17.0.5") // by hand
@@ -39,7 +39,7 @@ func TestPoolLowestFirst(t *testing.T) {
 }
 
 func TestPoolGatewayInTheMiddle(t *testing.T) {
-	p := newPool(netip.MustParsePrefix("10.0.0.3/29"))
+	p := newPool(netip.MustParsePrefix("10.0.0.3/29"), nil)
 	for _, want := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6"} {
 		p.mustTake(t, "", want)
 	}
@@ -49,7 +49,7 @@ func TestPoolGatewayInTheMiddle(t *testing.T) {
 }
 
 func TestPoolWants(t *testing.T) {
-	p := newPool(netip.MustParsePrefix("172.17.0.1/16"))
+	p := newPool(netip.MustParsePrefix("172.17.0.1/16"), nil)
 	p.mustTake(t, "172.17.255.254", "172.17.255.254")
 	for want, text := range map[string]string{
 		"172.18.0.2":        "address 172.18.0.2 is not in the subnet 172.17.0.0/16",
@@ -69,7 +69,7 @@ func TestPoolWants(t *testing.T) {
 }
 
 func TestPoolExhausted(t *testing.T) {
-	p := newPool(netip.MustParsePrefix("10.0.0.1/30"))
+	p := newPool(netip.MustParsePrefix("10.0.0.1/30"), nil)
 	p.mustTake(t, "", "10.0.0.2")
 	const text = "no address of 10.0.0.0/30 is free; 1 containers have one"
 	for range 2 {
@@ -86,7 +86,7 @@ func TestPoolAgainstModel(t *testing.T) {
 	for seed := range uint64(10) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
-			p := newPool(netip.MustParsePrefix("10.0.0.17/27"))
+			p := newPool(netip.MustParsePrefix("10.0.0.17/27"), nil)
 			var free [32]bool
 			for i := 1; i < 31; i++ {
 				free[i] = i != 17

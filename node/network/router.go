@@ -52,6 +52,9 @@ func (r *Router) SetEgress(c packet.ContainerID, e *policy.Egress) { r.rt.SetEgr
 // to each of several networks. It is forgotten with the container's flows.
 func (r *Router) SetHome(c packet.ContainerID, h gateway.Home) { r.rt.SetHome(c, h) }
 
+// Forget ends what is left of a container that is gone, on all networks.
+func (r *Router) Forget(c packet.ContainerID) { r.rt.FlushContainer(c) }
+
 // UplinkConfig says what a raw uplink is.
 type UplinkConfig struct {
 	Name    string // of its interface

@@ -8,6 +8,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"fairlead/packet"
 )
 
 // A Message is the payload of a datagram to be sent from ClientPort to
@@ -20,6 +22,7 @@ type Message struct {
 
 var (
 	nobody    = netip.IPv4Unspecified()
+	everyMAC  = packet.BroadcastMAC
 	everybody = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 )
 

@@ -28,10 +28,12 @@ type Packet struct {
 	epoll int // over fd and timer; what Fd returns
 	timer int // runs while the interface may be down
 
-	down atomic.Bool // the timer runs
-	lost atomic.Uint64
+	down  atomic.Bool   // the timer runs
+	downs atomic.Uint32 // how often it was said to be down
+	lost  atomic.Uint64
 
 	// Of the one reader; here, so that reading allocates nothing.
+	drained uint32 // of downs: no frame waits that came before
 	iov     unix.Iovec
 	msg     unix.Msghdr
 	control auxControl
@@ -181,9 +183,11 @@ func (p *Packet) ReadBatch(b *packet.Batch) (int, error) {
 			break
 		}
 		room := b.Room()
+		downs := p.downs.Load() // before the look whether a frame waits
 		size, errno := p.recvmsg(room[:packet.MaxFrame-packet.VLANLen])
 		switch {
 		case errno == unix.EAGAIN:
+			p.drained = downs
 			return n, nil
 		case errno == unix.EINVAL:
 			// The kernel has no virtio-net words for the frame
@@ -201,7 +205,9 @@ func (p *Packet) ReadBatch(b *packet.Batch) (int, error) {
 				p.lost.Add(1)
 				break
 			}
-			p.up()
+			if p.drained == downs { // else it may have waited here since before
+				p.up()
+			}
 			b.Add(size)
 			n++
 		}
@@ -304,6 +310,7 @@ func packetError(errno unix.Errno) error {
 
 // watch begins to look now and then whether the interface is still there.
 func (p *Packet) watch() {
+	p.downs.Add(1)
 	if p.down.Swap(true) {
 		return
 	}
@@ -311,7 +318,8 @@ func (p *Packet) watch() {
 		Value: unix.NsecToTimespec(firstLook), Interval: unix.NsecToTimespec(nextLooks)}, nil)
 }
 
-// up ends what watch began: a frame came or went, so the interface is there.
+// up ends what watch began: a frame came or went since, so the interface is
+// there.
 func (p *Packet) up() {
 	if p.down.Load() && p.down.Swap(false) {
 		_ = unix.TimerfdSettime(p.timer, 0, &unix.ItimerSpec{}, nil)

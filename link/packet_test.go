@@ -246,6 +246,37 @@ func TestPacketGone(t *testing.T) {
 	}
 }
 
+// TestPacketGoneUnread: frames that came before the end do not hide it.
+func TestPacketGoneUnread(t *testing.T) {
+	needTAP(t)
+	ns := newNamespace(t)
+	ns.veth("a", "b")
+	q, far := ns.packet("a"), ns.packet("b")
+	const waiting = 2*packet.BatchFrames + 5 // more than the first look finds
+	for range waiting {
+		wantWrite(t, far, nil)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ns.link("a").Attrs().Statistics.RxPackets < waiting; {
+		if time.Now().After(deadline) {
+			t.Fatal("the frames do not arrive")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	must(t, ns.nl.LinkDel(ns.link("b")))
+	batch := packet.NewBatch()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		batch.Reset()
+		n, err := q.ReadBatch(batch)
+		if errors.Is(err, link.ErrGone) {
+			break
+		}
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("ReadBatch: %d, %v, want %v", n, err, link.ErrGone)
+		}
+		poll(q.Fd(), time.Second)
+	}
+}
+
 // TestPacketFull: the kernel has no room at the moment, and says so.
 func TestPacketFull(t *testing.T) {
 	needTAP(t)

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fairlead/link"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/test/lab"
@@ -38,20 +37,10 @@ func (r *running) link(i *Interface) (*Link, queue) {
 	for _, w := range l.Warnings {
 		r.t.Errorf("warning: %s", w)
 	}
-	var q queue
-	if i.Plain {
-		q, err = link.AdoptWire(l.FD)
-	} else {
-		q, err = link.AdoptTAP(l.FD)
-	}
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	q := r.adopt(i, l.FD)
 	l.Take()
 	r.t.Cleanup(func() { q.Close() })
-	if err := q.SetCarrier(true); err != nil {
-		r.t.Fatal(err)
-	}
+	raise(r.t, q)
 	if err := l.Await(patience); err != nil {
 		r.t.Fatal(err)
 	}
@@ -104,7 +93,7 @@ func TestS21_FurtherInterface(t *testing.T) {
 				t.Errorf("default routes:\n%s", out)
 			}
 		}
-		if _, err := RequestLink(r.node, i, patience); err == nil || err.Error() != "make interface eth1: there is an interface eth1 already" {
+		if _, err := RequestLink(r.node, i, patience); err == nil || err.Error() != "make interface eth1: there is an interface eth1 already: name this one by --ifname" {
 			t.Errorf("a second eth1: %v", err)
 		}
 		for range 2 {

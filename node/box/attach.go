@@ -32,9 +32,10 @@ func (t Target) String() string {
 
 // A Foreign is an interface in a namespace of somebody else.
 type Foreign struct {
-	// TAP is the other end, the Foreign's until Close. It pins an empty
-	// namespace only: when the target goes, so does the interface, and the
-	// descriptor says EPOLLERR and EBADFD. Closed, it takes the interface away.
+	// TAP is the other end, or a packet socket on it if the link is a veth, the
+	// Foreign's until Close. It pins an empty namespace only: when the target
+	// goes, so does the interface, and a TAP says EPOLLERR and EBADFD. Closed, it
+	// takes the interface away.
 	TAP   int
 	Index int  // of the interface, in the target
 	NetNS NSID // the target
@@ -214,13 +215,16 @@ func joinMain() int {
 	return 0
 }
 
-// bear makes the TAP here, in the nursery, moves the device into target and
+// bear makes the link here, in the nursery, moves the interface into target and
 // sets it up there.
 func bear(i *Interface, target int) (tap int, ready *Ready, err error) {
-	if tap, ready, err = createLink(i); err != nil {
-		return -1, nil, err
+	ready = &Ready{PeerNetNS: -1}
+	if i.Veth {
+		tap, err = createVeth(i, target)
+	} else if tap, _, err = createTAP(i); err == nil {
+		err = moveLink(i.Name, target)
 	}
-	if err := moveLink(i.Name, target); err != nil {
+	if err != nil {
 		return -1, nil, err
 	}
 	if err := unix.Setns(target, unix.CLONE_NEWNET); err != nil {
@@ -237,6 +241,9 @@ func bear(i *Interface, target int) (tap int, ready *Ready, err error) {
 	}
 	if err := setupInterface(h, i, ready.warn); err != nil {
 		return -1, nil, err
+	}
+	if i.Veth {
+		return tap, ready, ready.veth(i.Name)
 	}
 	ifi, err := net.InterfaceByName(i.Name)
 	if err != nil {
@@ -272,9 +279,13 @@ func moveLink(name string, target int) error {
 	}
 	err = h.LinkSetNsFd(l, target)
 	if errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("there is an interface %s already: name this one by --ifname", name)
+		return errTaken(name)
 	} else if err != nil {
 		return fmt.Errorf("move the interface: %w", err)
 	}
 	return nil
+}
+
+func errTaken(name string) error {
+	return fmt.Errorf("there is an interface %s already: name this one by --ifname", name)
 }

@@ -50,6 +50,13 @@
 // Go heap. A TAP for a foreign namespace is born in an empty one, the nursery,
 // and moved: its descriptor pins the nursery, never the target.
 //
+// # Veth pairs
+//
+// An interface may be one end of a veth pair instead of a TAP (Interface.Veth).
+// The other end lies in a nursery of its own, where no stack answers, and a packet
+// socket on it travels in the TAP's place. It needs no /dev/net/tun, and has no
+// carrier to raise.
+//
 // # The files
 //
 // What clients use: spec.go what a container shall be, start.go and session.go
@@ -57,7 +64,7 @@
 // opens a way out, hostaddr.go follows the addresses of this host, hostroute.go
 // lists its routes, trial.go tries what this machine can do. What a node uses:
 // ask.go asks an init. What runs inside: init.go, with tree.go the mounts, net.go
-// the interface, request.go what the node asks for, command.go the command and
+// the interface, veth.go the other kind, request.go what the node asks for, command.go the command and
 // log.go its output. Below: join.go the fork, channel.go the messages, pidfd.go
 // and peer.go who a process is and where it lives, rights.go what it may, pty.go
 // terminals, main.go which of us we are.

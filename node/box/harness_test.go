@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -72,12 +74,39 @@ func none(args ...string) *Spec {
 
 func sh(script string) []string { return []string{"sh", "-c", script} }
 
-// A queue is a TAP or a wire.
+// A queue is the other end of a link.
 type queue interface {
 	ReadBatch(b *packet.Batch) (int, error)
 	WriteBatch(frames []*packet.Frame) (int, error)
-	SetCarrier(up bool) error
 	Close() error
+}
+
+// adopt makes the other end of an interface a queue.
+func adopt(t *testing.T, i *Interface, fd int) (q queue) {
+	t.Helper()
+	var err error
+	switch {
+	case i.Plain:
+		q, err = link.AdoptWire(fd)
+	case i.Veth:
+		q, err = link.AdoptPacket(fd)
+	default:
+		q, err = link.AdoptTAP(fd)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+// raise says that somebody reads, where that can be said.
+func raise(t *testing.T, q queue) {
+	t.Helper()
+	if c, ok := q.(interface{ SetCarrier(up bool) error }); ok {
+		if err := c.SetCarrier(true); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // A running is a container with a test in the node's place.
@@ -86,6 +115,7 @@ type running struct {
 	t    *testing.T
 	node *Channel
 	tap  queue
+	far  farEnd // of the veth pair that came last
 	out  output
 	end  sync.Once
 }
@@ -95,6 +125,15 @@ type output struct {
 	mu   sync.Mutex
 	buf  bytes.Buffer
 	done chan struct{}
+}
+
+// adopt makes the other end of an interface a queue.
+func (r *running) adopt(i *Interface, fd int) queue {
+	r.t.Helper()
+	if i.Veth {
+		r.far = lookAtFar(r.t, fd)
+	}
+	return adopt(r.t, i, fd)
 }
 
 func (o *output) String() string {
@@ -131,7 +170,7 @@ func (o *output) collect(t *testing.T) *os.File {
 // createDown starts init and takes the node's part, but for the carrier.
 func createDown(t *testing.T, spec *Spec) *running {
 	t.Helper()
-	if spec.Network == NetworkOwn {
+	if spec.Network == NetworkOwn && !spec.Interface.Veth {
 		lab.NeedTUN(t)
 	}
 	r := &running{t: t}
@@ -147,18 +186,9 @@ func createDown(t *testing.T, spec *Spec) *running {
 	}
 	r.Box.Node = -1
 	t.Cleanup(r.stop)
-	switch {
-	case spec.Network != NetworkOwn:
-		return r
-	case spec.Interface.Plain:
-		r.tap, err = link.AdoptWire(r.TAP)
-	default:
-		r.tap, err = link.AdoptTAP(r.TAP)
+	if spec.Network == NetworkOwn {
+		r.tap, r.TAP = r.adopt(spec.Interface, r.TAP), -1
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.TAP = -1
 	return r
 }
 
@@ -167,9 +197,7 @@ func create(t *testing.T, spec *Spec) *running {
 	t.Helper()
 	r := createDown(t, spec)
 	if r.tap != nil {
-		if err := r.tap.SetCarrier(true); err != nil {
-			t.Fatal(err)
-		}
+		raise(t, r.tap)
 	}
 	return r
 }
@@ -290,6 +318,10 @@ func helper(args []string) int {
 		err = helperHold(args[1], args[2])
 	case "no-carrier": // an interface nobody reads
 		err = helperNoCarrier()
+	case "serve": // on a TCP address, and print how many bytes came from one client
+		err = helperServe(args[1])
+	case "send": // so many bytes to a TCP address
+		err = helperSend(args[1], args[2])
 	case "print":
 		fmt.Println(args[1])
 		err = nil
@@ -341,6 +373,36 @@ func helperHold(network, addr string) (err error) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	return err
+}
+
+func helperServe(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	fmt.Println("serving")
+	c, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(io.Discard, c)
+	fmt.Printf("%d bytes came\n", n)
+	return err
+}
+
+func helperSend(addr, bytes string) error {
+	n, err := strconv.Atoi(bytes)
+	if err != nil {
+		return err
+	}
+	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Write(make([]byte, n)); err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 func helperMasked() error {

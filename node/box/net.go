@@ -27,12 +27,47 @@ const carrierTimeout = 10 * time.Second
 // the answers that do not come (RFC 4862 5.4).
 const linkLocalTimeout = 2500 * time.Millisecond
 
-// createLink makes an interface in the network namespace of the calling thread,
-// down and without carrier. The descriptor, its other end, is the caller's.
+// createLink makes an interface in the network namespace of this process, down.
+// The descriptor, its other end, is the caller's.
 func createLink(i *Interface) (fd int, ready *Ready, err error) {
 	ready = &Ready{PeerNetNS: -1}
-	fd, ready.Index, err = createTAP(i)
-	return fd, ready, err
+	if !i.Veth {
+		fd, ready.Index, err = createTAP(i)
+		return fd, ready, err
+	}
+	self, err := OpenPID(os.Getpid())
+	if err != nil {
+		return -1, nil, err
+	}
+	defer unix.Close(self)
+	inside, err := openNS(self, unix.CLONE_NEWNET)
+	if err != nil {
+		return -1, nil, err
+	}
+	defer unix.Close(inside)
+	err = inNursery(func() (err error) {
+		fd, err = createVeth(i, inside)
+		return err
+	})
+	if err != nil {
+		return -1, nil, err
+	}
+	if err = ready.veth(i.Name); err != nil {
+		unix.Close(fd)
+		return -1, nil, err
+	}
+	return fd, ready, nil
+}
+
+// veth says what there is to know of the end inside, in whose namespace the
+// calling thread is, and turns off there what the other end cannot take.
+func (r *Ready) veth(name string) error {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", name, err)
+	}
+	r.Index, r.PeerNetNS = l.Attrs().Index, l.Attrs().NetNsID
+	return turnOff(name, wordless)
 }
 
 // createTAP makes the device of an interface in the network namespace of the

@@ -69,7 +69,7 @@ func (c *container) link(i *Interface, session *Channel) error {
 	c.network.Lock()
 	defer c.network.Unlock()
 	if _, err := net.InterfaceByName(i.Name); err == nil {
-		return fmt.Errorf("there is an interface %s already", i.Name)
+		return errTaken(i.Name)
 	}
 	fd, ready, err := createLink(i)
 	if err != nil {

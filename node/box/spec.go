@@ -83,6 +83,9 @@ type Interface struct {
 	// Plain makes a textbook wire: plain frames without the virtio-net
 	// header, nothing offloaded.
 	Plain bool `json:"plain,omitempty"`
+	// Veth makes one end of a veth pair instead of a TAP; the other end is a
+	// packet socket.
+	Veth bool `json:"veth,omitempty"`
 }
 
 // A Route leads to other networks by an interface.
@@ -109,6 +112,9 @@ func (i *Interface) validate() error {
 	}
 	if i.MTU != 0 && (i.MTU < minMTU || i.MTU > maxMTU) {
 		return fmt.Errorf("interface %s: MTU %d is not between %d and %d", i.Name, i.MTU, minMTU, maxMTU)
+	}
+	if i.Plain && i.Veth {
+		return fmt.Errorf("interface %s: a textbook wire is a TAP, so offload=off and link=veth exclude each other", i.Name)
 	}
 	for _, a := range i.Addresses {
 		if !a.IsValid() {

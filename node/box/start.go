@@ -24,11 +24,12 @@ const readyTimeout = 30 * time.Second
 type Box struct {
 	PID   int // of init, in our pid namespace
 	PIDFD int // of init; the Box's until Close
-	// TAP is the other end of the container's interface, -1 when there is
-	// none. Node is the node's end of the channel to init. Both are the
+	// TAP is the other end of the container's interface, or a packet socket on
+	// it if that is one of a veth pair; -1 when there is none. Node is the node's end of the channel to init. Both are the
 	// Box's until Release; whoever takes them over does so by a copy.
 	TAP, Node int
 	Index     int // of the interface, in the container's network namespace
+	PeerNetNS int // what that calls the namespace of a veth's other end; -1 of a TAP
 	// Warnings say what is less than asked for. Complete when Started returned.
 	Warnings []string
 
@@ -53,7 +54,7 @@ func Start(spec *Spec, stdio [3]*os.File) (*Box, error) {
 		unix.Close(far)
 		return nil, err
 	}
-	b := &Box{PIDFD: -1, TAP: -1, Node: -1, session: Session{channel: born}}
+	b := &Box{PIDFD: -1, TAP: -1, Node: -1, PeerNetNS: -1, session: Session{channel: born}}
 	err = b.clone(spec, stdio, far)
 	unix.Close(far)
 	if err == nil {
@@ -161,7 +162,8 @@ func (b *Box) ready(spec *Spec) error {
 		case err != nil:
 			return fmt.Errorf("init: %w", err)
 		case m.Ready != nil && len(fds) > 0:
-			b.Node, b.Index = fds[0], m.Ready.Index
+			b.Node, b.Index, b.PeerNetNS = fds[0], m.Ready.Index, m.Ready.PeerNetNS
+			b.Warnings = append(b.Warnings, m.Ready.Warnings...)
 			if len(fds) > 1 {
 				b.TAP = fds[1]
 			}

@@ -95,12 +95,10 @@ func openPacket(name string, mac packet.MAC, shared bool) (*Uplink, error) {
 	case mac.IsGroup() || mac.IsZero():
 		return nil, fmt.Errorf("mac=%v is not an address of one station", mac)
 	}
-	// Protocol 0: the socket hears nothing until bind, when all is set.
-	u.FD, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if errors.Is(err, unix.EPERM) {
-		return nil, fmt.Errorf("%w: a packet socket takes CAP_NET_RAW: put `sudo --preserve-env=XDG_RUNTIME_DIR,FAIRLEAD_DIR setpriv --reuid $(id -u) --regid $(id -g) --init-groups --inh-caps +net_raw --ambient-caps +net_raw` in front of the command, or use a TAP: tap:NAME", err)
+	if u.FD, err = packetSocket(); errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("%w: a packet socket takes CAP_NET_RAW: put `sudo --preserve-env=XDG_RUNTIME_DIR,FAIRLEAD_DIR setpriv --reuid $(id -u) --regid $(id -g) --init-groups --inh-caps +net_raw --ambient-caps +net_raw` in front of the command, or use a TAP: tap:NAME", unix.EPERM)
 	} else if err != nil {
-		return nil, fmt.Errorf("open a packet socket: %w", err)
+		return nil, err
 	}
 	if err := u.listen(mac, shared); err != nil {
 		u.Close()
@@ -108,11 +106,6 @@ func openPacket(name string, mac packet.MAC, shared bool) (*Uplink, error) {
 	}
 	return u, nil
 }
-
-// uplinkBuffer bounds what waits at a packet socket, in either direction. The
-// kernel doubles it and counts its own memory: that is more than 100 segments of
-// 64 KiB, or 5,000 small frames. The usual 208 KiB hold four of the former.
-const uplinkBuffer = 8 << 20
 
 // listen sets the socket up and binds it.
 func (u *Uplink) listen(mac packet.MAC, shared bool) error {
@@ -122,43 +115,15 @@ func (u *Uplink) listen(mac packet.MAC, shared bool) error {
 	if err != nil {
 		return fmt.Errorf("attach the filter: %w", err)
 	}
-	for _, option := range []struct {
-		name            string
-		level, n, value int
-	}{
-		{"SO_LOCK_FILTER", unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1},
-		{"PACKET_VNET_HDR", unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1},
-		{"PACKET_AUXDATA", unix.SOL_PACKET, unix.PACKET_AUXDATA, 1},
-		// Without it the node wakes for every frame the host sends.
-		{"PACKET_IGNORE_OUTGOING", unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1},
-	} {
-		if err := unix.SetsockoptInt(u.FD, option.level, option.n, option.value); err != nil {
-			return fmt.Errorf("set %s: %w", option.name, err)
-		}
-	}
-	for _, force := range []struct{ privileged, plain int }{
-		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF},
-	} {
-		// Without CAP_NET_ADMIN it is as much as net.core.rmem_max allows.
-		if unix.SetsockoptInt(u.FD, unix.SOL_SOCKET, force.privileged, uplinkBuffer) != nil {
-			_ = unix.SetsockoptInt(u.FD, unix.SOL_SOCKET, force.plain, uplinkBuffer)
-		}
+	if err := unix.SetsockoptInt(u.FD, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1); err != nil {
+		return fmt.Errorf("set SO_LOCK_FILTER: %w", err)
 	}
 	if !shared {
-		// The interface drops what is for a foreign MAC, unless promiscuous.
-		err := unix.SetsockoptPacketMreq(u.FD, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
-			&unix.PacketMreq{Ifindex: int32(u.Index), Type: unix.PACKET_MR_PROMISC})
-		if err != nil {
-			return fmt.Errorf("make the interface promiscuous: %w", err)
+		if err := listenToAll(u.FD, u.Index); err != nil {
+			return err
 		}
 	}
-	var all [2]byte
-	binary.BigEndian.PutUint16(all[:], unix.ETH_P_ALL)
-	err = unix.Bind(u.FD, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16(all[:]), Ifindex: u.Index})
-	if err != nil {
-		return fmt.Errorf("bind the packet socket: %w", err)
-	}
-	return nil
+	return bindPacket(u.FD, u.Index)
 }
 
 // packetFilter lets pass what an uplink has a use for: IPv4 and ARP, not of a

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -99,6 +100,25 @@ func (f *Forwarder) isOwn(p netip.Prefix) bool {
 func reverse(a netip.Addr) string {
 	name, _ := dns.ReverseAddr(a.String()) // every address has one
 	return name
+}
+
+// ReverseZones are the names below which those of a subnet's addresses are. There
+// are several when it ends within a byte.
+func ReverseZones(subnet netip.Prefix) (zones []string) {
+	bits := (subnet.Bits() + 7) / 8 * 8
+	a := subnet.Masked().Addr()
+	for subnet.Contains(a) {
+		parts := strings.Split(reverse(a), ".")
+		zones = append(zones, strings.TrimSuffix(strings.Join(parts[4-bits/8:], "."), "."))
+		b := a.As4()
+		next := binary.BigEndian.Uint32(b[:]) + 1<<(32-bits)
+		if bits == 0 || next == 0 {
+			break
+		}
+		binary.BigEndian.PutUint32(b[:], next)
+		a = netip.AddrFrom4(b)
+	}
+	return zones
 }
 
 // reversed reads a name below in-addr.arpa as the addresses it is about: four

@@ -133,3 +133,19 @@ func (w *world) ends2(rcode int) {
 		w.t.Errorf("replied %v, want %s", r, dns.RcodeToString[rcode])
 	}
 }
+
+func TestReverseZones(t *testing.T) {
+	for subnet, want := range map[string]string{
+		"172.17.0.0/16":      "17.172.in-addr.arpa",
+		"10.0.0.0/8":         "10.in-addr.arpa",
+		"192.0.2.0/24":       "2.0.192.in-addr.arpa",
+		"192.168.16.0/23":    "16.168.192.in-addr.arpa 17.168.192.in-addr.arpa",
+		"10.1.2.252/31":      "252.2.1.10.in-addr.arpa 253.2.1.10.in-addr.arpa",
+		"10.1.2.255/32":      "255.2.1.10.in-addr.arpa",
+		"255.255.255.254/31": "254.255.255.255.in-addr.arpa 255.255.255.255.in-addr.arpa",
+	} {
+		if got := strings.Join(ReverseZones(netip.MustParsePrefix(subnet)), " "); got != want {
+			t.Errorf("%s: %s, want %s", subnet, got, want)
+		}
+	}
+}

@@ -76,6 +76,7 @@ type nameserver struct {
 	conns   map[packet.ContainerID]int
 	open    int
 	counts  dnsCounts
+	host    *stub // where this host asks; nil is nowhere
 }
 
 // An ownerFunc says whose connection to our port on the loopback it is, by the
@@ -120,7 +121,7 @@ func newNameserver(conf nameserverConfig) (*nameserver, error) {
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	d.fw.SetServers(dns.ParseResolvConf(""))
 	d.running.Go(d.run)
-	d.running.Go(d.accept)
+	d.running.Go(func() { d.accept(d.tcp, d.admit) })
 	return d, nil
 }
 
@@ -128,6 +129,7 @@ func newNameserver(conf nameserverConfig) (*nameserver, error) {
 func (d *nameserver) close() {
 	d.stop()
 	_ = d.tcp.Close()
+	_ = d.answerHost(nil)
 	d.running.Wait()
 }
 

@@ -13,7 +13,7 @@ import (
 	"fairlead/packet"
 )
 
-// DNS over TCP for containers: the router redirects their connections to the
+// DNS over TCP. For containers the router redirects their connections to the
 // gateway's port 53 to a port on the host's loopback. Everybody on the host can
 // connect to it, and nobody else than containers is served.
 
@@ -27,10 +27,10 @@ const (
 	idleConn          = 10 * time.Second
 )
 
-// accept serves connections.
-func (d *nameserver) accept() {
+// accept serves connections, of those admit knows.
+func (d *nameserver) accept(l *net.TCPListener, admit func(peer netip.AddrPort) (dns.Question, bool)) {
 	for {
-		conn, err := d.tcp.AcceptTCP()
+		conn, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -42,7 +42,7 @@ func (d *nameserver) accept() {
 			}
 			continue
 		}
-		q, ok := d.admit(conn.RemoteAddr().(*net.TCPAddr).AddrPort())
+		q, ok := admit(conn.RemoteAddr().(*net.TCPAddr).AddrPort())
 		if !ok {
 			_ = conn.SetLinger(0)
 			_ = conn.Close()
@@ -56,7 +56,7 @@ func (d *nameserver) accept() {
 }
 
 // admit says whose a connection is, as a question without payload. ok is false
-// when it is nobody's we serve, or one more than its owner may have.
+// when it is no container's, or one more than that may have.
 func (d *nameserver) admit(peer netip.AddrPort) (q dns.Question, ok bool) {
 	d.mu.Lock()
 	owner := d.owner
@@ -65,20 +65,32 @@ func (d *nameserver) admit(peer netip.AddrPort) (q dns.Question, ok bool) {
 		return q, false // nobody has been told our port yet
 	}
 	container, network, ok := owner(peer)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case !ok:
+	if !ok {
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		d.counts.Strangers++
 		return q, false
-	case d.conns[container] >= connsPerContainer || d.open >= maxConns:
+	}
+	return d.place(asker(network, container, peer, packet.ProtoTCP))
+}
+
+// asker is a question without payload.
+func asker(network packet.NetworkID, c packet.ContainerID, peer netip.AddrPort, proto packet.Proto) dns.Question {
+	return dns.Question{Network: network, Container: c,
+		From: packet.Tuple{Src: packet.AddrFromNetip(peer.Addr()), SrcPort: peer.Port(), Proto: proto}}
+}
+
+// place takes a place for a connection, if one is left.
+func (d *nameserver) place(q dns.Question) (dns.Question, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.conns[q.Container] >= connsPerContainer || d.open >= maxConns {
 		d.counts.Surplus++
 		return q, false
 	}
-	d.conns[container]++
+	d.conns[q.Container]++
 	d.open++
-	return dns.Question{Network: network, Container: container,
-		From: packet.Tuple{Src: packet.AddrFromNetip(peer.Addr()), SrcPort: peer.Port(), Proto: packet.ProtoTCP}}, true
+	return q, true
 }
 
 // dismiss gives up the place of a connection.

@@ -232,6 +232,9 @@ func newNode(conf Config, home *home) (*Node, error) {
 		err = n.startDNS()
 	}
 	if err == nil {
+		err = n.useNames(conf.Up.Names)
+	}
+	if err == nil {
 		n.mu.Lock() // this host's addresses may be changing already
 		_, err = n.setUpLocked(want)
 		n.mu.Unlock()

@@ -68,6 +68,7 @@ func (n *Node) handlers() map[string]handler {
 		"GET /v1/flows":    n.getFlows,
 		"GET /v1/rules":    n.getRules,
 		"GET /v1/routes":   n.getRoutes,
+		"GET /v1/names":    n.getNames,
 		"GET /v1/trace":    n.getTrace,
 		"GET /v1/check":    n.getCheck,
 	}

@@ -142,6 +142,9 @@ func (n *Node) stay(up api.UpRequest) (closeOld func(), err error) {
 			}
 		}
 	}
+	if err := n.useNames(up.Names); err != nil {
+		return closeOld, err
+	}
 	l.reach = reach
 	n.applyReachLocked(l)
 	n.stays = true

@@ -47,6 +47,7 @@ func (n *Node) namesLocked() *names {
 		all.networks[l.number()] = known{dns.Network{
 			Gateway:      conf.Gateway,
 			MaxUDP:       conf.Options.MTU - packet.IPv4MinLen - packet.UDPLen,
+			Internal:     l.conf.Internal,
 			HostLoopback: l.reach.hostLoopback,
 		}, l.net}
 		place[l] = len(all.zone)
@@ -90,7 +91,7 @@ func (c *container) tenantLocked() *container {
 func (c *container) viewLocked() dns.View {
 	order := slices.Clone(c.attachments)
 	slices.SortStableFunc(order, func(a, b *attachment) int {
-		return cmp.Or(b.priority-a.priority, cmp.Compare(a.lan.name, b.lan.name))
+		return cmp.Or(b.priority-a.priority, isInternal(a)-isInternal(b), cmp.Compare(a.lan.name, b.lan.name))
 	})
 	v := dns.View{Container: c.number}
 	for _, a := range order {
@@ -102,4 +103,11 @@ func (c *container) viewLocked() dns.View {
 		v.Networks = append(v.Networks, on)
 	}
 	return v
+}
+
+func isInternal(a *attachment) int {
+	if a.lan.conf.Internal {
+		return 1
+	}
+	return 0
 }

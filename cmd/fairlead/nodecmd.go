@@ -18,7 +18,7 @@ import (
 )
 
 func newUp() *cobra.Command {
-	var bip string
+	var bip, names string
 	var opts, uplinks []string
 	var foreground bool
 	var network networkFlags
@@ -49,6 +49,10 @@ publishes their ports.
 the gateway's address and as host.fairlead.internal and host.docker.internal.
 Without it nobody does.
 
+--names on has the node answer this machine when it asks for containers by name, at
+127.0.0.17; ` + "`fairlead names`" + ` says which there are and how the machine's resolver
+learns of it.
+
 --uplink leads the default network outside, by links or, as without it, by the
 sockets of this machine; what it takes says ` + "`fairlead network set --help`.",
 		Example: `  fairlead up
@@ -56,6 +60,7 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
   fairlead up --bip 172.17.42.1/16 --opt ageing=30s
   fairlead up --egress internet
   fairlead up --host-loopback
+  fairlead up --names on
   fairlead up --foreground`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -67,7 +72,7 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
 			}
-			request := api.UpRequest{BIP: bip, Options: options}
+			request := api.UpRequest{BIP: bip, Options: options, Names: names}
 			if change, err := network.request(cmd); err != nil {
 				return err
 			} else if change != nil {
@@ -84,6 +89,7 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 	f.StringArrayVar(&opts, "opt", nil, "Option of the default network, `KEY=VALUE`")
 	f.StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable; default host)")
 	network.define(f)
+	f.StringVar(&names, "names", "", "Answer this machine's questions for names of containers: on, off, or at `ADDRESS`[:PORT] of the loopback")
 	f.BoolVar(&foreground, "foreground", false, "Be the node: do not go into the background, log here")
 	return cmd
 }

@@ -108,7 +108,7 @@ virtual switch: one ordinary process, no privileges, no kernel bridge.`,
 	)
 	for id, commands := range map[string][]*cobra.Command{
 		"container": {newRun(), newExec(), newPs(), newLogs(), newStop(), newKill(), newRename(), newInspect(), newPort(), newPublish(), newUnpublish()},
-		"network":   {newShow(), newTrace(), newMac(), newNetwork(), newProbe()},
+		"network":   {newShow(), newTrace(), newMac(), newNames(), newNetwork(), newProbe()},
 		"node":      {newUp(), newDown(), newVersion(), newDoctor()},
 	} {
 		for _, c := range commands {

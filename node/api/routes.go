@@ -54,6 +54,7 @@ var Routes = []Route{
 	{Method: "GET", Path: "/v1/flows", Summary: "tracked connections", Out: []Flow{}},
 	{Method: "GET", Path: "/v1/rules", Summary: "what may pass and what not, with counters", Out: []FilterRule{}},
 	{Method: "GET", Path: "/v1/routes", Summary: "routing tables", Out: []IPRoute{}},
+	{Method: "GET", Path: "/v1/names", Summary: "names of containers as this host may ask for them", Out: Names{}},
 	{Method: "GET", Path: "/v1/trace", Summary: "each frame and the decision on it", Query: []string{"container"}, Out: TraceLine{}, Stream: true},
 	{Method: "GET", Path: "/v1/check", Summary: "hold the conservation law against the counters", Out: Check{}},
 }

@@ -390,6 +390,10 @@ type UpRequest struct {
 	// As in NetworkRequest: that may be changed while containers are there.
 	Egress       *Egress `json:"egress,omitempty"`
 	HostLoopback *bool   `json:"host_loopback,omitempty"`
+
+	// Names is where this host may ask for names of containers: on, off, ADDRESS or
+	// ADDRESS:PORT. Empty leaves it as it is.
+	Names string `json:"names,omitempty"`
 }
 
 // Check answers GET /v1/check: the conservation law, held against the

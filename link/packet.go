@@ -146,6 +146,16 @@ func (p *Packet) prepare() (err error) {
 // is not the one that was adopted.
 func (p *Packet) Fd() int { return p.epoll }
 
+// Index is the number of the interface in its namespace, as long as it is there.
+func (p *Packet) Index() int {
+	if addr, err := unix.Getsockname(p.fd); err == nil {
+		if ll, ok := addr.(*unix.SockaddrLinklayer); ok {
+			return ll.Ifindex
+		}
+	}
+	return 0
+}
+
 // Lost is how many frames came and could not be delivered: the socket had no
 // room, the kernel could not describe them, or they were cut off.
 func (p *Packet) Lost() uint64 {

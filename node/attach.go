@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fairlead/link"
 	"fairlead/node/api"
 	"fairlead/node/box"
 	"fairlead/node/network"
@@ -212,7 +211,7 @@ func (n *Node) joinShared(c *container, init int) (*container, error) {
 
 // joinOwn makes the TAP a port.
 func (n *Node) joinOwn(c *container, m api.Attach, d *descriptors) error {
-	e := &endpoint{index: m.Index, netns: m.Netns}
+	e := &endpoint{index: m.Index, netns: m.Netns, peerNetns: m.PeerNetns}
 	if d.init >= 0 {
 		ns, err := box.NetNS(d.init)
 		if err != nil {
@@ -241,7 +240,7 @@ func (n *Node) joinOwn(c *container, m api.Attach, d *descriptors) error {
 
 // plug makes a descriptor the attachment's port. It is the port's in every case.
 func (n *Node) plug(c *container, a *attachment, e *endpoint, fd int) error {
-	queue, err := e.open(c, fd)
+	queue, err := e.open(a.opts, fd)
 	if err != nil {
 		api.CloseAll([]int{fd})
 		return err
@@ -251,7 +250,7 @@ func (n *Node) plug(c *container, a *attachment, e *endpoint, fd int) error {
 	n.mu.Unlock()
 	port, err := e.net.Attach(network.Endpoint{
 		Name: c.name(), Container: c.number, MAC: a.mac, Addr: a.addr.Addr(),
-		Queue: queue, Isolated: c.option("isolated", false),
+		Queue: queue, Isolated: a.opts.isolated,
 		Lost: func(p *vswitch.Port, err error) { go n.lost(c, e, p, err) }, // on a worker
 	})
 	if err != nil {
@@ -262,24 +261,6 @@ func (n *Node) plug(c *container, a *attachment, e *endpoint, fd int) error {
 	e.port = port
 	a.endpoint = e
 	return nil
-}
-
-// open makes the descriptor a queue of the kind the container was created for.
-func (e *endpoint) open(c *container, fd int) (vswitch.Queue, error) {
-	if c.option("offload", true) {
-		tap, err := link.AdoptTAP(fd)
-		if err != nil {
-			return nil, err
-		}
-		e.kind, e.offload = "tap", tap.Offload().String()
-		return tap, nil
-	}
-	wire, err := link.AdoptWire(fd)
-	if err != nil {
-		return nil, err
-	}
-	e.kind, e.offload = "wire", "none"
-	return wire, nil
 }
 
 // lost is called when a link has gone: the end of a namespace somebody else

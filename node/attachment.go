@@ -19,6 +19,7 @@ type attachment struct {
 	addr     netip.Prefix
 	mac      packet.MAC
 	aliases  []string // further names on this network
+	opts     linkOptions
 	links    []string // NAME:ALIAS of --link, on this network
 	priority int      // for the default route: the highest has it
 
@@ -31,11 +32,14 @@ type attachment struct {
 type endpoint struct {
 	net     *network.Network
 	port    *vswitch.Port
-	kind    string // tap, wire
+	kind    string // tap, wire, veth
 	offload string
 	index   int    // of the interface, inside
 	netns   uint64 // inode
-	gone    bool   // the interface was removed from inside; guarded by Node.mu
+	// Of a veth: the index of the other end, and what the kernel inside calls its
+	// namespace, link-netnsid.
+	peer, peerNetns int
+	gone            bool // the interface was removed from inside; guarded by Node.mu
 }
 
 // up reports whether frames come and go by the attachment.

@@ -188,11 +188,6 @@ func (n *Node) addressLocked(c *container) error {
 	if c.mode != modeBridge && c.mode != modeForeign {
 		return nil
 	}
-	for key, value := range c.req.Options {
-		if _, err := linkOption(key, value); err != nil {
-			return err
-		}
-	}
 	l, err := n.lanLocked(c.req.Network)
 	if err != nil {
 		return err
@@ -209,7 +204,7 @@ func (n *Node) addressLocked(c *container) error {
 			return fail(http.StatusBadRequest, "invalid MAC address %q: six bytes such as 02:42:ac:11:00:02, the first one even", c.req.MAC)
 		}
 	}
-	a, err := n.reserveOnLocked(c, l, want, mac)
+	a, err := n.reserveOnLocked(c, l, want, mac, c.req.Options)
 	if err != nil {
 		return err
 	}
@@ -219,8 +214,12 @@ func (n *Node) addressLocked(c *container) error {
 }
 
 // reserveOnLocked takes an address of a network for c, the lowest free one when
-// want is the zero Addr, and a MAC.
-func (n *Node) reserveOnLocked(c *container, l *lan, want netip.Addr, mac packet.MAC) (*attachment, error) {
+// want is the zero Addr, and a MAC. options are those of the link.
+func (n *Node) reserveOnLocked(c *container, l *lan, want netip.Addr, mac packet.MAC, options map[string]string) (*attachment, error) {
+	opts, err := readLink(l.net.Config().Options, options)
+	if err != nil {
+		return nil, err
+	}
 	addr, err := l.net.Reserve(want)
 	if err != nil {
 		if other := n.ownerLocked(l, want); other != nil {
@@ -239,7 +238,7 @@ func (n *Node) reserveOnLocked(c *container, l *lan, want netip.Addr, mac packet
 		l.net.Release(addr.Addr())
 		return nil, err
 	}
-	return &attachment{lan: l, addr: addr, mac: mac}, nil
+	return &attachment{lan: l, addr: addr, mac: mac, opts: opts}, nil
 }
 
 // ownerLocked is the container that has an address of a network, nil when it is
@@ -265,30 +264,6 @@ func (n *Node) macFreeLocked(l *lan, mac packet.MAC) error {
 		}
 	}
 	return nil
-}
-
-// linkOption reads one --opt of a container.
-func linkOption(key, value string) (bool, error) {
-	if key != "offload" && key != "isolated" {
-		return false, fail(http.StatusBadRequest, "unknown option %q; a container's link has offload and isolated", key)
-	}
-	switch value {
-	case "on":
-		return true, nil
-	case "off":
-		return false, nil
-	}
-	return false, fail(http.StatusBadRequest, "option %s: %q is neither on nor off", key, value)
-}
-
-// option reads a link option that was checked before.
-func (c *container) option(key string, otherwise bool) bool {
-	value, ok := c.req.Options[key]
-	if !ok {
-		return otherwise
-	}
-	on, _ := linkOption(key, value)
-	return on
 }
 
 func newID() string {

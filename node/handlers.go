@@ -158,7 +158,7 @@ func (c *container) interfaceLocked(a *attachment) *api.Interface {
 	conf := a.lan.net.Config()
 	return &api.Interface{
 		Name: a.iface, MAC: a.mac.String(), Address: a.addr.String(), Gateway: conf.Gateway.Addr().String(),
-		MTU: conf.Options.MTU, Textbook: !c.option("offload", true),
+		MTU: conf.Options.MTU, Textbook: a.opts.textbook, Veth: a.opts.veth,
 	}
 }
 

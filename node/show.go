@@ -101,6 +101,9 @@ func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 		d.IP = a.addr.Addr().String()
 		if e := a.endpoint; e != nil {
 			d.Kind, d.Interface, d.Index, d.Netns, d.Offload = e.kind, a.iface, e.index, e.netns, e.offload
+			if e.kind == "veth" {
+				d.Peer, d.LinkNetns = e.peer, e.peerNetns
+			}
 		}
 	}
 	return d

@@ -111,7 +111,7 @@ func (o *connectOptions) connect(cmd *cobra.Command, target string) error {
 	}
 	defer foreign.Close()
 	err = c.Hand(ctx, containerPath(created.ID, "attach"), api.Attach{
-		Descriptors: []string{"tap"}, Pid: o.target.PID, Interface: link.Name, Index: foreign.Index, Netns: foreign.NetNS.Ino,
+		Descriptors: []string{"tap"}, Pid: o.target.PID, Interface: link.Name, Index: foreign.Index, Netns: foreign.NetNS.Ino, PeerNetns: foreign.PeerNetNS,
 	}, []int{foreign.TAP})
 	if err != nil {
 		giveBack(c, created.ID)

@@ -133,7 +133,7 @@ func (o *runOptions) start(ctx context.Context, c *api.Client, created *api.Crea
 	fds := []int{b.PIDFD, b.Node}
 	if b.TAP >= 0 {
 		attach.Descriptors = append(attach.Descriptors, "tap")
-		attach.Interface, attach.Index = spec.Interface.Name, b.Index
+		attach.Interface, attach.Index, attach.PeerNetns = spec.Interface.Name, b.Index, b.PeerNetNS
 		fds = append(fds, b.TAP)
 	}
 	if err := c.Hand(ctx, containerPath(created.ID, "attach"), attach, fds); err != nil {
@@ -196,7 +196,7 @@ func boxInterface(link *api.Interface) (*box.Interface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", link.Name, err)
 	}
-	i := &box.Interface{Name: link.Name, MAC: mac, MTU: link.MTU, Addresses: []netip.Prefix{addr}, Plain: link.Textbook}
+	i := &box.Interface{Name: link.Name, MAC: mac, MTU: link.MTU, Addresses: []netip.Prefix{addr}, Plain: link.Textbook, Veth: link.Veth}
 	if link.Gateway != "" {
 		gw, err := netip.ParseAddr(link.Gateway)
 		if err != nil {

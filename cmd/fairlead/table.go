@@ -82,9 +82,12 @@ func switchDetails(out io.Writer, switches []api.Switch) {
 func portDetails(out io.Writer, p *api.Port) {
 	fmt.Fprintf(out, "  port %d: %s (%s), %s, %s\n", p.Port, p.Container, shortID(p.ID, false), dash(p.IP), p.MAC)
 	fmt.Fprintf(out, "    cable    %s: %s\n", p.Kind, inside(p))
-	if p.HostIface != "" {
+	switch {
+	case p.HostIface != "":
 		fmt.Fprintf(out, "             other end: %s on the host\n", p.HostIface)
-	} else {
+	case p.Kind == "veth":
+		fmt.Fprintf(out, "             other end: index %d, in a network namespace of its own; inside it is %s@if%d, link-netnsid %d\n", p.Peer, p.Interface, p.Peer, p.LinkNetns)
+	default:
 		fmt.Fprintf(out, "             no host interface: a TAP lives in the container only\n")
 	}
 	fmt.Fprintf(out, "    offload  %s\n", p.Offload)

@@ -105,12 +105,14 @@ type Interface struct {
 	Gateway  string `json:"gateway"`
 	MTU      int    `json:"mtu"`
 	Textbook bool   `json:"textbook,omitempty"` // plain frames, no offloads
+	Veth     bool   `json:"veth,omitempty"`     // one end of a veth pair
 }
 
 // Attach is the first message on an upgraded /v1/containers/ID/attach. With it
 // travel the descriptors it names, in the order of Descriptors.
 type Attach struct {
-	// Descriptors says what each descriptor is: tap, init (a pidfd) and channel.
+	// Descriptors says what each descriptor is: tap (or the packet socket that
+	// stands for it, of a veth), init (a pidfd) and channel.
 	Descriptors []string `json:"descriptors"`
 	Pid         int      `json:"pid,omitempty"`
 	// Interface is what the link is called and numbered inside its namespace.
@@ -119,6 +121,9 @@ type Attach struct {
 	// Netns is the inode of a foreign namespace; that of a container of ours
 	// the node sees itself.
 	Netns uint64 `json:"netns,omitempty"`
+	// PeerNetns is what the kernel inside calls the namespace of a veth's other
+	// end, link-netnsid; -1 of a TAP.
+	PeerNetns int `json:"peer_netns,omitempty"`
 }
 
 // Exec is the first message on an upgraded /v1/containers/ID/exec. With it
@@ -281,11 +286,16 @@ type Port struct {
 	ID        string `json:"id"` // of the container
 	MAC       string `json:"mac"`
 	IP        string `json:"ip,omitempty"`
-	// Kind is tap or wire; neither has an interface on the host.
+	// Kind is tap, wire or veth. The first two have no other end that is an
+	// interface, and that of the third lies in a namespace of its own.
 	Kind      string `json:"kind"`
 	Interface string `json:"interface"` // inside
 	Index     int    `json:"index"`     // inside
 	HostIface string `json:"host_interface,omitempty"`
+	// Of a veth, what `ip link` says inside behind the name: @ifN and link-netnsid;
+	// N is also peer_ifindex of `ethtool -S`.
+	Peer      int    `json:"peer,omitempty"`
+	LinkNetns int    `json:"link_netns,omitempty"`
 	Netns     uint64 `json:"netns"` // inode of the network namespace
 	Pid       int    `json:"pid"`
 	Offload   string `json:"offload"`

@@ -26,6 +26,7 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	net3 := w.addNetwork(3, "172.19.0.1/16", 1500, sockets)
 	eve, host := w.attach(net3, "172.19.0.2"), w.attach(hostSide, "203.0.113.1")
 	sockets.far = host.MAC
+	self := w.attachHost(net3)
 	w.send(eve, packettest.ARPRequest(eve.station, netAddr(net3)))
 	net3.Gateway.(*Gateway).SetEgress(mustEgress(t, "allow:list", "allow 203.0.113.0/24 80\nallow example.org"))
 	w.send(isp, packettest.ARPReply(isp.station, ours))
@@ -53,6 +54,7 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	w.send(a, tcp(a.station, hairpin, 4001, 8081, packet.TCPSyn))
 	viaSockets, fromSockets := eve.to("203.0.113.5"), host.from("203.0.113.5")
 	w.send(eve, tcp(eve.station, viaSockets, 4000, 80, packet.TCPSyn))
+	w.send(self, tcp(self.station, eve.station, 6000, 80, packet.TCPSyn))
 	w.drain()
 
 	out := tcp(a.station, server, 4000, 80, packet.TCPAck)
@@ -74,6 +76,8 @@ func TestReleaseZeroAllocations(t *testing.T) {
 		{"hairpin back", b, tcp(b.station, hairpin, 81, 4001, packet.TCPAck), packet.Routed, 0},
 		{"by host sockets", eve, tcp(eve.station, viaSockets, 4000, 80, packet.TCPAck), packet.Routed, 0},
 		{"from host sockets", host, tcp(fromSockets, host.to(hostAddr), 80, 4000, packet.TCPAck), packet.Routed, 0},
+		{"from the host", self, tcp(self.station, eve.station, 6000, 80, packet.TCPAck), packet.KnownMAC, 0},
+		{"to the host", eve, tcp(eve.station, self.station, 80, 6000, packet.TCPAck), packet.ForHost, 0},
 		{"refused by policy", eve, tcp(eve.station, viaSockets, 4000, 81, packet.TCPSyn), packet.EgressDenied, packet.OriginProhibited},
 		{"cut into fragments", a, packettest.UDP(a.station, server, 4000, 9999, make([]byte, 1472)), packet.Routed, 0},
 		{"time exceeded", a, withTTL(out, 1), packet.TTLExceeded, packet.OriginTimeExceeded},

@@ -17,6 +17,11 @@
 // decided: it makes flows, edits frames, asks for neighbours and sends answers
 // (answer.go).
 //
+// A network may have a link to the host, who has the gateway's MAC and address
+// then (host.go). What of that address is neither the gateway's nor a published
+// port goes to the host in step 5.4, as it is; frames from the host are seen here
+// only so that the answers to them find back.
+//
 // # Concurrency
 //
 // Everything may be called by any worker at any time. Packets of known flows

@@ -114,6 +114,9 @@ func (r *Router) await(f *packet.Frame, d *packet.Decision) {
 func (r *Router) planLocked(f *packet.Frame, k packet.Tuple) (nat.Plan, packet.Reason) {
 	p := r.plugs.Load()
 	if g := p.gateway(f.Network); g != nil {
+		if g.isHost(f.Port) {
+			return g.planHostLocked(f, k)
+		}
 		return g.planLocked(f.Container, k)
 	}
 	if p.uplink(f.Network) != nil {

@@ -35,6 +35,7 @@ type Gateway struct {
 	unguarded bool
 	router    *Router
 	uplinks   atomic.Pointer[[]Uplink]
+	host      atomic.Uint32 // the PortID of the host's own link; 0 is none
 
 	hostLoopback, internal atomic.Bool
 	untouched, routed      atomic.Bool // see SetMasquerade, SetRouted
@@ -78,6 +79,10 @@ func (g *Gateway) SetUplinks(list []Uplink) { g.uplinks.Store(&list) }
 
 // Apply carries out what Route decided of f. See vswitch.Gateway.
 func (g *Gateway) Apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
+	if g.isHost(f.Port) {
+		g.applyHost(f, d, out)
+		return
+	}
 	if d.Neighbour {
 		g.learn(f, out)
 	}

@@ -53,6 +53,7 @@ type modelLink struct {
 	routed                 bool
 	egress, own            *policy.Egress // own is that of its one container
 	services               *modelServices
+	hostLink               *end
 	answers                []modelAnswer // that Tick has to send
 
 	neighbours map[netip.Addr]modelNeighbour
@@ -280,6 +281,9 @@ func (m *model) plan(d *dissected, k packet.Tuple) (*modelPlan, packet.Reason) {
 	p := &modelPlan{owner: d.in.port.Config().Container}
 	if k.Proto == packet.ProtoICMP && k.DstPort != 0 {
 		return nil, packet.NoFlow
+	}
+	if d.in == m.w.machine {
+		return m.planFromHost(d, k)
 	}
 	if d.link.uplink {
 		return p, m.planIn(p, d.link, k)

@@ -258,8 +258,14 @@ func rewritten(d *dissected, after packet.Tuple, about *packet.Tuple, src, dst p
 	e := packet.Ethernet(b[packet.VNetLen:])
 	e.SetSrc(src)
 	e.SetDst(dst)
+	packet.IPv4(payload(b)).SetTTL(d.ip.TTL - 1)
+	translated(b, d, after, about)
+	return b
+}
+
+// translated gives a packet other addresses and ports.
+func translated(b []byte, d *dissected, after packet.Tuple, about *packet.Tuple) {
 	ip := packet.IPv4(payload(b))
-	ip.SetTTL(ip.TTL() - 1)
 	t := ip[ip.HeaderLen():]
 	if about == nil {
 		ip.SetSrc([4]byte(after.Src[12:]))
@@ -281,7 +287,6 @@ func rewritten(d *dissected, after packet.Tuple, about *packet.Tuple, src, dst p
 		sumUp(inner[:inner.TotalLen()])
 	}
 	sumUp(ip[:ip.TotalLen()])
-	return b
 }
 
 func setPorts(t []byte, k packet.Tuple) {

@@ -119,9 +119,18 @@ func (r *run) seenAt(f *modelFlow, reply bool) (*end, packet.Tuple) {
 	return nil, k
 }
 
+// via is whom an end sends its packets to: the router, or the host to its one
+// container.
+func (r *run) via(e *end) packet.MAC {
+	if e == r.machine {
+		return r.eve.MAC
+	}
+	return e.side.MAC()
+}
+
 // build is a packet with that tuple.
 func (r *run) build(e *end, k packet.Tuple) []byte {
-	src, dst := station{MAC: e.MAC, IP: k.Src.Netip()}, station{MAC: e.side.MAC(), IP: k.Dst.Netip()}
+	src, dst := station{MAC: e.MAC, IP: k.Src.Netip()}, station{MAC: r.via(e), IP: k.Dst.Netip()}
 	switch {
 	case k.Proto == packet.ProtoTCP:
 		flags := pick[uint8](r, packet.TCPAck, packet.TCPAck, packet.TCPAck, packet.TCPAck|packet.TCPPsh, packet.TCPSyn|packet.TCPAck,
@@ -202,7 +211,7 @@ func (r *run) errorAbout() {
 		e = r.m.w.ends[i] // a sibling, who cannot know
 		from = e.IP
 	}
-	r.dressed(e, packettest.ICMPError(station{MAC: e.MAC, IP: from}, station{MAC: e.side.MAC(), IP: k.Dst.Netip()}, kind, code, rest, quoted, 576))
+	r.dressed(e, packettest.ICMPError(station{MAC: e.MAC, IP: from}, station{MAC: r.via(e), IP: k.Dst.Netip()}, kind, code, rest, quoted, 576))
 }
 
 // fragments sends a datagram in pieces, in any order and sometimes without the
@@ -223,8 +232,13 @@ func (r *run) fragments(inside, outside *end, far, ours string) {
 	if f, reply := r.anyFlow(); f != nil && f.fwd.Proto == packet.ProtoUDP && r.rng.IntN(2) == 0 {
 		var k packet.Tuple
 		e, k = r.seenAt(f, reply)
-		b = packettest.UDP(station{MAC: e.MAC, IP: k.Src.Netip()}, station{MAC: e.side.MAC(), IP: k.Dst.Netip()}, k.SrcPort, k.DstPort, data)
+		b = packettest.UDP(station{MAC: e.MAC, IP: k.Src.Netip()}, station{MAC: r.via(e), IP: k.Dst.Netip()}, k.SrcPort, k.DstPort, data)
 	}
+	r.inPieces(e, b)
+}
+
+// inPieces sends a packet in fragments, in any order.
+func (r *run) inPieces(e *end, b []byte) {
 	r.ids++
 	packet.IPv4(payload(b)).SetID(r.ids)
 	f := &packet.Frame{B: resum(b)}

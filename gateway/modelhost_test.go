@@ -119,7 +119,9 @@ func (m *model) planAtGateway(p *modelPlan, d *dissected, k packet.Tuple) (*mode
 	port := uint16(5353)
 	if k.Proto != packet.ProtoTCP || k.DstPort != 53 {
 		p, reason := m.planHairpin(p, d, k, d.link)
-		if reason != packet.Refused || !d.link.hostLoopback || k.Proto != packet.ProtoTCP && k.Proto != packet.ProtoUDP {
+		if redirects := d.link.hostLoopback && (k.Proto == packet.ProtoTCP || k.Proto == packet.ProtoUDP); reason == packet.Refused && !redirects && d.link.hostLink != nil {
+			return m.planToHost(d, k)
+		} else if reason != packet.Refused || !redirects {
 			return p, reason
 		}
 		port = k.DstPort
@@ -221,7 +223,7 @@ func (m *model) services(d *dissected) bool {
 func (m *model) broadcast(d *dissected) {
 	m.says(packet.Flood, packet.ToGroup, 0)
 	m.toOthers(d)
-	if s := d.link.services; s != nil && !s.dhcpFull && d.udp != nil && d.udp.DstPort == 67 && d.dst() == packettest.Broadcast.IP {
+	if s := d.link.services; d.in != m.w.machine && s != nil && !s.dhcpFull && d.udp != nil && d.udp.DstPort == 67 && d.dst() == packettest.Broadcast.IP {
 		m.answerLater(d)
 	}
 }
@@ -330,7 +332,15 @@ func (r *run) hostFlow() *modelFlow {
 func (r *run) hostChange() {
 	l := r.m.links[3]
 	g := r.net3.Gateway.(*Gateway)
-	switch r.rng.IntN(8) {
+	switch r.rng.IntN(9) {
+	case 8:
+		if l.hostLink == nil {
+			l.hostLink = r.machine
+			g.SetHost(r.machine.port.ID())
+		} else {
+			l.hostLink = nil
+			g.FlushPort(r.machine.port.ID())
+		}
 	case 0:
 		l.internal = !l.internal
 		g.SetInternal(l.internal)

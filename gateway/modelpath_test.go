@@ -43,6 +43,9 @@ func (m *model) one(in *end, b []byte, again bool) {
 	d := m.dissect(in, b)
 	d.again = again
 	switch {
+	case d.eth.EthernetType == layers.EthernetTypeARP && in == m.w.machine:
+		m.says(packet.Flood, packet.ToGroup, 0)
+		m.toOthers(d)
 	case d.eth.EthernetType == layers.EthernetTypeARP:
 		m.arp(d)
 	case d.ip == nil:
@@ -51,6 +54,8 @@ func (m *model) one(in *end, b []byte, again bool) {
 		m.says(packet.Drop, packet.Oversize, 0) // the switch's
 	case d.eth.DstMAC[0]&1 == 1:
 		m.broadcast(d)
+	case in == m.w.machine:
+		m.fromHostLink(d)
 	case d.link.uplink:
 		m.fromOutside(d)
 	default:
@@ -90,13 +95,17 @@ func (m *model) arp(d *dissected) {
 		o.answer = packet.OriginARPReply
 		m.expect(d.in, expected{b: packettest.ARPReply(l.station(l.addr), packettest.Station{MAC: a.SenderMAC(), IP: sender})})
 	}
+	if !group && forUs && a.Op() == packet.ARPReply && l.hostLink != nil {
+		o = outcome{packet.Unicast, packet.ForHost, 0}
+		m.expect(l.hostLink, expected{b: d.frame})
+	}
 	m.outcomes = append(m.outcomes, o)
 }
 
 // toOthers is what everybody hears.
 func (m *model) toOthers(d *dissected) {
 	for _, e := range m.w.ends {
-		if e.side == d.in.side && e != d.in {
+		if e.side == d.in.side && e != d.in && (e != m.w.machine || !d.asksForGateway()) {
 			m.expect(e, expected{b: d.frame})
 		}
 	}
@@ -136,7 +145,7 @@ func (m *model) ask(l *modelLink, a netip.Addr, to *end) {
 
 func (m *model) askOnce(l *modelLink, a netip.Addr, to *end) {
 	for _, e := range m.w.ends {
-		if e.side == l.side && (to == nil || e == to) {
+		if e.side == l.side && e != m.w.machine && (to == nil || e == to) {
 			m.expect(e, expected{b: packettest.ARPRequest(l.station(l.addr), a)})
 		}
 	}
@@ -149,11 +158,16 @@ func martian(a netip.Addr) bool {
 
 func (m *model) fromInside(d *dissected) {
 	l, broadcast := d.link, Broadcast(d.link.subnet)
+	ping := d.isEcho() || d.later && d.tuple.Proto == packet.ProtoICMP
+	if d.later && l.hostLink != nil { // or it is of an answer to the host
+		k, complete := m.ports(d)
+		ping = ping && complete && k.DstPort == 0
+	}
 	switch {
 	case martian(d.src()) || martian(d.dst()) || d.dst() == broadcast:
 		m.says(packet.Drop, packet.Martian, 0)
 		return
-	case d.dst() == l.addr && (d.isEcho() || d.later && d.tuple.Proto == packet.ProtoICMP):
+	case d.dst() == l.addr && ping:
 		m.echo(d)
 		return
 	case m.services(d):
@@ -332,11 +346,7 @@ func (m *model) leave(d *dissected, k packet.Tuple, out *modelLink, after, about
 		m.says(packet.Drop, packet.Martian, 0)
 		return
 	}
-	if d.ip.TTL <= 1 {
-		m.refuse(d, packet.TTLExceeded)
-		return
-	}
-	m.pass(d, *after, out, about, func() (packet.Tuple, bool) {
+	commit := func() (packet.Tuple, bool) {
 		if p != nil {
 			if f = m.commit(d, k); f == nil {
 				return *after, false
@@ -347,7 +357,19 @@ func (m *model) leave(d *dissected, k packet.Tuple, out *modelLink, after, about
 			m.seen(f, reply, d)
 		}
 		return *after, true
-	})
+	}
+	hop := after.Dst
+	if about != nil {
+		hop = after.Src
+	}
+	switch {
+	case !out.uplink && hop.Netip() == out.addr:
+		m.toHostLink(d, about, commit)
+	case d.ip.TTL <= 1:
+		m.refuse(d, packet.TTLExceeded)
+	default:
+		m.pass(d, *after, out, about, commit)
+	}
 }
 
 // pass is the rest of the way: MTU, next hop, and out.

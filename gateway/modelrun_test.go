@@ -126,6 +126,7 @@ func newRun(t *testing.T, seed uint64, seen *tally) *run {
 	sockets, hostSide := w.addHost(hostAddr, hostToo)
 	net3 := w.addNetwork(3, "172.19.0.1/16", 1500, sockets)
 	eve := w.attach(net3, "172.19.0.2")
+	w.machine = w.attachHost(net3)
 	w.hostSide, w.host = hostSide, w.attach(hostSide, "203.0.113.1")
 	sockets.far = w.host.MAC
 	w.router.SetServices(5353)
@@ -143,6 +144,7 @@ func newRun(t *testing.T, seed uint64, seen *tally) *run {
 		}
 		m.links[s.network] = l
 	}
+	m.links[3].hostLink = w.machine
 	m.links[9].extra, m.links[hostNetwork].extra = netip.MustParseAddr("192.0.2.50"), netip.MustParseAddr(hostToo)
 	m.links[1].ways, m.links[2].ways, m.links[3].ways = []packet.NetworkID{9, 10}, []packet.NetworkID{9}, []packet.NetworkID{hostNetwork}
 	local := leads(w.bob, packet.ProtoTCP, 8443, 80)
@@ -193,6 +195,8 @@ func (r *run) step() {
 		r.hostChange()
 	case n < 700:
 		r.hostFrame()
+	case n < 900:
+		r.linkFrame()
 	default:
 		r.frame()
 	}
@@ -455,6 +459,14 @@ func (r *run) hear(e *end, b []byte) {
 
 // put sends one frame.
 func (r *run) put(e *end, b []byte) {
+	if e == r.machine {
+		if r.m.links[3].hostLink == nil {
+			return
+		}
+		// The switch knows where its container is.
+		there := packettest.Ethernet(r.eve.MAC, r.net3.MAC(), 0x88b5, make([]byte, 46))
+		r.send(r.eve, there, packettest.Tagged(there, 7))
+	}
 	r.check(func() []trace.Record { return r.send(e, bytes.Clone(b)) }, func() { r.m.frame(e, b) })
 	if r.t.Failed() {
 		r.t.Logf("the frame was, from %v: % x", e.IP, b[:min(len(b), 120)])

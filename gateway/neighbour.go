@@ -18,6 +18,9 @@ func (g *Gateway) routeARP(f *packet.Frame, d *packet.Decision) {
 		d.Originate = packet.OriginARPReply
 	}
 	d.EndAtGateway()
+	if forMe && a.Op() == packet.ARPReply && packet.Ethernet(f.Ether()).Dst() == g.mac && g.host.Load() != 0 {
+		g.toHost(f, d) // who asked? one of the two
+	}
 	// RFC 826: merge what is known already, add only who talks to us. Nobody is
 	// behind a group's MAC (RFC 1812 3.3.2).
 	sender := a.SenderIP()
@@ -106,6 +109,7 @@ func (g *Gateway) FlushPort(port packet.PortID) {
 	g.neighbours.FlushPort(port)
 	g.mu.Unlock()
 	g.router.forgetPort(packet.Place{Network: g.network, Port: port})
+	g.host.CompareAndSwap(uint32(port), 0) // it may have been the host's
 }
 
 // Neighbours lists the neighbour table at time now, by address.

@@ -100,6 +100,14 @@ func (r *Router) apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
 	}
 }
 
+// saw counts a packet of a flow.
+func (r *Router) saw(f *packet.Frame, d *packet.Decision) {
+	if d.NAT.Flow != 0 && !d.NAT.Quoted {
+		f.Flow = d.NAT.Flow
+		r.flows.Seen(nat.FlowOf(d.NAT.Flow, d.NAT.Reply), f.Time, f.Len()-int(f.L3), tcpFlags(f))
+	}
+}
+
 // rewrite makes the frame what it is on the next link.
 func (r *Router) rewrite(f *packet.Frame, d *packet.Decision, out packet.Out) {
 	if d.NAT.New {
@@ -109,9 +117,10 @@ func (r *Router) rewrite(f *packet.Frame, d *packet.Decision, out packet.Out) {
 			return
 		}
 	}
-	if d.NAT.Flow != 0 && !d.NAT.Quoted {
-		f.Flow = d.NAT.Flow
-		r.flows.Seen(nat.FlowOf(d.NAT.Flow, d.NAT.Reply), f.Time, f.Len()-int(f.L3), tcpFlags(f))
+	r.saw(f, d)
+	if d.ToHost {
+		d.NAT.Edit(f)
+		return
 	}
 	ether := packet.Ethernet(f.Ether())
 	ether.SetSrc(d.SrcMAC)

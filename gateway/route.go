@@ -10,6 +10,11 @@ import (
 // fills d and changes nothing. A frame that is flooded already (a broadcast, or
 // anything in hub mode) stays so, whatever the gateway makes of its copy.
 func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
+	if g.isHost(f.Port) {
+		g.routeHost(f, d)
+		return
+	}
+
 	// 5.1 for me?
 	if f.EtherType == packet.EtherTypeARP {
 		g.routeARP(f, d)
@@ -29,7 +34,7 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 		d.RefuseCopy(packet.Martian)
 		return
 	}
-	if ip.Dst() == g.addr && isEcho(f) {
+	if ip.Dst() == g.addr && g.isPing(f) {
 		d.EndAtGateway()
 		d.Originate = packet.OriginEchoReply
 		return
@@ -46,6 +51,10 @@ func (g *Gateway) Route(f *packet.Frame, d *packet.Decision) {
 
 	// 5.3 egress policy, of what begins something  5.4 NAT
 	if !g.translate(f, d) {
+		return
+	}
+	if g.isForHost(&d.NAT) {
+		g.toHost(f, d)
 		return
 	}
 	if ip.TTL() <= 1 { // it was for us as it seemed, and is for a container

@@ -22,6 +22,7 @@ type town struct {
 	isp, isp2            *end
 	hostSide             *side // of host sockets, in the random test
 	host                 *end
+	machine              *end // the host by a link of its own, in the random test
 }
 
 func newTown(t *testing.T, flows nat.Config) *town { return buildTown(newWorld(t, flows)) }

@@ -25,16 +25,23 @@ func (g *Gateway) SetHostLoopback(allowed bool) { g.hostLoopback.Store(allowed) 
 func (g *Gateway) SetInternal(internal bool) { g.internal.Store(internal) }
 
 // planAtGateway plans the flow of a packet to the gateway's address: our own
-// service, a published port, or a service of the host.
+// service, a published port, or a service of the host, on its loopback or by a link
+// of its own.
 func (g *Gateway) planAtGateway(c packet.ContainerID, k packet.Tuple) (nat.Plan, packet.Reason) {
 	r := g.router
 	port := uint16(r.dnsTCP.Load())
 	if k.Proto != packet.ProtoTCP || k.DstPort != dnsPort || port == 0 {
 		plan, reason := r.flows.PlanHairpin(g.network, c, k, g.network, k.Dst)
-		if reason != packet.Refused || !g.hostLoopback.Load() || k.Proto != packet.ProtoTCP && k.Proto != packet.ProtoUDP {
+		switch {
+		case reason != packet.Refused:
+			return plan, reason
+		case g.hostLoopback.Load() && (k.Proto == packet.ProtoTCP || k.Proto == packet.ProtoUDP):
+			port = k.DstPort
+		case g.host.Load() != 0:
+			return r.flows.PlanTrack(g.network, c, k, g.network)
+		default:
 			return plan, reason
 		}
-		port = k.DstPort
 	}
 	up := r.plugs.Load().sockets()
 	if up == nil {

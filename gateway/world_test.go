@@ -120,13 +120,22 @@ func (w *world) addSide(n packet.NetworkID, g vswitch.Gateway, mtu int, own ...p
 }
 
 // attach puts a station on a side. Of an uplink's segment it is everybody there.
-func (w *world) attach(s *side, ip string) *end {
+func (w *world) attach(s *side, ip string) *end { return w.attachAs(s, ip, vswitch.PortConfig{}) }
+
+// attachHost gives the host a link to a network.
+func (w *world) attachHost(s *side) *end {
+	e := w.attachAs(s, netAddr(s).String(), vswitch.PortConfig{Host: true, Container: packet.Host})
+	s.Gateway.(*Gateway).SetHost(e.port.ID())
+	return e
+}
+
+func (w *world) attachAs(s *side, ip string, conf vswitch.PortConfig) *end {
 	w.t.Helper()
 	near, far := queues.NewPair(2 * packet.BatchFrames)
 	e := &end{station: stationAt(ip), side: s, queue: &injected{Mem: near}, far: far, batch: packet.NewBatch()}
-	conf := vswitch.PortConfig{Name: ip, Queue: e.queue, FloodLimit: -1, Worker: len(w.ends) % w.loop.NumWorkers()}
+	conf.Name, conf.Queue, conf.FloodLimit, conf.Worker = ip, e.queue, -1, len(w.ends)%w.loop.NumWorkers()
 	u, ok := s.Gateway.(interface{ setPort(packet.PortID) })
-	if !ok {
+	if !ok && !conf.Host {
 		conf.Container = packet.ContainerID(1<<16 | len(w.ends) + 1)
 		conf.Guard = policy.Guard{Strict: true, MAC: e.MAC, Addrs: []packet.Addr{addrOf(e.station)}}
 	}

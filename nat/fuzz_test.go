@@ -72,6 +72,10 @@ func FuzzFlowTable(f *testing.F) {
 				k.Dst, k.DstPort = outside, k.SrcPort
 				check(table.PlanHairpin(net1, c, k, uplink, outside))
 			case 6:
+				if op&0x40 != 0 {
+					check(table.PlanHost(net1, c, k))
+					break
+				}
 				check(table.PlanTrack(net1, c, k, net1))
 			case 7:
 				if r, err := table.Publish(Rule{Network: net1, Container: c, Proto: k.Proto, OutsidePort: k.SrcPort, Inside: k.Src, InsidePort: 80}); err == nil && r.Number == 0 {

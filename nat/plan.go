@@ -39,6 +39,7 @@ const (
 	redirect
 	track
 	leave
+	fromHost
 )
 
 // PlanOut plans the flow of a packet that a container sends from network scope
@@ -92,6 +93,14 @@ func (t *Table) PlanLeave(scope packet.NetworkID, c packet.ContainerID, k packet
 	return t.plan(&question{direction: leave, scope: scope, container: c, tuple: k, uplink: uplink})
 }
 
+// PlanHost plans the flow of a packet that the host sends to container c by a link
+// of its own on network scope. It is not translated, but for another source port
+// where the container has a flow already that began like this one: a client from
+// outside that sees it from the host's address (packet.Hidden), or a hairpin.
+func (t *Table) PlanHost(scope packet.NetworkID, c packet.ContainerID, k packet.Tuple) (Plan, packet.Reason) {
+	return t.plan(&question{direction: fromHost, scope: scope, container: c, tuple: k, uplink: scope})
+}
+
 func (t *Table) plan(q *question) (Plan, packet.Reason) {
 	p := Plan{
 		Translation: packet.Translation{New: true, Container: q.container,
@@ -135,6 +144,9 @@ func (t *Table) plan(q *question) (Plan, packet.Reason) {
 		if t.taken(&p) {
 			reason = packet.NotTranslatable
 		}
+	case fromHost:
+		p.inward = true
+		reason = t.planClient(&p, false)
 	}
 	if reason == packet.OK {
 		reason = t.admits(&p)

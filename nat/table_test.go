@@ -322,6 +322,25 @@ func TestTrack(t *testing.T) {
 	}
 }
 
+// TestHost: the host keeps its port, unless the container sees that already.
+func TestHost(t *testing.T) {
+	r := newRig(t, Config{})
+	k := tcp(world, 5000, aliceAddr, 80)
+	f := r.commit(r.PlanHost(net1, alice, k))
+	r.check(f, packet.Translation{Container: alice, In: net1, Out: net1, Before: k, After: k})
+	r.end(f.ref)
+
+	r.publish(Rule{Network: net1, Container: alice, Proto: packet.ProtoTCP, OutsidePort: 80, Inside: aliceAddr, InsidePort: 80})
+	r.establish(r.in(tcp(world, 5000, ours, 80)))
+	own := r.Translation(r.commit(r.PlanHost(net1, alice, k)))
+	if own.Hidden != packet.HiddenPortTaken || own.After.Src != world || own.After.SrcPort == 5000 || own.Kind != packet.NATNone {
+		t.Errorf("%+v", own)
+	}
+	if back := r.Translation(r.find(net1, own.After.Reverse(), packet.TCPAck)); back.After != k.Reverse() {
+		t.Errorf("the answer goes to %+v", back.After)
+	}
+}
+
 // TestUntranslatable is what no plan is made for.
 func TestUntranslatable(t *testing.T) {
 	r := newRig(t, Config{})

@@ -199,6 +199,11 @@ type Decision struct {
 	// flooded frame may be Routed too: its copy for the gateway is then.
 	Routed bool
 
+	// ToHost is set on a routed frame that goes to the host by a link of its own. To
+	// containers the host is the gateway, so the packet is where it was sent to: TTL
+	// and MACs stay.
+	ToHost bool
+
 	// SrcMAC and DstMAC are those of the frame on the next link.
 	SrcMAC, DstMAC MAC
 	// NextHop is who has DstMAC: the destination, or the router behind the uplink.

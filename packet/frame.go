@@ -24,6 +24,9 @@ type PortID uint32
 // gateway, an uplink).
 type ContainerID uint32
 
+// Host stands for the host itself, where a network has a link to it.
+const Host ContainerID = 1 << 16
+
 // NetworkID names a network on the node. Tables that outlive one network hold
 // it in their keys, because two networks may use the same addresses.
 type NetworkID uint32

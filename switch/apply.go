@@ -158,7 +158,7 @@ func (ln *lane) flood(in *Port, ports *portTable, f *packet.Frame) (copies int) 
 	ln.flush()
 	ln.out = append(ln.out[:0], f)
 	for _, to := range ports.list {
-		if to == in {
+		if !in.sw.hears(f, in, to) {
 			continue
 		}
 		rule, r := ports.admits(f, in, to)
@@ -203,13 +203,17 @@ func (ln *lane) Originate(to packet.Place, n int) {
 	}
 }
 
-// originateAll sends a frame to all ports of a network.
+// originateAll sends a frame to all ports of a network, but to the host: it is the
+// gateway's other half, and what the one asks for the other asks for itself.
 func (ln *lane) originateAll(n packet.NetworkID, f *packet.Frame) {
 	s := ln.lanes.network(n)
 	if s == nil {
 		return
 	}
 	for _, p := range s.ports.Load().list {
+		if p.conf.Host {
+			continue
+		}
 		ln.counted.originated.Add(1)
 		ln.stage(p, f)
 	}

@@ -24,6 +24,9 @@
 //	5 gateway  package gateway answers or refuses (5.1 … 5.7)
 //	6 emit     the egress set is in the Decision
 //
+// The host's own link, where a network has one, is a port with the gateway's MAC:
+// frames for that MAC get to it by step 5, groups by the flood, and nothing else.
+//
 // Deciding reads tables and changes nothing; apply alone writes tables, counts
 // and hands frames to queues. A frame is learned from after it was decided on
 // and before the next one of its batch is, so frames of one batch see each

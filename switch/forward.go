@@ -1,6 +1,10 @@
 package vswitch
 
-import "fairlead/packet"
+import (
+	"slices"
+
+	"fairlead/packet"
+)
 
 // forward is the forwarding path: it decides what becomes of frame f that came
 // in at port in. It reads the tables and fills d; it changes nothing else but
@@ -24,7 +28,7 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 		d.Refuse(packet.ReservedGroup)
 		return
 	}
-	if !s.hub {
+	if !s.hub && !in.conf.Host {
 		d.Learn = s.macs.judge(macKey(f, src), in.id, f.Time)
 	}
 
@@ -35,6 +39,8 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 	case s.hub:
 		d.Verdict, d.Reason = packet.Flood, packet.HubMode
 		d.ToGateway = forGateway || f.Flags.Has(packet.Multicast)
+	case forGateway && in.conf.Host:
+		out = in // it is the host's own MAC too
 	case forGateway:
 		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
 	case f.Flags.Has(packet.Multicast):
@@ -71,7 +77,7 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 	}
 
 	// 5 gateway
-	if s.gateway != nil && (d.Verdict == packet.Gateway || d.ToGateway) {
+	if s.gateway != nil && (d.Verdict == packet.Gateway || d.ToGateway || in.conf.Host) {
 		d.AtGateway = true
 		s.gateway.Route(f, d)
 		if d.Verdict == packet.Hold && !s.lanes.holds.accepts(f) {
@@ -95,15 +101,32 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 
 // admits is the admission of one port's frames to another: isolated ports do not
 // hear one another (as the kernel bridge's `isolated` flag), and containers
-// only as the network's policy has it, where there is one.
+// only as the network's policy has it, where there is one. The host is no
+// container.
 func (t *portTable) admits(f *packet.Frame, in, out *Port) (rule uint32, r packet.Reason) {
 	switch {
 	case in.conf.Isolated && out.conf.Isolated:
 		return 0, packet.Isolated
-	case t.admit == nil:
+	case t.admit == nil || in.conf.Host || out.conf.Host:
 		return 0, packet.OK
 	}
 	return t.admit.Check(f, in.conf.Container, out.conf.Container)
+}
+
+// hears reports whether a flooded frame is for a port: not for that it came from.
+// The host is no station that had to be found; it hears what is for everybody, but
+// for questions who has the gateway's address, which the gateway answers.
+func (s *Switch) hears(f *packet.Frame, in, out *Port) bool {
+	if !out.conf.Host || out == in {
+		return out != in
+	}
+	if f.EtherType == packet.EtherTypeARP {
+		a := packet.ARP(f.Ether()[f.L3:])
+		if a.Op() == packet.ARPRequest && slices.Contains(s.conf.GatewayAddrs, packet.AddrFrom4(a.TargetIP())) {
+			return false
+		}
+	}
+	return f.Flags.Has(packet.Multicast)
 }
 
 // isReservedGroup reports whether dst is one of the addresses that end at the

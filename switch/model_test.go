@@ -47,6 +47,7 @@ type modelPort struct {
 	station
 	container         packet.ContainerID
 	guarded, isolated bool
+	host              bool // the host's own link
 	flood, errors     bucket
 }
 
@@ -109,7 +110,7 @@ func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int6
 		o.reason != packet.SamePort && o.reason != packet.FloodLimit && o.reason != packet.Oversize {
 		return o
 	}
-	if !m.hub {
+	if !m.hub && !m.ports[in].host {
 		m.macs[vlan+eth.SrcMAC.String()] = modelEntry{in, now}
 	}
 	return o
@@ -151,14 +152,16 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 	switch {
 	case eth.SrcMAC[0]&1 == 1 || eth.SrcMAC.String() == "00:00:00:00:00:00":
 		return packet.BadSourceMAC
-	case eth.SrcMAC.String() == m.gwMAC.String():
+	case eth.SrcMAC.String() == m.gwMAC.String() && !port.host:
 		return packet.SpoofedGateway
 	case port.guarded && eth.SrcMAC.String() != mine:
 		return packet.SpoofedMAC
 	}
 	claim := func(a netip.Addr) packet.Reason {
-		switch {
-		case a == m.gwIP || a == packet.MAC(m.gwMAC).LinkLocal():
+		switch own := a == m.gwIP || a == packet.MAC(m.gwMAC).LinkLocal(); {
+		case own && port.host:
+			return packet.OK
+		case own:
 			return packet.SpoofedGateway
 		case port.guarded && a != port.IP:
 			return packet.SpoofedAddress
@@ -170,7 +173,7 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 		switch hw := net.HardwareAddr(l.SourceHwAddress).String(); {
 		case src.IsLoopback() || l.DstProtAddress[0] == 127:
 			return packet.LoopbackAddress
-		case hw == m.gwMAC.String():
+		case hw == m.gwMAC.String() && !port.host:
 			return packet.SpoofedGateway
 		case port.guarded && hw != eth.SrcMAC.String():
 			return packet.SpoofedMAC
@@ -225,6 +228,8 @@ func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layer
 	switch known, ok := m.macs[vlan+eth.DstMAC.String()]; {
 	case m.hub:
 		o.reason = packet.HubMode
+	case forGateway && port.host:
+		return m.drop(packet.SamePort)
 	case forGateway:
 		o = outcome{verdict: packet.Gateway, reason: packet.ForGateway}
 	case group:
@@ -243,14 +248,14 @@ func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layer
 			return m.drop(packet.FloodLimit)
 		}
 		for id, out := range m.ports {
-			if id != in && m.admits(b, port, out) == packet.OK {
+			if id != in && m.admits(b, port, out) == packet.OK && (!out.host || group && !m.asksForGateway(p)) {
 				o.egress = append(o.egress, id)
 			}
 		}
 		slices.Sort(o.egress)
 		port.flood.level -= port.flood.cost * int64(len(o.egress))
 	}
-	if forGateway || group {
+	if (forGateway || group) && !port.host {
 		m.gateway(&o, port, p, eth, forGateway, now)
 	}
 	return o
@@ -264,7 +269,7 @@ func (m *model) admits(b []byte, in, out *modelPort) packet.Reason {
 	switch {
 	case in.isolated && out.isolated:
 		return packet.Isolated
-	case !m.closed || f.EtherType != packet.EtherTypeIPv4 && f.EtherType != packet.EtherTypeIPv6:
+	case !m.closed || in.host || out.host || f.EtherType != packet.EtherTypeIPv4 && f.EtherType != packet.EtherTypeIPv6:
 		return packet.OK
 	}
 	var kind uint8 // of ICMP
@@ -294,6 +299,22 @@ func (m *model) admits(b []byte, in, out *modelPort) packet.Reason {
 	return packet.ICC
 }
 
+// host is the port of the host's own link, 0 if there is none.
+func (m *model) host() packet.PortID {
+	for id, p := range m.ports {
+		if p.host {
+			return id
+		}
+	}
+	return 0
+}
+
+// asksForGateway reports whether a frame asks who has the gateway's address.
+func (m *model) asksForGateway(p gopacket.Packet) bool {
+	l, ok := network(p).(*layers.ARP)
+	return ok && l.Operation == layers.ARPRequest && netip.AddrFrom4([4]byte(l.DstProtAddress)) == m.gwIP
+}
+
 // packetLen is what the MTU is compared with: the packet, and of one that is
 // to be segmented the first segment.
 func packetLen(p gopacket.Packet, eth *layers.Ethernet, b []byte) int {
@@ -312,8 +333,19 @@ func (m *model) gateway(o *outcome, port *modelPort, p gopacket.Packet, eth *lay
 		}
 	}
 	if l, ok := network(p).(*layers.ARP); ok {
-		if l.Operation == layers.ARPRequest && netip.AddrFrom4([4]byte(l.DstProtAddress)) == m.gwIP {
+		toGateway := netip.AddrFrom4([4]byte(l.DstProtAddress)) == m.gwIP
+		if l.Operation == layers.ARPRequest && toGateway {
 			o.answer = packet.OriginARPReply
+		}
+		if host := m.host(); l.Operation == layers.ARPReply && toGateway && forGateway && host != 0 {
+			if len(tags(p)) > 0 { // the host is in no VLAN
+				refuse(packet.NotUnderstood)
+				return
+			}
+			if o.egress = append(o.egress, host); o.verdict != packet.Flood {
+				o.verdict, o.reason = packet.Unicast, packet.ForHost
+			}
+			slices.Sort(o.egress)
 		}
 		return
 	}
@@ -448,7 +480,17 @@ func newWorld(t *testing.T, seed uint64, hub bool) *world {
 	for range 5 {
 		w.addPort()
 	}
+	w.addHost()
 	return w
+}
+
+// addHost gives the host its link.
+func (w *world) addHost() {
+	e := w.rig.addHost(func(c *PortConfig) { c.FloodLimit = 500 })
+	w.model.ports[e.port.ID()] = &modelPort{
+		station: e.station, guarded: true, host: true,
+		flood: newBucket(500, 50), errors: newBucket(100, 50),
+	}
 }
 
 func (w *world) addPort() {
@@ -516,9 +558,11 @@ func (w *world) anyEnd() *end {
 // step does one random thing to both.
 func (w *world) step() {
 	switch n := w.rng.IntN(1000); {
-	case n < 3 && len(w.ends) < 8:
+	case n < 3 && w.model.host() == 0:
+		w.addHost()
+	case n < 3 && len(w.ends) < 9:
 		w.addPort()
-	case n < 5 && len(w.ends) > 3:
+	case n < 5 && len(w.ends) > 4:
 		w.removePort()
 	case n < 7:
 		w.now += int64(w.rng.IntN(20)) * 1e9
@@ -547,6 +591,9 @@ func (w *world) oneFrame() {
 		d := rec.Decision
 		got = outcome{verdict: d.Verdict, reason: d.Reason, answer: d.Originate}
 		got.egress = append(got.egress, rec.Named()...)
+		if d.Verdict == packet.Flood && d.Routed {
+			got.egress = append(got.egress, d.Egress.Port)
+		}
 		slices.Sort(got.egress)
 	}
 	if got.verdict == packet.Unicast && len(got.egress) == 0 {
@@ -574,7 +621,7 @@ func (w *world) routers(b []byte) bool {
 	if netip.AddrFrom4(dst) != gatewayAddr.Addr() {
 		return gatewayAddr.Contains(netip.AddrFrom4(dst)) && dst != [4]byte{172, 17, 255, 255}
 	}
-	return f.Proto != packet.ProtoICMP || f.L4 != 0 && packet.ICMP(f.Transport()).Type() != packet.ICMPEcho
+	return f.Proto != packet.ProtoICMP || f.L4 == 0 || packet.ICMP(f.Transport()).Type() != packet.ICMPEcho
 }
 
 // breakEgress has one egress of the frame fail now and then.

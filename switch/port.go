@@ -31,6 +31,12 @@ type PortConfig struct {
 
 	Guard    policy.Guard // its gateway fields are filled in by the switch
 	Isolated bool         // hears no other isolated port
+
+	// Host is set on the port of the host's own link. The host has the gateway's MAC
+	// and address: containers see one station, and the gateway says what is for
+	// which of the two. The port is held to both, whatever Guard says.
+	Host bool
+
 	// FloodLimit bounds the copies per second of frames the port has flooded;
 	// zero is DefaultFloodLimit, negative no limit.
 	FloodLimit int

@@ -137,6 +137,13 @@ func (r *rig) add(n int, change ...func(*PortConfig)) *end {
 	return e
 }
 
+// addHost gives the host its own link.
+func (r *rig) addHost(change ...func(*PortConfig)) *end {
+	e := r.add(1, append(change, func(c *PortConfig) { c.Host, c.Container = true, packet.Host })...)
+	r.gw.SetHost(e.port.ID())
+	return e
+}
+
 // on runs fn on the worker.
 func (r *rig) on(fn func()) {
 	if !r.loop.Worker(0).Call(fn) {

@@ -164,10 +164,15 @@ func (s *Switch) Config() Config { return s.conf }
 // AddPort gives a link a port and has its home worker read it from now on.
 // After an error the queue is still the caller's.
 func (s *Switch) AddPort(conf PortConfig) (*Port, error) {
-	if s.gateway != nil {
+	switch {
+	case conf.Host:
+		conf.Guard = policy.Guard{Strict: true, MAC: s.gateway.MAC(), Addrs: s.conf.GatewayAddrs}
+	case s.gateway != nil:
 		conf.Guard.GatewayMAC = s.gateway.MAC()
 	}
-	conf.Guard.GatewayAddrs = s.conf.GatewayAddrs
+	if !conf.Host {
+		conf.Guard.GatewayAddrs = s.conf.GatewayAddrs
+	}
 	p := &Port{
 		conf: conf, sw: s, ln: s.lanes.lanes[conf.Worker], worker: s.lanes.loop.Worker(conf.Worker),
 		added: time.Now(), batch: packet.BatchFrames,
@@ -403,7 +408,7 @@ func (s *Switch) record(r *trace.Recorder, in *Port, ports *portTable, f *packet
 		rec.AddEgress(d.Egress.Port)
 	case packet.Flood:
 		for _, out := range ports.list {
-			if out == in {
+			if !s.hears(f, in, out) {
 				continue
 			}
 			if _, r := ports.admits(f, in, out); r == packet.OK {

@@ -143,7 +143,7 @@ func (w *walk) wait() {
 func (w *walk) pass(s step) {
 	r, d := w.record, &w.record.Decision
 	src, dst := r.ether().Src(), r.ether().Dst()
-	routed := (d.Routed || w.last > forMe && w.last < emit) && r.isIPv4()
+	routed := (d.Routed && !d.ToHost || w.last > forMe && w.last < emit) && r.isIPv4()
 	switch s {
 	case parse:
 		w.say(s, "%s, %d bytes%s", r.Summary(), r.Len, segments(r.Segments))
@@ -176,8 +176,11 @@ func (w *walk) pass(s step) {
 	case forMe:
 		w.forMe(routed)
 	default:
-		if routed {
+		switch {
+		case routed:
 			w.route(s)
+		case s == egress && d.EgressOwn|d.EgressRule != 0, s == translate && d.NAT.Before != packet.Tuple{}:
+			w.route(s) // from the host, or to it
 		}
 	}
 }
@@ -216,6 +219,8 @@ func (w *walk) forMe(routed bool) {
 		words = append(words, "passes the question on to DNS")
 	case d.Originate == packet.OriginARPReply || d.Originate == packet.OriginEchoReply:
 		words = append(words, "answers with "+d.Originate.String())
+	case d.ToHost:
+		words = append(words, "no, for the host, which has this address too")
 	case routed && (r.FromUplink() || d.NAT.Kind == packet.NATHairpin || d.NAT.Kind == packet.NATRedirect):
 		words = append(words, fmt.Sprintf("%s is an address of ours", packet.AddrFrom4(r.ipv4().Dst())))
 	case routed:
@@ -293,7 +298,7 @@ func (w *walk) translation(nat *packet.Translation) {
 	case nat.Flow == 0: // only a neighbour is met without one
 		flow = "stays on its network"
 	}
-	if nat.Kind == packet.NATNone {
+	if nat.Kind == packet.NATNone && nat.Before == nat.After {
 		w.say(translate, "not translated, %s", flow)
 		return
 	}
@@ -301,7 +306,7 @@ func (w *walk) translation(nat *packet.Translation) {
 	if nat.Rule == 0 {
 		by = "" // a redirect has none
 	}
-	w.say(translate, "%s%s, %s", nat.Kind, by, flow)
+	w.say(translate, "%s%s, %s", kindWords(nat), by, flow)
 	of := ""
 	if nat.Quoted {
 		of = "quoted: "
@@ -311,6 +316,15 @@ func (w *walk) translation(nat *packet.Translation) {
 	if nat.Hidden != packet.HiddenNot {
 		w.also("the client is hidden: %s", nat.Hidden.Why())
 	}
+}
+
+// kindWords is the kind of a translation. The host's own connections have none,
+// and change their port where they must.
+func kindWords(nat *packet.Translation) string {
+	if nat.Kind == packet.NATNone {
+		return "another port"
+	}
+	return nat.Kind.String()
 }
 
 // nextHop says by which route the packet goes, and to whom.

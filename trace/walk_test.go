@@ -117,6 +117,23 @@ func TestWalkOutside(t *testing.T) {
              192.0.2.1 is at 52:54:00:00:00:01
 5.7 uplink   leaves by lan, as 02:42:c0:00:02:0a
 6 emit       unicast to lan`, record(via(gw.MAC, syn(web, host, 40000, 80)), out(masquerade), 1)},
+		{"to the host", "web → lan  172.17.0.2:40000 > 172.17.0.1:22 TCP SYN  unicast (for-host)", `
+3 look up    02:42:ac:11:00:01 is the gateway
+4 admit      nothing forbids it
+5.1 for me   no, for the host, which has this address too
+5.4 NAT      not translated, new flow
+6 emit       unicast to lan`, record(via(gw.MAC, syn(web, gw, 40000, 22)), packet.Decision{Verdict: packet.Unicast, Reason: packet.ForHost,
+			AtGateway: true, Routed: true, ToHost: true, Egress: packet.Place{Network: outside, Port: 1},
+			NAT: packet.Translation{New: true, Before: tuple(web, 40000, gw, 22, tcp), After: tuple(web, 40000, gw, 22, tcp)}}, 1)},
+		{"from the host, whose port is taken", "web → lan  172.17.0.1:40000 > 172.17.0.2:80 TCP SYN  unicast (known-mac); another port: 172.17.0.1:1027 > 172.17.0.2:80", `
+4 admit      nothing forbids it
+5.4 NAT      another port, new flow
+             172.17.0.1:40000 > 172.17.0.2:80
+             → 172.17.0.1:1027 > 172.17.0.2:80
+             the client is hidden: another connection has its address and port
+6 emit       unicast to lan`, record(syn(gw, web, 40000, 80), packet.Decision{Verdict: packet.Unicast, Reason: packet.KnownMAC, AtGateway: true,
+			Egress: packet.Place{Network: outside, Port: 1}, NAT: packet.Translation{New: true, Hidden: packet.HiddenPortTaken,
+				Before: tuple(gw, 40000, web, 80, tcp), After: tuple(gw, 1027, web, 80, tcp)}}, 1)},
 		{"answer", "lan → web  198.51.100.7:80 > 192.0.2.10:40000 TCP SYN  unicast (routed); masquerade: 198.51.100.7:80 > 172.17.0.2:40000", `
 1 parse      198.51.100.7:80 > 192.0.2.10:40000 TCP SYN, 54 bytes
 2 guard      lan is an uplink: any source may be behind it
@@ -260,7 +277,7 @@ func TestWalkOfEveryReason(t *testing.T) {
 	for r := packet.NotTranslatable; r <= packet.BadQuote; r++ {
 		steps[r] = "5.4 NAT"
 	}
-	why := []packet.Reason{packet.KnownMAC, packet.UnknownMAC, packet.ToGroup, packet.HubMode, packet.ForGateway, packet.Routed}
+	why := []packet.Reason{packet.KnownMAC, packet.UnknownMAC, packet.ToGroup, packet.HubMode, packet.ForGateway, packet.ForHost, packet.Routed}
 	for r := packet.Truncated; r < packet.EgressDown; r++ { // from there on copies fail, and no frame is dropped
 		if slices.Contains(why, r) {
 			continue // not one to end for

@@ -30,7 +30,7 @@ func (r *Record) Line(names Names) string {
 		line += "; after waiting"
 	}
 	if d.NAT.Before != d.NAT.After {
-		line += fmt.Sprintf("; %s: %s", d.NAT.Kind, changed(&d.NAT))
+		line += fmt.Sprintf("; %s: %s", kindWords(&d.NAT), changed(&d.NAT))
 	}
 	if d.Routed && d.MTU != 0 {
 		line += fmt.Sprintf("; in fragments of %d", d.MTU)

@@ -30,6 +30,19 @@ it, as long as the answer holds.`
 
 // readEgress reads --egress and the file it names.
 func readEgress(cmd *cobra.Command, spec string) (*api.Egress, error) {
+	e, err := readEgressFile(spec)
+	var missing *os.PathError
+	switch {
+	case errors.As(err, &missing):
+		return nil, fmt.Errorf("%s: --%w", short(cmd), err)
+	case err != nil:
+		return nil, wrongCall(cmd, "--%v", err)
+	}
+	return e, nil
+}
+
+// readEgressFile reads rules of egress and the file they name.
+func readEgressFile(spec string) (*api.Egress, error) {
 	var text strings.Builder
 	_, err := policy.ParseEgress(spec, func(name string) (io.ReadCloser, error) {
 		f, err := os.Open(name)
@@ -41,12 +54,8 @@ func readEgress(cmd *cobra.Command, spec string) (*api.Egress, error) {
 			io.Closer
 		}{io.TeeReader(f, &text), f}, nil
 	})
-	var missing *os.PathError
-	switch {
-	case errors.As(err, &missing):
-		return nil, fmt.Errorf("%s: --%w", short(cmd), err)
-	case err != nil:
-		return nil, wrongCall(cmd, "--%v", err)
+	if err != nil {
+		return nil, err
 	}
 	return &api.Egress{Spec: spec, Text: text.String()}, nil
 }

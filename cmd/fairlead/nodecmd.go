@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fairlead/cmd/fairlead/labfile"
 	"fairlead/node"
 	"fairlead/node/api"
 )
@@ -22,11 +23,17 @@ func newUp() *cobra.Command {
 	var opts, uplinks []string
 	var foreground bool
 	var network networkFlags
+	var lab labFlags
 	cmd := &cobra.Command{
 		Use:   "up [OPTIONS]",
-		Short: "Start a node that stays until `fairlead down`",
+		Short: "Start a node that stays until `fairlead down`; with -f bring up a lab",
 		Long: `Start a node that stays until it is told to go down. Without up, the first run
 starts a node and the node ends after its last container.
+
+With -f FILE it brings up the networks and containers of a file instead, in a
+node that runs or is started. What is there as the file says stays untouched;
+what changed in the file begins anew; what is not in it any more stays until
+--prune. fairlead-lab(5) and docs/lab.md are about such files.
 
 Options of the default network, each as --opt KEY=VALUE:
   mtu=1500          largest packet
@@ -61,9 +68,21 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
   fairlead up --egress internet
   fairlead up --host-loopback
   fairlead up --names on
-  fairlead up --foreground`,
+  fairlead up --foreground
+  fairlead up -f lab.yaml --dry-run
+  fairlead up -f lab.yaml`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if lab.schema {
+				_, err := cmd.OutOrStdout().Write(labfile.Schema())
+				return err
+			}
+			if err := lab.check(cmd); err != nil {
+				return err
+			}
+			if lab.file != "" {
+				return lab.up(cmd)
+			}
 			options, err := pairs("--opt", opts)
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
@@ -90,6 +109,7 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 	f.StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable; default host)")
 	network.define(f)
 	f.StringVar(&names, "names", "", "Answer this machine's questions for names of containers: on, off, or at `ADDRESS`[:PORT] of the loopback")
+	lab.define(f, true)
 	f.BoolVar(&foreground, "foreground", false, "Be the node: do not go into the background, log here")
 	return cmd
 }
@@ -163,20 +183,32 @@ func up(cmd *cobra.Command, request api.UpRequest, ways *waysOut) error {
 
 func newDown() *cobra.Command {
 	var all bool
+	var lab labFlags
 	cmd := &cobra.Command{
 		Use:   "down [OPTIONS]",
-		Short: "End the node",
+		Short: "End the node; with -f what a file brought up",
 		Long: `End the node. While containers run this is refused; --all ends them first.
-Without a node there is nothing to do, and that is no error.`,
+Without a node there is nothing to do, and that is no error.
+
+With -f FILE it ends the containers and removes the networks that ` + "`fairlead up -f`" + `
+made of this file, and nothing else. The node is left to itself.`,
 		Example: `  fairlead down
-  fairlead down --all`,
+  fairlead down --all
+  fairlead down -f lab.yaml`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := lab.check(cmd); err != nil {
+				return err
+			}
+			if lab.file != "" {
+				return lab.down(cmd)
+			}
 			done := slow(cmd.ErrOrStderr(), "waiting for the node to end")
 			defer done()
 			return down(cmd.Context(), client(), all)
 		},
 	}
+	lab.define(cmd.Flags(), false)
 	cmd.Flags().BoolVar(&all, "all", false, "End the containers too")
 	return cmd
 }

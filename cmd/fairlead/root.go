@@ -116,7 +116,7 @@ virtual switch: one ordinary process, no privileges, no kernel bridge.`,
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(newNode(), newCheck())
+	root.AddCommand(newNode(), newCheck(), newMan())
 	root.SetFlagErrorFunc(explainFlag)
 	root.SetUsageTemplate(usage)
 	root.SetHelpCommand(newHelp())

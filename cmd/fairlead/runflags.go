@@ -30,6 +30,8 @@ type runOptions struct {
 	reach               *api.Egress       // egress
 	environ             []string          // the command's whole environment
 	dir                 string            // the directory it starts in
+
+	asked *api.CreateRequest // what the node is asked for, when a file says it
 }
 
 // define defines the flags of `run` on f.
@@ -129,6 +131,9 @@ func checkEnv(env []string) error {
 
 // request is what the node is asked for.
 func (o *runOptions) request() *api.CreateRequest {
+	if o.asked != nil {
+		return o.asked
+	}
 	return &api.CreateRequest{
 		Name: o.name, Hostname: o.hostname, Network: o.network, IP: o.ip, MAC: o.mac,
 		Command: o.command, Env: o.env, Workdir: o.workdir, Rootfs: o.rootfs,

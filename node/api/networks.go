@@ -38,6 +38,8 @@ type NetworkRequest struct {
 	// Options are those that can change while a network is used: icc, masquerade
 	// and link.
 	Options map[string]string `json:"options,omitempty"`
+	// Labels stand for all it has.
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // NetworkInspect is one network: an element of GET /v1/networks, and the answer

@@ -14,9 +14,11 @@ import (
 	"fairlead/cmd/fairlead/spell"
 )
 
-// Bounds of a file: what people write is far below.
+// MaxBytes bounds a file: what people write is far below.
+const MaxBytes = 1 << 20
+
+// And so are these bounds.
 const (
-	maxBytes  = 1 << 20
 	maxVisits = 100_000 // keys and values, those that aliases repeat counted each time
 	maxMerges = 16      // << within <<, aliases of aliases
 	maxKey    = 256     // bytes of a key
@@ -59,8 +61,8 @@ type decoder struct {
 
 // parse makes the tree of a file. It holds aliases, not what they stand for.
 func (d *decoder) parse(data []byte) *yaml.Node {
-	if len(data) > maxBytes {
-		d.errs = append(d.errs, &Error{File: d.file, Text: fmt.Sprintf("it has %d bytes, %d are the most", len(data), maxBytes)})
+	if len(data) > MaxBytes {
+		d.errs = append(d.errs, &Error{File: d.file, Text: fmt.Sprintf("it has %d bytes, %d are the most", len(data), MaxBytes)})
 		return nil
 	}
 	if len(bytes.TrimSpace(data)) == 0 {

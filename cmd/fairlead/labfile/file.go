@@ -16,8 +16,10 @@ type File struct {
 	Containers []*Container // in the order they are to be started
 	Rules      []string
 
-	Path string // where it is, for messages and labels
-	at   map[string]Mark
+	Path string // where it is, from the root; empty: nowhere
+
+	shown string // what it is called in errors
+	at    map[string]Mark
 }
 
 // A Network is what the file says of one. As JSON it is compared with what the
@@ -73,48 +75,61 @@ type Endpoint struct {
 	Options   []string `json:"options,omitempty"` // KEY=VALUE
 }
 
-// Read reads the file of a lab, called path in errors. name is what the lab is
-// called when the file does not say. All that is wrong is said at once, each with
-// its place.
-func Read(path string, data []byte, name string) (*File, error) {
-	f := &File{Name: name, Path: path, at: map[string]Mark{}}
-	d := &decoder{file: path, at: f.at}
+// Read reads the file of a lab. shown is what it is called in errors, path where
+// it is, and name what the lab is called when the file does not say. All that is
+// wrong is said at once, each with its place.
+func Read(shown, path string, data []byte, name string) (*File, error) {
+	f, d := newFile(shown, path)
 	if tree := d.parse(data); tree != nil {
-		f.readFrom(d, tree)
+		if tree.Kind == yaml.MappingNode && len(tree.Content) > 0 {
+			d.read("", tree, tree, object(f.fields()))
+		} else {
+			d.failAt(Mark{1, 1}, "", "a lab has networks: and containers:, and this is %s", kindOf(tree))
+		}
 	}
 	if len(d.errs) == 0 {
+		f.called(d, name)
 		f.check(d)
 	}
 	return f, d.problems()
 }
 
-func (f *File) readFrom(d *decoder, tree *yaml.Node) {
-	if tree.Kind != yaml.MappingNode || len(tree.Content) == 0 {
-		d.failAt(Mark{1, 1}, "", "a lab has networks: and containers:, and this is %s", kindOf(tree))
-		return
-	}
-	d.read("", tree, tree, object(f.fields()))
-}
-
-// NameIn is the name a file gives its lab, or else name. All else may be wrong in
-// it: what is to go need not be right.
-func NameIn(path string, data []byte, name string) (string, error) {
-	f := &File{Name: name, Path: path, at: map[string]Mark{}}
-	d := &decoder{file: path, at: f.at}
-	tree := d.parse(data)
-	if tree != nil && tree.Kind == yaml.MappingNode {
+// ReadName reads no more than the name of the lab. All else may be wrong in the
+// file: what is to go need not be right.
+func ReadName(shown, path string, data []byte, name string) (*File, error) {
+	f, d := newFile(shown, path)
+	if tree := d.parse(data); tree != nil && tree.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(tree.Content); i += 2 {
 			if tree.Content[i].Value == "name" {
-				d.read(".name", tree.Content[i], tree.Content[i+1], text(&f.Name, "a name", checkName))
+				d.read(".name", tree.Content[i], tree.Content[i+1], f.fields()[0].value)
 			}
 		}
 	}
-	return f.Name, d.problems()
+	if len(d.errs) == 0 {
+		f.called(d, name)
+	}
+	return f, d.problems()
+}
+
+func newFile(shown, path string) (*File, *decoder) {
+	f := &File{Path: path, shown: shown, at: map[string]Mark{}}
+	return f, &decoder{file: shown, at: f.at}
+}
+
+// called gives the lab a name, when the file does not.
+func (f *File) called(d *decoder, name string) {
+	switch {
+	case f.Name != "":
+	case !isName(name):
+		d.failAt(Mark{1, 1}, "", "the lab has no name: %q cannot be one; say name:", name)
+	default:
+		f.Name = name
+	}
 }
 
 // Wrong is an error about what stands at where, such as containers.web.command.
 func (f *File) Wrong(where, format string, args ...any) *Error {
-	e := &Error{File: f.Path, Where: where, Text: fmt.Sprintf(format, args...)}
+	e := &Error{File: f.shown, Where: where, Text: fmt.Sprintf(format, args...)}
 	for at := where; ; {
 		if m, ok := f.at[at]; ok {
 			e.Mark = m

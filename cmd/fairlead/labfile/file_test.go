@@ -61,7 +61,7 @@ rules: web db:5432
 `
 
 func TestRead(t *testing.T) {
-	f, err := Read("all.yaml", []byte(everything), "file")
+	f, err := Read("all.yaml", "/all.yaml", []byte(everything), "file")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestWrongFiles(t *testing.T) {
 	files := strings.Split(rest, "=== file\n")
 	for i, entry := range files {
 		file, want, _ := strings.Cut(entry, "=== says\n")
-		_, err := Read("lab.yaml", []byte(file), "lab")
+		_, err := Read("lab.yaml", "/lab.yaml", []byte(file), "lab")
 		got := "nothing"
 		if err != nil {
 			got = err.Error()
@@ -144,7 +144,7 @@ func TestBombs(t *testing.T) {
 		wide += "  c" + strings.Repeat("x", i%60) + string(rune('a'+i/60)) + ": {command: *a}\n"
 	}
 	for name, file := range map[string]string{"lists": "x-l:\n  " + strings.ReplaceAll(lists, "\n", "\n  "), "merges": merges, "wide": wide} {
-		_, err := Read("lab.yaml", []byte(file), "lab")
+		_, err := Read("lab.yaml", "/lab.yaml", []byte(file), "lab")
 		if err == nil {
 			t.Errorf("%s: nothing is said", name)
 			continue

@@ -22,7 +22,7 @@ func FuzzLabFile(f *testing.F) {
 		f.Add([]byte(file))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		lab, err := Read("lab.yaml", data, "lab")
+		lab, err := Read("lab.yaml", "/lab.yaml", data, "lab")
 		if err != nil {
 			var e *Error
 			if !errors.As(err, &e) || !strings.HasPrefix(err.Error(), "lab.yaml:") {
@@ -30,8 +30,8 @@ func FuzzLabFile(f *testing.F) {
 			}
 			return
 		}
-		if name, err := NameIn("lab.yaml", data, "lab"); err != nil || name != lab.Name {
-			t.Errorf("the name is %q, %v; want %q", name, err, lab.Name)
+		if named, err := ReadName("lab.yaml", "/lab.yaml", data, "lab"); err != nil || named.Name != lab.Name {
+			t.Errorf("the name is %q, %v; want %q", named.Name, err, lab.Name)
 		}
 		h := &Have{}
 		for _, w := range lab.Networks {

@@ -127,7 +127,7 @@ func changed(was, is string) (keys []string) {
 // lab has and the file no more goes with prune only. What stands in the way is
 // an error, and then nothing is to be done.
 func (f *File) Plan(have *Have, prune bool) (*Plan, error) {
-	d := &decoder{file: f.Path, at: f.at}
+	d := &decoder{file: f.shown, at: f.at}
 	p := &Plan{}
 	if other := f.elsewhere(have); other != "" {
 		f.fail(d, "name", "a lab %q is up already, from %s; say name: in one of them, or `fairlead down -f %s`", f.Name, other, other)
@@ -145,7 +145,7 @@ func (f *File) Plan(have *Have, prune bool) (*Plan, error) {
 
 // Remove says what is to be done so that nothing is left of the lab.
 func (f *File) Remove(have *Have) (*Plan, error) {
-	empty := &File{Name: f.Name, Path: f.Path, at: f.at}
+	empty := &File{Name: f.Name, Path: f.Path, shown: f.shown, at: f.at}
 	return empty.Plan(have, true)
 }
 
@@ -168,10 +168,10 @@ func (f *File) elsewhere(have *Have) string {
 }
 
 // settable are the keys of a network that can change while it is used, and
-// settableOptions those of its options.
+// SettableOptions those of its options, all of them on when nobody says.
 var (
 	settable        = []string{"egress", "egress-file", "host-loopback", "internal", "labels", "uplinks"}
-	settableOptions = []string{"icc", "masquerade"}
+	SettableOptions = []string{"icc", "masquerade"}
 )
 
 // isSettable reports whether a network that was made by the configuration was
@@ -188,7 +188,7 @@ func (w *Network) isSettable(was string, keys []string) bool {
 			return false
 		default:
 			differ := func(o string) bool {
-				return slices.Contains(old.Options, o) != slices.Contains(w.Options, o) && !slices.Contains(settableOptions, before(o, "="))
+				return slices.Contains(old.Options, o) != slices.Contains(w.Options, o) && !slices.Contains(SettableOptions, before(o, "="))
 			}
 			if slices.ContainsFunc(slices.Concat(old.Options, w.Options), differ) {
 				return false

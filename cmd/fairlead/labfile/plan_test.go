@@ -26,7 +26,7 @@ func words(p *Plan) string {
 // have is what a node has after it was made as a file says.
 func have(t *testing.T, path, file string) *Have {
 	t.Helper()
-	f, err := Read(path, []byte(file), "lab")
+	f, err := Read(path, "/"+path, []byte(file), "lab")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ networks:
 			h.Networks[1].Labels[LabelFile] = "/elsewhere/lab.yaml"
 		}, want: "keep a\nkeep b\nkeep web\nkeep db\nkeep plain\nkeep guest\n"},
 	} {
-		f, err := Read("lab.yaml", []byte(test.file), "lab")
+		f, err := Read("lab.yaml", "/lab.yaml", []byte(test.file), "lab")
 		if err != nil {
 			t.Errorf("%s: %v", test.what, err)
 			continue
@@ -153,7 +153,7 @@ func TestRemove(t *testing.T) {
 	h := have(t, "lab.yaml", before1)
 	h.Networks = append(h.Networks, HaveNetwork{Name: "mine"})
 	h.Containers = append(h.Containers, HaveContainer{Name: "mine"})
-	p, err := (&File{Name: "lab", Path: "lab.yaml"}).Remove(h)
+	p, err := (&File{Name: "lab", Path: "/lab.yaml"}).Remove(h)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,352 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"fairlead/cmd/fairlead/labfile"
+	"fairlead/node/api"
+	"fairlead/node/box"
+)
+
+// labFlags are those of `up` and `down` for a file.
+type labFlags struct {
+	file                  string
+	dryRun, prune, schema bool
+}
+
+func (o *labFlags) define(f *pflag.FlagSet, up bool) {
+	if !up {
+		f.StringVarP(&o.file, "file", "f", "", "End what this `FILE` brought up, and nothing else")
+		f.BoolVar(&o.dryRun, "dry-run", false, "With -f, say what would end, and change nothing")
+		return
+	}
+	f.StringVarP(&o.file, "file", "f", "", "Bring up the networks and containers of this `FILE`; - is standard input")
+	f.BoolVar(&o.dryRun, "dry-run", false, "With -f, say what would change, and change nothing")
+	f.BoolVar(&o.prune, "prune", false, "With -f, end what the file has brought up and does not have any more")
+	f.BoolVar(&o.schema, "schema", false, "Print the JSON schema of such a file")
+}
+
+// check finds flags that are of no use together.
+func (o *labFlags) check(cmd *cobra.Command) (err error) {
+	ours := []string{"file", "dry-run", "prune"}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		switch ofFile := slices.Contains(ours, f.Name); {
+		case err != nil || f.Name == "help":
+		case o.file == "" && ofFile && f.Name != "file":
+			err = wrongCall(cmd, "--%s takes -f FILE", f.Name)
+		case o.file == "" && f.Name == "file":
+			err = wrongCall(cmd, "-f takes the name of a file")
+		case o.file != "" && !ofFile:
+			err = wrongCall(cmd, "--%s and -f are two things; make them two calls", f.Name)
+		}
+	})
+	return err
+}
+
+// A labWork is a file that is brought up or taken down.
+type labWork struct {
+	cmd  *cobra.Command
+	file *labfile.File
+	dir  string // what relative paths of the file begin at
+	have *labfile.Have
+
+	// What check makes of the file.
+	egress map[string]*api.Egress // by what has it: networks.NAME, containers.NAME
+	runs   map[string]*runOptions // by the container's name
+	ways   map[string]*waysOut    // by the network's name
+}
+
+// read reads the file, or with - standard input. path is where it is from the
+// root, and name what the lab is called when the file does not say.
+func (o *labFlags) read(cmd *cobra.Command) (path, name string, data []byte, err error) {
+	in := cmd.InOrStdin()
+	if o.file != "-" {
+		f, err := os.Open(o.file)
+		if err != nil {
+			return "", "", nil, fmt.Errorf("%s: %w", short(cmd), err)
+		}
+		defer f.Close()
+		if path, err = filepath.Abs(o.file); err != nil {
+			return "", "", nil, fmt.Errorf("%s: %w", short(cmd), err)
+		}
+		in, name = f, strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+	}
+	if data, err = io.ReadAll(io.LimitReader(in, labfile.MaxBytes+1)); err != nil {
+		err = fmt.Errorf("%s: %w", short(cmd), err)
+	}
+	return path, name, data, err
+}
+
+// up brings the file up.
+func (o *labFlags) up(cmd *cobra.Command) error {
+	path, name, data, err := o.read(cmd)
+	if err != nil {
+		return err
+	}
+	l := &labWork{cmd: cmd}
+	if l.file, err = labfile.Read(o.file, path, data, name); err != nil {
+		return err
+	}
+	if l.dir, err = filepath.Abs(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if err := l.check(); err != nil {
+		return err
+	}
+	c, err := l.look(cmd.Context(), !o.dryRun)
+	if err != nil {
+		return err
+	}
+	plan, err := l.file.Plan(l.have, o.prune)
+	return o.finish(l, c, plan, err)
+}
+
+// down ends what the file has brought up.
+func (o *labFlags) down(cmd *cobra.Command) error {
+	path, name, data, err := o.read(cmd)
+	if err != nil {
+		return err
+	}
+	l := &labWork{cmd: cmd}
+	if l.file, err = labfile.ReadName(o.file, path, data, name); err != nil {
+		return err
+	}
+	c, err := l.look(cmd.Context(), false)
+	if err != nil {
+		return err
+	}
+	plan, err := l.file.Remove(l.have)
+	return o.finish(l, c, plan, err)
+}
+
+// finish says what a plan changes, and changes it.
+func (o *labFlags) finish(l *labWork, c *api.Client, plan *labfile.Plan, err error) error {
+	if err != nil {
+		return err
+	}
+	l.say(plan)
+	count := "nothing"
+	if n := plan.Changes(); n > 0 {
+		count = fmt.Sprintf("%d of %d", n, len(plan.Networks)+len(plan.Containers))
+	}
+	out := l.cmd.OutOrStdout()
+	if o.dryRun {
+		fmt.Fprintf(out, "lab %s: %s would change\n", l.file.Name, count)
+		return nil
+	}
+	if err := l.carryOut(l.cmd.Context(), c, plan); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "lab %s: %s changed\n", l.file.Name, count)
+	return nil
+}
+
+// look asks the node what it has. When none runs one is started, unless that was
+// for nothing: start is not set, and no networks were left.
+func (l *labWork) look(ctx context.Context, start bool) (*api.Client, error) {
+	l.have = &labfile.Have{Exists: func(path string) bool { _, err := os.Stat(path); return err == nil }}
+	c := client()
+	var networks []api.NetworkInspect
+	err := c.Get(ctx, "/v1/networks", &networks)
+	if isNoNode(err) {
+		if !start && !hasState(c.Dir()) {
+			return c, nil
+		}
+		if c, err = ensure(ctx); err != nil {
+			return nil, err
+		}
+		err = c.Get(ctx, "/v1/networks", &networks)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var containers []api.Container
+	if err := c.Get(ctx, "/v1/containers", &containers); err != nil {
+		return nil, err
+	}
+	for i := range networks {
+		w := labfile.HaveNetwork{Name: networks[i].Name, Labels: networks[i].Labels}
+		if len(networks[i].IPAM.Config) > 0 {
+			w.Subnet = networks[i].IPAM.Config[0].Subnet
+		}
+		l.have.Networks = append(l.have.Networks, w)
+	}
+	for i := range containers {
+		h := labfile.HaveContainer{ID: containers[i].ID, Name: containers[i].Name, Labels: containers[i].Labels, Networks: map[string]string{}}
+		for j := range networks {
+			if on, ok := networks[j].Containers[h.ID]; ok {
+				h.Networks[networks[j].Name], _, _ = strings.Cut(on.IPv4Address, "/")
+			}
+		}
+		l.have.Containers = append(l.have.Containers, h)
+	}
+	return c, nil
+}
+
+// say prints what there is to do.
+func (l *labWork) say(p *labfile.Plan) {
+	for i := range p.Networks {
+		l.sayChange("network", &p.Networks[i], map[labfile.Do]string{
+			labfile.Make: "create", labfile.Set: "set", labfile.Remake: "replace", labfile.Remove: "remove",
+		})
+	}
+	for i := range p.Containers {
+		l.sayChange("container", &p.Containers[i], map[labfile.Do]string{
+			labfile.Make: "start", labfile.Remake: "restart", labfile.Remove: "stop",
+		})
+	}
+}
+
+func (l *labWork) sayChange(kind string, c *labfile.Change, verbs map[labfile.Do]string) {
+	line := ""
+	switch c.Do {
+	case labfile.Keep:
+		return
+	case labfile.Leave:
+		line = fmt.Sprintf("keep %s %s: not in the file any more; --prune takes it away", kind, c.Name)
+	default:
+		line = fmt.Sprintf("%s %s %s", verbs[c.Do], kind, c.Name)
+		if c.Why != "" {
+			line += ": " + c.Why
+		}
+	}
+	fmt.Fprintln(l.cmd.OutOrStdout(), line)
+}
+
+// carryOut does what a plan says: containers end, the last to start first,
+// networks go, networks come, containers start. What was done stays done when
+// something fails: the next call goes on from there.
+func (l *labWork) carryOut(ctx context.Context, c *api.Client, p *labfile.Plan) error {
+	opened, err := l.openUplinks(p)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, links := range opened {
+			closeUplinks(links)
+		}
+	}()
+	for i := range slices.Backward(p.Containers) {
+		if do := p.Containers[i].Do; do == labfile.Remake || do == labfile.Remove {
+			if err := l.end(ctx, c, &p.Containers[i]); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range p.Networks {
+		if do := p.Networks[i].Do; do == labfile.Remake || do == labfile.Remove {
+			if err := c.Delete(ctx, networkPath(p.Networks[i].Name), nil); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range p.Networks {
+		if err := l.make(ctx, c, &p.Networks[i], opened[p.Networks[i].Name]); err != nil {
+			return err
+		}
+	}
+	for i := range p.Containers {
+		if do := p.Containers[i].Do; do == labfile.Make || do == labfile.Remake {
+			if err := l.start(ctx, c, p.Containers[i].Container); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// openUplinks opens the links of uplinks while we may, and before anything goes.
+func (l *labWork) openUplinks(p *labfile.Plan) (map[string]map[string]*box.Uplink, error) {
+	opened := map[string]map[string]*box.Uplink{}
+	for _, w := range p.Networks {
+		ways := l.ways[w.Name]
+		if ways == nil || w.Do != labfile.Make && w.Do != labfile.Remake {
+			continue // what changes of one that is there is opened when it is known what
+		}
+		links, err := openWithRights(ways.links)
+		if err != nil {
+			return opened, l.file.Wrong("networks."+w.Name+".uplinks", "%v", err)
+		}
+		opened[w.Name] = links
+	}
+	return opened, nil
+}
+
+// end ends a container and waits until its name and its addresses are free.
+func (l *labWork) end(ctx context.Context, c *api.Client, change *labfile.Change) error {
+	done := slow(l.cmd.ErrOrStderr(), fmt.Sprintf("waiting up to 10 seconds for %s to end", change.Name))
+	defer done()
+	err := c.Post(ctx, containerPath(change.ID, "stop"), api.SignalRequest{}, nil)
+	if err != nil && !isGone(ctx, c, change.ID) {
+		return fmt.Errorf("%s: container %s: %w", short(l.cmd), change.Name, err)
+	}
+	awaitGone(change.ID)
+	return nil
+}
+
+// isGone reports whether a container has ended by itself meanwhile.
+func isGone(ctx context.Context, c *api.Client, id string) bool {
+	var containers []api.Container
+	err := c.Get(ctx, "/v1/containers", &containers)
+	return err == nil && !slices.ContainsFunc(containers, func(c api.Container) bool { return c.ID == id })
+}
+
+// make makes or changes one network.
+func (l *labWork) make(ctx context.Context, c *api.Client, change *labfile.Change, opened map[string]*box.Uplink) error {
+	w, where := change.Network, "networks."+change.Name
+	var err error
+	switch change.Do {
+	case labfile.Make, labfile.Remake:
+		err = c.Post(ctx, "/v1/networks", l.createNetwork(w), nil)
+	case labfile.Set:
+		err = c.Post(ctx, networkPath(w.Name), l.setNetwork(w), nil)
+	default:
+		return nil
+	}
+	ways := l.ways[w.Name]
+	if ways == nil && change.Do == labfile.Set {
+		ways = &waysOut{host: true} // what a network has that says nothing
+	}
+	if err == nil && ways != nil {
+		var lost []api.OwnAddress
+		if lost, err = setUplinks(ctx, c, w.Name, ways, opened, true); err == nil {
+			sayLost(l.cmd.ErrOrStderr(), lost)
+		}
+	}
+	if err != nil {
+		return l.file.Wrong(where, "%v", err)
+	}
+	return nil
+}
+
+// start starts one container, when those it waits for are ready.
+func (l *labWork) start(ctx context.Context, c *api.Client, it *labfile.Container) error {
+	where := "containers." + it.Name
+	for i, w := range it.WaitFor {
+		if err := l.await(ctx, c, w); err != nil {
+			return l.file.Wrong(fmt.Sprintf("%s.wait-for[%d]", where, i), "%v", err)
+		}
+	}
+	err := l.runs[it.Name].begins(l.cmd)
+	var status exitStatus
+	if err != nil && !errors.As(err, &status) {
+		return l.file.Wrong(where, "%v", err)
+	}
+	return err
+}
+
+// hasState reports whether a node in dir left networks for the next one.
+func hasState(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "state.json"))
+	return err == nil
+}

@@ -391,7 +391,7 @@ func TestUpAndDown(t *testing.T) {
 		{api.UpRequest{BIP: "172.17.42.1"}, `"172.17.42.1" is not an address with a length, such as 172.17.42.1/16`},
 		{api.UpRequest{BIP: "172.17.0.0/16"}, "network default: gateway 172.17.0.0/16 is the network or broadcast address of its own subnet"},
 		{api.UpRequest{Options: map[string]string{"mtu": "9"}}, `option mtu: "9" is not a number from 576 to 65521`},
-		{api.UpRequest{Options: map[string]string{"color": "blue"}}, `unknown option "color"; a network has ageing, flood-limit, guard, hub, icc, link, masquerade, mtu, offload and routed, and all together flows and flows-per-container`},
+		{api.UpRequest{Options: map[string]string{"color": "blue"}}, unknownOption("color")},
 	} {
 		refused(t, r.Post(r.ctx, "/v1/up", c.up, nil), c.want)
 	}

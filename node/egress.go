@@ -3,7 +3,6 @@ package node
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -62,28 +61,6 @@ func egressWord(e *policy.Egress) string {
 		return "all"
 	}
 	return e.String()
-}
-
-// postNetwork changes the network while it is used.
-func (n *Node) postNetwork(w http.ResponseWriter, r *http.Request) (any, error) {
-	var req api.NetworkRequest
-	if err := body(w, r, &req); err != nil {
-		return nil, err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	l, err := n.lanLocked(r.PathValue("name"))
-	if err != nil {
-		return nil, err
-	}
-	now, err := l.reach.changed(req)
-	if err != nil {
-		return nil, err
-	}
-	l.reach = now
-	n.applyReachLocked(l)
-	slog.Info("network is changed", "network", l.name, "egress", egressWord(now.egress), "host_loopback", now.hostLoopback)
-	return done, nil
 }
 
 // readEgress reads what a container may reach. Only one with a port of its own on

@@ -23,6 +23,7 @@ type lan struct {
 	id      string // 64 hexadecimal digits, as Docker has it
 	name    string
 	created time.Time
+	labels  map[string]string
 
 	// Guarded by Node.mu.
 	conf    network.Config   // what it was asked to be

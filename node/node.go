@@ -236,7 +236,9 @@ func newNode(conf Config, home *home) (*Node, error) {
 	}
 	if err == nil {
 		n.mu.Lock() // this host's addresses may be changing already
-		_, err = n.setUpLocked(want)
+		if err = n.placeDefaultLocked(&want); err == nil {
+			_, err = n.setUpLocked(want)
+		}
 		n.mu.Unlock()
 	}
 	if err != nil {

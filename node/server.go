@@ -56,14 +56,20 @@ func (n *Node) handlers() map[string]handler {
 		"POST /v1/uplinks/host":     n.postHost,
 		"DELETE /v1/uplinks/{name}": n.deleteUplink,
 
-		"POST /v1/listeners":       n.postListeners,
-		"POST /v1/networks/{name}": n.postNetwork,
+		"POST /v1/listeners": n.postListeners,
+
+		"GET /v1/networks":           n.getNetworks,
+		"POST /v1/networks":          n.postNetworks,
+		"GET /v1/networks/{name}":    n.getNetwork,
+		"POST /v1/networks/{name}":   n.postNetwork,
+		"DELETE /v1/networks/{name}": n.deleteNetwork,
 
 		"GET /v1/switches": n.getSwitches,
 		"GET /v1/macs":     n.getMACs,
 		"DELETE /v1/macs":  n.deleteMACs,
 		"GET /v1/arp":      n.getARP,
 		"GET /v1/drops":    n.getDrops,
+		"GET /v1/leases":   n.getLeases,
 		"GET /v1/nat":      n.getNAT,
 		"GET /v1/flows":    n.getFlows,
 		"GET /v1/rules":    n.getRules,

@@ -13,8 +13,9 @@ import (
 
 // A setup is what `up` may choose while nobody uses it. Beside it there is reach.
 type setup struct {
-	net network.Config
-	nat nat.Config
+	net    network.Config
+	nat    nat.Config
+	chosen bool // the subnet is one nobody asked for
 }
 
 // Bounds of `--opt flows`: less is no use to anybody, and nat holds no more.
@@ -37,11 +38,11 @@ func readSetup(up api.UpRequest) (s setup, err error) {
 			return s, fmt.Errorf("option %s: %q is not a number from %d to %d", key, value, leastFlows, mostFlows)
 		}
 	}
-	s.net = network.Config{ID: defaultID, Name: defaultName, Gateway: network.DefaultSubnet}
+	s.net, s.chosen = network.Config{ID: defaultID, Name: defaultName}, up.BIP == ""
 	if s.net.Options, err = network.ParseOptions(options); err != nil {
 		return s, err
 	}
-	if up.BIP != "" {
+	if !s.chosen {
 		s.net.Gateway, err = parsePrefix(up.BIP)
 	}
 	return s, err
@@ -135,6 +136,9 @@ func (n *Node) stay(up api.UpRequest) (closeOld func(), err error) {
 		s, err := readSetup(up)
 		if err != nil {
 			return nil, statusError{http.StatusBadRequest, err}
+		}
+		if err := n.placeDefaultLocked(&s); err != nil {
+			return nil, err
 		}
 		if s != n.setup {
 			if closeOld, err = n.changeLocked(s); err != nil {

@@ -37,7 +37,7 @@ func (r *Route) operation(schemas map[string]any) map[string]any {
 	var params []any
 	for name, description := range map[string]string{
 		"id":   "of a container: name, id, or unique beginning of the id",
-		"name": "of an uplink: that of its device",
+		"name": "of an uplink: that of its device; of a network: name, id, or unique beginning of the id",
 	} {
 		if strings.Contains(r.Path, "{"+name+"}") { // never both
 			params = append(params, map[string]any{

@@ -43,12 +43,18 @@ var Routes = []Route{
 	{Method: "DELETE", Path: "/v1/uplinks/{name}", Summary: "remove an uplink; host is a network's", Query: []string{"network"}},
 
 	{Method: "POST", Path: "/v1/listeners", Summary: "hand in a socket bound to a port that takes a right, for -p", In: ListenerRequest{}, Out: Done{}, Upgrade: true},
+
+	{Method: "GET", Path: "/v1/networks", Summary: "list networks", Out: []NetworkInspect{}},
+	{Method: "POST", Path: "/v1/networks", Summary: "make a network", In: NetworkCreate{}, Out: NetworkCreated{}},
+	{Method: "GET", Path: "/v1/networks/{name}", Summary: "inspect a network", Out: NetworkInspect{}},
 	{Method: "POST", Path: "/v1/networks/{name}", Summary: "change a network while it is used", In: NetworkRequest{}},
+	{Method: "DELETE", Path: "/v1/networks/{name}", Summary: "remove a network nobody is on"},
 
 	{Method: "GET", Path: "/v1/switches", Summary: "switches, ports and counters", Out: []Switch{}},
 	{Method: "GET", Path: "/v1/macs", Summary: "MAC tables", Out: []MAC{}},
 	{Method: "DELETE", Path: "/v1/macs", Summary: "forget learned MACs", Query: []string{"network"}, Out: Flushed{}},
 	{Method: "GET", Path: "/v1/arp", Summary: "the gateways' ARP tables", Out: []Neighbour{}},
+	{Method: "GET", Path: "/v1/leases", Summary: "addresses lent by DHCP", Out: []Lease{}},
 	{Method: "GET", Path: "/v1/drops", Summary: "dropped and failed frames by port and reason", Out: []Drop{}},
 	{Method: "GET", Path: "/v1/nat", Summary: "rules of NAT with counters", Out: []NATRule{}},
 	{Method: "GET", Path: "/v1/flows", Summary: "tracked connections", Out: []Flow{}},

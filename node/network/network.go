@@ -43,11 +43,11 @@ type Config struct {
 
 // A Network is one L2 segment with its router.
 type Network struct {
-	conf    Config
-	router  *Router
-	sw      *vswitch.Switch
-	gw      *gateway.Gateway
-	pool    *pool
+	conf   Config
+	router *Router
+	sw     *vswitch.Switch
+	gw     *gateway.Gateway
+	pool   *pool
 
 	// Guarded by the router's mutex.
 	uplinks   []*Uplink // ways out it was given

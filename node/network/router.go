@@ -31,6 +31,8 @@ type Router struct {
 // ones. There may be a few hundred.
 const (
 	firstUplink packet.NetworkID = 4096
+	// MaxNetworks is the highest number of a network.
+	MaxNetworks                  = firstUplink - 1
 	maxUplinks  packet.NetworkID = 256
 )
 

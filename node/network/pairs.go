@@ -1,0 +1,29 @@
+package network
+
+import "strconv"
+
+// Pairs are the options that are not as they are without a word, as `--opt` has
+// them.
+func (o Options) Pairs() map[string]string {
+	pairs := map[string]string{}
+	standard, _ := ParseOptions(nil)
+	say := func(key string, differs bool, value string) {
+		if differs {
+			pairs[key] = value
+		}
+	}
+	say("mtu", o.MTU != standard.MTU, strconv.Itoa(o.MTU))
+	say("ageing", o.Ageing != standard.Ageing, o.Ageing.String())
+	say("hub", o.Hub, "on")
+	if o.Hub {
+		standard.FloodLimit = -1
+	}
+	say("flood-limit", o.FloodLimit != standard.FloodLimit, strconv.Itoa(max(0, o.FloodLimit)))
+	say("guard", o.Unguarded, "off")
+	say("offload", o.Textbook, "off")
+	say("link", o.Veth, "veth")
+	say("icc", o.ICCOff, "off")
+	say("masquerade", o.NotMasqueraded, "off")
+	say("routed", o.Routed, "on")
+	return pairs
+}

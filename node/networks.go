@@ -1,0 +1,253 @@
+package node
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"fairlead/node/api"
+	"fairlead/node/network"
+)
+
+// postNetworks makes a network.
+func (n *Node) postNetworks(w http.ResponseWriter, r *http.Request) (any, error) {
+	var req api.NetworkCreate
+	if err := body(w, r, &req); err != nil {
+		return nil, err
+	}
+	l, err := n.createNetwork(req)
+	if err != nil {
+		return nil, err
+	}
+	return api.NetworkCreated{ID: l.id}, nil
+}
+
+func (n *Node) createNetwork(req api.NetworkCreate) (*lan, error) {
+	host, err := hostTaken()
+	if err != nil {
+		return nil, err
+	}
+	defer n.tracing.follow() // it is traced too
+	n.linking.Lock()
+	defer n.linking.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.isLeaving() {
+		return nil, errLeaving
+	}
+	if err := n.networkNameLocked(req.Name); err != nil {
+		return nil, err
+	}
+	l := &lan{id: newID(), name: req.Name, created: time.Now(), labels: maps.Clone(req.Labels)}
+	if l.reach, err = l.reach.changed(api.NetworkRequest{Egress: req.Egress, HostLoopback: req.HostLoopback}); err != nil {
+		return nil, err
+	}
+	if l.conf, err = readNetwork(&req, n.takenLocked(nil, host)); err != nil {
+		return nil, fail(http.StatusBadRequest, "network %s: %w", req.Name, err)
+	}
+	if l.conf.ID, err = n.freeNumberLocked(); err != nil {
+		return nil, err
+	}
+	if err := n.addLanLocked(l); err != nil {
+		return nil, err
+	}
+	slog.Info("network is made", "network", l.name, "id", l.id[:12], "subnet", l.conf.Gateway.Masked(), "internal", l.conf.Internal)
+	return l, nil
+}
+
+// addLanLocked has a network begin.
+func (n *Node) addLanLocked(l *lan) (err error) {
+	if l.net, err = network.New(l.conf, n.router); err != nil {
+		return statusError{http.StatusBadRequest, err}
+	}
+	n.lans = append(n.lans, l)
+	if err := n.setWaysLocked(); err != nil {
+		n.lans = n.lans[:len(n.lans)-1]
+		l.net.Close()
+		return err
+	}
+	n.serveDNSLocked(l)
+	n.applyReachLocked(l)
+	n.publishAdmitLocked()
+	return nil
+}
+
+// networkNameLocked refuses names that are no network's, or another's.
+func (n *Node) networkNameLocked(name string) error {
+	switch {
+	case name == "":
+		return fail(http.StatusBadRequest, "network name required: `fairlead network create NAME`")
+	case isPredefined(name):
+		return fail(http.StatusForbidden, "operation is not permitted on predefined %s network; choose another name", name)
+	case !validName.MatchString(name):
+		return fail(http.StatusBadRequest, "invalid network name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most", name)
+	}
+	for _, l := range n.lans {
+		if l.name == name {
+			return fail(http.StatusConflict, "network with name %s already exists; `fairlead network rm %[1]s` removes it", name)
+		}
+	}
+	return nil
+}
+
+// isPredefined reports whether a name is one that every node has a network, or
+// something else, by.
+func isPredefined(name string) bool {
+	return isDefault(name) || name == "host" || name == "none" || name == "container"
+}
+
+// getNetworks lists the networks, the default one first.
+func (n *Node) getNetworks(http.ResponseWriter, *http.Request) (any, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := make([]api.NetworkInspect, len(n.lans))
+	for i, l := range n.lans {
+		list[i] = n.inspectNetworkLocked(l)
+	}
+	return list, nil
+}
+
+func (n *Node) getNetwork(_ http.ResponseWriter, r *http.Request) (any, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l, err := n.lanLocked(r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	return n.inspectNetworkLocked(l), nil
+}
+
+// inspectNetworkLocked answers in the shape of `docker network inspect`.
+func (n *Node) inspectNetworkLocked(l *lan) api.NetworkInspect {
+	d := api.NetworkInspect{
+		Name: l.name, ID: l.id, Created: l.created, Scope: "local", Driver: "bridge", EnableIPv4: true,
+		Internal: l.conf.Internal, Containers: map[string]api.NetworkContainer{},
+		Options: l.conf.Options.Pairs(), Labels: map[string]string{},
+		Egress: egressWord(l.reach.egress), HostLoopback: l.reach.hostLoopback, Uplinks: n.waysLocked(l),
+	}
+	maps.Copy(d.Labels, l.labels)
+	config := api.NetworkIPAMConfig{Subnet: l.conf.Gateway.Masked().String(), Gateway: l.conf.Gateway.Addr().String()}
+	if p := l.conf.Pool; p != nil {
+		if p.Range.IsValid() {
+			config.IPRange = p.Range.String()
+		}
+		for name, a := range p.Aux {
+			if config.AuxiliaryAddresses == nil {
+				config.AuxiliaryAddresses = map[string]string{}
+			}
+			config.AuxiliaryAddresses[name] = a.String()
+		}
+	}
+	d.IPAM = api.NetworkIPAM{Driver: "default", Options: map[string]string{}, Config: []api.NetworkIPAMConfig{config}}
+	for _, c := range n.onNetworkLocked(l) {
+		if a := c.onLocked(l); a.up() && c.share == nil {
+			d.Containers[c.id] = api.NetworkContainer{Name: c.name(), MacAddress: a.mac.String(), IPv4Address: a.addr.String()}
+		}
+	}
+	return d
+}
+
+// onNetworkLocked are the containers that have a place on a network, by name.
+func (n *Node) onNetworkLocked(l *lan) (list []*container) {
+	for _, c := range n.containers {
+		if c.onLocked(l) != nil {
+			list = append(list, c)
+		}
+	}
+	slices.SortFunc(list, func(a, b *container) int { return cmp.Compare(a.name(), b.name()) })
+	return list
+}
+
+// deleteNetwork removes a network nobody is on.
+func (n *Node) deleteNetwork(_ http.ResponseWriter, r *http.Request) (any, error) {
+	return done, n.removeNetwork(r.PathValue("name"))
+}
+
+func (n *Node) removeNetwork(ref string) error {
+	defer n.tracing.follow()
+	n.linking.Lock() // nobody gets its number before it is closed
+	defer n.linking.Unlock()
+	l, err := n.takeOut(ref)
+	if err != nil {
+		return err
+	}
+	l.net.Close() // waits for links of containers that have just gone
+	slog.Info("network is removed", "network", l.name, "id", l.id[:12])
+	return nil
+}
+
+// takeOut takes a network off the list.
+func (n *Node) takeOut(ref string) (*lan, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l, err := n.lanLocked(ref)
+	if err != nil {
+		return nil, err
+	}
+	if l == n.defaultLocked() {
+		return nil, fail(http.StatusForbidden, "%s is a pre-defined network and cannot be removed; `fairlead up --bip` and --opt set it up otherwise", ref)
+	}
+	if users := n.onNetworkLocked(l); len(users) > 0 {
+		var names []string
+		for _, c := range users {
+			names = append(names, fmt.Sprintf("name:%q id:%q", c.name(), c.id[:12]))
+		}
+		return nil, fail(http.StatusForbidden, "error while removing network: network %s has active endpoints (%s); `fairlead network disconnect %[1]s %[3]s` takes one off",
+			l.name, strings.Join(names, ", "), users[0].name())
+	}
+	if up := n.uplinksLocked(l); len(up) > 0 {
+		return nil, fail(http.StatusConflict, "network %s has %s; remove them first: `fairlead network set %[1]s --uplink none`", l.name, plural(len(up), "uplink"))
+	}
+	n.lans = slices.DeleteFunc(n.lans, func(x *lan) bool { return x == l })
+	n.publishNamesLocked()
+	n.publishAdmitLocked()
+	return l, nil
+}
+
+// postNetwork changes a network while it is used.
+func (n *Node) postNetwork(w http.ResponseWriter, r *http.Request) (any, error) {
+	var req api.NetworkRequest
+	if err := body(w, r, &req); err != nil {
+		return nil, err
+	}
+	return done, n.changeNetwork(r.PathValue("name"), req)
+}
+
+func (n *Node) changeNetwork(ref string, req api.NetworkRequest) error {
+	n.linking.Lock()
+	defer n.linking.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l, err := n.lanLocked(ref)
+	if err != nil {
+		return err
+	}
+	reach, err := l.reach.changed(req)
+	if err != nil {
+		return err
+	}
+	options, err := l.conf.Options.Changed(req.Options)
+	if err != nil {
+		return fail(http.StatusBadRequest, "network %s: %w", l.name, err)
+	}
+	if req.Internal != nil && *req.Internal != l.conf.Internal {
+		if l == n.defaultLocked() {
+			return fail(http.StatusForbidden, "network %s: it cannot be internal; `fairlead network create --internal NAME` makes one that is, and `fairlead network set %[1]s --uplink none` takes its ways out", l.name)
+		}
+		l.conf.Internal = *req.Internal
+		l.net.SetInternal(l.conf.Internal)
+	}
+	l.reach, l.conf.Options = reach, options
+	l.net.SetMasquerade(!options.NotMasqueraded)
+	l.net.SetRouted(options.Routed)
+	n.applyReachLocked(l)
+	n.publishAdmitLocked()
+	slog.Info("network is changed", "network", l.name, "internal", l.conf.Internal, "options", options.Pairs(),
+		"egress", egressWord(reach.egress), "host_loopback", reach.hostLoopback)
+	return nil
+}

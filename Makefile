@@ -5,6 +5,8 @@ LINTER   := v2.15.0
 LINT     := .cache/bin/golangci-lint-$(LINTER)
 FUZZTIME ?= 30s
 PKG      ?= ./...
+PREFIX   ?= /usr/local
+SHARE     = $(DESTDIR)$(PREFIX)/share
 # The version comes from the line above, and git may distrust a checkout of another user.
 # Without paths, what was compiled in one checkout serves another.
 export GOFLAGS += -buildvcs=false -trimpath
@@ -21,6 +23,27 @@ help: ## list the targets
 
 build: go ## build bin/fairlead, a static binary
 	CGO_ENABLED=0 go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./test/world
+
+install: build man ## install below PREFIX=/usr/local (DESTDIR=): program, manual, completions, units
+	install -D -m 755 bin/fairlead $(DESTDIR)$(PREFIX)/bin/fairlead
+	install -d $(SHARE)/man/man1 $(SHARE)/man/man5
+	install -m 644 bin/man/man1/* $(SHARE)/man/man1
+	install -m 644 bin/man/man5/* $(SHARE)/man/man5
+	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	bin/fairlead completion bash >$(SHARE)/bash-completion/completions/fairlead
+	bin/fairlead completion zsh >$(SHARE)/zsh/site-functions/_fairlead
+	bin/fairlead completion fish >$(SHARE)/fish/vendor_completions.d/fairlead.fish
+	install -D -m 644 docs/lab.schema.json $(SHARE)/fairlead/lab.schema.json
+	for manager in system user; do \
+		install -d $(DESTDIR)$(PREFIX)/lib/systemd/$$manager && \
+		for unit in fairlead.service fairlead-lab@.service; do \
+			sed 's#/usr/local/bin/#$(PREFIX)/bin/#' docs/systemd/$$unit >$(DESTDIR)$(PREFIX)/lib/systemd/$$manager/$$unit || exit 1; \
+		done || exit 1; \
+	done
+
+man: build ## write the manual pages into bin/man
+	@rm -rf bin/man
+	bin/fairlead man bin/man
 
 demo: build ## show two containers talking, in ten seconds
 	@docs/demo.sh bin/fairlead
@@ -51,4 +74,4 @@ $(LINT): | go
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINTER)
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: help build demo test fuzz bench lint deps clean go
+.PHONY: help build install man demo test fuzz bench lint deps clean go

@@ -16,6 +16,7 @@ import (
 	"fairlead/cmd/fairlead/labfile"
 	"fairlead/node"
 	"fairlead/node/api"
+	"fairlead/node/box"
 )
 
 func newUp() *cobra.Command {
@@ -124,15 +125,9 @@ func serve(ctx context.Context, conf node.Config, ways *waysOut) error {
 	defer closeUplinks(opened)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if len(ways.links) > 0 || ways.host || ways.none || listenFDs() != nil {
-		conf.Ready = func() {
-			if err := handListeners(ctx, client()); err != nil {
-				cancel(err)
-				return
-			}
-			if _, err := setUplinks(ctx, client(), "", ways, opened, ways.none); err != nil { // nobody has addresses yet
-				cancel(err)
-			}
+	conf.Ready = func() {
+		if err := ready(ctx, ways, opened); err != nil {
+			cancel(err)
 		}
 	}
 	err = node.Serve(ctx, conf)
@@ -140,6 +135,19 @@ func serve(ctx context.Context, conf node.Config, ways *waysOut) error {
 		return cause
 	}
 	return err
+}
+
+// ready does what is left when the node answers.
+func ready(ctx context.Context, ways *waysOut, opened map[string]*box.Uplink) error {
+	if err := handListeners(ctx, client()); err != nil {
+		return err
+	}
+	if len(ways.links) > 0 || ways.host || ways.none {
+		if _, err := setUplinks(ctx, client(), "", ways, opened, ways.none); err != nil { // nobody has addresses yet
+			return err
+		}
+	}
+	return notifyReady()
 }
 
 // up starts a node in the background, or makes the one that runs stay.

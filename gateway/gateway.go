@@ -45,6 +45,7 @@ type Gateway struct {
 
 	mu         sync.Mutex
 	neighbours *arp.Table
+	probes     [][4]byte // that Tick is to ask
 }
 
 // New returns a network's gateway and plugs it into the router. Close takes it
@@ -99,8 +100,10 @@ func (g *Gateway) Apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
 // is due in the router.
 func (g *Gateway) Tick(now int64, out packet.Out) {
 	g.sendAnswers(out)
-	var ask, failed [][4]byte
+	var failed [][4]byte
 	g.mu.Lock()
+	ask := g.probes
+	g.probes = nil
 	next := g.neighbours.Tick(now,
 		func(a [4]byte) { ask = append(ask, a) },
 		func(a [4]byte) { failed = append(failed, a) })

@@ -103,6 +103,25 @@ func (g *Gateway) ask(addr [4]byte, port packet.PortID, out packet.Out) {
 	out.Originate(packet.Place{Network: g.network, Port: port}, n)
 }
 
+// Probe has the next Tick ask the network who has an address, and Neighbour is who
+// is known to have one.
+func (g *Gateway) Probe(addr [4]byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.probes) < maxProbes { // else it is as if nobody answered
+		g.probes = append(g.probes, addr)
+	}
+}
+
+func (g *Gateway) Neighbour(now int64, addr [4]byte) (arp.Entry, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.neighbours.Lookup(now, addr)
+}
+
+// maxProbes bounds the questions of Probe that wait for a Tick.
+const maxProbes = 64
+
 // FlushPort forgets the neighbours behind a port that has gone.
 func (g *Gateway) FlushPort(port packet.PortID) {
 	g.mu.Lock()

@@ -46,6 +46,7 @@
 //	capacity.go    and what they come to, for whoever asks before
 //	dns.go         the nameserver containers ask by their gateways
 //	dnstcp.go      it over TCP
+//	dhcp.go        the DHCP servers of the networks, and their leases on disk
 //	files.go       a container's files below the node directory
 //	server.go      the control socket, its routes and peer check
 //	handlers.go    containers' requests

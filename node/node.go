@@ -47,6 +47,7 @@ type Node struct {
 	lanes   *vswitch.Lanes
 	tracing tracing
 	dns     *nameserver
+	dhcp    *lenders
 
 	mu         sync.Mutex // guards what follows
 	stays      bool
@@ -231,6 +232,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 	if err == nil {
 		err = n.startDNS()
 	}
+	n.startDHCP()
 	if err == nil {
 		err = n.useNames(conf.Up.Names)
 	}
@@ -246,6 +248,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 		if n.dns != nil {
 			n.dns.close()
 		}
+		n.dhcp.close()
 		_ = l.Close()
 		return nil, err
 	}
@@ -259,6 +262,7 @@ func (n *Node) close() {
 	n.host.Close()
 	n.dropInherited()
 	n.dns.close()
+	n.dhcp.close()
 	for _, net := range n.networks() {
 		net.Close()
 	}

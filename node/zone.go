@@ -11,9 +11,10 @@ import (
 )
 
 // publishNamesLocked makes what containers are called follow the registry: what
-// the nameserver knows, and the files of containers.
+// the nameserver and DHCP know, and the files of containers.
 func (n *Node) publishNamesLocked() {
 	n.dns.publish(n.namesLocked())
+	n.publishDHCPLocked()
 	for _, c := range n.containers {
 		if o := c.tenantLocked(); o != nil {
 			if err := n.followFilesLocked(o); err != nil {

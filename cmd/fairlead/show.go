@@ -33,8 +33,9 @@ func newShow() *cobra.Command {
 		Long: `Show what the kernel's tools show of a kernel's network: the switch (brctl
 show), its MAC table (brctl showmacs), the gateway's ARP table (arp -n), the
 rules of NAT (iptables -t nat -L -v -n), what may pass (iptables -L -v -n),
-connections (conntrack -L) and routes (ip route); and the frames that were
-dropped, with what to try. --as kernel prints a table as that tool does.`,
+connections (conntrack -L) and routes (ip route); addresses lent by DHCP; and
+the frames that were dropped, with what to try. --as kernel prints a table as
+that tool does.`,
 		Example: `  fairlead show switch
   fairlead show switch -v
   fairlead show mac --watch
@@ -48,6 +49,8 @@ dropped, with what to try. --as kernel prints a table as that tool does.`,
 		newView("flows", "Connections, as conntrack -L", "conntrack -L", showFlows),
 		newView("rules", "What may pass and what not, with counters, as iptables -L -v -n", "iptables -L -v -n", showTable("/v1/rules", rulesTable, rulesAsIptables)),
 		newView("routes", "The routing table of each network, as ip route", "ip route", showTable("/v1/routes", routesTable, routesAsIP)),
+		newView("leases", "Addresses lent by DHCP: to whom, and how long", "", showTable("/v1/leases",
+			func(out io.Writer, leases []api.Lease) error { return leasesTable(out, leases, time.Now()) }, nil)),
 		newView("drops", "Frames that were dropped: where, why, and what to try", "", showTable("/v1/drops",
 			func(out io.Writer, drops []api.Drop) error { return dropsTable(out, drops, time.Now()) }, nil)),
 	)

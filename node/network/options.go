@@ -24,6 +24,7 @@ type Options struct {
 	ICCOff         bool // icc=off: containers do not reach one another
 	NotMasqueraded bool // masquerade=off: what leaves keeps the containers' addresses
 	Routed         bool // routed=on: it and others that are routed reach one another
+	DHCP           DHCP
 }
 
 // An option is one that `--opt` may name.
@@ -59,6 +60,14 @@ var options = map[string]option{
 	"icc":        {live: true, set: flag(func(o *Options, on bool) { o.ICCOff = !on })},
 	"masquerade": {live: true, set: flag(func(o *Options, on bool) { o.NotMasqueraded = !on })},
 	"routed":     {live: true, set: flag(func(o *Options, on bool) { o.Routed = on })},
+
+	// Of the DHCP server, by dnsmasq's names where it has them.
+	"dhcp":       {live: true, set: flag(func(o *Options, on bool) { o.DHCP.Off = !on })},
+	"dhcp-lease": {live: true, set: setLease},
+	"dhcp-range": {live: true, set: setRange},
+	"dhcp-host":  {live: true, set: setHosts},
+	"dhcp-route": {live: true, set: setRoutes},
+	"domain":     {live: true, set: setDomain},
 }
 
 // dockers are Docker's names of options, by which they may be called too.

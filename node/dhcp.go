@@ -1,0 +1,470 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"fairlead/dhcp"
+	"fairlead/gateway"
+	"fairlead/loop"
+	"fairlead/node/api"
+	"fairlead/node/network"
+	"fairlead/packet"
+)
+
+// Bounds of the messages that wait for the DHCP servers' goroutine, which takes
+// them in order: nobody fills the queue alone.
+const (
+	dhcpPerContainer = 16
+	maxDHCP          = 256
+)
+
+// The leases of stations on no container's port are kept in leasesFile, which is
+// written leasesEvery at most. leasesVersion is that of its form.
+const (
+	leasesFile    = "leases.json"
+	leasesVersion = 1
+	leasesEvery   = time.Second
+)
+
+// lenders are the DHCP servers of a node's networks: dhcp.Server with a clock, the
+// networks' addresses and a file. One goroutine has them.
+type lenders struct {
+	home    *os.Root
+	ctx     context.Context
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	messages chan message
+	calls    chan func() // on the goroutine
+
+	// The goroutine's.
+	of    map[packet.NetworkID]*lender
+	kept  map[string][]keptLease // by the network's name: what is in the file, and not restored yet
+	timer *time.Timer
+	saved uint64 // changes that are in the file
+
+	mu      sync.Mutex // guards what follows
+	queued  map[packet.ContainerID]int
+	waiting int
+}
+
+// A message is one that waits.
+type message struct {
+	gateway.Question
+	reply func(gateway.Offer)
+}
+
+// A lender is the server of one network.
+type lender struct {
+	lending
+	server *dhcp.Server
+	full   time.Time // when it was last said that no address is left
+	stats  dhcp.ServerStats
+	probed map[netip.Addr]int64 // since when it is asked who has an address
+}
+
+// lending is what a lender is to be.
+type lending struct {
+	name  string
+	net   *network.Network
+	conf  dhcp.ServerConfig
+	fixed map[packet.ContainerID]fixedStation
+}
+
+// A fixedStation is a container on a network.
+type fixedStation struct {
+	mac  packet.MAC
+	addr netip.Addr
+	name string
+}
+
+// startDHCP starts the DHCP servers, which have no networks yet.
+func (n *Node) startDHCP() {
+	d := &lenders{
+		home:     n.home.Root,
+		messages: make(chan message, maxDHCP), calls: make(chan func()),
+		of: make(map[packet.NetworkID]*lender), queued: make(map[packet.ContainerID]int),
+		timer: time.NewTimer(time.Hour),
+	}
+	d.kept = d.load()
+	d.ctx, d.stop = context.WithCancel(context.Background())
+	d.running.Go(d.run)
+	n.dhcp = d
+}
+
+// close ends the servers, and leaves the file as it has to be.
+func (d *lenders) close() {
+	d.stop()
+	d.running.Wait()
+	d.save()
+}
+
+// publishDHCPLocked has the DHCP servers follow the registry.
+func (n *Node) publishDHCPLocked() {
+	all := make(map[packet.NetworkID]lending, len(n.lans))
+	for _, l := range n.lans {
+		options := l.conf.Options.DHCP
+		if l.net == nil || options.Off {
+			continue
+		}
+		domain := ""
+		if l != n.defaultLocked() && network.IsDomain(l.name) {
+			domain = l.name
+		}
+		conf := l.net.Config()
+		to := lending{name: l.name, net: l.net, fixed: make(map[packet.ContainerID]fixedStation)}
+		var err error
+		if to.conf, err = options.Lending(conf.Gateway, conf.Options.MTU, domain, l.conf.Internal); err != nil {
+			slog.Error("no addresses are lent", "network", l.name, "err", err)
+			continue
+		}
+		all[l.number()] = to
+	}
+	for _, c := range n.containers {
+		if c.share != nil || c.ending {
+			continue
+		}
+		for _, a := range c.attachments {
+			if to, ok := all[a.lan.number()]; ok && a.addr.IsValid() {
+				to.fixed[c.number] = fixedStation{a.mac, a.addr.Addr(), c.hostname}
+			}
+		}
+	}
+	n.dhcp.call(func() { n.dhcp.follow(all) })
+}
+
+// Message takes a message to a DHCP server. See gateway.DHCP.
+func (d *lenders) Message(q gateway.Question, reply func(gateway.Offer)) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.queued[q.Container] >= dhcpPerContainer || d.waiting >= maxDHCP {
+		return false
+	}
+	d.queued[q.Container]++
+	d.waiting++
+	d.messages <- message{q, reply} // has room for all that are counted
+	return true
+}
+
+// dequeued gives up the place of a message in the queue.
+func (d *lenders) dequeued(c packet.ContainerID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting--
+	if d.queued[c]--; d.queued[c] == 0 {
+		delete(d.queued, c)
+	}
+}
+
+// run is the goroutine that has the servers.
+func (d *lenders) run() {
+	var writes <-chan time.Time
+	for {
+		select {
+		case <-d.ctx.Done():
+			return
+		case fn := <-d.calls:
+			fn()
+		case m := <-d.messages:
+			d.dequeued(m.Container)
+			d.receive(m)
+		case <-d.timer.C:
+		case <-writes:
+			writes = nil
+			d.save()
+		}
+		d.tick()
+		if writes == nil && d.changes() != d.saved {
+			writes = time.After(leasesEvery)
+		}
+	}
+}
+
+// call runs fn on that goroutine, and returns when it has run; not after close.
+func (d *lenders) call(fn func()) {
+	done := make(chan struct{})
+	select {
+	case d.calls <- func() { fn(); close(done) }:
+		<-done
+	case <-d.ctx.Done():
+	}
+}
+
+// follow makes the servers what they are to be.
+func (d *lenders) follow(all map[packet.NetworkID]lending) {
+	for id, have := range d.of {
+		if to, ok := all[id]; !ok || to.net != have.net {
+			have.net.SetDHCP(nil)
+			have.server.Close()
+			delete(d.of, id)
+		}
+	}
+	for id, to := range all {
+		have := d.of[id]
+		if have == nil {
+			have = &lender{lending: to, probed: make(map[netip.Addr]int64)}
+			have.server = dhcp.NewServer(to.conf, have)
+			d.of[id] = have
+			have.configure()
+			d.restore(have)
+			to.net.SetDHCP(d)
+			continue
+		}
+		gone := have.fixed
+		changed := !same(&have.conf, &to.conf)
+		if have.lending = to; changed {
+			have.configure()
+		}
+		for c, was := range gone {
+			if now, ok := to.fixed[c]; !ok || now.addr != was.addr || now.mac != was.mac {
+				have.server.Forget(c)
+			}
+		}
+	}
+}
+
+// same reports whether two servers lend and tell the same.
+func same(a, b *dhcp.ServerConfig) bool {
+	return a.Server == b.Server && a.Router == b.Router && a.Domain == b.Domain && a.MTU == b.MTU && a.Lease == b.Lease &&
+		a.First == b.First && a.Last == b.Last && slices.Equal(a.DNS, b.DNS) && slices.Equal(a.Search, b.Search) &&
+		slices.Equal(a.Routes, b.Routes) && slices.Equal(a.Hosts, b.Hosts)
+}
+
+// configure has the server lend what it is to.
+func (l *lender) configure() {
+	for _, h := range l.server.Configure(l.conf) {
+		slog.Warn("an address is not reserved, somebody has it", "network", l.name, "address", h.Addr)
+	}
+}
+
+// receive passes a message on to the server of its network.
+func (d *lenders) receive(m message) {
+	l := d.of[m.Network]
+	if l == nil {
+		return
+	}
+	from := dhcp.Station{MAC: m.MAC, Addr: m.From.Src.Netip()}
+	if c, ok := l.fixed[m.Container]; ok {
+		from.Container = m.Container
+		if c.mac == m.MAC {
+			from.Fixed, from.Name = c.addr, c.name
+		}
+	}
+	l.server.Receive(loop.Clock(), from, m.Payload, func(r dhcp.Reply) {
+		m.reply(gateway.Offer{Payload: r.Payload, MAC: r.MAC, Addr: r.Addr})
+	})
+	now := l.server.Stats()
+	if now.Exhausted > l.stats.Exhausted && time.Since(l.full) > time.Minute {
+		l.full = time.Now()
+		slog.Warn("no address is left to be lent", "network", l.name, "mac", m.MAC)
+	}
+	l.stats = now
+}
+
+// tick does what is due.
+func (d *lenders) tick() {
+	now, next := loop.Clock(), int64(0)
+	for _, l := range d.of {
+		if due := l.server.Tick(now); due != 0 && (next == 0 || due < next) {
+			next = due
+		}
+	}
+	if next == 0 {
+		d.timer.Reset(time.Hour)
+	} else {
+		d.timer.Reset(max(time.Duration(next-now), time.Millisecond))
+	}
+}
+
+// Take, Give, Probe and Holder are dhcp.Segment.
+func (l *lender) Take(a netip.Addr) bool {
+	delete(l.probed, a)
+	_, err := l.net.Reserve(a)
+	return err == nil
+}
+
+func (l *lender) Give(a netip.Addr) {
+	delete(l.probed, a)
+	l.net.Release(a)
+}
+
+func (l *lender) Probe(a netip.Addr) {
+	l.probed[a] = loop.Clock()
+	l.net.Probe(a)
+}
+
+func (l *lender) Holder(a netip.Addr) (packet.MAC, bool) {
+	since, asked := l.probed[a]
+	if !asked {
+		return packet.MAC{}, false
+	}
+	return l.net.Holder(a, since)
+}
+
+// getLeases lists the leases there are.
+func (n *Node) getLeases(http.ResponseWriter, *http.Request) (any, error) {
+	at, list := n.residents(), []api.Lease{}
+	n.dhcp.call(func() {
+		for _, l := range n.dhcp.of {
+			for _, b := range l.server.Bindings() {
+				x := api.Lease{Network: l.name, IP: b.Addr.String(), ClientID: b.ID, Hostname: b.Name, State: b.State, Kind: "dynamic"}
+				if b.Until != 0 {
+					until := wallClock(b.Until)
+					x.Expires = &until
+				}
+				if !b.MAC.IsZero() {
+					x.MAC = b.MAC.String()
+				}
+				switch {
+				case b.Fixed:
+					x.Kind = "container"
+				case b.Reserved:
+					x.Kind = "reserved"
+				}
+				if c := at[b.Container]; c != nil && b.Container != 0 {
+					x.Container = c.name()
+				}
+				list = append(list, x)
+			}
+		}
+	})
+	slices.SortStableFunc(list, func(a, b api.Lease) int {
+		return compareNetworks(a.Network, b.Network)
+	})
+	return list, nil
+}
+
+// compareNetworks has the default network first.
+func compareNetworks(a, b string) int {
+	switch {
+	case a == b:
+		return 0
+	case a == defaultName || b != defaultName && a < b:
+		return -1
+	}
+	return 1
+}
+
+// A keptLease is one in the file.
+type keptLease struct {
+	MAC      packet.MAC `json:"mac"`
+	ClientID string     `json:"client_id,omitempty"`
+	IP       netip.Addr `json:"ip"`
+	Hostname string     `json:"hostname,omitempty"`
+	Expires  *time.Time `json:"expires,omitempty"` // missing: it does not
+}
+
+// leasesOnDisk is the file.
+type leasesOnDisk struct {
+	Version  int                    `json:"version"`
+	Networks map[string][]keptLease `json:"networks"`
+}
+
+// changes grows with the leases.
+func (d *lenders) changes() (sum uint64) {
+	for _, l := range d.of {
+		sum += l.server.Changes()
+	}
+	return sum
+}
+
+// load reads the file. What is no lease of ours is no reason to be without
+// addresses: stations are asked for theirs again.
+func (d *lenders) load() map[string][]keptLease {
+	b, err := d.home.ReadFile(leasesFile)
+	if err != nil {
+		return map[string][]keptLease{}
+	}
+	file, err := readLeases(b)
+	if err != nil {
+		slog.Warn("leases of before are forgotten", "file", leasesFile, "err", err)
+	}
+	return file
+}
+
+// readLeases reads what is in the file.
+func readLeases(b []byte) (map[string][]keptLease, error) {
+	none := map[string][]keptLease{}
+	var file leasesOnDisk
+	if err := json.Unmarshal(b, &file); err != nil {
+		return none, err
+	}
+	if file.Version != leasesVersion {
+		return none, fmt.Errorf("version %d, this program writes %d", file.Version, leasesVersion)
+	}
+	if file.Networks == nil {
+		return none, nil
+	}
+	return file.Networks, nil
+}
+
+// restore has a server know the leases of before, as far as they last.
+func (d *lenders) restore(l *lender) {
+	for _, k := range d.kept[l.name] {
+		b := dhcp.Binding{ID: k.ClientID, MAC: k.MAC, Addr: k.IP, Name: k.Hostname}
+		if k.Expires != nil {
+			left := time.Until(*k.Expires)
+			if left <= 0 {
+				continue
+			}
+			b.Until = loop.Clock() + int64(left)
+		}
+		l.server.Restore(b)
+	}
+	delete(d.kept, l.name)
+}
+
+// save writes the leases of stations on no container's port down: those behind
+// containers end with them.
+func (d *lenders) save() {
+	d.saved = d.changes()
+	file := leasesOnDisk{Version: leasesVersion, Networks: map[string][]keptLease{}}
+	for name, list := range d.kept { // of networks that are off
+		file.Networks[name] = list
+	}
+	for _, l := range d.of {
+		for _, b := range l.server.Bindings() {
+			if b.Container != 0 || b.Fixed || b.State != "bound" {
+				continue
+			}
+			k := keptLease{MAC: b.MAC, ClientID: b.ID, IP: b.Addr, Hostname: b.Name}
+			if b.Until != 0 {
+				until := wallClock(b.Until)
+				k.Expires = &until
+			}
+			file.Networks[l.name] = append(file.Networks[l.name], k)
+		}
+	}
+	if err := d.write(&file); err != nil {
+		slog.Error("leases are not written down", "err", err)
+	}
+}
+
+// write replaces the file at once, or removes it when there is nothing to keep.
+func (d *lenders) write(file *leasesOnDisk) error {
+	if len(file.Networks) == 0 {
+		if err := d.home.Remove(leasesFile); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	b, err := json.MarshalIndent(file, "", "  ")
+	if err != nil {
+		return err
+	}
+	const fresh = leasesFile + ".new"
+	if err := d.home.WriteFile(fresh, append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return d.home.Rename(fresh, leasesFile)
+}

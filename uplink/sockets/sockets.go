@@ -3,7 +3,6 @@ package sockets
 import (
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"fairlead/loop"
 	"fairlead/packet"
@@ -151,7 +150,7 @@ func New(conf Config, inbound Inbound) *Sockets {
 	}
 	s.flows.init()
 	s.tcp.init(conf.NoPeekOffset)
-	s.tcp.postAck = func() { conf.Worker.AfterFunc(time.Duration(ackDelay), s.acknowledge) }
+	s.tcp.look = func() { conf.Worker.AfterFunc(aMoment, s.lookAtConns) }
 	s.pings.probe(loop.Clock())
 	s.SetAddr(placeholder)
 	return s

@@ -137,7 +137,7 @@ const (
 	trains     // the container's frames are segment trains
 	asked      // data came since data was sent
 	owes       // an acknowledgement waits for the answer
-	listed     // in tcp.owing
+	listed     // in tcp.soon
 )
 
 func (b connBits) has(x connBits) bool { return b&x != 0 }
@@ -155,9 +155,9 @@ type tcp struct {
 	secret    [16]byte // of initial sequence numbers
 	io        tcpIO
 
-	owing    []*conn // connections that may owe an acknowledgement
-	awaiting bool    // they are looked at soon
-	postAck  func()  // has that done
+	soon    []*conn // connections to be looked at
+	looking bool    // they will be, in a moment
+	look    func()  // has that done
 }
 
 func (t *tcp) init(noPeekOffset bool) {

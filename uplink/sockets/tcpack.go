@@ -1,9 +1,5 @@
 package sockets
 
-import (
-	"time"
-)
-
 // An acknowledgement without data costs the container's kernel as much as the
 // answer that follows it, and whoever waits for the answer waits for both. So
 // where answers follow requests at once they take it along (RFC 1122 4.2.3.2). As
@@ -12,7 +8,7 @@ import (
 // perhaps a program that waits for it before it sends the rest (RFC 896).
 const (
 	// ackDelay is how long an answer may take that is to take it along.
-	ackDelay = int64(time.Millisecond)
+	ackDelay = int64(aMoment)
 	// pingpongs is how many answers in a row have to have followed so soon.
 	pingpongs = 3
 )
@@ -23,7 +19,7 @@ func (c *conn) owed(payload int) {
 	c.bits |= asked
 	if payload < int(c.mss) && c.pingpong >= pingpongs && c.acks == 0 && !c.bits.has(owes) {
 		c.bits |= owes
-		c.s.tcp.await(c)
+		c.s.tcp.lookSoon(c)
 		return
 	}
 	c.acks = max(c.acks, 1)
@@ -42,39 +38,8 @@ func (c *conn) answeredAsked(now int64) {
 	}
 }
 
-// await has a connection's acknowledgement sent when no answer came.
-func (t *tcp) await(c *conn) {
-	if !c.bits.has(listed) {
-		c.bits |= listed
-		t.owing = append(t.owing, c)
-	}
-	if !t.awaiting {
-		t.awaiting = true
-		c.s.conf.Worker.Post(t.postAck)
-	}
-}
-
-// acknowledge sends the acknowledgements nobody took along: between one and two
-// ackDelay behind what they are for.
-func (s *Sockets) acknowledge(int64) {
-	s.mu.Lock()
-	t := &s.tcp
-	for i, c := range t.owing {
-		t.owing[i] = nil
-		c.bits &^= listed
-		if c.bits.has(owes) && !c.bits.has(over) {
-			c.bits &^= owes
-			c.acks, c.pingpong = max(c.acks, 1), 0
-			c.wake()
-		}
-	}
-	t.owing, t.awaiting = t.owing[:0], false
-	notify := s.notify
-	if s.ready.empty() {
-		notify = nil
-	}
-	s.mu.Unlock()
-	if notify != nil {
-		notify()
-	}
+// alone has the acknowledgement sent that no answer has taken along.
+func (c *conn) alone() {
+	c.bits &^= owes
+	c.acks, c.pingpong = max(c.acks, 1), 0
 }

@@ -100,12 +100,17 @@ func (c *conn) takeEvents(now int64) {
 		c.bits |= broken
 	}
 	if ev&loop.Out != 0 && c.bits.has(fullSend) {
-		c.acks = max(c.acks, 1)
-		if c.bits.has(untaken) { // the container is to send it again at once
-			c.acks = 1 + maxDuplicates
-		}
-		c.bits = c.bits&^(fullSend|untaken) | reopen
+		c.drained()
 	}
+}
+
+// drained has the container send again: the socket's buffer has room.
+func (c *conn) drained() {
+	c.acks = max(c.acks, 1)
+	if c.bits.has(untaken) { // the container is to send it again at once
+		c.acks = 1 + maxDuplicates
+	}
+	c.bits = c.bits&^(fullSend|untaken) | reopen
 }
 
 // sendData sends the next train, or the FIN, if there is one and the container
@@ -319,28 +324,46 @@ func (c *conn) offer() uint16 {
 
 // sendRoom is how much more payload the socket's send buffer is sure to take; 0
 // when it is full, and then an event tells when a third of it is free
-// (sk_stream_write_space).
+// (sk_stream_write_space), or who looks soon sees that some is.
 //
 // The kernel counts memory, not payload: half of it is payload at least, unless
-// segments are small, and then what is not taken comes again. With the last
-// eighth the buffer counts as full: so it fills as it does for a program that
-// writes, and the container is not let send a segment for each that leaves.
+// segments are small, and then what is not taken comes again; of segment trains
+// nearly all of it is. With the last eighth, or where that is more than two
+// trains with those, the buffer counts as full: so it fills as it does for a
+// program that writes, and the container is not let send a segment for each that
+// leaves.
 func (c *conn) sendRoom() uint32 {
 	if c.bits.has(fullSend) {
 		return 0
 	}
 	size, used := sendBuffer(c.fd)
 	free := size - used
-	if free < size/8 && !c.s.tcp.io.writable(c.fd) {
+	if free < min(size/8, twoTrains) && !c.s.tcp.io.writable(c.fd) {
 		c.bits |= fullSend
+		if size >= longBuffer {
+			c.s.tcp.lookSoon(c)
+		}
 		return 0
 	}
 	limit := c.ring()
 	if c.rcvShift == 0 {
 		limit = min(limit, 0xffff)
 	}
-	return uint32(max(0, min(free/2, int(limit))))
+	payload := free / 2
+	if c.bits.has(trains) {
+		payload = free - free/16
+	}
+	return uint32(max(0, min(payload, int(limit))))
 }
+
+const (
+	twoTrains = 128 << 10
+
+	// longBuffer is the send buffer of a connection over a long way, which is as
+	// fast as the buffer is full. Waiting until a third of it is free leaves that
+	// third out.
+	longBuffer = 1 << 20
+)
 
 // ring is what the queue of a container's interface holds for certain: a thousand
 // packets (TUN_READQ_SIZE), of which other connections have some. There is no

@@ -47,10 +47,15 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if err := c.readEgress(); err != nil {
 		return nil, err
 	}
+	if err := c.readRates(); err != nil {
+		return nil, err
+	}
 	if err := n.addressLocked(c); err != nil {
 		return nil, err
 	}
-	err = n.reserveLocked(c)
+	if err = n.readLinksLocked(c); err == nil {
+		err = n.reserveLocked(c)
+	}
 	if err == nil {
 		err = n.makeFiles(c)
 	}
@@ -119,6 +124,7 @@ func (n *Node) rename(c *container, name string) error {
 	slog.Info("container is renamed", "container", c.name(), "name", name)
 	c.named.Store(&name)
 	n.publishNamesLocked()
+	n.publishAdmitLocked()
 	return nil
 }
 

@@ -117,6 +117,9 @@ func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, erro
 		Log: c.files.log, LogBytes: logLimit,
 	}
 	n.mu.Lock()
+	created.Env = n.linkEnvLocked(c)
+	n.mu.Unlock()
+	n.mu.Lock()
 	if len(c.attachments) > 0 {
 		created.Link = c.interfaceLocked(c.attachments[0])
 	}
@@ -144,7 +147,9 @@ func (n *Node) inspect(_ http.ResponseWriter, _ *http.Request, c *container) (an
 	i.Config = api.InspectConfig{Hostname: d.Hostname, Tty: c.req.TTY, Env: c.req.Env, Cmd: d.Command, WorkingDir: c.req.Workdir, Labels: map[string]string{}}
 	maps.Copy(i.Config.Labels, c.req.Labels)
 	i.HostConfig = api.InspectHostConfig{NetworkMode: d.Network, AutoRemove: true, PublishAllPorts: c.req.PublishAll}
+	i.HostConfig.RateIn, i.HostConfig.RateOut = c.rateWords()
 	n.mu.Lock()
+	i.HostConfig.Links = n.inspectLinksLocked(c)
 	i.Config.ExposedPorts, i.HostConfig.PortBindings, i.NetworkSettings.Ports = c.inspectPortsLocked()
 	n.mu.Unlock()
 	n.mu.Lock()

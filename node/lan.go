@@ -30,6 +30,8 @@ type lan struct {
 	net     *network.Network // replaced by `up` only, while nobody uses it
 	reach   reach
 	hostUse hostUse
+
+	admission admission
 }
 
 // number is what the network is called in packets' records.

@@ -57,6 +57,8 @@ type Node struct {
 	containers map[string]*container
 	ids        idSpace
 	ports      *portBook
+	rules      []*rule // in the order they were added
+	openings   uint32  // numbers of rules and links that were used
 	uplinks    []*uplink
 	hostWay    *network.Uplink // of the router
 	listening  int             // sockets of published ports

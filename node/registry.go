@@ -18,6 +18,7 @@ import (
 	"fairlead/node/box"
 	"fairlead/packet"
 	"fairlead/policy"
+	vswitch "fairlead/switch"
 )
 
 // Modes of a container's network.
@@ -76,6 +77,7 @@ type container struct {
 	specs        []api.PortSpec
 	exposed      []exposed
 	egress       *policy.Egress // its own; nil is none
+	limit        vswitch.Limit  // its rates
 	forget       *time.Timer
 
 	// Guarded by Node.mu.

@@ -76,6 +76,11 @@ func (n *Node) handlers() map[string]handler {
 		"GET /v1/names":    n.getNames,
 		"GET /v1/trace":    n.getTrace,
 		"GET /v1/check":    n.getCheck,
+
+		"GET /v1/rules/added":             n.getAddedRules,
+		"POST /v1/rules":                  n.postRules,
+		"DELETE /v1/rules/{number}":       n.deleteRule,
+		"POST /v1/containers/{id}/update": n.one(n.postUpdate),
 	}
 }
 

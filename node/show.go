@@ -97,6 +97,7 @@ func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d.Container, d.ID, d.Pid = c.name(), c.id, c.pid
+	d.RateIn, d.RateOut = c.rateWords()
 	if a := c.onLocked(l); a != nil {
 		d.IP = a.addr.Addr().String()
 		if e := a.endpoint; e != nil {

@@ -28,8 +28,8 @@ var (
 	}
 	admitRefusals = []refusal{
 		{packet.Oversize, "drop", "larger than the MTU of the network"},
-		{packet.Isolated, "drop", "both ports are isolated"},
 		{packet.FloodLimit, "drop", "floods more than it may"},
+		{packet.Isolated, "drop", "both ports are isolated"},
 	}
 	forwardRefusals = []refusal{
 		{packet.DNSBusy, "drop", "as many questions for names as may be under way"},
@@ -91,6 +91,7 @@ func (n *Node) rulesOf(r *routing) []api.FilterRule {
 	l.refuse("guard", "", &inside, guardRefusals)
 
 	l.refuse("admit", "", &inside, admitRefusals)
+	n.admitRules(&l, r.lan)
 	admitted := inside.Read
 	for r := packet.OK; r < packet.ForGateway; r++ {
 		admitted -= inside.Dropped[r].N

@@ -283,6 +283,7 @@ func (n *Node) names(s *segments) trace.Names {
 			}
 			return ""
 		},
+		Rule: n.openingWords,
 	}
 }
 

@@ -25,7 +25,7 @@ var completions = map[string]struct {
 }{
 	"exec": {containerNames, false}, "logs": {containerNames, false}, "trace": {containerNames, false},
 	"port": {containerNames, false}, "publish": {containerNames, false}, "unpublish": {containerNames, false},
-	"stop": {containerNames, true}, "kill": {containerNames, true}, "rename": {containerNames, false}, "inspect": {containerNames, true},
+	"stop": {containerNames, true}, "kill": {containerNames, true}, "rename": {containerNames, false}, "update": {containerNames, true}, "rule rm": {ruleNumbers, false}, "inspect": {containerNames, true},
 	"network set": {networkNames, false}, "network connect": {networkNames, false}, "network disconnect": {networkNames, false},
 }
 

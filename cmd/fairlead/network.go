@@ -29,6 +29,7 @@ func newNetwork() *cobra.Command {
 type connectOptions struct {
 	network, name, ip, mac, iface string
 	opts                          []string
+	rates                         rateFlags
 	target                        box.Target
 }
 
@@ -56,6 +57,7 @@ disconnect.`,
 		},
 	}
 	f := cmd.Flags()
+	o.rates.define(f)
 	f.StringVar(&o.name, "name", "", "`NAME` of the container this becomes (default: made up)")
 	f.StringVar(&o.ip, "ip", "", "IPv4 `ADDRESS` (default: the lowest free one)")
 	f.StringVar(&o.mac, "mac", "", "MAC `ADDRESS` (default: 02:42 and the IPv4 address)")
@@ -81,6 +83,9 @@ func parseTarget(s string) (box.Target, error) {
 }
 
 func (o *connectOptions) connect(cmd *cobra.Command, target string) error {
+	if err := o.rates.check(); err != nil {
+		return wrongCall(cmd, "%v", err)
+	}
 	options, err := linkOptions(o.opts)
 	if err != nil {
 		return wrongCall(cmd, "%v", err)
@@ -92,6 +97,7 @@ func (o *connectOptions) connect(cmd *cobra.Command, target string) error {
 	}
 	var created api.Created
 	if err := c.Post(ctx, "/v1/containers", api.CreateRequest{
+		RateIn: o.rates.in, RateOut: o.rates.out,
 		Name: o.name, Network: o.network, IP: o.ip, MAC: o.mac, Foreign: target, Options: options,
 	}, &created); err != nil {
 		return err

@@ -107,8 +107,8 @@ virtual switch: one ordinary process, no privileges, no kernel bridge.`,
 		&cobra.Group{ID: "node", Title: "The node:"},
 	)
 	for id, commands := range map[string][]*cobra.Command{
-		"container": {newRun(), newExec(), newPs(), newLogs(), newStop(), newKill(), newRename(), newInspect(), newPort(), newPublish(), newUnpublish()},
-		"network":   {newShow(), newTrace(), newMac(), newNames(), newNetwork(), newProbe()},
+		"container": {newRun(), newExec(), newPs(), newLogs(), newStop(), newKill(), newRename(), newUpdate(), newInspect(), newPort(), newPublish(), newUnpublish()},
+		"network":   {newShow(), newTrace(), newMac(), newNames(), newNetwork(), newRule(), newProbe()},
 		"node":      {newUp(), newDown(), newVersion(), newDoctor()},
 	} {
 		for _, c := range commands {

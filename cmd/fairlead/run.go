@@ -41,6 +41,8 @@ and leaves them there. The command can write to DIR, as it can to your files.`,
   fairlead run -d -p 8080:80 -- fairlead probe http-server
   fairlead run --egress internet -- curl https://example.org
   fairlead run --egress allow:./hosts -- make
+  fairlead run --link web:db -- fairlead probe get http://db/
+  fairlead run --rate-in 100mbit --rate-out 20mbit -- bash
   fairlead run --ip 172.17.0.100 -- ping -c 1 172.17.0.1
   fairlead run --net container:web -- ip addr
   fairlead run --net none --rootfs /srv/alpine -- /bin/busybox sh`,
@@ -155,7 +157,7 @@ func abandon(b *box.Box) {
 // spec is what init has to know.
 func (o *runOptions) spec(created *api.Created) (*box.Spec, error) {
 	spec := &box.Spec{
-		ID: created.ID, Hostname: created.Hostname, Args: o.command, Env: o.environ, Cwd: o.dir,
+		ID: created.ID, Hostname: created.Hostname, Args: o.command, Env: o.linked(created.Env), Cwd: o.dir,
 		TTY: o.tty, Stdin: o.interactive, Detached: o.detach, RootFS: o.rootfs, Sysctls: o.parameters,
 	}
 	if o.detach {

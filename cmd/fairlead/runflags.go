@@ -19,7 +19,8 @@ type runOptions struct {
 	name, hostname, network, ip, mac  string
 	workdir, rootfs                   string
 	env, opts, sysctls                []string
-	publish, expose                   []string
+	publish, expose, links            []string
+	rates                             rateFlags
 	egress                            string
 	publishAll                        bool
 	detach, interactive, tty, removed bool
@@ -51,7 +52,9 @@ func (o *runOptions) define(f *pflag.FlagSet) {
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "Let the outside reach a `PORT`: [ADDRESS:][PORT:]CONTAINERPORT[/udp], with ranges")
 	f.BoolVarP(&o.publishAll, "publish-all", "P", false, "Publish all exposed ports, wherever one is free")
 	f.StringVar(&o.egress, "egress", "", "Where it may open connections to, `RULES`: all, none, internet or allow:FILE")
-	f.StringArrayVar(&o.expose, "expose", nil, "Name a `PORT` of the container, for -P")
+	f.StringArrayVar(&o.expose, "expose", nil, "Name a `PORT` of the container, for -P and for links")
+	f.StringArrayVar(&o.links, "link", nil, "Reach another container by a name of its own here, `NAME[:ALIAS]`")
+	o.rates.define(f)
 	f.BoolVarP(&o.detach, "detach", "d", false, "Run in the background and print the id")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "Pass standard input on")
 	f.BoolVarP(&o.tty, "tty", "t", false, "Give the command a terminal")
@@ -99,6 +102,14 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 			return wrongCall(cmd, "%v", err)
 		}
 	}
+	for _, arg := range o.links {
+		if _, _, err := api.ParseLink(arg); err != nil {
+			return wrongCall(cmd, "%v", err)
+		}
+	}
+	if err := o.rates.check(); err != nil {
+		return wrongCall(cmd, "%v", err)
+	}
 	var err error
 	if cmd.Flags().Changed("egress") {
 		if o.reach, err = readEgress(cmd, o.egress); err != nil {
@@ -139,6 +150,7 @@ func (o *runOptions) request() *api.CreateRequest {
 		Command: o.command, Env: o.env, Workdir: o.workdir, Rootfs: o.rootfs,
 		TTY: o.tty, Detached: o.detach, Options: o.options,
 		Publish: o.publish, PublishAll: o.publishAll, Expose: o.expose, Egress: o.reach,
+		Links: o.links, RateIn: o.rates.in, RateOut: o.rates.out,
 	}
 }
 
@@ -155,6 +167,15 @@ func (o *runOptions) environment() []string {
 		env = setEnv(env, "TERM=xterm")
 	}
 	for _, kv := range passOn(o.env) {
+		env = setEnv(env, kv)
+	}
+	return env
+}
+
+// linked is the command's environment with what links tell it, below what -e says.
+func (o *runOptions) linked(links []string) []string {
+	env := slices.Clone(o.environ)
+	for _, kv := range append(slices.Clone(links), passOn(o.env)...) {
 		env = setEnv(env, kv)
 	}
 	return env

@@ -92,6 +92,9 @@ func portDetails(out io.Writer, p *api.Port) {
 	}
 	fmt.Fprintf(out, "    offload  %s\n", p.Offload)
 	fmt.Fprintf(out, "    guard    %s, isolated %s\n", onOff(p.Guard), yesNo(p.Isolated))
+	if p.RateIn != "" || p.RateOut != "" {
+		fmt.Fprintf(out, "    rates    in %s, out %s\n", dash(p.RateIn), dash(p.RateOut))
+	}
 	c := &p.Counts
 	fmt.Fprintf(out, "    in       %s from the container: %d unicast, %d flooded, %d to the gateway\n",
 		frames(c.Read, c.ReadSegments, c.ReadBytes), c.Unicast, c.Flooded, c.Gateway)

@@ -36,8 +36,9 @@ func (r *Route) operation(schemas map[string]any) map[string]any {
 	op := map[string]any{"summary": r.Summary}
 	var params []any
 	for name, description := range map[string]string{
-		"id":   "of a container: name, id, or unique beginning of the id",
-		"name": "of an uplink: that of its device; of a network: name, id, or unique beginning of the id",
+		"id":     "of a container: name, id, or unique beginning of the id",
+		"name":   "of an uplink: that of its device; of a network: name, id, or unique beginning of the id",
+		"number": "of a rule",
 	} {
 		if strings.Contains(r.Path, "{"+name+"}") { // never both
 			params = append(params, map[string]any{

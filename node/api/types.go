@@ -58,6 +58,13 @@ type CreateRequest struct {
 	// Labels are whatever the caller wants to find it by.
 	Labels map[string]string `json:"labels,omitempty"`
 
+	// Links are what it calls others on its first network: NAME:ALIAS.
+	Links []string `json:"links,omitempty"`
+
+	// RateIn and RateOut are how much it may be sent and send: 100mbit.
+	RateIn  string `json:"rate_in,omitempty"`
+	RateOut string `json:"rate_out,omitempty"`
+
 	// Networks are those it is connected to, instead of Network, IP and MAC, in the
 	// order of their interfaces.
 	Networks []EndpointRequest `json:"networks,omitempty"`
@@ -88,6 +95,9 @@ type Created struct {
 	Mode     string     `json:"mode"` // bridge, none, host, shared, foreign
 	Link     *Interface `json:"link,omitempty"`
 	SharePid int        `json:"share_pid,omitempty"` // mode shared: the init to join
+
+	// Env are variables that tell of its links.
+	Env []string `json:"env,omitempty"`
 
 	// Files to put over those of /etc, and the log of a detached container.
 	Hosts      string `json:"hosts,omitempty"`
@@ -217,6 +227,10 @@ type InspectHostConfig struct {
 	AutoRemove      bool
 	PortBindings    map[string][]InspectBinding // as asked for, by 80/tcp
 	PublishAllPorts bool
+	Links           []string `json:",omitempty"` // as docker inspect: /web1:/client/db
+
+	// What Docker has not.
+	RateIn, RateOut string `json:",omitempty"`
 }
 
 // InspectBinding is where a port is published. A HostPort of PortBindings is
@@ -286,6 +300,9 @@ type Port struct {
 	ID        string `json:"id"` // of the container
 	MAC       string `json:"mac"`
 	IP        string `json:"ip,omitempty"`
+	// RateIn and RateOut are how much it may be sent and send: 100mbit.
+	RateIn  string `json:"rate_in,omitempty"`
+	RateOut string `json:"rate_out,omitempty"`
 	// Kind is tap, wire or veth. The first two have no other end that is an
 	// interface, and that of the third lies in a namespace of its own.
 	Kind      string `json:"kind"`

@@ -274,6 +274,7 @@ type Endpoint struct {
 	Addr      netip.Addr
 	Queue     vswitch.Queue // the network closes it when the port goes, or cannot be made
 	Isolated  bool
+	Limit     *vswitch.Limit                   // the container's rates; nil is none
 	Lost      func(p *vswitch.Port, err error) // see vswitch.PortConfig
 }
 
@@ -282,7 +283,7 @@ type Endpoint struct {
 // is the network's in every case: after an error it is closed.
 func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 	port, err := n.sw.AddPort(vswitch.PortConfig{
-		Name: e.Name, Container: e.Container, Queue: e.Queue, Isolated: e.Isolated,
+		Name: e.Name, Container: e.Container, Queue: e.Queue, Isolated: e.Isolated, Limit: e.Limit,
 		FloodLimit: n.conf.Options.FloodLimit,
 		Worker:     n.router.lanes.Home(e.Container),
 		Guard: policy.Guard{

@@ -366,7 +366,7 @@ const (
 )
 
 // ring is what the queue of a container's interface holds for certain: a thousand
-// packets (TUN_READQ_SIZE), of which other connections have some. There is no
+// packets (its tx_queue_len), of which other connections have some. There is no
 // memory behind it: what does not fit is lost, and is sent again in order.
 func (c *conn) ring() uint32 {
 	if c.bits.has(trains) {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -31,6 +32,8 @@ type Packet struct {
 	down  atomic.Bool   // the timer runs
 	downs atomic.Uint32 // how often it was said to be down
 	lost  atomic.Uint64
+
+	mu sync.Mutex // held by whoever asks the socket from elsewhere, and by Close
 
 	// Of the one reader; here, so that reading allocates nothing.
 	drained uint32 // of downs: no frame waits that came before
@@ -148,6 +151,8 @@ func (p *Packet) Fd() int { return p.epoll }
 
 // Index is the number of the interface in its namespace, as long as it is there.
 func (p *Packet) Index() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if addr, err := unix.Getsockname(p.fd); err == nil {
 		if ll, ok := addr.(*unix.SockaddrLinklayer); ok {
 			return ll.Ifindex
@@ -159,6 +164,8 @@ func (p *Packet) Index() int {
 // Lost is how many frames came and could not be delivered: the socket had no
 // room, the kernel could not describe them, or they were cut off.
 func (p *Packet) Lost() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	// Asking for the kernel's count sets it back to zero.
 	if s, err := unix.GetsockoptTpacketStats(p.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
 		p.lost.Add(uint64(s.Drops))
@@ -169,6 +176,8 @@ func (p *Packet) Lost() uint64 {
 // Close closes the socket and what belongs to it. Calling it again does
 // nothing.
 func (p *Packet) Close() (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, fd := range []*int{&p.epoll, &p.timer, &p.fd} {
 		if *fd >= 0 {
 			if e := unix.Close(*fd); err == nil {

@@ -91,6 +91,9 @@ func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 		Port: portNumber(p.ID()), Container: conf.Name, MAC: conf.Guard.MAC.String(),
 		Guard: conf.Guard.Strict, Isolated: conf.Isolated, Counts: counts(&have),
 	}
+	if q, ok := conf.Queue.(interface{ Lost() uint64 }); ok {
+		d.Lost = q.Lost()
+	}
 	if c == nil {
 		return d // it left between two looks
 	}

@@ -157,8 +157,11 @@ func (s *short) live() string {
 	if detached {
 		args = append(args, "-d")
 	}
-	if s.rng.IntN(8) == 0 {
-		args = append(args, "--opt", "offload=off")
+	switch s.rng.IntN(8) {
+	case 0:
+		args = append(args, "--opt", wire)
+	case 1:
+		args = append(args, "--opt", veth)
 	}
 	lasts := fmt.Sprintf("%.3f", 0.02+0.05*s.rng.Float64())
 	cmd := s.n.command(ctx, append(args, "--", "sh", "-c", command, s.locks, lasts)...)

@@ -14,11 +14,11 @@ import (
 const gigabyte = 1 << 30
 
 // offloads are the ways two containers can differ in what their kernels leave
-// to the other side. An ethtool line is run in the container, a wire is the
-// textbook wire.
+// to the other side: by the kind of their links, --opt, and by an ethtool line
+// that is run in the container.
 var offloads = []struct {
 	name         string
-	wireA, wireB bool
+	linkA, linkB string
 	offA, offB   bool
 	gigabyte     bool // or less, where it would be the same again
 }{
@@ -26,11 +26,23 @@ var offloads = []struct {
 	{name: "off at the client", offA: true, gigabyte: true},
 	{name: "off at the server", offB: true, gigabyte: true},
 	{name: "off at both", offA: true, offB: true},
-	{name: "wire at the client", wireA: true, gigabyte: true},
-	{name: "wire at the server", wireB: true},
-	{name: "wire at both", wireA: true, wireB: true},
-	{name: "wire at the client, off at the server", wireA: true, offB: true},
+	{name: "wire at the client", linkA: wire, gigabyte: true},
+	{name: "wire at the server", linkB: wire},
+	{name: "wire at both", linkA: wire, linkB: wire},
+	{name: "wire at the client, off at the server", linkA: wire, offB: true},
+	{name: "veth at the client", linkA: veth, gigabyte: true},
+	{name: "veth at the server", linkB: veth},
+	{name: "veth at both", linkA: veth, linkB: veth},
+	{name: "veth at both, off at the client", linkA: veth, linkB: veth, offA: true},
+	{name: "veth at the client, wire at the server", linkA: veth, linkB: wire},
+	{name: "wire at the client, veth at the server", linkA: wire, linkB: veth},
 }
+
+// What --opt makes of a link that is to be no TAP.
+const (
+	wire = "offload=off"
+	veth = "link=veth"
+)
 
 // Whatever each end leaves to the other, TCP connects and every byte arrives,
 // over IPv4 and IPv6, and every datagram as it was sent.
@@ -48,14 +60,14 @@ func testOffloads(t *testing.T, whole, part int64) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	for _, o := range offloads {
-		link := func(wire bool) []string {
-			if wire {
-				return []string{"--opt", "offload=off"}
+		link := func(kind string) []string {
+			if kind != "" {
+				return []string{"--opt", kind}
 			}
 			return nil
 		}
-		n.start("client", link(o.wireA)...)
-		n.start("server", append(link(o.wireB), append([]string{"--"}, play(t, "sink", ":5001")...)...)...)
+		n.start("client", link(o.linkA)...)
+		n.start("server", append(link(o.linkB), append([]string{"--"}, play(t, "sink", ":5001")...)...)...)
 		n.start("echo", append([]string{"--network", "container:server", "--"}, "fairlead", "probe", "udp-echo")...)
 		n.logSays("server", "listening")
 		n.logSays("echo", "echoing")
@@ -74,7 +86,7 @@ func testOffloads(t *testing.T, whole, part int64) {
 		udp := n.exec("client", play(t, "datagrams", ip+":7", "60", strconv.FormatUint(seed, 10))...)
 		t.Logf("%s: %d MiB each way, %s   IPv6: %s   %s", o.name, amount>>20, four, six, udp)
 		n.audit()
-		n.checkSegments(t, o.offA || o.wireA)
+		n.checkSegments(t, o.offA || o.linkA == wire)
 		for _, name := range []string{"client", "echo", "server"} {
 			n.run("kill", name)
 			n.gone(name)
@@ -101,8 +113,14 @@ func linkLocal(n *node, name string) string {
 // Root inside turns every screw of his interface while bytes flow: they arrive
 // all the same, and others notice nothing.
 func TestOffloadsFlipped(t *testing.T) {
+	for _, kind := range []string{"tap", "veth"} {
+		t.Run(kind, func(t *testing.T) { testOffloadsFlipped(t, "link="+kind) })
+	}
+}
+
+func testOffloadsFlipped(t *testing.T, kind string) {
 	lab.Need(t, "ethtool", "ip", "ping")
-	n := newNode(t, "--opt", "guard=off")
+	n := newNode(t, "--opt", "guard=off", "--opt", kind)
 	heart := n.beating("a", "b")
 	n.start("client")
 	n.start("server", append([]string{"--"}, play(t, "sink", ":5001")...)...)

@@ -116,3 +116,41 @@ func TestS04_Cables(t *testing.T) {
 		t.Errorf("the host's interfaces changed (%v):\n%s%s", err, before, after)
 	}
 }
+
+// Of a veth pair, `ip link` and `ethtool -S` inside say what the table says, and
+// the other end lies where no host is.
+func TestS04_VethCables(t *testing.T) {
+	lab.Need(t, "ip", "ethtool")
+	n := newNode(t)
+	before, err := exec.Command("ip", "-o", "link").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b"} {
+		n.start(name, "--opt", "link=veth")
+		p := n.port(name)
+		words := n.run("show", "switch", "-v")
+		for _, want := range []string{
+			fmt.Sprintf("veth: eth0, index %d, in network namespace %d of pid %d\n", p.Index, p.Netns, p.Pid),
+			fmt.Sprintf("other end: index %d, in a network namespace of its own; inside it is eth0@if%[1]d, link-netnsid %d\n", p.Peer, p.LinkNetns),
+		} {
+			if !strings.Contains(words, want) {
+				t.Errorf("show switch -v does not say %q:\n%s", want, words)
+			}
+		}
+		link := n.exec(name, "ip", "-o", "link", "show", "eth0")
+		for _, want := range []string{fmt.Sprintf("%d: eth0@if%d: ", p.Index, p.Peer), fmt.Sprintf("link/ether %s brd ff:ff:ff:ff:ff:ff link-netnsid %d\n", p.MAC, p.LinkNetns)} {
+			if !strings.Contains(link, want) {
+				t.Errorf("ip link does not say %q: %s", want, link)
+			}
+		}
+		if stats := n.exec(name, "ethtool", "-S", "eth0"); !strings.Contains(stats, fmt.Sprintf("peer_ifindex: %d\n", p.Peer)) {
+			t.Errorf("the table says the peer is %d:\n%s", p.Peer, stats)
+		}
+	}
+	n.exec("a", "ping", "-c", "1", "-W", "5", "172.17.0.3")
+	n.audit()
+	if after, err := exec.Command("ip", "-o", "link").Output(); err != nil || string(after) != string(before) {
+		t.Errorf("the host's interfaces changed (%v):\n%s%s", err, before, after)
+	}
+}

@@ -44,16 +44,13 @@ func (n *node) sameInside(name string) (c api.Counts) {
 func TestS32_BothEndsCountTheSame(t *testing.T) {
 	lab.Need(t, "ip", "ping", "iperf3")
 	n := newNode(t)
-	for _, name := range []string{"server", "wire"} {
-		args := []string{"--", "iperf3", "-s", "--forceflush"}
-		if name == "wire" {
-			args = append([]string{"--opt", "offload=off"}, args...)
-		}
-		n.start(name, args...)
-		n.logSays(name, "Server listening")
+	names := []string{"server", "wire", "veth"}
+	for i, kind := range []string{"link=tap", wire, veth} {
+		n.start(names[i], "--opt", kind, "--", "iperf3", "-s", "--forceflush")
+		n.logSays(names[i], "Server listening")
 	}
 	n.start("client")
-	names := []string{"server", "wire", "client"}
+	names = append(names, "client")
 	check := func(after string) map[string]api.Counts {
 		t.Helper()
 		counts := map[string]api.Counts{}
@@ -65,7 +62,7 @@ func TestS32_BothEndsCountTheSame(t *testing.T) {
 	}
 	check("nothing")
 
-	for _, to := range []string{"172.17.0.2", "172.17.0.3", "172.17.0.1"} {
+	for _, to := range []string{"172.17.0.2", "172.17.0.3", "172.17.0.4", "172.17.0.1"} {
 		n.exec("client", "ping", "-c", "5", "-i", "0.01", "-s", "1400", "-W", "5", to)
 		n.exec("client", "ping", "-c", "2", "-i", "0.01", "-s", "9000", "-W", "5", to) // in fragments
 	}
@@ -106,10 +103,10 @@ func TestS32_BothEndsCountTheSame(t *testing.T) {
 	// 66 bytes of Ethernet, IPv4, and TCP with timestamps.
 	n.exec("client", "iperf3", "-c", "172.17.0.3", "-n", fmt.Sprint(traffic/4))
 	n.exec("client", "iperf3", "-c", "172.17.0.3", "-n", fmt.Sprint(traffic/4), "-R")
-	wire := check("TCP over a textbook wire")["wire"]
-	if wire.Read != wire.ReadSegments || wire.Written == wire.WrittenSegments {
+	plain := check("TCP over a textbook wire")["wire"]
+	if plain.Read != plain.ReadSegments || plain.Written == plain.WrittenSegments {
 		t.Errorf("a textbook wire sent %d frames of %d segments and got %d of %d",
-			wire.Read, wire.ReadSegments, wire.Written, wire.WrittenSegments)
+			plain.Read, plain.ReadSegments, plain.Written, plain.WrittenSegments)
 	}
 	lab.Eventually(t, 10*time.Second, func() error {
 		c, inside := n.port("wire").Counts, n.statistics("wire")
@@ -119,6 +116,15 @@ func TestS32_BothEndsCountTheSame(t *testing.T) {
 		}
 		return nil
 	})
+
+	// A veth pair carries large frames both ways.
+	n.exec("client", "iperf3", "-c", "172.17.0.4", "-n", fmt.Sprint(traffic/4))
+	n.exec("client", "iperf3", "-c", "172.17.0.4", "-n", fmt.Sprint(traffic/4), "-R")
+	pair := check("TCP over a veth pair")["veth"]
+	if pair.Read > pair.ReadSegments/4 || pair.Written > pair.WrittenSegments/4 {
+		t.Errorf("a veth pair sent %d frames of %d segments and got %d of %d: large frames do not cross whole",
+			pair.Read, pair.ReadSegments, pair.Written, pair.WrittenSegments)
+	}
 }
 
 // sub is what was counted between two moments.

@@ -101,6 +101,9 @@ func portDetails(out io.Writer, p *api.Port) {
 	if c.Held > 0 || c.Split > 0 {
 		fmt.Fprintf(out, "             %d waited, %d further fragments made\n", c.Held, c.Split)
 	}
+	if p.Lost > 0 {
+		fmt.Fprintf(out, "             %d came and were lost: the link had no room for them (sysctl net.core.rmem_max)\n", p.Lost)
+	}
 	fmt.Fprintf(out, "    out      %s to the container\n", frames(c.Written, c.WrittenSegments, c.WrittenBytes))
 	reasonLine(out, "dropped", c.Dropped)
 	reasonLine(out, "failed", c.Failed)

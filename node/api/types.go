@@ -318,7 +318,10 @@ type Port struct {
 	Offload   string `json:"offload"`
 	Guard     bool   `json:"guard"`
 	Isolated  bool   `json:"isolated"`
-	Counts    Counts `json:"counts"`
+	// Lost is how many frames came by the link and were never read: there was no
+	// room for them, or no words.
+	Lost   uint64 `json:"lost,omitempty"`
+	Counts Counts `json:"counts"`
 }
 
 // Counts are a port's counters in frames; a segmentation-offload frame is one

@@ -150,7 +150,7 @@ func (s *Server) claim(x *exchange, l *lease, a netip.Addr) bool {
 	if !known || holder == l.mac {
 		return true
 	}
-	if s.quarantine(l, x.now); before != a {
+	if s.quarantine(l, x.now, 0); before != a {
 		l.addr = before
 	}
 	return false
@@ -161,7 +161,7 @@ func (s *Server) probed(l *lease, now int64) {
 	x := l.waiting
 	x.now, l.waiting = now, nil
 	if holder, known := s.segment.Holder(l.addr); known && holder != l.mac {
-		s.quarantine(l, now)
+		s.quarantine(l, now, 0)
 		x.discover()
 		return
 	}
@@ -192,7 +192,7 @@ func (s *Server) take(l *lease, a netip.Addr, h *Host) bool {
 		return false
 	}
 	l.addr, s.byAddr[a] = a, l
-	s.held[l.id.container]++
+	s.hold(l.id.container, 1)
 	return true
 }
 
@@ -241,8 +241,13 @@ func (s *Server) release(l *lease) {
 	if s.reserved[l.addr] == nil {
 		s.segment.Give(l.addr)
 	}
-	if s.held[l.id.container]--; s.held[l.id.container] == 0 {
-		delete(s.held, l.id.container)
+	s.hold(l.id.container, -1)
+}
+
+// hold counts an address for a container.
+func (s *Server) hold(c packet.ContainerID, n int) {
+	if s.held[c] += n; s.held[c] == 0 {
+		delete(s.held, c)
 	}
 }
 
@@ -262,10 +267,12 @@ func (s *Server) forget(x *exchange) {
 }
 
 // quarantine keeps an address that somebody has who did not get it here from being
-// lent for a while. It counts as of the container the station is behind.
-func (s *Server) quarantine(l *lease, now int64) {
+// lent for a while. It counts as the container's whose station says so.
+func (s *Server) quarantine(l *lease, now int64, by packet.ContainerID) {
 	s.stats.Conflicts++
-	bad := &lease{id: identity{l.id.container, 'd', l.addr.String()}, addr: l.addr}
+	bad := &lease{id: identity{by, 'd', l.addr.String()}, addr: l.addr}
+	s.hold(l.id.container, -1)
+	s.hold(by, 1)
 	s.set(l, leaseReleased, 0)
 	s.byAddr[bad.addr], s.leases[bad.id] = bad, bad
 	l.addr, l.waiting = netip.Addr{}, nil
@@ -305,7 +312,7 @@ func (s *Server) expire(now int64) {
 // hasRoom reports whether one more address may be held for a container.
 func (s *Server) hasRoom(c packet.ContainerID) bool {
 	all := s.size()
-	return len(s.byAddr) < all && (c == 0 || s.held[c] < max(1, min(maxPerContainer, all/4)))
+	return len(s.byAddr) < all && (c == 0 || s.held[c] < max(leastPerContainer, min(maxPerContainer, all/4)))
 }
 
 // size is how many addresses may be lent at once.

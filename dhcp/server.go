@@ -28,7 +28,9 @@ const (
 const (
 	maxLeases       = 4096
 	maxPerContainer = 64
-	maxTries        = 8192 // addresses that are looked at for one station
+	// What a station declines may not keep it from another address.
+	leastPerContainer = 2
+	maxTries          = 8192 // addresses that are looked at for one station
 )
 
 // A ServerConfig says what a server lends and what it tells of the network.
@@ -306,7 +308,7 @@ func (x *exchange) decline() {
 		s.stats.Ignored++
 		return
 	}
-	s.quarantine(l, x.now)
+	s.quarantine(l, x.now, l.id.container)
 }
 
 // release takes an address back (RFC 2131 4.3.4). Who had it gets it again as long

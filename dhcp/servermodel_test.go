@@ -97,7 +97,7 @@ func (m *modelServer) full(c packet.ContainerID) bool {
 		}
 	}
 	most := 1<<(32-m.conf.Server.Bits()-1) - 1 + len(m.conf.Hosts)
-	return all >= most || c != 0 && own >= max(1, most/4)
+	return all >= most || c != 0 && own >= max(2, most/4)
 }
 
 // A speech is what a client says.

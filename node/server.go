@@ -69,6 +69,7 @@ func (n *Node) handlers() map[string]handler {
 		"DELETE /v1/macs":  n.deleteMACs,
 		"GET /v1/arp":      n.getARP,
 		"GET /v1/drops":    n.getDrops,
+		"GET /v1/leases":   n.getLeases,
 		"GET /v1/nat":      n.getNAT,
 		"GET /v1/flows":    n.getFlows,
 		"GET /v1/rules":    n.getRules,

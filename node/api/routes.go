@@ -55,6 +55,7 @@ var Routes = []Route{
 	{Method: "GET", Path: "/v1/macs", Summary: "MAC tables", Out: []MAC{}},
 	{Method: "DELETE", Path: "/v1/macs", Summary: "forget learned MACs", Query: []string{"network"}, Out: Flushed{}},
 	{Method: "GET", Path: "/v1/arp", Summary: "the gateways' ARP tables", Out: []Neighbour{}},
+	{Method: "GET", Path: "/v1/leases", Summary: "addresses lent by DHCP", Out: []Lease{}},
 	{Method: "GET", Path: "/v1/drops", Summary: "dropped and failed frames by port and reason", Out: []Drop{}},
 	{Method: "GET", Path: "/v1/nat", Summary: "rules of NAT with counters", Out: []NATRule{}},
 	{Method: "GET", Path: "/v1/flows", Summary: "tracked connections", Out: []Flow{}},

@@ -70,9 +70,10 @@ func readAddress(what, s string) (netip.Addr, error) {
 	return a, nil
 }
 
-// hostTaken are the subnets this host has routes to or addresses in. What is as
-// wide as a default route (OpenVPN's halves of the world) leads everywhere.
-func hostTaken() ([]network.Taken, error) {
+// HostTaken are the subnets this host has routes to or addresses in, so no network
+// may have them. What is as wide as a default route (OpenVPN's halves of the
+// world) leads everywhere.
+func HostTaken() ([]network.Taken, error) {
 	routes, err := box.HostRoutes()
 	if err != nil {
 		return nil, err
@@ -122,7 +123,7 @@ func (n *Node) placeDefaultLocked(s *setup) error {
 		s.net.Gateway = n.setup.net.Gateway
 		return nil
 	}
-	host, err := hostTaken()
+	host, err := HostTaken()
 	if err != nil {
 		return err
 	}

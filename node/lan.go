@@ -23,9 +23,9 @@ type lan struct {
 	id      string // 64 hexadecimal digits, as Docker has it
 	name    string
 	created time.Time
-	labels  map[string]string
 
 	// Guarded by Node.mu.
+	labels  map[string]string
 	conf    network.Config   // what it was asked to be
 	net     *network.Network // replaced by `up` only, while nobody uses it
 	reach   reach

@@ -28,7 +28,7 @@ func (n *Node) postNetworks(w http.ResponseWriter, r *http.Request) (any, error)
 }
 
 func (n *Node) createNetwork(req api.NetworkCreate) (*lan, error) {
-	host, err := hostTaken()
+	host, err := HostTaken()
 	if err != nil {
 		return nil, err
 	}
@@ -243,6 +243,9 @@ func (n *Node) changeNetwork(ref string, req api.NetworkRequest) error {
 		l.net.SetInternal(l.conf.Internal)
 	}
 	l.reach, l.conf.Options = reach, options
+	if req.Labels != nil {
+		l.labels = req.Labels
+	}
 	l.net.SetMasquerade(!options.NotMasqueraded)
 	l.net.SetRouted(options.Routed)
 	n.applyReachLocked(l)

@@ -108,6 +108,9 @@ func (o *labFlags) up(cmd *cobra.Command) error {
 		return err
 	}
 	plan, err := l.file.Plan(l.have, o.prune)
+	if err == nil {
+		err = l.checkSubnets(plan)
+	}
 	return o.finish(l, c, plan, err)
 }
 
@@ -134,13 +137,18 @@ func (o *labFlags) finish(l *labWork, c *api.Client, plan *labfile.Plan, err err
 	if err != nil {
 		return err
 	}
-	l.say(plan)
 	count := "nothing"
 	if n := plan.Changes(); n > 0 {
 		count = fmt.Sprintf("%d of %d", n, len(plan.Networks)+len(plan.Containers))
 	}
 	out := l.cmd.OutOrStdout()
 	if o.dryRun {
+		for i := range plan.Networks {
+			l.say(&plan.Networks[i])
+		}
+		for i := range plan.Containers {
+			l.say(&plan.Containers[i])
+		}
 		fmt.Fprintf(out, "lab %s: %s would change\n", l.file.Name, count)
 		return nil
 	}
@@ -193,32 +201,20 @@ func (l *labWork) look(ctx context.Context, start bool) (*api.Client, error) {
 	return c, nil
 }
 
-// say prints what there is to do.
-func (l *labWork) say(p *labfile.Plan) {
-	for i := range p.Networks {
-		l.sayChange("network", &p.Networks[i], map[labfile.Do]string{
-			labfile.Make: "create", labfile.Set: "set", labfile.Remake: "replace", labfile.Remove: "remove",
-		})
+// say prints a line about a change.
+func (l *labWork) say(c *labfile.Change) {
+	kind, verbs := "container", map[labfile.Do]string{labfile.Make: "start", labfile.Remake: "restart", labfile.Remove: "stop"}
+	if c.Container == nil && c.ID == "" {
+		kind, verbs = "network", map[labfile.Do]string{labfile.Make: "create", labfile.Set: "set", labfile.Remake: "replace", labfile.Remove: "remove"}
 	}
-	for i := range p.Containers {
-		l.sayChange("container", &p.Containers[i], map[labfile.Do]string{
-			labfile.Make: "start", labfile.Remake: "restart", labfile.Remove: "stop",
-		})
-	}
-}
-
-func (l *labWork) sayChange(kind string, c *labfile.Change, verbs map[labfile.Do]string) {
-	line := ""
-	switch c.Do {
-	case labfile.Keep:
+	line := fmt.Sprintf("%s %s %s", verbs[c.Do], kind, c.Name)
+	switch {
+	case c.Do == labfile.Keep:
 		return
-	case labfile.Leave:
+	case c.Do == labfile.Leave:
 		line = fmt.Sprintf("keep %s %s: not in the file any more; --prune takes it away", kind, c.Name)
-	default:
-		line = fmt.Sprintf("%s %s %s", verbs[c.Do], kind, c.Name)
-		if c.Why != "" {
-			line += ": " + c.Why
-		}
+	case c.Why != "":
+		line += ": " + c.Why
 	}
 	fmt.Fprintln(l.cmd.OutOrStdout(), line)
 }
@@ -241,12 +237,18 @@ func (l *labWork) carryOut(ctx context.Context, c *api.Client, p *labfile.Plan) 
 			if err := l.end(ctx, c, &p.Containers[i]); err != nil {
 				return err
 			}
+			if do == labfile.Remove {
+				l.say(&p.Containers[i])
+			}
 		}
 	}
 	for i := range p.Networks {
 		if do := p.Networks[i].Do; do == labfile.Remake || do == labfile.Remove {
-			if err := c.Delete(ctx, networkPath(p.Networks[i].Name), nil); err != nil {
-				return err
+			if err := l.remove(ctx, c, &p.Networks[i]); err != nil {
+				return fmt.Errorf("%s: network %s: %w", short(l.cmd), p.Networks[i].Name, err)
+			}
+			if do == labfile.Remove {
+				l.say(&p.Networks[i])
 			}
 		}
 	}
@@ -254,12 +256,18 @@ func (l *labWork) carryOut(ctx context.Context, c *api.Client, p *labfile.Plan) 
 		if err := l.make(ctx, c, &p.Networks[i], opened[p.Networks[i].Name]); err != nil {
 			return err
 		}
+		if p.Networks[i].Do != labfile.Remove {
+			l.say(&p.Networks[i])
+		}
 	}
 	for i := range p.Containers {
 		if do := p.Containers[i].Do; do == labfile.Make || do == labfile.Remake {
 			if err := l.start(ctx, c, p.Containers[i].Container); err != nil {
 				return err
 			}
+		}
+		if p.Containers[i].Do != labfile.Remove {
+			l.say(&p.Containers[i])
 		}
 	}
 	return nil
@@ -301,30 +309,86 @@ func isGone(ctx context.Context, c *api.Client, id string) bool {
 	return err == nil && !slices.ContainsFunc(containers, func(c api.Container) bool { return c.ID == id })
 }
 
+// remove removes a network, and first what is in the way of that: links outside
+// and rules of its own.
+func (l *labWork) remove(ctx context.Context, c *api.Client, change *labfile.Change) error {
+	var uplinks []api.Uplink
+	if err := c.Get(ctx, "/v1/uplinks", &uplinks); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(uplinks, func(u api.Uplink) bool { return u.Network == change.Name && !isHost(u) }) {
+		if _, err := setUplinks(ctx, c, change.Name, &waysOut{none: true}, nil, true); err != nil {
+			return err
+		}
+	}
+	if err := setRules(ctx, c, change.Name, change.Was.Rules, nil); err != nil {
+		return err
+	}
+	return c.Delete(ctx, networkPath(change.Name), nil)
+}
+
 // make makes or changes one network.
-func (l *labWork) make(ctx context.Context, c *api.Client, change *labfile.Change, opened map[string]*box.Uplink) error {
-	w, where := change.Network, "networks."+change.Name
-	var err error
+func (l *labWork) make(ctx context.Context, c *api.Client, change *labfile.Change, opened map[string]*box.Uplink) (err error) {
+	w, ways, was := change.Network, l.ways[change.Name], &labfile.Network{}
 	switch change.Do {
 	case labfile.Make, labfile.Remake:
 		err = c.Post(ctx, "/v1/networks", l.createNetwork(w), nil)
 	case labfile.Set:
-		err = c.Post(ctx, networkPath(w.Name), l.setNetwork(w), nil)
+		was = change.Was
+		if ways == nil {
+			ways = &waysOut{host: true} // what a network has of which nobody says anything
+		}
+		err = c.Post(ctx, networkPath(w.Name), l.setNetwork(w, was), nil)
 	default:
 		return nil
 	}
-	ways := l.ways[w.Name]
-	if ways == nil && change.Do == labfile.Set {
-		ways = &waysOut{host: true} // what a network has that says nothing
+	if err == nil {
+		err = setRules(ctx, c, w.Name, was.Rules, w.Rules)
 	}
-	if err == nil && ways != nil {
+	if err == nil && ways != nil && !slices.Equal(was.Uplinks, w.Uplinks) {
 		var lost []api.OwnAddress
-		if lost, err = setUplinks(ctx, c, w.Name, ways, opened, true); err == nil {
-			sayLost(l.cmd.ErrOrStderr(), lost)
-		}
+		lost, err = setUplinks(ctx, c, w.Name, ways, opened, true)
+		sayLost(l.cmd.ErrOrStderr(), lost)
 	}
 	if err != nil {
-		return l.file.Wrong(where, "%v", err)
+		return l.file.Wrong("networks."+w.Name, "%v", err)
+	}
+	return nil
+}
+
+// setRules takes rules of a network away and adds others. Those that were taken
+// away by hand are not missed, nor are those there already.
+func setRules(ctx context.Context, c *api.Client, network string, was, want []string) error {
+	if len(was)+len(want) == 0 {
+		return nil
+	}
+	var have []api.Rule
+	if err := c.Get(ctx, "/v1/rules/added", &have); err != nil {
+		return err
+	}
+	number := func(rule string) int {
+		spec, _ := api.ParseRule(labfile.RuleWords(rule)) // it was read as one
+		i := slices.IndexFunc(have, func(r api.Rule) bool { return r.Network == network && r.From == spec.From && r.To == spec.Target() })
+		if i < 0 {
+			return 0
+		}
+		return have[i].Number
+	}
+	for _, rule := range was {
+		if n := number(rule); n > 0 && !slices.Contains(want, rule) {
+			if err := c.Delete(ctx, fmt.Sprintf("/v1/rules/%d", n), nil); err != nil {
+				return err
+			}
+		}
+	}
+	for _, rule := range want {
+		if number(rule) > 0 {
+			continue
+		}
+		from, to := labfile.RuleWords(rule)
+		if err := c.Post(ctx, "/v1/rules", api.RuleRequest{Network: network, From: from, To: to}, nil); err != nil {
+			return err
+		}
 	}
 	return nil
 }

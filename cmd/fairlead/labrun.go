@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -13,7 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"fairlead/cmd/fairlead/labfile"
+	"fairlead/node"
 	"fairlead/node/api"
+	"fairlead/node/network"
 )
 
 // check finds what is wrong with the file on this machine: commands, directories
@@ -31,6 +34,11 @@ func (l *labWork) check() error {
 		var err error
 		w.EgressText, err = l.readEgress(where, w.Egress)
 		wrong(where+".egress", err)
+		for _, o := range w.Options {
+			key, value, _ := strings.Cut(o, "=")
+			_, err := network.ParseOptions(map[string]string{key: value})
+			wrong(where+".options."+key, err)
+		}
 		if w.Uplinks != nil {
 			l.ways[w.Name], err = parseUplinks(w.Uplinks)
 			wrong(where+".uplinks", err)
@@ -47,6 +55,24 @@ func (l *labWork) check() error {
 		wrong(where+".rootfs", isDirectory(o.rootfs, o.rootfs != ""))
 		wrong(where+".command", o.checkCommand())
 		l.runs[c.Name] = o
+	}
+	return errors.Join(errs...)
+}
+
+// checkSubnets finds subnets of new networks that lead elsewhere from this host.
+func (l *labWork) checkSubnets(p *labfile.Plan) error {
+	taken, err := node.HostTaken()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, w := range p.Networks {
+		if w.Do != labfile.Make || w.Network.Subnet == "" {
+			continue
+		}
+		if err := network.CheckFree(netip.MustParsePrefix(w.Network.Subnet), taken); err != nil {
+			errs = append(errs, l.file.Wrong("networks."+w.Name+".subnet", "%v", err))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -137,6 +163,7 @@ func (l *labWork) createContainer(c *labfile.Container, o *runOptions) *api.Crea
 		Name: c.Name, Hostname: c.Hostname, Network: c.Mode, Command: c.Command, Env: c.Env,
 		Workdir: o.workdir, Rootfs: o.rootfs, Detached: true, Labels: l.file.Labels(c.Config(), c.Labels),
 		Publish: c.Ports, PublishAll: c.PublishAll, Expose: c.Expose, Egress: l.egress["containers."+c.Name],
+		Links: c.Links, RateIn: c.RateIn, RateOut: c.RateOut,
 	}
 	if r.Hostname == "" && len(c.Name) <= 63 && c.Mode == "" {
 		r.Hostname = c.Name
@@ -172,19 +199,14 @@ func (l *labWork) createNetwork(w *labfile.Network) *api.NetworkCreate {
 }
 
 // setNetwork is all that can change of a network while it is used.
-func (l *labWork) setNetwork(w *labfile.Network) *api.NetworkRequest {
+func (l *labWork) setNetwork(w, was *labfile.Network) *api.NetworkRequest {
+	options, _ := w.LiveOptions(was)
 	r := &api.NetworkRequest{
 		Egress: l.egress["networks."+w.Name], HostLoopback: &w.HostLoopback, Internal: &w.Internal,
-		Options: map[string]string{}, Labels: l.file.Labels(w.Config(), w.Labels),
+		Options: options, Labels: l.file.Labels(w.Config(), w.Labels),
 	}
 	if r.Egress == nil {
 		r.Egress = &api.Egress{Spec: "all"}
-	}
-	options := settings(w.Options)
-	for _, key := range labfile.SettableOptions {
-		if r.Options[key] = options[key]; r.Options[key] == "" {
-			r.Options[key] = "on" // as it is when nobody says
-		}
 	}
 	return r
 }

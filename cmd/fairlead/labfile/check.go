@@ -9,6 +9,7 @@ import (
 
 	"fairlead/cmd/fairlead/spell"
 	"fairlead/node/api"
+	"fairlead/policy"
 )
 
 // foreignWords are keys that others' files have and that mean something else here.
@@ -104,6 +105,18 @@ func checkPort(s string) error { _, err := api.ParsePublish(s); return err }
 
 func checkExpose(s string) error { _, _, err := api.ParseExpose(s); return err }
 
+func checkLink(s string) error { _, _, err := api.ParseLink(s); return err }
+
+func checkRate(s string) error { _, err := policy.ParseBandwidth(s); return err }
+
+// RuleWords are the two words of a rule.
+func RuleWords(s string) (from, to string) {
+	from, to, _ = strings.Cut(strings.TrimSpace(s), " ")
+	return from, strings.TrimSpace(to)
+}
+
+func checkRule(s string) error { _, err := api.ParseRule(RuleWords(s)); return err }
+
 func checkEnv(name, _ string) error {
 	if name == "" {
 		return fmt.Errorf("an environment variable has a name")
@@ -114,6 +127,18 @@ func checkEnv(name, _ string) error {
 func checkAbsolute(s string) error {
 	if !filepath.IsAbs(s) {
 		return fmt.Errorf("%q is not an absolute path", s)
+	}
+	return nil
+}
+
+// checkLinkOption wants an option of a container's link.
+func checkLinkOption(name, value string) error {
+	words := map[string][]string{"offload": {"on", "off"}, "isolated": {"on", "off"}, "link": {"tap", "veth"}}[name]
+	switch {
+	case words == nil:
+		return fmt.Errorf("unknown option %q; a container's link has offload, isolated and link", name)
+	case !slices.Contains(words, value):
+		return fmt.Errorf("option %s: %q is neither %s nor %s", name, value, words[0], words[1])
 	}
 	return nil
 }
@@ -177,6 +202,14 @@ func (f *File) check(d *decoder) {
 func (f *File) checkNetwork(d *decoder, w *Network, others []*Network) {
 	where := "networks." + w.Name
 	fail := func(key, format string, args ...any) { f.fail(d, where+"."+key, format, args...) }
+	for i, rule := range w.Rules {
+		spec, _ := api.ParseRule(RuleWords(rule)) // it was read as one
+		for _, name := range []string{spec.From, spec.To} {
+			if name != api.Any && f.container(name) == nil {
+				fail(fmt.Sprintf("rules[%d]", i), "there is no container %q in this file%s", name, meant(name, f.containerNames()))
+			}
+		}
+	}
 	if w.External {
 		if rest := *w; !rest.isOnlyExternal() {
 			fail("external", "a network that is there already is as it is; leave the other keys out")

@@ -14,7 +14,6 @@ type File struct {
 	Name       string
 	Networks   []*Network
 	Containers []*Container // in the order they are to be started
-	Rules      []string
 
 	Path string // where it is, from the root; empty: nowhere
 
@@ -37,6 +36,7 @@ type Network struct {
 	EgressText   string   `json:"egress-file,omitempty"` // what the file of allow: holds
 	HostLoopback bool     `json:"host-loopback,omitempty"`
 	Uplinks      []string `json:"uplinks,omitempty"`
+	Rules        []string `json:"rules,omitempty"`  // FROM TO[:PORT]
 	Labels       []string `json:"labels,omitempty"` // NAME=VALUE
 }
 
@@ -156,7 +156,6 @@ func (f *File) fields() []field {
 			f.Containers = append(f.Containers, c)
 			return c.fields()
 		})},
-		{"rules", "What may pass between containers where icc is off, as of `fairlead rule add`: FROM TO[:PORT[/udp]]", list(&f.Rules, "a rule", nil)},
 	}
 }
 
@@ -172,6 +171,7 @@ func (w *Network) fields() []field {
 		{"egress", "Where its containers may open connections to: all, none, internet or allow:FILE", text(&w.Egress, "rules", checkEgress)},
 		{"host-loopback", "Let its containers reach this machine's loopback", onOff(&w.HostLoopback)},
 		{"uplinks", "Ways out, as --uplink of `fairlead network set`, or none", list(&w.Uplinks, "an uplink", checkUplink)},
+		{"rules", "What may pass between containers where icc is off, as of `fairlead rule add`: FROM TO[:PORT[/udp]]", list(&w.Rules, "a rule", checkRule)},
 		{"labels", "NAME: VALUE pairs to find it by", settings(&w.Labels, false, checkLabel)},
 	}
 }
@@ -183,14 +183,14 @@ func (c *Container) fields() []field {
 		{"ports", "Published ports, as -p of `fairlead run`", list(&c.Ports, "a port", checkPort)},
 		{"expose", "Ports that publish-all publishes", list(&c.Expose, "a port", checkExpose)},
 		{"publish-all", "Publish all exposed ports, wherever one is free", onOff(&c.PublishAll)},
-		{"links", "CONTAINER[:ALIAS] that are reached by name, also where icc is off", list(&c.Links, "a link", nil)},
+		{"links", "CONTAINER[:ALIAS] that are reached by name, also where icc is off", list(&c.Links, "a link", checkLink)},
 		{"env", "Environment; a NAME without a value is passed on", settings(&c.Env, true, checkEnv)},
 		{"workdir", "Working directory, an absolute path; that of the file without it", text(&c.Workdir, "a path", checkAbsolute)},
 		{"hostname", "Host name inside; the container's name without it", text(&c.Hostname, "a name", nil)},
 		{"rootfs", "Directory that becomes /; this machine's files without it", text(&c.Rootfs, "a path", nil)},
 		{"sysctls", "Kernel parameters inside", settings(&c.Sysctls, false, nil)},
-		{"rate-in", "The most it receives, such as 100mbit", text(&c.RateIn, "a rate", nil)},
-		{"rate-out", "The most it sends, such as 100mbit", text(&c.RateOut, "a rate", nil)},
+		{"rate-in", "The most it receives, such as 100mbit", text(&c.RateIn, "a rate", checkRate)},
+		{"rate-out", "The most it sends, such as 100mbit", text(&c.RateOut, "a rate", checkRate)},
 		{"egress", "Where it may open connections to: all, none, internet or allow:FILE", text(&c.Egress, "rules", checkEgress)},
 		{"labels", "NAME: VALUE pairs to find it by", settings(&c.Labels, false, checkLabel)},
 		{"wait-for", "Containers that start before it: NAME, or NAME:PORT[/udp] until somebody listens there", list(&c.WaitFor, "a container", nil)},
@@ -213,7 +213,7 @@ func (e *Endpoint) fields() []field {
 		{"aliases", "Further names on this network", list(&e.Aliases, "a name", checkName)},
 		{"priority", "The network with the highest has the default route", number(&e.Priority, -1<<31, 1<<31-1)},
 		{"routes", "SUBNET via ADDRESS of a router; default is a subnet too", list(&e.Routes, "a route", checkRoute)},
-		{"options", "Of its link, as --opt of `fairlead run`", settings(&e.Options, false, nil)},
+		{"options", "Of its link, as --opt of `fairlead run`", settings(&e.Options, false, checkLinkOption)},
 	}
 }
 

@@ -60,6 +60,7 @@ type Change struct {
 	ID        string     // of the container that is there
 	Why       string     // it is not as it was
 	Network   *Network   // as the file has it; nil: not at all
+	Was       *Network   // as the file had it; nil: it was not there
 	Container *Container // as the file has it; nil: not at all
 }
 
@@ -167,35 +168,45 @@ func (f *File) elsewhere(have *Have) string {
 	return ""
 }
 
-// settable are the keys of a network that can change while it is used, and
-// SettableOptions those of its options, all of them on when nobody says.
-var (
-	settable        = []string{"egress", "egress-file", "host-loopback", "internal", "labels", "uplinks"}
-	SettableOptions = []string{"icc", "masquerade"}
-)
+// settable are the keys of a network that can change while it is used.
+var settable = []string{"egress", "egress-file", "host-loopback", "internal", "labels", "rules", "uplinks"}
 
-// isSettable reports whether a network that was made by the configuration was
-// can become w, in which keys differ, while it is used.
-func (w *Network) isSettable(was string, keys []string) bool {
-	var old Network
-	if json.Unmarshal([]byte(was), &old) != nil {
-		return false
-	}
-	for _, key := range keys {
-		switch {
-		case slices.Contains(settable, key):
-		case key != "options":
-			return false
-		default:
-			differ := func(o string) bool {
-				return slices.Contains(old.Options, o) != slices.Contains(w.Options, o) && !slices.Contains(SettableOptions, before(o, "="))
-			}
-			if slices.ContainsFunc(slices.Concat(old.Options, w.Options), differ) {
-				return false
+// liveOptions are the options that can, and what each is when nobody says; those
+// without that cannot be taken back.
+var liveOptions = map[string]string{
+	"icc": "on", "masquerade": "on", "routed": "off", "dhcp": "on",
+	"dhcp-lease": "", "dhcp-range": "", "dhcp-host": "", "dhcp-route": "", "domain": "",
+}
+
+// LiveOptions are the options that make of a network as it was one as w is, while
+// it is used. Without ok they do not.
+func (w *Network) LiveOptions(was *Network) (options map[string]string, ok bool) {
+	options = map[string]string{}
+	for _, o := range was.Options {
+		if name := before(o, "="); !slices.Contains(w.Options, o) {
+			if options[name] = liveOptions[name]; options[name] == "" {
+				options[name] = "?" // unless it is given another value
 			}
 		}
 	}
-	return true
+	for _, o := range w.Options {
+		if name, value, _ := strings.Cut(o, "="); !slices.Contains(was.Options, o) {
+			options[name] = value
+		}
+	}
+	for name, value := range options {
+		if _, live := liveOptions[name]; !live || value == "?" {
+			return nil, false
+		}
+	}
+	return options, true
+}
+
+// isSettable reports whether a network can become w, in which keys differ, while
+// it is used.
+func (w *Network) isSettable(was *Network, keys []string) bool {
+	_, ok := w.LiveOptions(was)
+	return ok && !slices.ContainsFunc(keys, func(key string) bool { return key != "options" && !slices.Contains(settable, key) })
 }
 
 func (f *File) planNetworks(d *decoder, p *Plan, have *Have, prune bool) {
@@ -219,9 +230,10 @@ func (f *File) planNetworks(d *decoder, p *Plan, have *Have, prune bool) {
 			continue
 		default:
 			keys := changed(old.Labels[LabelConfig], w.Config())
+			change.Was = was(old.Labels)
 			switch {
 			case len(keys) == 0:
-			case w.isSettable(old.Labels[LabelConfig], keys):
+			case w.isSettable(change.Was, keys):
 				change.Do = Set
 			default:
 				change.Do = Remake
@@ -232,9 +244,18 @@ func (f *File) planNetworks(d *decoder, p *Plan, have *Have, prune bool) {
 	}
 	for _, old := range have.Networks {
 		if old.Labels[LabelLab] == f.Name && f.network(old.Name) == nil {
-			p.Networks = append(p.Networks, Change{Do: gone(prune), Name: old.Name})
+			p.Networks = append(p.Networks, Change{Do: gone(prune), Name: old.Name, Was: was(old.Labels)})
 		}
 	}
+}
+
+// was is what the file said of a network, as far as its label can be read.
+func was(labels map[string]string) *Network {
+	w := &Network{}
+	if json.Unmarshal([]byte(labels[LabelConfig]), w) != nil {
+		return &Network{}
+	}
+	return w
 }
 
 func (f *File) planContainers(d *decoder, p *Plan, have *Have, prune bool) {

@@ -84,6 +84,8 @@ networks:
 			want: "keep a\nkeep b\nkeep web\nremake db (env and hostname)\nkeep plain\nremake guest (container db)\n"},
 		{what: "of a network what can be set", file: strings.NewReplacer("icc: off", "icc: on", "egress: all", "egress: none").Replace(before1),
 			want: "set a (egress and options)\nkeep b\nkeep web\nkeep db\nkeep plain\nkeep guest\n"},
+		{what: "of a network what is taken back", file: strings.NewReplacer("icc: off, ", "").Replace(before1),
+			want: "set a (options)\nkeep b\nkeep web\nkeep db\nkeep plain\nkeep guest\n"},
 		{what: "of a network what cannot be set", file: strings.Replace(before1, "1400", "1300", 1),
 			want: "remake a (options)\nkeep b\nremake web (network a)\nkeep db\nkeep plain\nkeep guest\n"},
 		{what: "a container is on other networks", file: before1, have: func(h *Have) {

@@ -96,7 +96,7 @@ func openPacket(name string, mac packet.MAC, shared bool) (*Uplink, error) {
 		return nil, fmt.Errorf("mac=%v is not an address of one station", mac)
 	}
 	if u.FD, err = packetSocket(); errors.Is(err, unix.EPERM) {
-		return nil, fmt.Errorf("%w: a packet socket takes CAP_NET_RAW: put `sudo --preserve-env=XDG_RUNTIME_DIR,FAIRLEAD_DIR setpriv --reuid $(id -u) --regid $(id -g) --init-groups --inh-caps +net_raw --ambient-caps +net_raw` in front of the command, or use a TAP: tap:NAME", unix.EPERM)
+		return nil, fmt.Errorf("%w: a packet socket takes CAP_NET_RAW: put `"+lendRaw+"` in front of the command, or use a TAP: tap:NAME", unix.EPERM)
 	} else if err != nil {
 		return nil, err
 	}
@@ -109,14 +109,8 @@ func openPacket(name string, mac packet.MAC, shared bool) (*Uplink, error) {
 
 // listen sets the socket up and binds it.
 func (u *Uplink) listen(mac packet.MAC, shared bool) error {
-	filter := packetFilter(mac)
-	err := unix.SetsockoptSockFprog(u.FD, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
-	if err != nil {
-		return fmt.Errorf("attach the filter: %w", err)
-	}
-	if err := unix.SetsockoptInt(u.FD, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1); err != nil {
-		return fmt.Errorf("set SO_LOCK_FILTER: %w", err)
+	if err := lockFilter(u.FD, packetFilter(mac)); err != nil {
+		return err
 	}
 	if !shared {
 		if err := listenToAll(u.FD, u.Index); err != nil {
@@ -124,6 +118,19 @@ func (u *Uplink) listen(mac packet.MAC, shared bool) error {
 		}
 	}
 	return bindPacket(u.FD, u.Index)
+}
+
+// lockFilter attaches a filter that nobody takes off again.
+func lockFilter(fd int, filter []unix.SockFilter) error {
+	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	if err != nil {
+		return fmt.Errorf("attach the filter: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1); err != nil {
+		return fmt.Errorf("set SO_LOCK_FILTER: %w", err)
+	}
+	return nil
 }
 
 // packetFilter lets pass what an uplink has a use for: IPv4 and ARP, not of a

@@ -120,6 +120,10 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 	}
 	if c.mode == modeBridge {
 		awaitLink(channel)
+		if err := n.joinFurther(c, channel); err != nil {
+			n.undo(c, owner, channel)
+			return err
+		}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -129,6 +133,9 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 	}
 	c.pid, c.pidfd, c.channel, c.owner, c.started = pid, d.init, channel, owner, time.Now()
 	d.init = -1
+	if owner == c {
+		c.route = c.electLocked()
+	}
 	n.publishNamesLocked()
 	n.publishAdmitLocked()
 	if c.pidfd < 0 {
@@ -211,15 +218,17 @@ func (n *Node) joinShared(c *container, init int) (*container, error) {
 
 // joinOwn makes the TAP a port.
 func (n *Node) joinOwn(c *container, m api.Attach, d *descriptors) error {
-	e := &endpoint{index: m.Index, netns: m.Netns, peerNetns: m.PeerNetns}
+	netns := m.Netns
 	if d.init >= 0 {
 		ns, err := box.NetNS(d.init)
 		if err != nil {
 			return err
 		}
-		e.netns = ns.Ino
+		netns = ns.Ino
 	}
+	e := &endpoint{index: m.Index, netns: netns, peerNetns: m.PeerNetns}
 	n.mu.Lock()
+	c.netns = netns
 	a := c.attachments[0]
 	if m.Interface != "" {
 		a.iface = m.Interface
@@ -274,11 +283,14 @@ func (n *Node) lost(c *container, e *endpoint, p *vswitch.Port, err error) {
 	}
 	n.mu.Lock()
 	e.gone = true
-	n.closePortsLocked(c)
-	n.publishNamesLocked()
-	n.publishAdmitLocked()
+	n.settleLocked(c)
 	n.mu.Unlock()
 	e.net.Detach(p)
+	c.wiring.Lock()
+	defer c.wiring.Unlock()
+	if err := n.reroute(c); err != nil {
+		slog.Warn("default route", "container", c.name(), "err", err)
+	}
 }
 
 // death is told by a pidfd that a container's init has ended.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func TestCreateListInspect(t *testing.T) {
 	if web.Name != "web" || web.Hostname != web.ID[:12] || len(web.ID) != 64 || web.Mode != "bridge" || web.Log != "" {
 		t.Errorf("created %+v", web)
 	}
-	if want := (api.Interface{Name: "eth0", MAC: "02:42:ac:11:00:02", Address: "172.17.0.2/16", Gateway: "172.17.0.1", MTU: 1500}); *web.Link != want {
+	if want := (api.Interface{Name: "eth0", MAC: "02:42:ac:11:00:02", Address: "172.17.0.2/16", Gateway: "172.17.0.1", MTU: 1500}); !reflect.DeepEqual(*web.Link, want) {
 		t.Errorf("link %+v", *web.Link)
 	}
 	db := r.create(api.CreateRequest{Network: "none", Hostname: "db.example"})
@@ -266,7 +267,7 @@ func TestCreateRefuses(t *testing.T) {
 		{api.CreateRequest{Command: sh, MAC: "02:42:ac:11:00:01"}, "MAC address 02:42:ac:11:00:01 is the gateway's"},
 		{api.CreateRequest{Command: sh, MAC: "02:42:ac:11:00:77"}, "MAC address 02:42:ac:11:00:77 is already in use by container web"},
 		{api.CreateRequest{Command: sh, Options: map[string]string{"colour": "red"}},
-			`unknown option "colour"; a container's link has offload and isolated`},
+			`unknown option "colour"; a container's link has offload, isolated and link`},
 		{api.CreateRequest{Command: sh, Options: map[string]string{"offload": "maybe"}}, `option offload: "maybe" is neither on nor off`},
 		{api.CreateRequest{Command: sh, Network: "none", Options: map[string]string{"offload": "off"}},
 			"conflicting options: --opt and the network mode; with --network none there is no link to set up"},

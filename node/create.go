@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -50,7 +51,7 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if err := c.readRates(); err != nil {
 		return nil, err
 	}
-	if err := n.addressLocked(c); err != nil {
+	if err := n.placeLocked(c); err != nil {
 		return nil, err
 	}
 	if err = n.readLinksLocked(c); err == nil {
@@ -141,6 +142,17 @@ func (n *Node) modeLocked(c *container) error {
 	switch {
 	case c.req.Foreign != "":
 		c.mode = modeForeign
+		if len(c.req.Networks) > 1 {
+			return fail(http.StatusBadRequest, "%s is connected to one network at a time", c.req.Foreign)
+		}
+		return nil
+	case len(c.req.Networks) > 0:
+		c.mode = modeBridge
+		for _, w := range c.req.Networks {
+			if name, _, shares := strings.Cut(w.Network, ":"); shares || name == "none" || name == "host" {
+				return fail(http.StatusBadRequest, "conflicting options: cannot attach both user-defined and non-user-defined network-modes; %q is no network others can stand beside", w.Network)
+			}
+		}
 		return nil
 	case shares && network == "container":
 		c.mode = modeShared
@@ -189,34 +201,117 @@ func (n *Node) modeLocked(c *container) error {
 	return nil
 }
 
-// addressLocked gives a new container its place on the network it asks for.
-func (n *Node) addressLocked(c *container) error {
+// placeLocked gives a new container its places on the networks it asks for.
+func (n *Node) placeLocked(c *container) error {
 	if c.mode != modeBridge && c.mode != modeForeign {
 		return nil
 	}
-	l, err := n.lanLocked(c.req.Network)
-	if err != nil {
-		return err
+	wants := c.req.Networks
+	if len(wants) == 0 {
+		wants = []api.EndpointRequest{{Network: c.req.Network, IP: c.req.IP, MAC: c.req.MAC}}
 	}
-	var want netip.Addr
-	if c.req.IP != "" {
-		if want, err = netip.ParseAddr(c.req.IP); err != nil || !want.Is4() {
-			return fail(http.StatusBadRequest, "invalid IPv4 address: %s", c.req.IP)
+	for _, w := range wants {
+		if err := n.connectLocked(c, w); err != nil {
+			c.releaseAddresses()
+			return err
 		}
 	}
-	var mac packet.MAC
-	if c.req.MAC != "" {
-		if mac, err = packet.ParseMAC(c.req.MAC); err != nil || mac.IsGroup() || mac.IsZero() {
-			return fail(http.StatusBadRequest, "invalid MAC address %q: six bytes such as 02:42:ac:11:00:02, the first one even", c.req.MAC)
-		}
-	}
-	a, err := n.reserveOnLocked(c, l, want, mac, c.req.Options)
-	if err != nil {
-		return err
-	}
-	a.iface = "eth0"
-	c.network, c.attachments = l.name, []*attachment{a}
+	c.network = c.attachments[0].lan.name
 	return nil
+}
+
+// connectLocked gives c a further attachment, which has no port yet.
+func (n *Node) connectLocked(c *container, w api.EndpointRequest) error {
+	l, err := n.lanLocked(w.Network)
+	if err != nil {
+		return err
+	}
+	if w.Options == nil {
+		w.Options = c.req.Options
+	}
+	if err := checkEndpoint(l, w); err != nil {
+		return err
+	}
+	switch {
+	case c.onLocked(l) != nil:
+		return fail(http.StatusConflict, "endpoint with name %s already exists in network %s", c.name(), l.name)
+	case len(c.attachments) >= maxAttachments:
+		return fail(http.StatusConflict, "container %s is on %d networks, which is all it can be on", c.name(), len(c.attachments))
+	}
+	iface, err := c.ifaceLocked(w.Interface)
+	if err != nil {
+		return err
+	}
+	want, _ := netip.ParseAddr(w.IP) // checked, or empty
+	mac, _ := packet.ParseMAC(w.MAC)
+	a, err := n.reserveOnLocked(c, l, want, mac, w.Options)
+	if err != nil {
+		return err
+	}
+	for _, r := range w.Routes {
+		if _, via, _ := api.ParseRoute(r); via.IsValid() && !a.addr.Masked().Contains(via) {
+			l.net.Release(a.addr.Addr())
+			return fail(http.StatusBadRequest, "invalid route %s: %s is not in %s, where the interface is", r, via, a.addr.Masked())
+		}
+	}
+	a.id, a.iface, a.asked = newID(), iface, w
+	a.aliases, a.links, a.priority = w.Aliases, w.Links, w.Priority
+	c.attachments = append(c.attachments, a)
+	return nil
+}
+
+// maxAttachments bounds the networks of a container: each is an interface, and
+// takes a moment of its start.
+const maxAttachments = 64
+
+// checkEndpoint refuses what cannot be had on any network.
+func checkEndpoint(l *lan, w api.EndpointRequest) error {
+	if a, err := netip.ParseAddr(w.IP); w.IP != "" && (err != nil || !a.Is4()) {
+		return fail(http.StatusBadRequest, "invalid IPv4 address: %s", w.IP)
+	}
+	if mac, err := packet.ParseMAC(w.MAC); w.MAC != "" && (err != nil || mac.IsGroup() || mac.IsZero()) {
+		return fail(http.StatusBadRequest, "invalid MAC address %q: six bytes such as 02:42:ac:11:00:02, the first one even", w.MAC)
+	}
+	if len(w.Aliases) > 0 && !l.custom() {
+		return fail(http.StatusBadRequest, "network-scoped aliases are only supported for user-defined networks; `fairlead network create NAME` makes one")
+	}
+	for _, alias := range w.Aliases {
+		if !validName.MatchString(alias) {
+			return fail(http.StatusBadRequest, "invalid alias %q: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most", alias)
+		}
+	}
+	for _, r := range w.Routes {
+		if _, _, err := api.ParseRoute(r); err != nil {
+			return statusError{http.StatusBadRequest, err}
+		}
+	}
+	if w.Interface != "" && !validInterface.MatchString(w.Interface) {
+		return fail(http.StatusBadRequest, "%q is no name for an interface: 1 to 15 letters, digits, dots, dashes and underscores", w.Interface)
+	}
+	return nil
+}
+
+// validInterface is what the kernel takes (dev_valid_name in net/core/dev.c), less
+// what would surprise on a terminal and what is a pattern to it.
+var validInterface = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,14}$`)
+
+// ifaceLocked is what a further interface of c's is called: want, or the first
+// free one of eth0, eth1 and so on.
+func (c *container) ifaceLocked(want string) (string, error) {
+	has := func(name string) bool {
+		return name == "lo" || slices.ContainsFunc(c.attachments, func(a *attachment) bool { return a.iface == name })
+	}
+	if want != "" {
+		if has(want) {
+			return "", fail(http.StatusConflict, "container %s has an interface %s already", c.name(), want)
+		}
+		return want, nil
+	}
+	for i := 0; ; i++ {
+		if name := fmt.Sprintf("eth%d", i); !has(name) {
+			return name, nil
+		}
+	}
 }
 
 // reserveOnLocked takes an address of a network for c, the lowest free one when

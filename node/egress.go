@@ -16,6 +16,7 @@ import (
 // change while they are there.
 type reach struct {
 	egress       *policy.Egress // nil is everywhere
+	asked        *api.Egress    // what it was read from
 	hostLoopback bool
 }
 
@@ -33,7 +34,7 @@ func (r reach) changed(req api.NetworkRequest) (reach, error) {
 		if err != nil {
 			return r, err
 		}
-		r.egress = e
+		r.egress, r.asked = e, req.Egress
 	}
 	if req.HostLoopback != nil {
 		r.hostLoopback = *req.HostLoopback

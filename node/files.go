@@ -192,7 +192,7 @@ const hostsHead = "127.0.0.1\tlocalhost\n" +
 // hostLinesLocked are the others: the containers it is linked to on the default
 // network, where names are not answered, and then itself on each network.
 func (n *Node) hostLinesLocked(c *container) (lines []string) {
-	for _, a := range c.attachments {
+	for _, a := range c.liveLocked() {
 		if a.lan != n.defaultLocked() {
 			continue
 		}
@@ -207,8 +207,8 @@ func (n *Node) hostLinesLocked(c *container) (lines []string) {
 			}
 		}
 	}
-	for _, a := range c.attachments {
-		if a.addr.IsValid() && (a.endpoint == nil || !a.endpoint.gone) {
+	for _, a := range c.liveLocked() {
+		if a.addr.IsValid() {
 			lines = append(lines, fmt.Sprintf("%s\t%s\n", a.addr.Addr(), c.hostname))
 		}
 	}
@@ -240,7 +240,7 @@ func splitLink(link string) (name, alias string) {
 // and on the default one the gateway. A container on no network keeps what it has.
 func (c *container) nameserverLocked() string {
 	said := ""
-	for _, a := range c.attachments {
+	for _, a := range c.liveLocked() {
 		if a.lan.number() != defaultID {
 			return fmt.Sprintf("nameserver %s\noptions ndots:0\n", gateway.Nameserver)
 		}

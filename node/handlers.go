@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -70,8 +71,11 @@ func (n *Node) describe(c *container) api.Container {
 	if !c.started.IsZero() {
 		d.Status = "running"
 	}
-	if a := c.firstLocked(); a != nil {
-		d.IP, d.MAC = a.addr.Addr().String(), a.mac.String()
+	if live := c.liveLocked(); len(live) > 0 {
+		d.IP, d.MAC = live[0].addr.Addr().String(), live[0].mac.String()
+	}
+	if c.share == nil && c.owner == c { // as docker ps has it
+		d.Network = strings.Join(c.networkNamesLocked(), ",")
 	}
 	d.Ports = c.portWordsLocked()
 	return d
@@ -83,6 +87,14 @@ func (c *container) holder() *container {
 		return c.share
 	}
 	return c
+}
+
+// networkNamesLocked are the networks c is on, in the order it was connected.
+func (c *container) networkNamesLocked() (names []string) {
+	for _, a := range c.liveLocked() {
+		names = append(names, a.lan.name)
+	}
+	return names
 }
 
 // networkName is what --network said.
@@ -121,7 +133,7 @@ func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, erro
 	n.mu.Unlock()
 	n.mu.Lock()
 	if len(c.attachments) > 0 {
-		created.Link = c.interfaceLocked(c.attachments[0])
+		created.Link = c.apiLocked(c.attachments[0])
 	}
 	if c.door != nil {
 		created.SharePid = c.door.pid
@@ -146,7 +158,7 @@ func (n *Node) inspect(_ http.ResponseWriter, _ *http.Request, c *container) (an
 	n.mu.Unlock()
 	i.Config = api.InspectConfig{Hostname: d.Hostname, Tty: c.req.TTY, Env: c.req.Env, Cmd: d.Command, WorkingDir: c.req.Workdir, Labels: map[string]string{}}
 	maps.Copy(i.Config.Labels, c.req.Labels)
-	i.HostConfig = api.InspectHostConfig{NetworkMode: d.Network, AutoRemove: true, PublishAllPorts: c.req.PublishAll}
+	i.HostConfig = api.InspectHostConfig{NetworkMode: c.networkName(), AutoRemove: true, PublishAllPorts: c.req.PublishAll}
 	i.HostConfig.RateIn, i.HostConfig.RateOut = c.rateWords()
 	n.mu.Lock()
 	i.HostConfig.Links = n.inspectLinksLocked(c)
@@ -158,32 +170,49 @@ func (n *Node) inspect(_ http.ResponseWriter, _ *http.Request, c *container) (an
 	return i, nil
 }
 
-// interfaceLocked is how an attachment has to look from inside.
-func (c *container) interfaceLocked(a *attachment) *api.Interface {
-	conf := a.lan.net.Config()
-	return &api.Interface{
-		Name: a.iface, MAC: a.mac.String(), Address: a.addr.String(), Gateway: conf.Gateway.Addr().String(),
-		MTU: conf.Options.MTU, Textbook: a.opts.textbook, Veth: a.opts.veth,
-	}
-}
-
 // inspectNetworksLocked is where c is. Outside of Networks Docker has the default
 // network's only.
 func (c *container) inspectNetworksLocked(s *api.InspectNetworkSettings) {
 	s.Networks = map[string]api.InspectNetwork{}
-	for _, a := range c.placesLocked() {
-		if a.endpoint != nil && a.endpoint.gone {
-			continue
-		}
-		net := api.InspectNetwork{
-			NetworkID: a.lan.id, IPAddress: a.addr.Addr().String(), IPPrefixLen: a.addr.Bits(), MacAddress: a.mac.String(),
-			Gateway: a.lan.net.Config().Gateway.Addr().String(), LinkLocalIPv6Address: a.mac.LinkLocal().String(),
-		}
+	for _, a := range c.liveLocked() {
+		net := c.inspectNetworkLocked(a)
 		s.Networks[a.lan.name] = net
-		if a.lan.name == defaultName {
+		if !a.lan.custom() {
 			s.IPAddress, s.IPPrefixLen, s.Gateway, s.MacAddress = net.IPAddress, net.IPPrefixLen, net.Gateway, net.MacAddress
 		}
 	}
+}
+
+func (c *container) inspectNetworkLocked(a *attachment) api.InspectNetwork {
+	i := api.InspectNetwork{
+		Links: a.links, Aliases: a.aliases, DriverOpts: a.asked.Options, GwPriority: a.priority,
+		NetworkID: a.lan.id, EndpointID: a.id, IPAddress: a.addr.Addr().String(), IPPrefixLen: a.addr.Bits(),
+		MacAddress: a.mac.String(), LinkLocalIPv6Address: a.mac.LinkLocal().String(),
+	}
+	if len(i.DriverOpts) == 0 {
+		i.DriverOpts = nil // as Docker writes it
+	}
+	if a.asked.IP != "" {
+		i.IPAMConfig = &api.InspectIPAM{IPv4Address: a.asked.IP}
+	}
+	if !a.lan.conf.Internal {
+		i.Gateway = a.lan.net.Config().Gateway.Addr().String()
+	}
+	if a.lan.custom() {
+		h := c.holder()
+		i.DNSNames = unique(append(append([]string{h.name()}, a.aliases...), h.id[:12], h.hostname))
+	}
+	return i
+}
+
+// unique is a list without what is in it again.
+func unique(list []string) (out []string) {
+	for _, s := range list {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // remove takes a reservation or a foreign namespace off the node.

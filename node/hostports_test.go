@@ -155,7 +155,7 @@ func TestHostAddressChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Node.mu.Lock()
-	c.owner = c
+	c.owner, c.attachments[0].endpoint = c, &endpoint{}
 	err = h.openPortsLocked(c)
 	h.Node.mu.Unlock()
 	if err != nil {
@@ -176,5 +176,6 @@ func TestHostAddressChanges(t *testing.T) {
 			t.Errorf("with %v for the host: published at %v, want %s", primary, got, want)
 		}
 	}
+	c.attachments[0].endpoint = nil
 	h.end(c)
 }

@@ -115,7 +115,8 @@ func (n *Node) takenLocked(but *lan, host []network.Taken) (list []network.Taken
 
 // placeDefaultLocked gives the default network a subnet, unless it was told which:
 // the one it has, or the first of Docker's pools that this host has no route to.
-func (n *Node) placeDefaultLocked(s *setup) error {
+// What is in more is taken as well.
+func (n *Node) placeDefaultLocked(s *setup, more []network.Taken) error {
 	if !s.chosen {
 		return nil
 	}
@@ -127,7 +128,7 @@ func (n *Node) placeDefaultLocked(s *setup) error {
 	if err != nil {
 		return err
 	}
-	if s.net.Gateway, err = network.FreePool(n.takenLocked(n.defaultLocked(), host)); err != nil {
+	if s.net.Gateway, err = network.FreePool(append(n.takenLocked(n.defaultLocked(), host), more...)); err != nil {
 		return fmt.Errorf("network %s: %w", defaultName, err)
 	}
 	if s.net.Gateway != network.DefaultSubnet {

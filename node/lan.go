@@ -26,13 +26,17 @@ type lan struct {
 
 	// Guarded by Node.mu.
 	labels  map[string]string
-	conf    network.Config   // what it was asked to be
+	conf    network.Config   // as it is now; net has what it was made from
 	net     *network.Network // replaced by `up` only, while nobody uses it
 	reach   reach
 	hostUse hostUse
 
 	admission admission
 }
+
+// custom reports whether containers of the network know one another by name: on
+// all but the default one, as Docker has it.
+func (l *lan) custom() bool { return l.name != defaultName }
 
 // number is what the network is called in packets' records.
 func (l *lan) number() packet.NetworkID { return l.conf.ID }

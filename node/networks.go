@@ -2,6 +2,7 @@ package node
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -35,29 +36,39 @@ func (n *Node) createNetwork(req api.NetworkCreate) (*lan, error) {
 	defer n.tracing.follow() // it is traced too
 	n.linking.Lock()
 	defer n.linking.Unlock()
+	l := &lan{id: newID(), name: req.Name, created: time.Now()}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.isLeaving() {
-		return nil, errLeaving
+	if err = errLeaving; !n.isLeaving() {
+		err = n.makeLocked(l, req, host)
 	}
-	if err := n.networkNameLocked(req.Name); err != nil {
+	n.mu.Unlock()
+	if err != nil {
 		return nil, err
 	}
-	l := &lan{id: newID(), name: req.Name, created: time.Now(), labels: maps.Clone(req.Labels)}
-	if l.reach, err = l.reach.changed(api.NetworkRequest{Egress: req.Egress, HostLoopback: req.HostLoopback}); err != nil {
-		return nil, err
-	}
-	if l.conf, err = readNetwork(&req, n.takenLocked(nil, host)); err != nil {
-		return nil, fail(http.StatusBadRequest, "network %s: %w", req.Name, err)
-	}
-	if l.conf.ID, err = n.freeNumberLocked(); err != nil {
-		return nil, err
-	}
-	if err := n.addLanLocked(l); err != nil {
-		return nil, err
+	if err := n.saveState(); err != nil {
+		return nil, errors.Join(err, n.removeLan(l.id))
 	}
 	slog.Info("network is made", "network", l.name, "id", l.id[:12], "subnet", l.conf.Gateway.Masked(), "internal", l.conf.Internal)
 	return l, nil
+}
+
+// makeLocked makes of a lan what is asked for; host is where this host's routes
+// lead.
+func (n *Node) makeLocked(l *lan, req api.NetworkCreate, host []network.Taken) (err error) {
+	if err := n.networkNameLocked(req.Name); err != nil {
+		return err
+	}
+	l.labels = maps.Clone(req.Labels)
+	if l.reach, err = l.reach.changed(api.NetworkRequest{Egress: req.Egress, HostLoopback: req.HostLoopback}); err != nil {
+		return err
+	}
+	if l.conf, err = readNetwork(&req, n.takenLocked(nil, host)); err != nil {
+		return fail(http.StatusBadRequest, "network %s: %w", req.Name, err)
+	}
+	if l.conf.ID, err = n.freeNumberLocked(); err != nil {
+		return err
+	}
+	return n.addLanLocked(l)
 }
 
 // addLanLocked has a network begin.
@@ -146,7 +157,7 @@ func (n *Node) inspectNetworkLocked(l *lan) api.NetworkInspect {
 	d.IPAM = api.NetworkIPAM{Driver: "default", Options: map[string]string{}, Config: []api.NetworkIPAMConfig{config}}
 	for _, c := range n.onNetworkLocked(l) {
 		if a := c.onLocked(l); a.up() && c.share == nil {
-			d.Containers[c.id] = api.NetworkContainer{Name: c.name(), MacAddress: a.mac.String(), IPv4Address: a.addr.String()}
+			d.Containers[c.id] = api.NetworkContainer{Name: c.name(), EndpointID: a.id, MacAddress: a.mac.String(), IPv4Address: a.addr.String()}
 		}
 	}
 	return d
@@ -172,6 +183,13 @@ func (n *Node) removeNetwork(ref string) error {
 	defer n.tracing.follow()
 	n.linking.Lock() // nobody gets its number before it is closed
 	defer n.linking.Unlock()
+	if err := n.removeLan(ref); err != nil {
+		return err
+	}
+	return n.saveState()
+}
+
+func (n *Node) removeLan(ref string) error {
 	l, err := n.takeOut(ref)
 	if err != nil {
 		return err
@@ -222,11 +240,29 @@ func (n *Node) changeNetwork(ref string, req api.NetworkRequest) error {
 	n.linking.Lock()
 	defer n.linking.Unlock()
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	l, err := n.lanLocked(ref)
+	if err == nil {
+		err = n.changeLanLocked(l, req)
+	}
+	var on []*container
+	if err == nil && req.Internal != nil {
+		for _, c := range n.onNetworkLocked(l) {
+			if c.owner != nil && !slices.Contains(on, c.owner) {
+				n.settleLocked(c.owner)
+				on = append(on, c.owner)
+			}
+		}
+	}
+	n.mu.Unlock()
 	if err != nil {
 		return err
 	}
+	n.rerouteAll(on)
+	return n.saveState()
+}
+
+// changeLanLocked does what is asked for, or nothing.
+func (n *Node) changeLanLocked(l *lan, req api.NetworkRequest) error {
 	reach, err := l.reach.changed(req)
 	if err != nil {
 		return err

@@ -227,7 +227,11 @@ func newNode(conf Config, home *home) (*Node, error) {
 	n.host = box.WatchHost(n.hostChanged)
 	first := &lan{id: newID(), name: defaultName, created: n.started}
 	n.lans = []*lan{first}
-	want, err := readSetup(conf.Up)
+	saved, err := home.readState()
+	var want setup
+	if err == nil {
+		want, err = readSetup(conf.Up)
+	}
 	if err == nil {
 		first.reach, err = first.reach.changed(api.NetworkRequest{Egress: conf.Up.Egress, HostLoopback: conf.Up.HostLoopback})
 	}
@@ -240,8 +244,11 @@ func newNode(conf Config, home *home) (*Node, error) {
 	}
 	if err == nil {
 		n.mu.Lock() // this host's addresses may be changing already
-		if err = n.placeDefaultLocked(&want); err == nil {
+		if err = n.placeDefaultLocked(&want, saved.taken()); err == nil {
 			_, err = n.setUpLocked(want)
+		}
+		if err == nil {
+			err = n.restoreLocked(saved)
 		}
 		n.mu.Unlock()
 	}

@@ -132,7 +132,7 @@ func (c *container) portWordsLocked() (words []string) {
 		}
 	}
 	for _, a := range c.addresses {
-		words = append(words, a.String()+"->"+c.entry.addr.Addr().String())
+		words = append(words, a.String()+"->"+a.at.addr.Addr().String())
 	}
 	return words
 }

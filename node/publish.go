@@ -121,6 +121,36 @@ func (n *Node) openPortsLocked(c *container) error {
 	return nil
 }
 
+// moveEntryLocked has published ports of a container that runs lead where its
+// default route does, unless they do. Connections that came the other way end.
+func (n *Node) moveEntryLocked(c *container) {
+	to := c.electLocked()
+	if c.owner != c || c.ending || to == c.entry {
+		return
+	}
+	if c.entry != nil {
+		n.unroutePorts(c.published)
+		c.entry = nil
+	}
+	err := n.openPortsLocked(c)
+	if err == nil {
+		err = n.syncListenersLocked()
+	}
+	if err != nil {
+		slog.Warn("published ports lead nowhere", "container", c.name(), "err", err)
+	}
+}
+
+// dropAddressesLocked withdraws the addresses that lead to an attachment.
+func (n *Node) dropAddressesLocked(c *container, a *attachment) {
+	c.addresses = slices.DeleteFunc(c.addresses, func(own ownAddress) bool {
+		if own.at == a && own.rule != 0 {
+			n.unroute(own.rule)
+		}
+		return own.at == a
+	})
+}
+
 // closePortsLocked takes the rules of a container away, and has nobody listen for
 // it: nothing is behind them any more. Its ports stay reserved.
 func (n *Node) closePortsLocked(c *container) {
@@ -241,11 +271,15 @@ func (n *Node) assignLocked(c *container, a netip.Addr) error {
 			}
 		}
 	}
-	rule, err := n.routeAddress(c, u, a)
+	at := c.onLocked(u.lan)
+	if at == nil {
+		return fail(http.StatusConflict, "Bind for %s failed: it is an address of uplink %s, which is network %s's; `fairlead network connect %[3]s %[4]s` takes the container there", a, u.spec.Name, u.lan.name, c.name())
+	}
+	rule, err := n.routeAddress(c, at, u, a)
 	if err != nil {
 		return fail(http.StatusConflict, "Bind for %s failed: %w", a, err)
 	}
-	c.addresses = append(c.addresses, ownAddress{a, rule})
+	c.addresses = append(c.addresses, ownAddress{a, at, rule})
 	return nil
 }
 
@@ -253,7 +287,8 @@ func (n *Node) assignLocked(c *container, a netip.Addr) error {
 // uplink goes, and leads there again when one that has it comes back.
 type ownAddress struct {
 	netip.Addr
-	rule uint32 // 0 while no uplink has it
+	at   *attachment // where it leads
+	rule uint32      // 0 while no uplink has it
 }
 
 // ownsAddress is where in addresses one is, -1 when it is not the container's.
@@ -339,12 +374,12 @@ func (n *Node) routePort(t *nat.Table, c *container, p *publication) error {
 
 // routeAddress gives a container an address of an uplink, in both directions,
 // and returns the number of the rule.
-func (n *Node) routeAddress(c *container, u *uplink, a netip.Addr) (rule uint32, err error) {
+func (n *Node) routeAddress(c *container, at *attachment, u *uplink, a netip.Addr) (rule uint32, err error) {
 	n.router.Flows(func(t *nat.Table) {
 		var r nat.Rule
 		r, err = t.OneToOne(nat.Rule{
-			Network: c.entry.lan.number(), Container: c.number, Uplink: u.way.Network(),
-			Outside: packet.AddrFromNetip(a), Inside: packet.AddrFromNetip(c.entry.addr.Addr()),
+			Network: at.lan.number(), Container: c.number, Uplink: u.way.Network(),
+			Outside: packet.AddrFromNetip(a), Inside: packet.AddrFromNetip(at.addr.Addr()),
 		})
 		rule = r.Number
 	})

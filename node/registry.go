@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sort"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -90,14 +91,20 @@ type container struct {
 	started     time.Time
 	ending      bool
 	pid         int
-	pidfd       int // -1 without
+	netns       uint64 // inode of its network namespace, if it has a port
+	pidfd       int    // -1 without
 	channel     *box.Channel
 	watch       *loop.Source
 	exit        int
+	route       *attachment // its default route leads by; nil is none
 
 	published []publication // and reserved, also while nothing leads here
 	addresses []ownAddress  // of uplinks, by 1:1 NAT
 	entry     *attachment   // where published ports lead; nil while they lead nowhere
+
+	// wiring is held, before mu, by whoever connects or disconnects it while it
+	// runs: that waits for its init.
+	wiring sync.Mutex
 
 	done chan struct{} // closed when it is gone; exit is valid then
 }
@@ -225,6 +232,11 @@ func (n *Node) end(c *container) {
 	c.ending = true
 	c.forget.Stop()
 	c.dropClientLocked()
+	n.mu.Unlock()
+
+	c.wiring.Lock() // until whoever is connecting it has seen that
+	defer c.wiring.Unlock()
+	n.mu.Lock()
 	n.closePortsLocked(c)
 	links, last := c.leaveLocked()
 	n.mu.Unlock()

@@ -86,6 +86,9 @@ func serve(t testing.TB, change ...func(*Config)) *rig {
 		_ = r.Post(context.Background(), "/v1/down", api.DownRequest{All: true}, nil) // it may be gone already
 		r.ended(10 * time.Second)
 		cancel()
+		if os.Remove(filepath.Join(conf.Dir, stateFile)) == nil { // networks outlive it, and keep the directory
+			_ = os.Remove(conf.Dir)
+		}
 		if _, err := os.Stat(conf.Dir); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the node directory is still there: %v", err)
 		}

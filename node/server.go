@@ -64,6 +64,9 @@ func (n *Node) handlers() map[string]handler {
 		"POST /v1/networks/{name}":   n.postNetwork,
 		"DELETE /v1/networks/{name}": n.deleteNetwork,
 
+		"POST /v1/networks/{name}/connect":    n.postConnect,
+		"POST /v1/networks/{name}/disconnect": n.postDisconnect,
+
 		"GET /v1/switches": n.getSwitches,
 		"GET /v1/macs":     n.getMACs,
 		"DELETE /v1/macs":  n.deleteMACs,

@@ -137,7 +137,7 @@ func (n *Node) stay(up api.UpRequest) (closeOld func(), err error) {
 		if err != nil {
 			return nil, statusError{http.StatusBadRequest, err}
 		}
-		if err := n.placeDefaultLocked(&s); err != nil {
+		if err := n.placeDefaultLocked(&s, nil); err != nil {
 			return nil, err
 		}
 		if s != n.setup {
@@ -165,7 +165,10 @@ func (n *Node) changeLocked(s setup) (closeOld func(), err error) {
 		return nil, fail(http.StatusConflict, "network %s has %s, so it stays as it is; remove them first: `fairlead network set %[1]s --uplink none`",
 			defaultName, plural(up, "uplink"))
 	}
-	if closeOld, err = n.setUpLocked(s); err != nil {
+	if err = network.CheckFree(s.net.Gateway.Masked(), n.takenLocked(n.defaultLocked(), nil)); err == nil {
+		closeOld, err = n.setUpLocked(s)
+	}
+	if err != nil {
 		return nil, statusError{http.StatusBadRequest, err}
 	}
 	return closeOld, nil

@@ -230,11 +230,11 @@ func (n *Node) routeAddressesLocked(u *uplink) {
 			continue
 		}
 		own := &c.addresses[c.ownsAddress(a)]
-		if own.rule != 0 {
-			continue // by another uplink
+		if own.rule != 0 || own.at.lan != u.lan {
+			continue // by another uplink, or where that does not lead
 		}
 		var err error
-		if own.rule, err = n.routeAddress(c, u, a); err != nil {
+		if own.rule, err = n.routeAddress(c, own.at, u, a); err != nil {
 			slog.Error("route address", "container", c.name(), "address", a, "err", err)
 		}
 	}

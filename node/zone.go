@@ -90,7 +90,7 @@ func (c *container) tenantLocked() *container {
 // viewLocked is which names the container sees. It looks for them where its default
 // route would lead first, as Docker's does.
 func (c *container) viewLocked() dns.View {
-	order := slices.Clone(c.attachments)
+	order := c.liveLocked()
 	slices.SortStableFunc(order, func(a, b *attachment) int {
 		return cmp.Or(b.priority-a.priority, isInternal(a)-isInternal(b), cmp.Compare(a.lan.name, b.lan.name))
 	})

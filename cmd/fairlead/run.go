@@ -206,6 +206,18 @@ func boxInterface(link *api.Interface) (*box.Interface, error) {
 		}
 		i.Gateways = []netip.Addr{gw}
 	}
+	if link.Resolver != "" {
+		if i.Resolver, err = netip.ParseAddr(link.Resolver); err != nil {
+			return nil, fmt.Errorf("interface %s: resolver: %w", link.Name, err)
+		}
+	}
+	for _, r := range link.Routes {
+		to, via, err := api.ParseRoute(r)
+		if err != nil {
+			return nil, fmt.Errorf("interface %s: %w", link.Name, err)
+		}
+		i.Routes = append(i.Routes, box.Route{To: to, Via: via})
+	}
 	return i, nil
 }
 

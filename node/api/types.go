@@ -109,11 +109,15 @@ type Created struct {
 
 // Interface is how a container's link has to look from inside.
 type Interface struct {
-	Name     string `json:"name"`
-	MAC      string `json:"mac"`
-	Address  string `json:"address"` // with the prefix length: 172.17.0.2/16
-	Gateway  string `json:"gateway"`
-	MTU      int    `json:"mtu"`
+	Name    string `json:"name"`
+	MAC     string `json:"mac"`
+	Address string `json:"address"` // with the prefix length: 172.17.0.2/16
+	MTU     int    `json:"mtu"`
+	// Gateway is the default route's router; empty where that does not lead here.
+	Gateway string   `json:"gateway,omitempty"`
+	Routes  []string `json:"routes,omitempty"` // SUBNET@ROUTER; see ParseRoute
+	// Resolver answers at 127.0.0.11; empty is nobody.
+	Resolver string `json:"resolver,omitempty"`
 	Textbook bool   `json:"textbook,omitempty"` // plain frames, no offloads
 	Veth     bool   `json:"veth,omitempty"`     // one end of a veth pair
 }

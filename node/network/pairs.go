@@ -1,6 +1,10 @@
 package network
 
-import "strconv"
+import (
+	"strconv"
+
+	"fairlead/dhcp"
+)
 
 // Pairs are the options that are not as they are without a word, as `--opt` has
 // them.
@@ -25,5 +29,15 @@ func (o Options) Pairs() map[string]string {
 	say("icc", o.ICCOff, "off")
 	say("masquerade", o.NotMasqueraded, "off")
 	say("routed", o.Routed, "on")
+	d := o.DHCP
+	say("dhcp", d.Off, "off")
+	lease := d.Lease.String()
+	if d.Lease == dhcp.Forever {
+		lease = "infinite"
+	}
+	say("dhcp-lease", d.Lease != 0, lease)
+	for key, value := range map[string]string{"dhcp-range": d.Range, "dhcp-host": d.Hosts, "dhcp-route": d.Routes, "domain": d.Domain} {
+		say(key, value != "", value)
+	}
 	return pairs
 }

@@ -1,0 +1,275 @@
+package node
+
+import (
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"fairlead/node/api"
+	"fairlead/node/box"
+)
+
+// wireWithin bounds what a running container's init takes to make an interface,
+// to see its carrier, to remove it, or to set a route: milliseconds, on a machine
+// that swaps seconds.
+const wireWithin = 10 * time.Second
+
+// connect connects a container that runs to a further network.
+func (n *Node) connect(ref string, req api.EndpointRequest) error {
+	c, err := n.find(ref)
+	if err != nil {
+		return err
+	}
+	c.wiring.Lock()
+	defer c.wiring.Unlock()
+	a, err := n.beginConnect(c, req)
+	if err != nil {
+		return err
+	}
+	if err = n.wire(c, a, c.channel); err == nil {
+		err = n.reroute(c)
+	}
+	n.mu.Lock()
+	if err == nil && c.ending {
+		err = fail(http.StatusConflict, "Container %s has just ended", c.name())
+	}
+	if err != nil {
+		n.mu.Unlock()
+		n.takeOff(c, a)
+		return err
+	}
+	n.settleLocked(c)
+	n.mu.Unlock()
+	slog.Info("connected", "container", c.name(), "network", a.lan.name, "address", a.addr, "interface", a.iface)
+	return nil
+}
+
+// beginConnect reserves the attachment.
+func (n *Node) beginConnect(c *container, req api.EndpointRequest) (*attachment, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := c.connectableLocked(); err != nil {
+		return nil, err
+	}
+	if req.Options == nil {
+		req.Options = map[string]string{} // not those of its first link
+	}
+	if err := n.connectLocked(c, req); err != nil {
+		return nil, err
+	}
+	return c.attachments[len(c.attachments)-1], nil
+}
+
+// connectableLocked refuses, in Docker's words, containers whose networks are
+// not to be changed.
+func (c *container) connectableLocked() error {
+	switch {
+	case c.mode == modeShared:
+		return fail(http.StatusForbidden, "container sharing network namespace with another container or host cannot be connected to any other network; connect %s: both have its networks", c.share.name())
+	case c.mode == modeHost:
+		return fail(http.StatusForbidden, "container cannot be disconnected from host network or connected to host network")
+	case c.mode == modeNone:
+		return fail(http.StatusForbidden, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
+	case c.mode == modeForeign:
+		return fail(http.StatusConflict, "%s is a namespace of somebody else, who has the right to it: `fairlead network connect NETWORK %s`", c.name(), c.req.Foreign)
+	case c.owner != c || c.ending:
+		return fail(http.StatusConflict, "Container %s is not running", c.name())
+	}
+	return nil
+}
+
+// wire has the init of a container make the interface of an attachment, and
+// makes its other end the attachment's port. After an error there is neither.
+func (n *Node) wire(c *container, a *attachment, channel *box.Channel) error {
+	n.mu.Lock()
+	i, e := a.boxLocked(), &endpoint{netns: c.netns}
+	n.mu.Unlock()
+	l, err := box.RequestLink(channel, i, wireWithin)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	for _, w := range l.Warnings {
+		slog.Warn("interface", "container", c.name(), "interface", i.Name, "warning", w)
+	}
+	e.index, e.peerNetns = l.Index, l.PeerNetNS
+	if err := n.plug(c, a, e, l.Take()); err != nil {
+		return err
+	}
+	if err := l.Await(wireWithin); err != nil {
+		e.net.Detach(e.port)
+		n.mu.Lock()
+		a.endpoint = nil
+		n.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+// reroute has a container's default route lead where it should, unless it does.
+// c.wiring is held.
+func (n *Node) reroute(c *container) error {
+	n.mu.Lock()
+	to, from, channel := c.electLocked(), c.route, c.channel
+	var r box.DefaultRoute
+	if to != nil && to.endpoint != nil {
+		r = box.DefaultRoute{Via: to.lan.net.Config().Gateway.Addr(), Index: to.endpoint.index}
+	}
+	idle := to == from || c.owner != c || c.ending || channel == nil
+	n.mu.Unlock()
+	if idle {
+		return nil
+	}
+	if err := box.RequestDefaultRoute(channel, r, wireWithin); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	c.route = to
+	n.mu.Unlock()
+	return nil
+}
+
+// rerouteAll does so for many, whose inits are waited for at the same time.
+func (n *Node) rerouteAll(list []*container) {
+	var all sync.WaitGroup
+	for _, c := range list {
+		all.Go(func() {
+			c.wiring.Lock()
+			defer c.wiring.Unlock()
+			if err := n.reroute(c); err != nil {
+				slog.Warn("default route", "container", c.name(), "err", err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// disconnect takes a container that runs off a network. With force it does so
+// also when the container does not answer.
+func (n *Node) disconnect(l *lan, ref string, force bool) error {
+	c, err := n.find(ref)
+	if err != nil {
+		return err
+	}
+	if c.mode == modeForeign {
+		n.mu.Lock()
+		on := c.onLocked(l) != nil
+		n.mu.Unlock()
+		if !on {
+			return notConnected(c, l)
+		}
+		n.end(c)
+		return nil
+	}
+	c.wiring.Lock()
+	defer c.wiring.Unlock()
+	a, err := n.beginDisconnect(c, l)
+	if err != nil {
+		return err
+	}
+	if err := n.reroute(c); err != nil && !force {
+		n.mu.Lock()
+		a.leaving = false
+		n.mu.Unlock()
+		return err
+	}
+	err = n.takeOff(c, a)
+	slog.Info("disconnected", "container", c.name(), "network", l.name)
+	if force {
+		return nil
+	}
+	return err
+}
+
+func notConnected(c *container, l *lan) error {
+	return fail(http.StatusForbidden, "container %s is not connected to network %s; `fairlead inspect %[1]s` says where it is", c.name(), l.name)
+}
+
+// beginDisconnect marks the attachment, so that nothing counts on it any more.
+func (n *Node) beginDisconnect(c *container, l *lan) (*attachment, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a := c.onLocked(l)
+	switch {
+	case c.mode != modeBridge || a == nil:
+		return nil, notConnected(c, l)
+	case c.owner != c || c.ending:
+		return nil, fail(http.StatusConflict, "Container %s is not running", c.name())
+	}
+	a.leaving = true
+	return a, nil
+}
+
+// takeOff takes an attachment off a container that runs: its port first, so that
+// it is in no table any more. The error is about the interface inside.
+func (n *Node) takeOff(c *container, a *attachment) (err error) {
+	n.mu.Lock()
+	a.leaving = true
+	n.dropAddressesLocked(c, a)
+	n.settleLocked(c)
+	e, channel := a.endpoint, c.channel
+	n.mu.Unlock()
+	if e != nil {
+		e.net.Detach(e.port)
+		if !c.isEnding(n) {
+			err = box.RequestUnlink(channel, e.index, wireWithin)
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c.attachments = slices.DeleteFunc(slices.Clone(c.attachments), func(x *attachment) bool { return x == a })
+	if c.route == a {
+		c.route = nil
+	}
+	a.lan.net.Release(a.addr.Addr())
+	return err
+}
+
+func (c *container) isEnding(n *Node) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return c.ending
+}
+
+// joinFurther gives a container that starts its ports on all networks but the
+// first.
+func (n *Node) joinFurther(c *container, channel *box.Channel) error {
+	n.mu.Lock()
+	list, route := slices.Clone(c.attachments), c.electLocked()
+	n.mu.Unlock()
+	for i, a := range list {
+		if i == 0 {
+			continue
+		}
+		if err := n.wire(c, a, channel); err != nil {
+			return err
+		}
+	}
+	if route == nil || route == list[0] {
+		return nil // as it was made
+	}
+	return box.RequestDefaultRoute(channel, box.DefaultRoute{Via: route.lan.net.Config().Gateway.Addr(), Index: route.endpoint.index}, wireWithin)
+}
+
+func (n *Node) postConnect(w http.ResponseWriter, r *http.Request) (any, error) {
+	var req api.ConnectRequest
+	if err := body(w, r, &req); err != nil {
+		return nil, err
+	}
+	req.Endpoint.Network = r.PathValue("name")
+	return done, n.connect(req.Container, req.Endpoint)
+}
+
+func (n *Node) postDisconnect(w http.ResponseWriter, r *http.Request) (any, error) {
+	var req api.DisconnectRequest
+	if err := body(w, r, &req); err != nil {
+		return nil, err
+	}
+	l, err := n.lan(r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	return done, n.disconnect(l, req.Container, req.Force)
+}

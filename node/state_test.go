@@ -1,0 +1,129 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"fairlead/node/api"
+	"fairlead/node/network"
+)
+
+// TestState: networks outlive the node, with what was set later. Their file is
+// replaced whole, and goes with the last of them.
+func TestState(t *testing.T) {
+	dir := shortDir(t)
+	again := func(c *Config) { c.Dir = dir }
+	keep := func(fn func(r *rig)) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(context.Background())
+		conf := Config{Dir: dir, Version: "test", Stays: true}
+		again(&conf)
+		r := &rig{Client: api.NewClient(dir), t: t, ctx: ctx, cancel: cancel, served: make(chan error, 1)}
+		go func() { r.served <- Serve(ctx, conf) }()
+		r.answers()
+		fn(r)
+		cancel()
+		r.ended(10 * time.Second)
+	}
+	var was api.NetworkInspect
+	keep(func(r *rig) {
+		r.network(api.NetworkCreate{Name: "lab", Labels: map[string]string{"a": "b"}, Options: map[string]string{"mtu": "1400", "dhcp-lease": "1h"},
+			Subnet: "10.9.0.0/24", Gateway: "10.9.0.9", IPRange: "10.9.0.128/25", AuxAddresses: map[string]string{"x": "10.9.0.3"}})
+		yes := true
+		if err := r.Post(r.ctx, "/v1/networks/lab", api.NetworkRequest{Internal: &yes, Options: map[string]string{"icc": "off"},
+			Egress: &api.Egress{Spec: "allow:x", Text: "allow 192.0.2.1\n"}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		was = r.inspectNetwork("lab")
+	})
+	if was.Options["icc"] != "off" || was.Options["mtu"] != "1400" || !was.Internal || was.Egress != "allow:x" {
+		t.Errorf("it was %+v", was)
+	}
+	path := filepath.Join(dir, stateFile)
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 1 || files[0].Name() != stateFile {
+		t.Errorf("left are %v, %v", files, err)
+	}
+	keep(func(r *rig) {
+		if now := r.inspectNetwork("lab"); fmt.Sprint(now) != fmt.Sprint(was) {
+			t.Errorf("it is\n%+v, was\n%+v", now, was)
+		}
+		if c := r.create(api.CreateRequest{Network: "lab"}); c.Link.MTU != 1400 || c.Link.Gateway != "" {
+			t.Errorf("link %+v", c.Link)
+		}
+	})
+
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ text, want string }{
+		{strings.Replace(string(text), `"version": 1`, `"version": 2`, 1), ": it has version 2, and this fairlead reads version 1: start the one that wrote it; `rm " + path + "` forgets its networks"},
+		{"{", ": networks of the node before: unexpected end of JSON input; `rm " + path + "` forgets its networks"},
+		{strings.Replace(string(text), `"lab"`, `"none"`, 1), ": operation is not permitted on predefined none network; choose another name; `rm " + path + "` forgets its networks"},
+	} {
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := Serve(context.Background(), Config{Dir: dir, Version: "test"})
+		if err == nil || !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("got  %v\nwant …%s", err, c.want)
+		}
+		if now, err := os.ReadFile(path); string(now) != c.text {
+			t.Errorf("it was changed: %v", err)
+		}
+	}
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keep(func(r *rig) {
+		if err := r.Delete(r.ctx, "/v1/networks/lab", nil); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the directory is still there: %v", err)
+	}
+}
+
+// TestOptionsAgain: what a network's options are written as is read as the same.
+func TestOptionsAgain(t *testing.T) {
+	o, err := network.ParseOptions(map[string]string{"mtu": "1400", "hub": "on", "ageing": "10s", "flood-limit": "9", "guard": "off", "offload": "off",
+		"link": "tap", "icc": "off", "masquerade": "off", "routed": "on", "dhcp": "off", "dhcp-lease": "infinite",
+		"dhcp-range": "10.0.0.9,10.0.0.20", "dhcp-host": "02:42:00:00:00:09,10.0.0.9", "dhcp-route": "10.1.0.0/16@10.0.0.1", "domain": "lab.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := network.ParseOptions(o.Pairs()); err != nil || again != o {
+		t.Errorf("%+v, %v\nwas %+v", again, err, o)
+	}
+	if pairs := (network.Options{}).Pairs(); pairs == nil {
+		t.Error("no pairs")
+	}
+}
+
+func FuzzState(f *testing.F) {
+	f.Add([]byte(`{"version":1,"networks":[{"id":"ab","created":"2026-01-02T03:04:05Z","name":"lab","subnet":"172.18.0.0/16","gateway":"172.18.0.1"}]}`))
+	f.Add([]byte(`{"version":2}`))
+	f.Add([]byte(`[]`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		s, err := parseState(text)
+		if err != nil {
+			return
+		}
+		s.taken()
+		again, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parseState(again); err != nil {
+			t.Errorf("what was written is refused: %v", err)
+		}
+	})
+}

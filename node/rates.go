@@ -57,7 +57,7 @@ func (n *Node) postUpdate(w http.ResponseWriter, r *http.Request, c *container) 
 	defer n.mu.Unlock()
 	switch {
 	case c.mode == modeShared:
-		return nil, fail(http.StatusConflict, "container %s lives in the namespace of %s, and is held to its rates: `fairlead update … %[2]s`", c.name(), c.share.name())
+		return nil, fail(http.StatusConflict, "container %s lives in the namespace of %s, and is held to its rates: `fairlead update --rate-in RATE %[2]s`", c.name(), c.share.name())
 	case len(c.attachments) == 0 && c.mode != modeBridge && c.mode != modeForeign:
 		return nil, fail(http.StatusConflict, "container %s is on no network (--network %s), so it has no rates", c.name(), c.networkName())
 	}

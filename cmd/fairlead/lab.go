@@ -182,6 +182,8 @@ func (l *labWork) look(ctx context.Context, start bool) (*api.Client, error) {
 	if err := c.Get(ctx, "/v1/containers", &containers); err != nil {
 		return nil, err
 	}
+	// As they started: who is needed by others before them.
+	slices.SortStableFunc(containers, func(a, b api.Container) int { return a.Created.Compare(b.Created) })
 	for i := range networks {
 		w := labfile.HaveNetwork{Name: networks[i].Name, Labels: networks[i].Labels}
 		if len(networks[i].IPAM.Config) > 0 {

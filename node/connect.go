@@ -16,6 +16,9 @@ import (
 // that swaps seconds.
 const wireWithin = 10 * time.Second
 
+// undoWithin is what one has for undoing what it did not finish.
+const undoWithin = time.Second
+
 // connect connects a container that runs to a further network.
 func (n *Node) connect(ref string, req api.EndpointRequest) error {
 	c, err := n.find(ref)
@@ -95,17 +98,17 @@ func (n *Node) wire(c *container, a *attachment, channel *box.Channel) error {
 		slog.Warn("interface", "container", c.name(), "interface", i.Name, "warning", w)
 	}
 	e.index, e.peerNetns = l.Index, l.PeerNetNS
-	if err := n.plug(c, a, e, l.Take()); err != nil {
-		return err
-	}
-	if err := l.Await(wireWithin); err != nil {
-		e.net.Detach(e.port)
+	if err = n.plug(c, a, e, l.Take()); err == nil {
+		if err = l.Await(wireWithin); err == nil {
+			return nil
+		}
 		n.mu.Lock()
 		a.endpoint = nil
 		n.mu.Unlock()
-		return err
+		e.net.Detach(e.port)
 	}
-	return nil
+	_ = box.RequestUnlink(channel, e.index, undoWithin) // a TAP's goes by itself, that of a pair does not
+	return err
 }
 
 // reroute has a container's default route lead where it should, unless it does.

@@ -40,7 +40,7 @@ func (h *handlers) join(t testing.TB, name string) *member {
 	}
 	near, far := link.NewPair(4 * packet.BatchFrames)
 	a := c.attachments[0]
-	e := &endpoint{net: a.lan.net, kind: "tap"}
+	e := &endpoint{net: a.lan.net, kind: "tap", index: 2}
 	if e.port, err = e.net.Attach(network.Endpoint{
 		Name: c.name(), Container: c.number, MAC: a.mac, Addr: a.addr.Addr(), Queue: near,
 	}); err != nil {

@@ -62,47 +62,57 @@ func AttachForeign(t Target, i *Interface) (*Foreign, error) {
 	return f, nil
 }
 
-func attachForeign(t Target, i *Interface) (*Foreign, error) {
-	target, err := openTarget(t)
+func attachForeign(t Target, i *Interface) (f *Foreign, err error) {
+	err = withHelper(t, func(channel *Channel, target int) error {
+		if f, err = askHelper(channel, i, target); err != nil {
+			return err
+		}
+		if f.NetNS, err = nsID(target); err != nil {
+			f.Close()
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
+	}
+	return f, nil
+}
+
+// withHelper calls ask with a channel to a join helper, and the target to send it.
+func withHelper(t Target, ask func(channel *Channel, target int) error) error {
+	target, err := openTarget(t)
+	if err != nil {
+		return err
 	}
 	defer unix.Close(target)
 	join, err := ownerOf(target)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, ns := range join {
 		defer unix.Close(ns.fd)
 	}
 	near, far, err := Pair()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	channel, err := NewChannel(near)
 	if err != nil {
 		closeAll([]int{far})
-		return nil, err
+		return err
 	}
 	defer channel.Close()
 	pid, err := startHelper(join, t, far)
 	closeAll([]int{far})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f, err := askHelper(channel, i, target)
+	err = ask(channel, target)
 	if process, perr := os.FindProcess(pid); perr == nil {
 		_ = process.Kill() // it has answered, or never will
 		_, _ = process.Wait()
 	}
-	if err != nil {
-		return nil, err
-	}
-	if f.NetNS, err = nsID(target); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return err
 }
 
 // openTarget opens the namespace and makes sure that it is one.
@@ -201,8 +211,23 @@ func joinMain() int {
 		return 125
 	}
 	m, fds, err := channel.Recv()
-	if err != nil || m.Attach == nil || len(fds) != 1 {
+	if err != nil || m.Attach == nil && m.Await == nil || len(fds) != 1 {
 		return 125
+	}
+	if m.Await != nil {
+		go func() {
+			_, _ = channel.Hear() // who asked has gone
+			os.Exit(125)
+		}()
+		if err = m.Await.in(fds[0]); err != nil {
+			err = channel.Send(&Message{Failure: asFailure(err)})
+		} else {
+			err = channel.Send(&Message{Done: true})
+		}
+		if err != nil {
+			return 125
+		}
+		return 0
 	}
 	tap, ready, err := bear(m.Attach, fds[0])
 	if err != nil {

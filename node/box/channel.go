@@ -26,6 +26,7 @@ type Message struct {
 	Spec    *Spec      `json:"spec,omitempty"`    // client → init, first
 	Exec    *Exec      `json:"exec,omitempty"`    // node → init, with stdin, stdout, stderr and the session's end
 	Attach  *Interface `json:"attach,omitempty"`  // client → join helper, with the target namespace
+	Await   *Await     `json:"await,omitempty"`   // client → join helper, with the target namespace; Done
 	Ready   *Ready     `json:"ready,omitempty"`   // init → client, with the node channel's end and the TAP if there is one; helper → client, with the TAP
 	Warning string     `json:"warning,omitempty"` // init → client: something is less than asked, and goes on
 	Failure *Failure   `json:"failure,omitempty"` // init → client or session: it ends here

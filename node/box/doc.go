@@ -61,9 +61,9 @@
 //
 // What clients use: spec.go what a container shall be, start.go and session.go
 // start it and one more command, attach.go serves namespaces of others, uplink.go
-// opens a way out, interface.go what else may be a port, hostaddr.go follows the
-// addresses of this host, hostroute.go lists its routes, trial.go tries what this
-// machine can do. What a node uses: ask.go asks an init. What runs inside: init.go,
+// opens a way out, interface.go what else may be a port, await.go waits for an
+// interface, hostaddr.go follows the addresses of this host, hostroute.go lists its
+// routes, trial.go tries what this machine can do. What a node uses: ask.go asks an init. What runs inside: init.go,
 // with tree.go the mounts, net.go the interface, veth.go the other kind of it,
 // request.go what the node asks for, command.go the command and log.go its output.
 // Below: join.go the fork, channel.go the messages, pidfd.go and peer.go who a

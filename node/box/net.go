@@ -184,7 +184,11 @@ func setupInterface(h *netlink.Handle, i *Interface, warn func(string, ...any)) 
 		return fmt.Errorf("set interface %s up: %w", i.Name, err)
 	}
 	for _, g := range i.Gateways {
-		if err := addDefaultRoute(h, l, g); err != nil {
+		add := addDefaultRoute
+		if i.ReplaceDefault {
+			add = replaceDefaultRoute
+		}
+		if err := add(h, l, g); err != nil {
 			return fmt.Errorf("interface %s: add default route via %v: %w", i.Name, g, err)
 		}
 	}
@@ -252,6 +256,11 @@ func addDefaultRoute(h *netlink.Handle, l netlink.Link, gateway netip.Addr) erro
 	return h.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: gateway.AsSlice()})
 }
 
+// replaceDefaultRoute takes the place of one without a metric.
+func replaceDefaultRoute(h *netlink.Handle, l netlink.Link, gateway netip.Addr) error {
+	return h.RouteReplace(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: gateway.AsSlice()})
+}
+
 func isDefault(r netlink.Route) bool {
 	if r.Dst == nil {
 		return true
@@ -270,10 +279,9 @@ func waitCarrier(name string, timeout time.Duration, warn func(string, ...any)) 
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer h.Close()
-	// Subscribe before the first look, so that no change falls between.
-	events, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV6_IFADDR)
+	events, err := watchLinks()
 	if err != nil {
-		return fmt.Errorf("subscribe to link changes: %w", err)
+		return err
 	}
 	defer events.Close()
 	deadline := time.Now().Add(timeout)
@@ -283,8 +291,7 @@ func waitCarrier(name string, timeout time.Duration, warn func(string, ...any)) 
 		if err != nil {
 			return fmt.Errorf("find interface %s: %w", name, err)
 		}
-		const runs = unix.IFF_LOWER_UP | unix.IFF_RUNNING
-		if !carrier && l.Attrs().RawFlags&runs == runs {
+		if !carrier && runs(l) {
 			carrier, deadline = true, time.Now().Add(linkLocalTimeout)
 		}
 		if carrier && linkLocalReady(h, l) {
@@ -299,16 +306,41 @@ func waitCarrier(name string, timeout time.Duration, warn func(string, ...any)) 
 		default:
 			return fmt.Errorf("interface %s has no carrier after %v: the node does not read its link", name, timeout)
 		}
-		tv := unix.NsecToTimeval(left.Nanoseconds())
-		if err := events.SetReceiveTimeout(&tv); err != nil {
-			return fmt.Errorf("wait for carrier: %w", err)
-		}
-		// Whatever it says, we look again; ENOBUFS means it said too much.
-		_, _, err = events.Receive()
-		if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
-			return fmt.Errorf("wait for carrier: %w", err)
+		if err := events.next(left); err != nil {
+			return err
 		}
 	}
+}
+
+// runs reports whether somebody reads an interface's other end, and it is up.
+func runs(l netlink.Link) bool {
+	const flags = unix.IFF_UP | unix.IFF_LOWER_UP | unix.IFF_RUNNING
+	return l.Attrs().RawFlags&flags == flags
+}
+
+// linkEvents are changes of interfaces and of their IPv6 addresses. Who waits for
+// one subscribes before the first look, so that no change falls between.
+type linkEvents struct{ *nl.NetlinkSocket }
+
+func watchLinks() (linkEvents, error) {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV6_IFADDR)
+	if err != nil {
+		return linkEvents{}, fmt.Errorf("subscribe to link changes: %w", err)
+	}
+	return linkEvents{s}, nil
+}
+
+// next waits for one, or as long as it may. Whatever it says, one looks again.
+func (e linkEvents) next(within time.Duration) error {
+	tv := unix.NsecToTimeval(max(within, time.Millisecond).Nanoseconds())
+	if err := e.SetReceiveTimeout(&tv); err != nil {
+		return fmt.Errorf("wait for link changes: %w", err)
+	}
+	_, _, err := e.Receive() // ENOBUFS: it said too much
+	if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
+		return fmt.Errorf("wait for link changes: %w", err)
+	}
+	return nil
 }
 
 // linkLocalReady reports whether the interface's IPv6 link-local address can

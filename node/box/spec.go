@@ -76,7 +76,9 @@ type Interface struct {
 	MTU       int            `json:"mtu,omitempty"` // 0: the kernel's 1500
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	Gateways  []netip.Addr   `json:"gateways,omitempty"` // a default route via each, where there is none yet
-	Routes    []Route        `json:"routes,omitempty"`
+	// ReplaceDefault has them take the place of default routes there are.
+	ReplaceDefault bool    `json:"replace_default,omitempty"`
+	Routes         []Route `json:"routes,omitempty"`
 	// Resolver is the station on this link that answers at 127.0.0.11, where
 	// resolvers look for the names of a network; the zero Addr is none.
 	Resolver netip.Addr `json:"resolver,omitzero"`

@@ -40,6 +40,7 @@
 //	listeners.go   who listens inside
 //	setup.go       what up sets up: the network, the table of flows
 //	uplinks.go     the ways out, as they come and go
+//	hostlink.go    networks' own links to this host
 //	host.go        the way out by this host's sockets
 //	hostports.go   published ports this host listens on
 //	budget.go      how many descriptors all that may take

@@ -31,6 +31,8 @@ type lan struct {
 	reach   reach
 	hostUse hostUse
 
+	hostLink *hostLink // nil is none
+
 	admission admission
 }
 

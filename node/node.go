@@ -158,7 +158,7 @@ func (n *Node) wait(ctx context.Context, served <-chan error) error {
 func (n *Node) idle() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.stays || len(n.containers) > 0 || n.linksLocked() > 0 || n.requests > 0 || time.Since(n.lastUse) < idleAfter {
+	if n.stays || len(n.containers) > 0 || n.linksLocked()+n.hostLinksLocked() > 0 || n.requests > 0 || time.Since(n.lastUse) < idleAfter {
 		return false
 	}
 	// Somebody who is just starting or looking for a node has the lock.

@@ -58,10 +58,11 @@ func (n *Node) handlers() map[string]handler {
 
 		"POST /v1/listeners": n.postListeners,
 
-		"GET /v1/networks":           n.getNetworks,
-		"POST /v1/networks":          n.postNetworks,
-		"GET /v1/networks/{name}":    n.getNetwork,
-		"POST /v1/networks/{name}":   n.postNetwork,
+		"GET /v1/networks":                   n.getNetworks,
+		"POST /v1/networks":                  n.postNetworks,
+		"GET /v1/networks/{name}":            n.getNetwork,
+		"POST /v1/networks/{name}":           n.postNetwork,
+		"POST /v1/networks/{name}/host-link": n.postHostLink, "DELETE /v1/networks/{name}/host-link": n.deleteHostLink,
 		"DELETE /v1/networks/{name}": n.deleteNetwork,
 
 		"POST /v1/networks/{name}/connect":    n.postConnect,

@@ -165,6 +165,11 @@ func (n *Node) changeLocked(s setup) (closeOld func(), err error) {
 		return nil, fail(http.StatusConflict, "network %s has %s, so it stays as it is; remove them first: `fairlead network set %[1]s --uplink none`",
 			defaultName, plural(up, "uplink"))
 	}
+	for _, l := range n.lans {
+		if l.hostLink != nil {
+			return nil, fail(http.StatusConflict, "network %s has a host link, so it stays as it is; remove that first: `fairlead network set %[1]s --host-link=off`", l.name)
+		}
+	}
 	if err = network.CheckFree(s.net.Gateway.Masked(), n.takenLocked(n.defaultLocked(), nil)); err == nil {
 		closeOld, err = n.setUpLocked(s)
 	}

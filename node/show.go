@@ -32,7 +32,10 @@ func (n *Node) getSwitches(http.ResponseWriter, *http.Request) (any, error) {
 
 func (n *Node) describeSwitch(l *lan, at residents) api.Switch {
 	n.mu.Lock()
-	net, reach := l.net, l.reach
+	net, reach, hostLink := l.net, l.reach, ""
+	if l.hostLink != nil {
+		hostLink = l.hostLink.iface
+	}
 	n.mu.Unlock()
 	conf, sw := net.Config(), net.Switch()
 	totals := sw.Totals()
@@ -40,7 +43,7 @@ func (n *Node) describeSwitch(l *lan, at residents) api.Switch {
 		Network: conf.Name, Subnet: conf.Gateway.Masked().String(), Gateway: conf.Gateway.Addr().String(),
 		BridgeID: "8000." + strings.ReplaceAll(net.GatewayMAC().String(), ":", ""),
 		MTU:      conf.Options.MTU, Hub: conf.Options.Hub, LoopGuard: "no",
-		Ageing: sw.Config().Ageing.Seconds(), Egress: egressWord(reach.egress), HostLoopback: reach.hostLoopback, Ports: []api.Port{}, Totals: counts(&totals),
+		Ageing: sw.Config().Ageing.Seconds(), Egress: egressWord(reach.egress), HostLoopback: reach.hostLoopback, HostLink: hostLink, Ports: []api.Port{}, Totals: counts(&totals),
 	}
 	for _, p := range sw.Ports() {
 		s.Ports = append(s.Ports, n.describePort(p, l, at[p.Config().Container]))
@@ -93,6 +96,9 @@ func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 	}
 	if q, ok := conf.Queue.(interface{ Lost() uint64 }); ok {
 		d.Lost = q.Lost()
+	}
+	if conf.Host {
+		n.describeHostPort(&d, l)
 	}
 	if c == nil {
 		return d // it left between two looks

@@ -99,6 +99,7 @@ func (n *Node) rulesOf(r *routing) []api.FilterRule {
 	l.accept("admit", l.network, "", everythingElse, admitted)
 
 	n.egressRules(&l, r.lan)
+	l.hostLink(r)
 	l.refuse("forward", l.network, &inside, forwardRefusals)
 	for _, u := range r.uplinks {
 		m := r.masquerade(u)

@@ -125,7 +125,7 @@ func (n *node) compareWithKernel() error {
 	}
 	for _, s := range switches {
 		for _, p := range s.Ports {
-			if foreign[p.Container] {
+			if foreign[p.Container] || p.Container == api.HostPort {
 				continue // whoever made that namespace looks into it
 			}
 			pid, ok := pids[p.Netns]

@@ -39,6 +39,25 @@ const mountinfo = `20 1 0:18 / / rw - ext4 /dev/sda rw
 23 20 0:21 / /dev rw,nodev - tmpfs tmpfs rw
 `
 
+// Who may make no interface is told what else there is, and works without limits.
+func TestJudgeHostLink(t *testing.T) {
+	list := []subnet{{network: "default", prefix: netip.MustParsePrefix("172.18.0.0/16")}}
+	for _, c := range []struct {
+		may  bool
+		dev  string
+		want string
+	}{
+		{true, "", "fairlead up --host-link"},
+		{false, "", "fairlead run -- curl 172.18.0.3"},
+		{false, "fairlead0", "fairlead0 leads to network default"},
+	} {
+		list[0].dev = c.dev
+		if f := judgeHostLink(c.may, list); f.State != well || !strings.Contains(f.Found, c.want) {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
 func TestJudgeTUN(t *testing.T) {
 	bare := fakeProc(t, map[string]string{"self/mountinfo": mountinfo})
 	inDocker := fakeProc(t, map[string]string{"self/mountinfo": mountinfo + "24 21 0:22 /sys /proc/sys ro - proc proc rw\n"})

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fairlead/node/api"
+	"fairlead/node/box"
 )
 
 // What doctor's exit status says.
@@ -109,6 +110,7 @@ func examine(ctx context.Context, m machine) *diagnosis {
 	running, subnets := m.node(ctx, api.NewClient(m.dir))
 	d.add(running)
 	d.add(m.subnets(subnets))
+	d.add(judgeHostLink(box.MayMakeInterfaces(), subnets))
 	d.add(m.outside())
 	d.add(m.congestion())
 	d.add(m.ipv6())

@@ -171,7 +171,7 @@ func cause(err error) error {
 // node asks the node that runs, if one does, and for its networks' subnets.
 func (m *machine) node(ctx context.Context, c *api.Client) (f finding, subnets []subnet) {
 	f = finding{Name: "node", State: well, Found: "none runs in " + m.dir}
-	planned := []subnet{{"default", network.DefaultSubnet.Masked(), "fairlead up"}}
+	planned := []subnet{{network: "default", prefix: network.DefaultSubnet.Masked(), up: "fairlead up"}}
 	var info api.VersionInfo
 	err := c.Get(ctx, "/v1/version", &info)
 	switch {
@@ -204,7 +204,7 @@ func (m *machine) node(ctx context.Context, c *api.Client) (f finding, subnets [
 	}
 	for _, s := range switches {
 		if p, err := netip.ParsePrefix(s.Subnet); err == nil {
-			subnets = append(subnets, subnet{s.Network, p.Masked(), up})
+			subnets = append(subnets, subnet{s.Network, p.Masked(), up, s.HostLink})
 		}
 	}
 	return f, subnets
@@ -215,6 +215,7 @@ type subnet struct {
 	network string
 	prefix  netip.Prefix
 	up      string
+	dev     string // our own link to it, if there is one
 }
 
 // subnets looks for what of this host lies in the networks' subnets: containers
@@ -230,7 +231,7 @@ func (m *machine) subnets(list []subnet) finding {
 	for _, s := range list {
 		names = append(names, s.prefix.String())
 		for _, r := range taken {
-			if !conflicts(s.prefix, r.Prefix) {
+			if r.Dev == s.dev || !conflicts(s.prefix, r.Prefix) {
 				continue
 			}
 			what := fmt.Sprintf("%s of network %s: this host has the route %s dev %s", s.prefix, s.network, r.Prefix, r.Dev)
@@ -246,6 +247,26 @@ func (m *machine) subnets(list []subnet) finding {
 		}
 	}
 	f.Found = strings.Join(names, ", ") + ": no address or route of this host"
+	return f
+}
+
+// judgeHostLink says whether this machine may have interfaces on networks. Who may
+// not lacks nothing that containers need.
+func judgeHostLink(may bool, list []subnet) finding {
+	f := finding{Name: "host link", State: well, Found: "can be made: `fairlead up --host-link`"}
+	for _, s := range list {
+		if s.dev != "" {
+			f.Found = fmt.Sprintf("%s leads to network %s", s.dev, s.network)
+			return f
+		}
+	}
+	if !may {
+		example := network.DefaultSubnet.Addr().Next().Next()
+		if len(list) > 0 {
+			example = list[0].prefix.Addr().Next().Next().Next()
+		}
+		f.Found = fmt.Sprintf("takes CAP_NET_ADMIN, or a TAP of yours, see `fairlead network set --help`; without, `fairlead run -- curl %s` asks from inside", example)
+	}
 	return f
 }
 

@@ -20,7 +20,7 @@ import (
 )
 
 func newUp() *cobra.Command {
-	var bip, names string
+	var bip, names, hostLink string
 	var opts, uplinks []string
 	var foreground bool
 	var network networkFlags
@@ -57,6 +57,8 @@ publishes their ports.
 the gateway's address and as host.fairlead.internal and host.docker.internal.
 Without it nobody does.
 
+` + hostLinkHelp + `
+
 --names on has the node answer this machine when it asks for containers by name, at
 127.0.0.17; ` + "`fairlead names`" + ` says which there are and how the machine's resolver
 learns of it.
@@ -68,6 +70,7 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
   fairlead up --bip 172.17.42.1/16 --opt ageing=30s
   fairlead up --egress internet
   fairlead up --host-loopback
+  sudo fairlead up --host-link
   fairlead up --names on
   fairlead up --foreground
   fairlead up -f lab.yaml --dry-run
@@ -92,6 +95,7 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
 			}
+			ways.hostLink = hostLink
 			request := api.UpRequest{BIP: bip, Options: options, Names: names}
 			if change, err := network.request(cmd); err != nil {
 				return err
@@ -109,6 +113,7 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 	f.StringArrayVar(&opts, "opt", nil, "Option of the default network, `KEY=VALUE`")
 	f.StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable; default host)")
 	network.define(f)
+	defineHostLink(f, &hostLink)
 	f.StringVar(&names, "names", "", "Answer this machine's questions for names of containers: on, off, or at `ADDRESS`[:PORT] of the loopback")
 	lab.define(f, true)
 	f.BoolVar(&foreground, "foreground", false, "Be the node: do not go into the background, log here")
@@ -147,6 +152,11 @@ func ready(ctx context.Context, ways *waysOut, opened map[string]*box.Uplink) er
 			return err
 		}
 	}
+	if ways.hostLink != "" {
+		if err := setHostLink(ctx, client(), "", ways.hostLink); err != nil {
+			return err
+		}
+	}
 	return notifyReady()
 }
 
@@ -173,6 +183,11 @@ func up(cmd *cobra.Command, request api.UpRequest, ways *waysOut) error {
 		return err
 	}
 	sayLost(cmd.ErrOrStderr(), lost)
+	if ways.hostLink != "" {
+		if err := setHostLink(ctx, c, "", ways.hostLink); err != nil {
+			return err
+		}
+	}
 	var info api.VersionInfo
 	if err := c.Get(ctx, "/v1/version", &info); err != nil {
 		return err

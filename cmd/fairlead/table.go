@@ -80,9 +80,15 @@ func switchDetails(out io.Writer, switches []api.Switch) {
 }
 
 func portDetails(out io.Writer, p *api.Port) {
-	fmt.Fprintf(out, "  port %d: %s (%s), %s, %s\n", p.Port, p.Container, shortID(p.ID, false), dash(p.IP), p.MAC)
+	who, it := fmt.Sprintf("%s (%s)", p.Container, shortID(p.ID, false)), "the container"
+	if p.Container == api.HostPort {
+		who, it = p.Container, "the host"
+	}
+	fmt.Fprintf(out, "  port %d: %s, %s, %s\n", p.Port, who, dash(p.IP), p.MAC)
 	fmt.Fprintf(out, "    cable    %s: %s\n", p.Kind, inside(p))
 	switch {
+	case p.Container == api.HostPort:
+		fmt.Fprintf(out, "             an interface of this host, with the gateway's address\n")
 	case p.HostIface != "":
 		fmt.Fprintf(out, "             other end: %s on the host\n", p.HostIface)
 	case p.Kind == "veth":
@@ -96,15 +102,15 @@ func portDetails(out io.Writer, p *api.Port) {
 		fmt.Fprintf(out, "    rates    in %s, out %s\n", dash(p.RateIn), dash(p.RateOut))
 	}
 	c := &p.Counts
-	fmt.Fprintf(out, "    in       %s from the container: %d unicast, %d flooded, %d to the gateway\n",
-		frames(c.Read, c.ReadSegments, c.ReadBytes), c.Unicast, c.Flooded, c.Gateway)
+	fmt.Fprintf(out, "    in       %s from %s: %d unicast, %d flooded, %d to the gateway\n",
+		frames(c.Read, c.ReadSegments, c.ReadBytes), it, c.Unicast, c.Flooded, c.Gateway)
 	if c.Held > 0 || c.Split > 0 {
 		fmt.Fprintf(out, "             %d waited, %d further fragments made\n", c.Held, c.Split)
 	}
 	if p.Lost > 0 {
 		fmt.Fprintf(out, "             %d came and were lost: the link had no room for them (sysctl net.core.rmem_max)\n", p.Lost)
 	}
-	fmt.Fprintf(out, "    out      %s to the container\n", frames(c.Written, c.WrittenSegments, c.WrittenBytes))
+	fmt.Fprintf(out, "    out      %s to %s\n", frames(c.Written, c.WrittenSegments, c.WrittenBytes), it)
 	reasonLine(out, "dropped", c.Dropped)
 	reasonLine(out, "failed", c.Failed)
 }

@@ -46,6 +46,8 @@ type waysOut struct {
 	links []*api.UplinkSpec
 	host  bool // the sockets of this host
 	none  bool // nothing at all
+
+	hostLink string // the way to this host itself: what --host-link says
 }
 
 // parseUplinks reads --uplink.

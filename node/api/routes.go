@@ -48,6 +48,8 @@ var Routes = []Route{
 	{Method: "GET", Path: "/v1/networks", Summary: "list networks", Out: []NetworkInspect{}},
 	{Method: "POST", Path: "/v1/networks", Summary: "make a network", In: NetworkCreate{}, Out: NetworkCreated{}},
 	{Method: "GET", Path: "/v1/networks/{name}", Summary: "inspect a network", Out: NetworkInspect{}},
+	{Method: "POST", Path: "/v1/networks/{name}/host-link", Summary: "hand over a TAP of this host's, with the gateway's address and MAC, as the host's own link", In: HostLinkRequest{}, Out: Done{}, Upgrade: true},
+	{Method: "DELETE", Path: "/v1/networks/{name}/host-link", Summary: "remove the host's own link"},
 	{Method: "POST", Path: "/v1/networks/{name}", Summary: "change a network while it is used", In: NetworkRequest{}},
 	{Method: "DELETE", Path: "/v1/networks/{name}", Summary: "remove a network nobody is on"},
 	{Method: "POST", Path: "/v1/networks/{name}/connect", Summary: "connect a container that runs", In: ConnectRequest{}},

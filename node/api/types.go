@@ -293,6 +293,7 @@ type Switch struct {
 	// or allow:FILE.
 	Egress       string `json:"egress"`
 	HostLoopback bool   `json:"host_loopback"`
+	HostLink     string `json:"host_link,omitempty"` // the interface of the host's own link
 	Ports        []Port `json:"ports"`
 	Totals       Counts `json:"totals"` // ports that are gone included
 }

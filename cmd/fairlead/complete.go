@@ -27,6 +27,7 @@ var completions = map[string]struct {
 	"port": {containerNames, false}, "publish": {containerNames, false}, "unpublish": {containerNames, false},
 	"stop": {containerNames, true}, "kill": {containerNames, true}, "rename": {containerNames, false}, "update": {containerNames, true}, "rule rm": {ruleNumbers, false}, "inspect": {containerNames, true},
 	"network set": {networkNames, false}, "network connect": {networkNames, false}, "network disconnect": {networkNames, false},
+	"network rm": {networkNames, true}, "network inspect": {networkNames, true},
 }
 
 // complete gives cmd, and all below it, their completions.

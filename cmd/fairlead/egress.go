@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"strings"
 
@@ -87,9 +85,4 @@ func (o *networkFlags) request(cmd *cobra.Command) (*api.NetworkRequest, error) 
 		return nil, nil
 	}
 	return r, nil
-}
-
-// setNetwork changes a network while it is used.
-func setNetwork(ctx context.Context, name string, change *api.NetworkRequest) error {
-	return client().Post(ctx, "/v1/networks/"+url.PathEscape(name), change, nil)
 }

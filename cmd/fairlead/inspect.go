@@ -23,49 +23,57 @@ func newInspect() *cobra.Command {
   fairlead inspect -f '{{json .State}}' web`,
 		Args: atLeast(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			tmpl, err := parseFormat(format)
-			if err != nil {
-				return err
-			}
-			found := []*api.Inspect{}
-			err = forEach(args, func(name string) error {
-				c := new(api.Inspect)
-				err := client().Get(cmd.Context(), containerPath(name), c)
-				if err == nil {
-					found = append(found, c)
-				}
-				return err
+			return inspectAll(cmd, args, format, func(name string, into *api.Inspect) error {
+				return client().Get(cmd.Context(), containerPath(name), into)
 			})
-			if format == "" {
-				printInspect(cmd.OutOrStdout(), found)
-				return err
-			}
-			for _, c := range found {
-				if err := printFormat(cmd.OutOrStdout(), tmpl, c); err != nil {
-					return err
-				}
-			}
-			return err
 		},
 	}
 	cmd.Flags().StringVarP(&format, "format", "f", "", "Print by a Go `TEMPLATE`; functions: json join split lower upper")
 	return cmd
 }
 
+// inspectAll prints what get finds by each name: as an array, also when it is
+// empty, or by a template.
+func inspectAll[T any](cmd *cobra.Command, names []string, format string, get func(name string, into *T) error) error {
+	tmpl, err := parseFormat(short(cmd), format)
+	if err != nil {
+		return err
+	}
+	found, named := []*T{}, []string{}
+	err = forEach(names, func(name string) error {
+		x := new(T)
+		err := get(name, x)
+		if err == nil {
+			found, named = append(found, x), append(named, name)
+		}
+		return err
+	})
+	if format == "" {
+		printInspect(cmd.OutOrStdout(), found)
+		return err
+	}
+	for i, x := range found {
+		if err := printFormat(cmd.OutOrStdout(), tmpl, x); err != nil {
+			return fmt.Errorf("%s: template parsing error: %w; `%s %s` prints the fields", short(cmd), err, cmd.CommandPath(), named[i])
+		}
+	}
+	return err
+}
+
 // printInspect prints the array docker inspect prints, also when it is empty.
-func printInspect(out io.Writer, found []*api.Inspect) {
+func printInspect[T any](out io.Writer, found []*T) {
 	e := json.NewEncoder(out)
 	e.SetIndent("", "    ")
 	e.SetEscapeHTML(false)
 	_ = e.Encode(found) // of our own types: only the writer can fail
 }
 
-func parseFormat(format string) (*template.Template, error) {
+func parseFormat(command, format string) (*template.Template, error) {
 	t, err := template.New("format").Option("missingkey=error").Funcs(template.FuncMap{
 		"json": toJSON, "join": strings.Join, "split": strings.Split, "lower": strings.ToLower, "upper": strings.ToUpper,
 	}).Parse(format)
 	if err != nil {
-		return nil, fmt.Errorf("inspect: template parsing error: %w", err)
+		return nil, fmt.Errorf("%s: template parsing error: %w", command, err)
 	}
 	return t, nil
 }
@@ -80,7 +88,7 @@ func toJSON(v any) (string, error) {
 
 // printFormat fills in tmpl with c: its fields as Go has them, else as the
 // JSON names them ({{.Id}}), as Docker does.
-func printFormat(out io.Writer, tmpl *template.Template, c *api.Inspect) error {
+func printFormat(out io.Writer, tmpl *template.Template, c any) error {
 	var b bytes.Buffer
 	err := tmpl.Execute(&b, c)
 	if err != nil {
@@ -89,7 +97,7 @@ func printFormat(out io.Writer, tmpl *template.Template, c *api.Inspect) error {
 		_ = json.Unmarshal(data, &raw)
 		b.Reset()
 		if tmpl.Execute(&b, raw) != nil { // the first error names our fields
-			return fmt.Errorf("inspect: template parsing error: %w; `fairlead inspect %s` prints the fields", err, strings.TrimPrefix(c.Name, "/"))
+			return err
 		}
 	}
 	_, err = fmt.Fprintln(out, b.String())

@@ -2,11 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"fairlead/node/api"
 	"fairlead/node/box"
@@ -15,56 +21,155 @@ import (
 func newNetwork() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "network COMMAND",
-		Short: "Lead networks outside; connect namespaces that others made",
-		Example: `  fairlead network ls
-  fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
+		Short: "Make networks, lead them outside, and connect containers and namespaces",
+		Example: `  fairlead network create --subnet 10.1.0.0/16 lab
+  fairlead network ls
+  fairlead network connect --alias db lab web
   fairlead network connect default netns:/run/netns/blue
-  fairlead network disconnect default blue`,
+  fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
+  fairlead network disconnect lab web
+  fairlead network rm lab`,
 	})
-	cmd.AddCommand(newNetworkLs(), newNetworkSet(), newConnect(), newDisconnect())
+	cmd.AddCommand(newNetworkCreate(), newNetworkLs(), newNetworkInspect(), newNetworkSet(), newNetworkRm(), newNetworkPrune(), newConnect(), newDisconnect())
 	return cmd
 }
 
 // connectOptions is what `network connect` was told.
 type connectOptions struct {
-	network, name, ip, mac, iface string
-	opts                          []string
-	rates                         rateFlags
-	target                        box.Target
+	api.EndpointRequest
+	name, ip string
+	opts     []string
+	wait     time.Duration
 }
 
 func newConnect() *cobra.Command {
 	var o connectOptions
 	cmd := &cobra.Command{
-		Use:   "connect [OPTIONS] NETWORK netns:PATH|pid:N",
-		Short: "Hang an interface into a network namespace that somebody else made",
-		Long: `Hang an interface into a network namespace that somebody else made: the one a
+		Use:   "connect [OPTIONS] NETWORK CONTAINER|netns:PATH|pid:N",
+		Short: "Connect a container, or a namespace that somebody else made, to a network",
+		Long: `Connect a container that runs to a further network. It gets an interface there,
+is known there by its name and by --alias, and its default route is elected anew:
+that by the network with the highest --gw-priority, of equal ones the first by
+name.
+
+Or hang an interface into a network namespace that somebody else made: the one a
 path leads to, or that of a process. You must have the rights of root in the
 user namespace that owns it. The gateway becomes the default route unless there
-is one. The interface leaves the network when the namespace ends, or by network
-disconnect.`,
-		Example: `  fairlead network connect default netns:/run/netns/blue
-  fairlead network connect --name db --ip 172.17.0.9 default pid:4711
-  fairlead network connect --ifname eth1 default netns:/run/netns/blue`,
+is one; with --ip ADDRESS/LENGTH@GATEWAY that gateway does in any case. The
+interface leaves the network when the namespace ends, or by network disconnect.
+--wait waits until there is such a namespace.`,
+		Example: `  fairlead network connect lab web
+  fairlead network connect --ip 10.1.5.9 --alias db --alias sql lab web
+  fairlead network connect --ip dhcp --ifname eth1 lab web
+  fairlead network connect --route 10.7.0.0/16@10.1.5.2 lab web
+  fairlead network connect default netns:/run/netns/blue
+  fairlead network connect --name db --ip 172.17.0.9/16@172.17.0.2 default pid:4711
+  fairlead network connect --wait 10s --ifname eth1 default netns:/run/netns/blue`,
 		Args: exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Network = args[0]
 			var err error
-			if o.target, err = parseTarget(args[1]); err != nil {
+			if o.Options, err = linkOptions(o.opts); err != nil {
 				return wrongCall(cmd, "%v", err)
 			}
-			o.network = args[0]
-			return o.connect(cmd, args[1])
+			for _, r := range o.Routes {
+				if _, _, err := api.ParseRoute(r); err != nil {
+					return wrongCall(cmd, "%v", err)
+				}
+			}
+			at, err := parseAt(o.ip)
+			if err != nil {
+				return wrongCall(cmd, "%v", err)
+			}
+			if !isForeign(args[1]) {
+				return o.connect(cmd, args[1], at)
+			}
+			target, err := parseTarget(args[1])
+			if err != nil {
+				return wrongCall(cmd, "%v", err)
+			}
+			return o.connectForeign(cmd, args[1], target, at)
 		},
 	}
 	f := cmd.Flags()
-	o.rates.define(f)
-	f.StringVar(&o.name, "name", "", "`NAME` of the container this becomes (default: made up)")
-	f.StringVar(&o.ip, "ip", "", "IPv4 `ADDRESS` (default: the lowest free one)")
-	f.StringVar(&o.mac, "mac", "", "MAC `ADDRESS` (default: 02:42 and the IPv4 address)")
-	f.StringVar(&o.iface, "ifname", "", "`NAME` of the interface inside (default eth0)")
-	f.StringArrayVar(&o.opts, "opt", nil, "Option of the link, `KEY=VALUE`: offload=off, isolated=on")
+	f.StringVar(&o.name, "name", "", "`NAME` of the container a namespace becomes (default: made up)")
+	f.StringVar(&o.ip, "ip", "", "IPv4 `ADDRESS` (default: the lowest free one), or dhcp; of a namespace also ADDRESS/LENGTH@GATEWAY")
+	f.StringVar(&o.MAC, "mac", "", "MAC `ADDRESS` (default: 02:42 and the IPv4 address); also --mac-address")
+	f.StringVar(&o.Interface, "ifname", "", "`NAME` of the interface inside (default: the first free one of eth0, eth1, …; of a namespace eth0)")
+	f.StringArrayVar(&o.Aliases, "alias", nil, "A further `NAME` of the container on this network (repeatable)")
+	f.StringArrayVar(&o.Links, "link", nil, "Call another container something else here, `NAME:ALIAS` (repeatable)")
+	f.IntVar(&o.Priority, "gw-priority", 0, "The network with the highest `NUMBER` has the default route")
+	f.StringArrayVar(&o.Routes, "route", nil, "A further route, `SUBNET@ROUTER` (repeatable)")
+	f.StringArrayVar(&o.opts, "opt", nil, "Option of the link, `KEY=VALUE`: offload=off, isolated=on, link=veth; also --driver-opt")
+	f.DurationVar(&o.wait, "wait", 0, "Wait as long as `TIME` until the namespace is there")
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		switch name { // Docker's other spellings
+		case "mac-address":
+			name = "mac"
+		case "driver-opt":
+			name = "opt"
+		}
+		return pflag.NormalizedName(name)
+	})
 	return cmd
 }
+
+// An at is an address as pipework has it: ADDRESS, ADDRESS/LENGTH,
+// ADDRESS/LENGTH@GATEWAY or dhcp.
+type at struct {
+	addr    netip.Addr // the zero Addr is any
+	bits    int        // 0 is that of the network
+	gateway netip.Addr // the zero Addr is the network's
+	dhcp    bool
+}
+
+func parseAt(s string) (a at, err error) {
+	if s == "" || s == "dhcp" {
+		return at{dhcp: s != ""}, nil
+	}
+	wrong := fmt.Errorf("invalid address %q: it is ADDRESS, ADDRESS/LENGTH, ADDRESS/LENGTH@GATEWAY or dhcp", s)
+	own, gateway, by := strings.Cut(s, "@")
+	if by {
+		if a.gateway, err = netip.ParseAddr(gateway); err != nil || !a.gateway.Is4() {
+			return at{}, wrong
+		}
+	}
+	if !strings.Contains(own, "/") && !by {
+		if a.addr, err = netip.ParseAddr(own); err != nil || !a.addr.Is4() {
+			return at{}, fmt.Errorf("invalid IPv4 address: %s", s)
+		}
+		return a, nil
+	}
+	p, err := netip.ParsePrefix(own)
+	if err != nil || !p.Addr().Is4() || p.Bits() == 0 {
+		return at{}, wrong
+	}
+	a.addr, a.bits = p.Addr(), p.Bits()
+	if by && (!p.Masked().Contains(a.gateway) || a.gateway == a.addr) {
+		return at{}, fmt.Errorf("invalid address %q: %s is no other station of %s", s, a.gateway, p.Masked())
+	}
+	return a, nil
+}
+
+// connect connects a container of ours.
+func (o *connectOptions) connect(cmd *cobra.Command, container string, a at) error {
+	for flag, given := range map[string]bool{
+		"--name": o.name != "", "--wait": o.wait != 0, "ADDRESS/LENGTH@GATEWAY": a.bits != 0,
+	} {
+		if given {
+			return wrongCall(cmd, "%s is for netns:PATH and pid:N only, and %q is neither", flag, container)
+		}
+	}
+	if o.DHCP = a.dhcp; a.addr.IsValid() {
+		o.IP = a.addr.String()
+	}
+	req := api.ConnectRequest{Container: container, Endpoint: o.EndpointRequest}
+	return client().Post(cmd.Context(), networkPath(o.Network)+"/connect", req, nil)
+}
+
+// isForeign reports whether a target is a namespace somebody else made: no name of
+// a container has a colon.
+func isForeign(s string) bool { return strings.Contains(s, ":") }
 
 // parseTarget reads netns:PATH or pid:N.
 func parseTarget(s string) (box.Target, error) {
@@ -79,46 +184,33 @@ func parseTarget(s string) (box.Target, error) {
 			return box.Target{PID: pid}, nil
 		}
 	}
-	return box.Target{}, fmt.Errorf("%q is neither netns:PATH nor pid:N; a container joins when it is made, `fairlead run`", s)
+	return box.Target{}, fmt.Errorf("%q is neither the name of a container, nor netns:PATH or pid:N", s)
 }
 
-func (o *connectOptions) connect(cmd *cobra.Command, target string) error {
-	if err := o.rates.check(); err != nil {
-		return wrongCall(cmd, "%v", err)
-	}
-	options, err := linkOptions(o.opts)
-	if err != nil {
-		return wrongCall(cmd, "%v", err)
+// connectForeign hangs an interface into a namespace somebody else made.
+func (o *connectOptions) connectForeign(cmd *cobra.Command, target string, in box.Target, a at) error {
+	if len(o.Links) > 0 || o.Priority != 0 {
+		return wrongCall(cmd, "--link and --gw-priority are for containers of ours, and %s is somebody else's", target)
 	}
 	ctx := cmd.Context()
+	if err := awaitTarget(ctx, in, o.wait); err != nil {
+		return fmt.Errorf("%s: %s: %w", short(cmd), target, err)
+	}
 	c, err := ensure(ctx)
 	if err != nil {
 		return err
 	}
+	if a.addr.IsValid() {
+		o.IP = a.addr.String()
+	}
+	o.DHCP = a.dhcp
 	var created api.Created
 	if err := c.Post(ctx, "/v1/containers", api.CreateRequest{
-		RateIn: o.rates.in, RateOut: o.rates.out,
-		Name: o.name, Network: o.network, IP: o.ip, MAC: o.mac, Foreign: target, Options: options,
+		Name: o.name, Foreign: target, Networks: []api.EndpointRequest{o.EndpointRequest},
 	}, &created); err != nil {
 		return err
 	}
-	link, err := boxInterface(created.Link)
-	if err != nil {
-		giveBack(c, created.ID)
-		return err
-	}
-	if o.iface != "" {
-		link.Name = o.iface
-	}
-	foreign, err := box.AttachForeign(o.target, link)
-	if err != nil {
-		giveBack(c, created.ID)
-		return err
-	}
-	defer foreign.Close()
-	err = c.Hand(ctx, containerPath(created.ID, "attach"), api.Attach{
-		Descriptors: []string{"tap"}, Pid: o.target.PID, Interface: link.Name, Index: foreign.Index, Netns: foreign.NetNS.Ino, PeerNetns: foreign.PeerNetNS,
-	}, []int{foreign.TAP})
+	err = o.hang(ctx, c, &created, in, a)
 	if err != nil {
 		giveBack(c, created.ID)
 		return err
@@ -127,27 +219,64 @@ func (o *connectOptions) connect(cmd *cobra.Command, target string) error {
 	return nil
 }
 
-func newDisconnect() *cobra.Command {
-	return &cobra.Command{
-		Use:     "disconnect NETWORK NAME",
-		Short:   "Take away what network connect hung in",
-		Example: "  fairlead network disconnect default blue",
-		Args:    exactly(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return about(args[1], disconnect(cmd.Context(), args[0], args[1]))
-		},
-	}
-}
-
-func disconnect(ctx context.Context, network, ref string) error {
-	c, err := find(ctx, ref)
+// hang makes the interface and hands its other end to the node.
+func (o *connectOptions) hang(ctx context.Context, c *api.Client, created *api.Created, in box.Target, a at) error {
+	link, err := boxInterface(created.Link)
 	if err != nil {
 		return err
 	}
-	// bridge is Docker's word for the default network, and the node's other one.
-	if _, connected := c.NetworkSettings.Networks[network]; !connected && network != "bridge" {
-		return fmt.Errorf("network disconnect: container %s is not connected to network %s; `fairlead ps` shows what is where",
-			strings.TrimPrefix(c.Name, "/"), network)
+	if a.bits != 0 {
+		link.Addresses = []netip.Prefix{netip.PrefixFrom(a.addr, a.bits)}
 	}
-	return client().Delete(ctx, containerPath(c.ID), nil)
+	if a.gateway.IsValid() {
+		link.Gateways, link.ReplaceDefault = []netip.Addr{a.gateway}, true
+	}
+	foreign, err := box.AttachForeign(in, link)
+	if err != nil {
+		return err
+	}
+	defer foreign.Close()
+	return c.Hand(ctx, containerPath(created.ID, "attach"), api.Attach{
+		Descriptors: []string{"tap"}, Pid: in.PID, Interface: link.Name, Index: foreign.Index, Netns: foreign.NetNS.Ino, PeerNetns: foreign.PeerNetNS,
+	}, []int{foreign.TAP})
+}
+
+// awaitTarget waits until a namespace is there.
+func awaitTarget(ctx context.Context, in box.Target, within time.Duration) error {
+	if within <= 0 {
+		return nil // who makes the interface says what is missing
+	}
+	path := in.Path
+	if path == "" {
+		path = filepath.Join("/proc", strconv.Itoa(in.PID), "ns/net")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("there is no such namespace after %v", within))
+	defer cancel()
+	for {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func newDisconnect() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "disconnect [OPTIONS] NETWORK CONTAINER",
+		Short: "Take a container, or what network connect hung in, off a network",
+		Example: `  fairlead network disconnect lab web
+  fairlead network disconnect default blue`,
+		Args: exactly(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := api.DisconnectRequest{Container: args[1], Force: force}
+			return about(args[1], client().Post(cmd.Context(), networkPath(args[0])+"/disconnect", req, nil))
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "Also when the container does not answer")
+	return cmd
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -69,6 +68,12 @@ func TestCommands(t *testing.T) {
 		"DELETE /v1/macs?network=default":                       api.Flushed{MACs: 3},
 		"GET /v1/switches":                                      testSwitches(),
 		"GET /v1/uplinks":                                       testUplinks,
+		"GET /v1/networks":                                      testNetworks(),
+		"GET /v1/networks/lab":                                  api.NetworkInspect{Name: "lab"},
+		"GET /v1/networks/backend":                              api.Error{Message: "network backend not found"},
+		"POST /v1/networks":                                     api.NetworkCreated{ID: testID},
+		"DELETE /v1/networks/backend":                           api.Error{Message: "network backend not found; try"},
+		"POST /v1/networks/backend/disconnect":                  api.Error{Message: "network backend not found"},
 		"POST /v1/uplinks/check":                                api.UplinksChecked{Lost: []api.OwnAddress{{Container: "web", Address: "192.0.2.50"}}},
 		"DELETE /v1/uplinks/up0":                                struct{}{},
 		"DELETE /v1/uplinks/eth1":                               struct{}{},
@@ -98,9 +103,20 @@ func TestCommands(t *testing.T) {
 		{"kill -s HUP 0", "GET /v1/containers/0\nPOST /v1/containers/" + testID + `/kill {"signal":"HUP"}`, "web\n", "", 0},
 		{"show mac --json", "GET /v1/macs", "[]\n", "", 0},
 		{"mac flush --network default", "DELETE /v1/macs?network=default", "3 forgotten\n", "", 0},
-		{"network disconnect default web", "GET /v1/containers/web\nDELETE /v1/containers/" + testID, "", "", 0},
-		{"network disconnect bridge web", "GET /v1/containers/web\nDELETE /v1/containers/" + testID, "", "", 0},
-		{"network disconnect backend web", "GET /v1/containers/web", "", "fairlead: network disconnect: container web is not connected to network backend; `fairlead ps` shows what is where\n", 125},
+		{"network disconnect default web", "POST /v1/networks/default/disconnect " + `{"container":"web"}`, "", "", 0},
+		{"network disconnect -f backend web", "POST /v1/networks/backend/disconnect " + `{"container":"web","force":true}`, "", "fairlead: network backend not found\n", 125},
+		{"network connect --ip 10.1.0.9 --alias db --mac-address 02:00:00:00:00:01 lab web", "POST /v1/networks/lab/connect " +
+			`{"container":"web","endpoint":{"network":"lab","ip":"10.1.0.9","mac":"02:00:00:00:00:01","aliases":["db"]}}`, "", "", 0},
+		{"network connect --name x lab web", "", "", "fairlead: network connect: --name is for netns:PATH and pid:N only, and \"web\" is neither; see `fairlead network connect --help`\n", 125},
+		{"network connect --ip 10.1.0.9/24 lab web", "", "", "fairlead: network connect: ADDRESS/LENGTH@GATEWAY is for netns:PATH and pid:N only, and \"web\" is neither; see `fairlead network connect --help`\n", 125},
+		{"network create --internal -o mtu=1400 lab", "GET /v1/version\nPOST /v1/networks " + `{"name":"lab","driver":"bridge","internal":true,"options":{"mtu":"1400"}}`, testID + "\n", "", 0},
+		{"network ls -q", "GET /v1/networks\nGET /v1/uplinks", "aaaaaaaaaaaa\nbbbbbbbbbbbb\ncccccccccccc\n", "", 0},
+		{"network inspect -f {{.Name}} lab backend", "GET /v1/networks/lab\nGET /v1/networks/backend", "lab\n", "fairlead: network backend not found\n", 125},
+		{"network rm lab backend", "DELETE /v1/networks/lab\nDELETE /v1/networks/backend", "lab\n", "fairlead: network backend not found; try\n", 125},
+		{"network rm -f backend", "DELETE /v1/networks/backend", "", "", 0},
+		{"network prune", "", "WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue? [y/N] ", "", 0},
+		{"network prune -f --filter label=stage", "GET /v1/networks\nGET /v1/uplinks\nDELETE /v1/networks/" + strings.Repeat("c", 64), "Deleted Networks:\nbackend\n", "", 0},
+		{"network set -o icc=off --internal=false lab", "POST /v1/networks/lab " + `{"internal":false,"options":{"icc":"off"}}`, "", "", 0},
 		{"port web", "GET /v1/containers/web/ports", "80/tcp -> 192.0.2.2:8080\n80/tcp -> 192.0.2.50:8080\n5353/udp -> 127.0.0.1:53\nall -> 192.0.2.50\n", testAdvice, 0},
 		{"port web 80", "GET /v1/containers/web/ports", "192.0.2.2:8080\n192.0.2.50:8080\n192.0.2.50:80\n", "fairlead: nobody listens on 80/tcp in web; the port that is listened on is 5353/udp (on loopback)\n", 0},
 		{"publish web 8080:80", "POST /v1/containers/web/ports " + `{"publish":["8080:80"]}`, "80/tcp -> 192.0.2.2:8080\n80/tcp -> 192.0.2.50:8080\n5353/udp -> 127.0.0.1:53\nall -> 192.0.2.50\n", "", 0},
@@ -121,7 +137,7 @@ func TestCommands(t *testing.T) {
 			requests := fakeNode(t, answers)
 			var out, stderr bytes.Buffer
 			code := execute(strings.Fields(test.args), &out, &stderr)
-			if code != test.code || out.String() != test.out || stderr.String() != test.stderr || requests.String() != test.request+"\n" {
+			if code != test.code || out.String() != test.out || stderr.String() != test.stderr || strings.TrimSuffix(requests.String(), "\n") != test.request {
 				t.Errorf("exit status %d, want %d\nrequests %q\nwant     %q\nout %q, want %q\nstderr %q, want %q", code, test.code,
 					requests.String(), test.request+"\n", out.String(), test.out, stderr.String(), test.stderr)
 			}
@@ -154,15 +170,6 @@ var testPorts = api.Ports{
 const testAdvice = "fairlead: 127.0.0.1:53: this host's own loopback; nobody comes from there by an uplink that has an address of its own\n" +
 	"fairlead: 5353/udp is listened on in web, but on 127.0.0.1 only, where nobody comes from outside; have the program listen on 0.0.0.0\n" +
 	"fairlead: nobody listens on 80/tcp in web; the port that is listened on is 5353/udp (on loopback)\n"
-
-func TestNetworkTable(t *testing.T) {
-	golden(t, `
-		|network  subnet         gateway     ports  uplink   address                  next hop   state
-		|default  172.17.0.0/16  172.17.0.1  2      tap:up0  192.0.2.2/24,192.0.2.50  192.0.2.1  up
-		|                                           if:eth1  -                        -          down: the interface was removed
-		|empty                               0      -`,
-		func(w io.Writer) error { return networkTable(w, networkLines(testSwitches(), testUplinks)) })
-}
 
 func TestEnumerate(t *testing.T) {
 	list := []string{"a", "b", "c", "d", "e", "f", "g"}

@@ -34,6 +34,8 @@ and the world reaches what -p publishes.
 ` + egressHelp + `
 The rules of the network hold beside those of the container.
 
+` + networkHelp + `
+
 --rootfs DIR makes the folders dev, proc and sys in DIR where they are missing,
 and leaves them there. The command can write to DIR, as it can to your files.`,
 		Example: `  fairlead run -it -- sh
@@ -45,6 +47,8 @@ and leaves them there. The command can write to DIR, as it can to your files.`,
   fairlead run --rate-in 100mbit --rate-out 20mbit -- bash
   fairlead run --ip 172.17.0.100 -- ping -c 1 172.17.0.1
   fairlead run --net container:web -- ip addr
+  fairlead run -d --name db --network lab --network-alias sql -- postgres
+  fairlead run -it --network name=lab,ip=10.1.5.9 --network backend -- sh
   fairlead run --net none --rootfs /srv/alpine -- /bin/busybox sh`,
 		Args: atLeast(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -16,7 +16,8 @@ import (
 
 // runOptions is what `run` was told.
 type runOptions struct {
-	name, hostname, network, ip, mac  string
+	name, hostname, ip, mac           string
+	networks, aliases                 []string
 	workdir, rootfs                   string
 	env, opts, sysctls                []string
 	publish, expose, links            []string
@@ -27,10 +28,12 @@ type runOptions struct {
 	command                           []string
 
 	// What check makes of it.
-	options, parameters map[string]string // opts and sysctls
-	reach               *api.Egress       // egress
-	environ             []string          // the command's whole environment
-	dir                 string            // the directory it starts in
+	network             string                // a mode, or the one network
+	endpoints           []api.EndpointRequest // else those it is connected to
+	options, parameters map[string]string     // opts and sysctls
+	reach               *api.Egress           // egress
+	environ             []string              // the command's whole environment
+	dir                 string                // the directory it starts in
 
 	asked *api.CreateRequest // what the node is asked for, when a file says it
 }
@@ -41,8 +44,9 @@ func (o *runOptions) define(f *pflag.FlagSet) {
 	f.Bool("help", false, "Print this help")
 	f.StringVar(&o.name, "name", "", "`NAME` of the container (default: made up)")
 	f.StringVarP(&o.hostname, "hostname", "h", "", "Host `NAME` inside (default: the id's first 12 digits)")
-	f.StringVar(&o.network, "network", "default", "`NETWORK`: default (or bridge), none, host or container:NAME")
-	f.StringVar(&o.ip, "ip", "", "IPv4 `ADDRESS` (default: the lowest free one)")
+	f.StringArrayVar(&o.networks, "network", nil, "`NETWORK`, or name=NETWORK,ip=…,alias=… (repeatable); none, host or container:NAME (default: default, or bridge)")
+	f.StringArrayVar(&o.aliases, "network-alias", nil, "A further `NAME` on the network (repeatable)")
+	f.StringVar(&o.ip, "ip", "", "IPv4 `ADDRESS` (default: the lowest free one), or dhcp")
 	f.StringVar(&o.mac, "mac", "", "MAC `ADDRESS` (default: 02:42 and the IPv4 address)")
 	f.StringVarP(&o.workdir, "workdir", "w", "", "Working `DIRECTORY` inside (default: this one)")
 	f.StringVar(&o.rootfs, "rootfs", "", "`DIRECTORY` that becomes / (default: this machine's files)")
@@ -64,6 +68,8 @@ func (o *runOptions) define(f *pflag.FlagSet) {
 		switch name { // Docker's other spellings
 		case "net":
 			name = "network"
+		case "net-alias":
+			name = "network-alias"
 		case "mac-address":
 			name = "mac"
 		}
@@ -74,12 +80,6 @@ func (o *runOptions) define(f *pflag.FlagSet) {
 // check finds what is wrong with the call itself; names and addresses are the
 // node's to judge.
 func (o *runOptions) check(cmd *cobra.Command) error {
-	if o.network == "" {
-		return wrongCall(cmd, "no name set for network")
-	}
-	if target, shared := strings.CutPrefix(o.network, "container:"); shared && target == "" {
-		return wrongCall(cmd, "--network %q: invalid container format container:<name|id>", o.network)
-	}
 	if o.workdir != "" && !filepath.IsAbs(o.workdir) {
 		return wrongCall(cmd, "the working directory '%s' is invalid, it needs to be an absolute path", o.workdir)
 	}
@@ -119,6 +119,9 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 	if o.options, err = linkOptions(o.opts); err != nil {
 		return wrongCall(cmd, "%v", err)
 	}
+	if err := o.readNetworks(cmd); err != nil {
+		return err
+	}
 	if o.parameters, err = pairs("--sysctl", o.sysctls); err != nil {
 		return wrongCall(cmd, "%v", err)
 	}
@@ -146,7 +149,7 @@ func (o *runOptions) request() *api.CreateRequest {
 		return o.asked
 	}
 	return &api.CreateRequest{
-		Name: o.name, Hostname: o.hostname, Network: o.network, IP: o.ip, MAC: o.mac,
+		Name: o.name, Hostname: o.hostname, Network: o.network, IP: o.ip, MAC: o.mac, Networks: o.endpoints,
 		Command: o.command, Env: o.env, Workdir: o.workdir, Rootfs: o.rootfs,
 		TTY: o.tty, Detached: o.detach, Options: o.options,
 		Publish: o.publish, PublishAll: o.publishAll, Expose: o.expose, Egress: o.reach,
@@ -225,7 +228,7 @@ func (o *runOptions) directory() (string, error) {
 // networkOptions and nodeOptions are those of `up`, which people try on a
 // container too.
 var (
-	networkOptions = []string{"mtu", "hub", "ageing", "guard", "flood-limit"}
+	networkOptions = []string{"mtu", "hub", "ageing", "guard", "flood-limit", "icc", "masquerade", "routed"}
 	nodeOptions    = []string{"flows", "flows-per-container"}
 )
 

@@ -17,7 +17,6 @@ const (
 	noImages  = "containers run programs of this machine, there are no images; try `fairlead run -it -- sh`"
 	noStopped = "a container is gone when its command ends; "
 	noVolumes = "a container sees the files of this machine already; --rootfs DIR gives it another tree"
-	oneNet    = "a node has one network; `fairlead up --bip ADDRESS/LENGTH` sets it up, and FAIRLEAD_DIR chooses another node"
 )
 
 // elsewhere says what to do instead of a command that Docker has and we have
@@ -42,12 +41,6 @@ var elsewhere = map[string]string{
 	"pull":      noImages, "push": noImages, "image": noImages, "images": noImages, "rmi": noImages, "tag": noImages,
 	"commit": noImages, "save": noImages, "load": noImages, "import": noImages, "history": noImages,
 	"search": noImages, "login": noImages, "logout": noImages,
-
-	"network inspect": "`fairlead show switch -v` shows all of the network",
-	"network create":  oneNet,
-	"network rm":      oneNet,
-	"network remove":  oneNet,
-	"network prune":   oneNet,
 }
 
 // elsewhereFlags is the same for flags of `docker run`.

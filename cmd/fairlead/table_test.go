@@ -173,7 +173,7 @@ func TestInspectFormat(t *testing.T) {
 		"{{range $n, $v := .NetworkSettings.Networks}}{{$n}}{{end}}": "default",
 		`{{index (split .Name "/") 1}}`:                              "web",
 	} {
-		tmpl, err := parseFormat(format)
+		tmpl, err := parseFormat("inspect", format)
 		var out bytes.Buffer
 		if err == nil {
 			err = printFormat(&out, tmpl, c)
@@ -183,7 +183,7 @@ func TestInspectFormat(t *testing.T) {
 		}
 	}
 	for _, format := range []string{"{{.Name", "{{nosuch .Name}}", "{{.Colour}}", "{{.State.Colour}}"} {
-		tmpl, err := parseFormat(format)
+		tmpl, err := parseFormat("inspect", format)
 		if err == nil {
 			err = printFormat(io.Discard, tmpl, c)
 		}

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -85,6 +84,14 @@ func isHost(u api.Uplink) bool { return u.Kind == api.HostUplink }
 // opened needs not be opened any more. It returns which addresses of containers
 // no uplink has any more.
 func setUplinks(ctx context.Context, c *api.Client, network string, ways *waysOut, opened map[string]*box.Uplink, only bool) ([]api.OwnAddress, error) {
+	network, err := networkName(ctx, c, network)
+	if err != nil {
+		return nil, err
+	}
+	hostPath := hostPath
+	if network != defaultNetwork {
+		hostPath += "?network=" + url.QueryEscape(network)
+	}
 	check := api.UplinksCheck{Network: network, Only: only}
 	for _, s := range ways.links {
 		check.Specs = append(check.Specs, s.String())
@@ -97,6 +104,7 @@ func setUplinks(ctx context.Context, c *api.Client, network string, ways *waysOu
 	if err := c.Get(ctx, "/v1/uplinks", &have); err != nil {
 		return nil, err
 	}
+	have = slices.DeleteFunc(have, func(u api.Uplink) bool { return u.Network != network })
 	hosted := slices.ContainsFunc(have, isHost)
 	have = slices.DeleteFunc(have, isHost)
 	if only && !ways.host && !hosted { // lest it steps in while others go
@@ -128,7 +136,6 @@ func setUplinks(ctx context.Context, c *api.Client, network string, ways *waysOu
 	if err := x.swap(have, added, only); err != nil {
 		return nil, errors.Join(err, x.restore())
 	}
-	var err error
 	switch {
 	case ways.host:
 		err = c.Post(ctx, hostPath, nil, nil)
@@ -136,6 +143,19 @@ func setUplinks(ctx context.Context, c *api.Client, network string, ways *waysOu
 		err = c.Delete(ctx, hostPath, nil)
 	}
 	return checked.Lost, err
+}
+
+// defaultNetwork is what the default network is called.
+const defaultNetwork = "default"
+
+// networkName is the name of a network that is called by another one, or by its id.
+func networkName(ctx context.Context, c *api.Client, ref string) (string, error) {
+	if ref == "" || ref == "bridge" || ref == defaultNetwork {
+		return defaultNetwork, nil
+	}
+	var found api.NetworkInspect
+	err := c.Get(ctx, networkPath(ref), &found)
+	return found.Name, err
 }
 
 // An exchange is one of uplinks for others, with what it takes to undo it.
@@ -269,81 +289,6 @@ func uplinkMAC(s *api.UplinkSpec) packet.MAC {
 	return packet.MAC{0x02, 0x42, sum[0], sum[1], sum[2], sum[3]}
 }
 
-func newNetworkSet() *cobra.Command {
-	var uplinks []string
-	var network networkFlags
-	cmd := &cobra.Command{
-		Use:   "set [OPTIONS] NETWORK",
-		Short: "Change the ways out of a network while it is used",
-		Long: `Change the ways out of a network while it is used, and who may take them:
---uplink says all it shall
-have, "none" that it shall have none, and "host" this machine's sockets, which it
-has to begin with. What is there already stays, with its connections; an uplink of
-which anything changes begins anew. It takes effect at once, for containers that
-run too: what is published stays so, and an address of a container's own does
-wherever addr= has it again. A node stays as long as it has an uplink that is a
-link.
-
-` + uplinkHelp + `
-
-` + egressHelp + `
-Connections that have begun go on.
-
---host-loopback has containers reach services of this machine's own loopback, at
-the gateway's address and as host.fairlead.internal and host.docker.internal;
---host-loopback=false takes that back.`,
-		Example: `  fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
-  fairlead network set default --uplink if:eth0,dhcp,mtu=1400
-  fairlead network set default --uplink none
-  fairlead network set default --uplink host
-  fairlead network set default --egress internet
-  fairlead network set default --egress allow:./hosts --host-loopback`,
-		Args: exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			change, err := network.request(cmd)
-			if err != nil {
-				return err
-			}
-			if len(uplinks) == 0 {
-				if change == nil {
-					return wrongCall(cmd, "there is nothing to set: say --uplink, --egress or --host-loopback")
-				}
-				return setNetwork(cmd.Context(), args[0], change)
-			}
-			ways, err := parseUplinks(uplinks)
-			if err != nil {
-				return wrongCall(cmd, "%v", err)
-			}
-			opened, err := openWithRights(ways.links)
-			if err != nil {
-				return err
-			}
-			defer closeUplinks(opened)
-			ctx := cmd.Context()
-			c := client()
-			if !ways.none { // else without a node there is nothing to remove
-				if c, err = ensure(ctx); err != nil {
-					return err
-				}
-			}
-			lost, err := setUplinks(ctx, c, args[0], ways, opened, true)
-			if err != nil {
-				return err
-			}
-			sayLost(cmd.ErrOrStderr(), lost)
-			if change != nil {
-				if err := setNetwork(ctx, args[0], change); err != nil {
-					return err
-				}
-			}
-			return printUplinks(cmd, c)
-		},
-	}
-	network.define(cmd.Flags())
-	cmd.Flags().StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable)")
-	return cmd
-}
-
 // printUplinks says by what the networks lead outside.
 func printUplinks(cmd *cobra.Command, c *api.Client) error {
 	list, err := awaitAddresses(cmd.Context(), c, cmd.ErrOrStderr())
@@ -403,85 +348,4 @@ func awaitAddresses(ctx context.Context, c *api.Client, stderr io.Writer) ([]api
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// networkLine is a network with its uplinks, as `network ls --json` has it.
-type networkLine struct {
-	Network string       `json:"network"`
-	Subnet  string       `json:"subnet"`
-	Gateway string       `json:"gateway"`
-	MTU     int          `json:"mtu"`
-	Ports   int          `json:"ports"`
-	Uplinks []api.Uplink `json:"uplinks"`
-}
-
-func newNetworkLs() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:     "ls [OPTIONS]",
-		Aliases: []string{"list"},
-		Short:   "List networks and their uplinks",
-		Example: "  fairlead network ls\n  fairlead network ls --json",
-		Args:    exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c := client()
-			var switches []api.Switch
-			var uplinks []api.Uplink
-			if err := c.Get(cmd.Context(), "/v1/switches", &switches); err != nil {
-				return err
-			}
-			if err := c.Get(cmd.Context(), "/v1/uplinks", &uplinks); err != nil {
-				return err
-			}
-			lines := networkLines(switches, uplinks)
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), lines)
-			}
-			return networkTable(cmd.OutOrStdout(), lines)
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "Print JSON")
-	return cmd
-}
-
-func networkLines(switches []api.Switch, uplinks []api.Uplink) []networkLine {
-	lines := []networkLine{}
-	for _, s := range switches {
-		l := networkLine{Network: s.Network, Subnet: s.Subnet, Gateway: s.Gateway, MTU: s.MTU, Ports: len(s.Ports), Uplinks: []api.Uplink{}}
-		for _, u := range uplinks {
-			if u.Network == s.Network {
-				l.Uplinks = append(l.Uplinks, u)
-			}
-		}
-		lines = append(lines, l)
-	}
-	return lines
-}
-
-// networkTable is a line for each network, and one for each further uplink.
-func networkTable(out io.Writer, lines []networkLine) error {
-	t := newTable(out, "network", "subnet", "gateway", "ports", "uplink", "address", "next hop", "state")
-	for _, l := range lines {
-		first := []string{l.Network, l.Subnet, l.Gateway, strconv.Itoa(l.Ports)}
-		if len(l.Uplinks) == 0 {
-			t.row(append(first, "-")...)
-		}
-		for _, u := range l.Uplinks {
-			addresses := dash(u.Address)
-			for _, a := range u.Addresses {
-				addresses += "," + a
-			}
-			state := u.State
-			if u.Why != "" {
-				state += ": " + u.Why
-			}
-			name := u.Name
-			if u.Kind != api.HostUplink {
-				name = u.Kind + ":" + name
-			}
-			t.row(append(first, name, addresses, dash(u.Gateway), state)...)
-			first = []string{"", "", "", ""}
-		}
-	}
-	return t.end()
 }

@@ -2,7 +2,9 @@ package api
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -24,7 +26,11 @@ func ParseEndpoint(s string) (EndpointRequest, error) {
 		return EndpointRequest{Network: s}, nil
 	}
 	// As Docker reads it: a field with a comma stands in quotes.
-	fields, err := csv.NewReader(strings.NewReader(s)).Read()
+	r := csv.NewReader(strings.NewReader(s))
+	fields, err := r.Read()
+	if _, more := r.Read(); err == nil && !errors.Is(more, io.EOF) {
+		err = errors.New("it has more than one line")
+	}
 	if err != nil {
 		return EndpointRequest{}, fmt.Errorf("invalid network %q: %w; %s", s, err, endpointForm)
 	}

@@ -24,11 +24,9 @@ help: ## list the targets
 build: go ## build bin/fairlead, a static binary
 	CGO_ENABLED=0 go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./test/world
 
-install: build man ## install below PREFIX=/usr/local (DESTDIR=): program, manual, completions, units
+install: build ## install below PREFIX=/usr/local (DESTDIR=): program, manual, completions, units
 	install -D -m 755 bin/fairlead $(DESTDIR)$(PREFIX)/bin/fairlead
-	install -d $(SHARE)/man/man1 $(SHARE)/man/man5
-	install -m 644 bin/man/man1/* $(SHARE)/man/man1
-	install -m 644 bin/man/man5/* $(SHARE)/man/man5
+	bin/fairlead man $(SHARE)/man
 	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
 	bin/fairlead completion bash >$(SHARE)/bash-completion/completions/fairlead
 	bin/fairlead completion zsh >$(SHARE)/zsh/site-functions/_fairlead

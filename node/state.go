@@ -165,3 +165,10 @@ func (s *state) taken() (list []network.Taken) {
 	}
 	return list
 }
+
+// HasState reports whether a node that ended has left networks in dir for the next
+// one.
+func HasState(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, stateFile))
+	return err == nil
+}

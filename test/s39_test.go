@@ -172,6 +172,7 @@ func TestLabThatIsWrong(t *testing.T) {
 	for i, test := range []struct{ file, want string }{
 		{"networks: {a: {subnet: 10.9.0.0/24, otions: {}}}", `networks.a: unknown key "otions"; did you mean "options"?`},
 		{"containers:\n  web: {command: sleep 1}\n  x: {command: [no-such-program]}", `:3:7: containers.x.command: "no-such-program": executable file not found in $PATH`},
+		{"containers:\n  x: {command: sleep 1, sysctls: {net.ipv4.ip_forwad: 1}}", `:2:55: containers.x.sysctls.net.ipv4.ip_forwad: "net.ipv4.ip_forwad" is no kernel parameter of this machine`},
 		{"containers:\n  web: {command: sleep 1}\n  x: {command: sleep 1, workdir: /no/such}", ":3:34: containers.x.workdir: /no/such: no such file or directory"},
 		{"containers:\n  web: {command: sleep 1, rootfs: no-tree}", "/no-tree: no such file or directory"},
 		{"containers:\n  web: {command: sleep 1, egress: allow:rules}", "rules: no such file or directory"},

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"fairlead/cmd/fairlead/labfile"
+	"fairlead/node"
 	"fairlead/node/api"
 	"fairlead/node/box"
 )
@@ -167,7 +168,7 @@ func (l *labWork) look(ctx context.Context, start bool) (*api.Client, error) {
 	var networks []api.NetworkInspect
 	err := c.Get(ctx, "/v1/networks", &networks)
 	if isNoNode(err) {
-		if !start && !hasState(c.Dir()) {
+		if !start && !node.HasState(c.Dir()) {
 			return c, nil
 		}
 		if c, err = ensure(ctx); err != nil {
@@ -409,10 +410,4 @@ func (l *labWork) start(ctx context.Context, c *api.Client, it *labfile.Containe
 		return l.file.Wrong(where, "%v", err)
 	}
 	return err
-}
-
-// hasState reports whether a node in dir left networks for the next one.
-func hasState(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "state.json"))
-	return err == nil
 }

@@ -54,6 +54,10 @@ func (l *labWork) check() error {
 		wrong(where+".workdir", isDirectory(o.workdir, c.Workdir != "" && c.Rootfs == ""))
 		wrong(where+".rootfs", isDirectory(o.rootfs, o.rootfs != ""))
 		wrong(where+".command", o.checkCommand())
+		for _, kv := range c.Sysctls {
+			name, _, _ := strings.Cut(kv, "=")
+			wrong(where+".sysctls."+name, checkSysctl(name))
+		}
 		l.runs[c.Name] = o
 	}
 	return errors.Join(errs...)
@@ -85,6 +89,19 @@ func isDirectory(path string, wanted bool) error {
 	// The trailing dot asks for a directory, and for the right to enter it.
 	if _, err := os.Stat(filepath.Join(path) + "/."); err != nil {
 		return fmt.Errorf("%s: %w", path, errors.Unwrap(err))
+	}
+	return nil
+}
+
+// checkSysctl finds a kernel parameter there is not. Those of an interface there
+// may be inside only.
+func checkSysctl(name string) error {
+	if strings.Contains(name, ".conf.") || strings.Contains(name, ".neigh.") {
+		return nil
+	}
+	path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || strings.Contains(name, "/") {
+		return fmt.Errorf("%q is no kernel parameter of this machine; `sysctl -a` lists them", name)
 	}
 	return nil
 }

@@ -335,6 +335,9 @@ func (f *File) checkAttachment(d *decoder, c *Container, e *Endpoint, where stri
 		}
 		w = &Network{Name: e.Network}
 	}
+	if e.IP != "" && e.IP != "dhcp" && w.Subnet == "" && f.network(e.Network) == w && !w.External {
+		f.fail(d, where+".ip", "which subnet %s gets is not known before; say subnet: there", w.Name)
+	}
 	if e.IP != "" && e.IP != "dhcp" && w.Subnet != "" {
 		a, p := netip.MustParseAddr(e.IP), netip.MustParsePrefix(w.Subnet)
 		gateway := w.Gateway

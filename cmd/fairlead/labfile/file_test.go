@@ -167,3 +167,19 @@ func TestSchema(t *testing.T) {
 		t.Errorf("%s is not what `fairlead up --schema` prints (%v); go test ./cmd/fairlead/labfile -run TestSchema -update", name, err)
 	}
 }
+
+// docs/lab.md is about every key.
+func TestKeysAreDescribed(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "lab.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range Keys() {
+		if key := k.Name[strings.LastIndexByte(k.Name, '.')+1:]; !bytes.Contains(text, []byte("`"+key+"`")) {
+			t.Errorf("docs/lab.md says nothing of %s", k.Name)
+		}
+		if k.Doc == "" || strings.HasSuffix(k.Doc, ".") {
+			t.Errorf("%s: %q", k.Name, k.Doc)
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"fairlead/test/lab"
+)
+
+// make install puts everything where it belongs, and what it installs runs.
+func TestInstall(t *testing.T) {
+	lab.Need(t, "make", "bash")
+	lab.Binary(t)
+	dest := t.TempDir()
+	install := exec.Command("make", "-s", "-o", "build", "install", "DESTDIR="+dest, "PREFIX=/opt/fairlead")
+	install.Dir = root
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("make install: %v\n%s", err, out)
+	}
+	prefix := filepath.Join(dest, "opt", "fairlead")
+	for name, holds := range map[string]string{
+		"share/man/man1/fairlead.1":                     ".TH",
+		"share/man/man1/fairlead-network-connect.1":     ".TH",
+		"share/man/man5/fairlead-lab.5":                 "wait",
+		"share/bash-completion/completions/fairlead":    "__start_fairlead",
+		"share/zsh/site-functions/_fairlead":            "#compdef fairlead",
+		"share/fish/vendor_completions.d/fairlead.fish": "complete -c fairlead",
+		"share/fairlead/lab.schema.json":                "$schema",
+		"lib/systemd/system/fairlead.service":           "ExecStart=/opt/fairlead/bin/fairlead up --foreground",
+		"lib/systemd/user/fairlead-lab@.service":        "ExecStop=/opt/fairlead/bin/fairlead down -f",
+	} {
+		if text, err := os.ReadFile(filepath.Join(prefix, name)); err != nil || !strings.Contains(string(text), holds) {
+			t.Errorf("%s: no %q in it (%v)", name, holds, err)
+		}
+	}
+	if out, err := exec.Command(filepath.Join(prefix, "bin", "fairlead"), "up", "--schema").Output(); err != nil || string(out) != read(t, "docs/lab.schema.json") {
+		t.Errorf("up --schema of what is installed: %v\n%s", err, out)
+	}
+}
+
+// systemd finds nothing wrong in the units, for the system and for users.
+func TestUnits(t *testing.T) {
+	lab.Need(t, "systemd-analyze")
+	dir := t.TempDir()
+	var units []string
+	for _, name := range []string{"fairlead.service", "fairlead-lab@.service"} {
+		unit := filepath.Join(dir, name)
+		text := strings.ReplaceAll(read(t, "docs/systemd/"+name), "/usr/local/bin/fairlead", lab.Binary(t))
+		if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		units = append(units, strings.Replace(unit, "@", "@office", 1))
+	}
+	for _, manager := range []string{"--system", "--user"} {
+		verify := exec.Command("systemd-analyze", append([]string{manager, "verify", "--man=no"}, units...)...)
+		verify.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir, "HOME="+dir)
+		out, err := verify.CombinedOutput()
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, "fairlead") {
+				t.Errorf("systemd-analyze %s verify: %s", manager, line)
+			}
+		}
+		if err != nil {
+			t.Errorf("systemd-analyze %s verify: %v\n%s", manager, err, out)
+		}
+	}
+}

@@ -165,14 +165,14 @@ func TestLinks(t *testing.T) {
 		t.Errorf("links %q", links)
 	}
 	for want, req := range map[string]api.CreateRequest{
-		"could not get container for nosuch: No such container: nosuch":            {Links: []string{"nosuch:db"}},
-		"Cannot link to a non running container: /client AS /c":                    {Links: []string{"client:c"}},
-		"bad format for links: a:b:c":                                              {Links: []string{"a:b:c"}},
-		"another one is called db already":                                         {Links: []string{"web1:db", "web1:db"}},
-		"conflicting options: links and the network mode":                          {Network: "none", Links: []string{"web1"}},
-		"conflicting options: host type networking can't be used with links":       {Network: "host", Links: []string{"web1"}},
-		"conflicting options: --rate-in and --rate-out and the network mode":       {Network: "none", RateIn: "1mbit"},
-		`--rate-out: "much" is no rate such as 500kbit, 100mbit or 1.5gbit, nor`:   {RateOut: "much"},
+		"could not get container for nosuch: No such container: nosuch":          {Links: []string{"nosuch:db"}},
+		"Cannot link to a non running container: /client AS /c":                  {Links: []string{"client:c"}},
+		"bad format for links: a:b:c":                                            {Links: []string{"a:b:c"}},
+		"another one is called db already":                                       {Links: []string{"web1:db", "web1:db"}},
+		"conflicting options: links and the network mode":                        {Network: "none", Links: []string{"web1"}},
+		"conflicting options: host type networking can't be used with links":     {Network: "host", Links: []string{"web1"}},
+		"conflicting options: --rate-in and --rate-out and the network mode":     {Network: "none", RateIn: "1mbit"},
+		`--rate-out: "much" is no rate such as 500kbit, 100mbit or 1.5gbit, nor`: {RateOut: "much"},
 	} {
 		before := len(h.list())
 		if _, err := create(req); err == nil || !strings.Contains(err.Error(), want) {

@@ -74,3 +74,38 @@ func countersMove(t *testing.T, o *outside) {
 		t.Error(err)
 	}
 }
+
+// What containers may send one another has its lines too: what a link and a rule
+// let pass, and what nothing did.
+func TestS33_BetweenContainers(t *testing.T) {
+	n := newNode(t, "--opt", "icc=off")
+	lab.Need(t, "ping", "curl")
+	n.serve("web", "--expose", "80")
+	n.start("linked", "--link", "web")
+	n.start("a")
+	n.run("rule", "add", "a", "web:80")
+	for _, c := range []struct {
+		rule string
+		do   func()
+	}{
+		{"rule 1: link web:web, exposed: 80/tcp", func() { n.fetches("linked", "http://web/", false) }},
+		{"rule 2: a → web:80/tcp", func() { n.fetches("a", "http://172.17.0.2/", false) }},
+		{"icc", func() { n.sh("a", "! ping -c 1 -W 0.2 172.17.0.2") }},
+		{"icc", func() { // the switch does not know web, so this is flooded
+			n.exec("a", "ip", "neigh", "replace", "172.17.0.2", "lladdr", "02:42:ac:11:00:99", "dev", "eth0")
+			n.sh("a", "! ping -c 1 -W 0.2 172.17.0.2")
+		}},
+	} {
+		before := n.ruled("admit", c.rule)
+		c.do()
+		if now := n.ruled("admit", c.rule); now <= before {
+			t.Errorf("%s counts %d, and did before", c.rule, now)
+		}
+	}
+	if err := contains(n.run("show", "rules"), "rule 1: link web:web", "rule 2: a → web:80/tcp", "from one container to another (icc=off)"); err != nil {
+		t.Error(err)
+	}
+	if err := contains(n.run("show", "rules", "--as", "kernel"), "link web:web", "dpt:80"); err != nil {
+		t.Error(err)
+	}
+}

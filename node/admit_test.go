@@ -164,6 +164,10 @@ func TestLinks(t *testing.T) {
 	if links := c.attachments[0].links; !slices.Equal(links, []string{"web1:db", "web1:web1"}) {
 		t.Errorf("links %q", links)
 	}
+	each, err := create(api.CreateRequest{Networks: []api.EndpointRequest{{Network: "default", Links: []string{"web1:one"}}}, Links: []string{"web1:two"}})
+	if err != nil || !slices.Equal(each.attachments[0].links, []string{"web1:one", "web1:two"}) {
+		t.Errorf("%v, %v", each, err)
+	}
 	for want, req := range map[string]api.CreateRequest{
 		"could not get container for nosuch: No such container: nosuch":          {Links: []string{"nosuch:db"}},
 		"Cannot link to a non running container: /client AS /c":                  {Links: []string{"client:c"}},

@@ -51,12 +51,13 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if err := c.readRates(); err != nil {
 		return nil, err
 	}
+	if err := c.checkLinks(); err != nil {
+		return nil, err
+	}
 	if err := n.placeLocked(c); err != nil {
 		return nil, err
 	}
-	if err = n.readLinksLocked(c); err == nil {
-		err = n.reserveLocked(c)
-	}
+	err = n.reserveLocked(c)
 	if err == nil {
 		err = n.makeFiles(c)
 	}
@@ -210,6 +211,10 @@ func (n *Node) placeLocked(c *container) error {
 	if len(wants) == 0 {
 		wants = []api.EndpointRequest{{Network: c.req.Network, IP: c.req.IP, MAC: c.req.MAC}}
 	}
+	if len(c.req.Links) > 0 {
+		wants = slices.Clone(wants)
+		wants[0].Links = slices.Concat(wants[0].Links, c.req.Links)
+	}
 	for _, w := range wants {
 		if err := n.connectLocked(c, w); err != nil {
 			c.releaseAddresses()
@@ -238,6 +243,10 @@ func (n *Node) connectLocked(c *container, w api.EndpointRequest) error {
 	case len(c.attachments) >= maxAttachments:
 		return fail(http.StatusConflict, "container %s is on %d networks, which is all it can be on", c.name(), len(c.attachments))
 	}
+	links, err := n.linksOfLocked(l, w.Links)
+	if err != nil {
+		return err
+	}
 	iface, err := c.ifaceLocked(w.Interface)
 	if err != nil {
 		return err
@@ -255,7 +264,7 @@ func (n *Node) connectLocked(c *container, w api.EndpointRequest) error {
 		}
 	}
 	a.id, a.iface, a.asked = newID(), iface, w
-	a.aliases, a.links, a.priority = w.Aliases, w.Links, w.Priority
+	a.aliases, a.links, a.priority = w.Aliases, links, w.Priority
 	c.attachments = append(c.attachments, a)
 	return nil
 }

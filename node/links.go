@@ -10,10 +10,8 @@ import (
 	"fairlead/node/api"
 )
 
-// readLinksLocked reads the --link of a new container: what it alone calls others
-// on the network it joins first. On the default network, which has no names else,
-// who is linked has to be there, as Docker has it.
-func (n *Node) readLinksLocked(c *container) error {
+// checkLinks refuses --link where there is no network of the container's own.
+func (c *container) checkLinks() error {
 	if len(c.req.Links) == 0 {
 		return nil
 	}
@@ -25,13 +23,12 @@ func (n *Node) readLinksLocked(c *container) error {
 	case modeNone:
 		return fail(http.StatusBadRequest, "conflicting options: links and the network mode; leave out --link, or --network none")
 	}
-	a := c.attachments[0]
-	links, err := n.linksOfLocked(a.lan, c.req.Links)
-	a.links = append(a.links, links...)
-	return err
+	return nil
 }
 
-// linksOfLocked reads links on a network, and gives them one form: NAME:ALIAS.
+// linksOfLocked reads links on a network: what a container alone calls others. They
+// get one form, NAME:ALIAS. On the default network, which has no names else, who is
+// linked has to be there, as Docker has it.
 func (n *Node) linksOfLocked(l *lan, words []string) (links []string, err error) {
 	for _, word := range words {
 		name, alias, err := api.ParseLink(word)

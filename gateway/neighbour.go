@@ -103,13 +103,14 @@ func (g *Gateway) ask(addr [4]byte, port packet.PortID, out packet.Out) {
 	out.Originate(packet.Place{Network: g.network, Port: port}, n)
 }
 
-// Probe has the next Tick ask the network who has an address, and Neighbour is who
-// is known to have one.
+// Probe has the next Tick ask the network who has an address, of whom nothing is
+// known until there is an answer. Neighbour is who is known to have one.
 func (g *Gateway) Probe(addr [4]byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.probes) < maxProbes { // else it is as if nobody answered
 		g.probes = append(g.probes, addr)
+		g.neighbours.Remove(addr)
 	}
 }
 

@@ -70,7 +70,7 @@ type lender struct {
 	server *dhcp.Server
 	full   time.Time // when it was last said that no address is left
 	stats  dhcp.ServerStats
-	probed map[netip.Addr]int64 // since when it is asked who has an address
+	probed map[netip.Addr]bool // of which it was asked who has them, since they are taken
 }
 
 // lending is what a lender is to be.
@@ -212,7 +212,7 @@ func (d *lenders) follow(all map[packet.NetworkID]lending) {
 	for id, to := range all {
 		have := d.of[id]
 		if have == nil {
-			have = &lender{lending: to, probed: make(map[netip.Addr]int64)}
+			have = &lender{lending: to, probed: make(map[netip.Addr]bool)}
 			have.server = dhcp.NewServer(to.conf, have)
 			d.of[id] = have
 			have.configure()
@@ -299,16 +299,15 @@ func (l *lender) Give(a netip.Addr) {
 }
 
 func (l *lender) Probe(a netip.Addr) {
-	l.probed[a] = loop.Clock()
+	l.probed[a] = true
 	l.net.Probe(a)
 }
 
 func (l *lender) Holder(a netip.Addr) (packet.MAC, bool) {
-	since, asked := l.probed[a]
-	if !asked {
-		return packet.MAC{}, false
+	if !l.probed[a] {
+		return packet.MAC{}, false // known of before, which is no answer
 	}
-	return l.net.Holder(a, since)
+	return l.net.Holder(a)
 }
 
 // getLeases lists the leases there are.

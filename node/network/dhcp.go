@@ -234,15 +234,13 @@ func (d *DHCP) Lending(gw netip.Prefix, mtu int, domain string, internal bool) (
 	return conf, nil
 }
 
-// Probe asks who has an address, and Holder says who has answered a question that
-// was asked since a time of the workers' clock.
+// Probe asks who has an address, and Holder says who has answered.
 func (n *Network) Probe(a netip.Addr) {
 	n.gw.Probe(a.As4())
 	n.sw.Wake()
 }
 
-func (n *Network) Holder(a netip.Addr, since int64) (packet.MAC, bool) {
+func (n *Network) Holder(a netip.Addr) (packet.MAC, bool) {
 	e, ok := n.gw.Neighbour(loop.Clock(), a.As4())
-	// What is heard again within a second is not written down again.
-	return e.MAC, ok && e.Seen >= since-int64(time.Second)
+	return e.MAC, ok
 }

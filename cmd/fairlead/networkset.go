@@ -13,6 +13,7 @@ func newNetworkSet() *cobra.Command {
 	var network networkFlags
 	var internal bool
 	var opts []string
+	var hostLink string
 	cmd := &cobra.Command{
 		Use:   "set [OPTIONS] NETWORK",
 		Short: "Change a network while it is used",
@@ -27,6 +28,8 @@ and an address of a container's own does wherever addr= has it again. A node
 stays as long as it has an uplink that is a link.
 
 ` + uplinkHelp + `
+
+` + hostLinkHelp + `
 
 ` + egressHelp + `
 Connections that have begun go on.
@@ -44,6 +47,7 @@ change, see ` + "`fairlead network create --help`" + `.`,
   fairlead network set default --uplink host
   fairlead network set default --egress internet
   fairlead network set default --egress allow:./hosts --host-loopback
+  sudo fairlead network set --host-link default
   fairlead network set --internal lab
   fairlead network set -o icc=off lab`,
 		Args: exactly(1),
@@ -52,9 +56,17 @@ change, see ` + "`fairlead network create --help`" + `.`,
 			if err != nil {
 				return err
 			}
+			if hostLink != "" {
+				if err := setHostLinkSoon(cmd.Context(), args[0], hostLink); err != nil {
+					return err
+				}
+			}
 			if len(uplinks) == 0 {
+				if change == nil && hostLink != "" {
+					return nil
+				}
 				if change == nil {
-					return wrongCall(cmd, "there is nothing to set: say --uplink, --egress, --host-loopback, --internal or --opt")
+					return wrongCall(cmd, "there is nothing to set: say --uplink, --egress, --host-loopback, --host-link, --internal or --opt")
 				}
 				return setNetwork(cmd.Context(), args[0], change)
 			}
@@ -88,6 +100,7 @@ change, see ` + "`fairlead network create --help`" + `.`,
 		},
 	}
 	network.define(cmd.Flags())
+	defineHostLink(cmd.Flags(), &hostLink)
 	cmd.Flags().BoolVar(&internal, "internal", false, "Take its ways out")
 	cmd.Flags().StringArrayVarP(&opts, "opt", "o", nil, "Option of the network, `KEY=VALUE`: icc, masquerade, routed")
 	cmd.Flags().StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable)")

@@ -68,3 +68,40 @@ func TestUnits(t *testing.T) {
 		}
 	}
 }
+
+// bash completes names the node knows, and options.
+func TestCompletionInBash(t *testing.T) {
+	lab.Need(t, "bash")
+	n := newNode(t)
+	n.start("web")
+	n.start("worker")
+	ctx, cancel := contextWithPatience()
+	defer cancel()
+	for line, want := range map[string]string{
+		"fairlead stop w":          "web worker",
+		"fairlead stop web w":      "worker",
+		"fairlead run --network d": "default",
+		"fairlead ps --no-":        "--no-trunc",
+		"fairlead unpub":           "unpublish",
+	} {
+		// What the shell does when the Tab key is pressed; _init_completion is what
+		// the script needs of the package bash-completion.
+		script := `source <(fairlead completion bash)
+_init_completion() { words=("${COMP_WORDS[@]}") cword=$COMP_CWORD cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}; }
+COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9
+read -ra COMP_WORDS <<<"$1"
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+__start_fairlead 2>/dev/null
+for word in "${COMPREPLY[@]}"; do echo ${word%%  *}; done | sort`
+		cmd := n.command(ctx)
+		bash, err := exec.LookPath("bash")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Path, cmd.Args = bash, []string{"bash", "-c", script, "bash", line}
+		out, err := cmd.Output()
+		if got := strings.Join(strings.Fields(string(out)), " "); got != want {
+			t.Errorf("%s: %q, want %q (%v)", line, got, want, err)
+		}
+	}
+}

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"fairlead/node/api"
+	"fairlead/node/network"
 )
 
 // A completer lists the words that may stand where the cursor is.
@@ -17,59 +19,137 @@ type completer = func(cmd *cobra.Command, args []string, begun string) ([]string
 // completeWithin bounds how long a shell waits for a list of names.
 const completeWithin = time.Second
 
-// completions says what each command's arguments are: the first one, or with
-// more all of them.
-var completions = map[string]struct {
-	words func(ctx context.Context) []string
-	more  bool
-}{
-	"exec": {containerNames, false}, "logs": {containerNames, false}, "trace": {containerNames, false},
-	"port": {containerNames, false}, "publish": {containerNames, false}, "unpublish": {containerNames, false},
-	"stop": {containerNames, true}, "kill": {containerNames, true}, "rename": {containerNames, false}, "update": {containerNames, true}, "rule rm": {ruleNumbers, false}, "inspect": {containerNames, true},
-	"network set": {networkNames, false}, "network connect": {networkNames, false}, "network disconnect": {networkNames, false},
-	"network rm": {networkNames, true}, "network inspect": {networkNames, true},
+// A lister lists words of one kind.
+type lister = func(ctx context.Context) []string
+
+// completions says what each command's arguments are, one after another; the last
+// may be repeated where repeated says so. What is not here are files.
+var completions = map[string][]lister{
+	"exec": {containerNames}, "logs": {containerNames}, "trace": {containerNames}, "rename": {containerNames},
+	"port": {containerNames}, "publish": {containerNames}, "unpublish": {containerNames},
+	"stop": {containerNames}, "kill": {containerNames}, "update": {containerNames}, "inspect": {containerNames},
+	"rule add": {containerNames, containerNames}, "rule rm": {ruleNumbers},
+	"network set": {networkNames}, "network inspect": {networkNames}, "network rm": {networkNames},
+	"network connect": {networkNames, targets}, "network disconnect": {networkNames, containerNames},
+}
+
+// repeated are the commands whose last argument may come again.
+var repeated = []string{"stop", "kill", "update", "inspect", "rule rm", "network inspect", "network rm"}
+
+// flagWords says what options are, whichever command has them. A word that ends
+// with one of = : , goes on.
+var flagWords = map[string]lister{
+	"network": runNetworks, "link": containerNames,
+	"egress": words("all", "none", "internet", "allow:"), "uplink": words("tap:", "if:", "host", "none"),
+	"signal": words("TERM", "KILL", "INT", "HUP", "USR1", "USR2", "STOP", "CONT", "QUIT"),
+	"as":     words("kernel"), "names": words("on", "off"), "ip": words("dhcp"),
+}
+
+// optWords are those of --opt.
+var optWords = map[string]lister{
+	"run": words("offload=", "isolated=", "link="), "network connect": words("offload=", "isolated=", "link="),
+	"up": networkOpts, "network create": networkOpts, "network set": networkOpts,
 }
 
 // complete gives cmd, and all below it, their completions.
 func complete(cmd *cobra.Command) {
-	if c, ok := completions[short(cmd)]; ok {
-		cmd.ValidArgsFunction = names(c.words, c.more)
+	name := short(cmd)
+	if args, ok := completions[name]; ok {
+		cmd.ValidArgsFunction = inOrder(args, slices.Contains(repeated, name))
+	} else if cmd.ValidArgsFunction == nil && cmd.HasParent() && name != "run" && name != "probe get" {
+		cmd.ValidArgsFunction = cobra.NoFileCompletions
 	}
-	if cmd.Flags().Lookup("uplink") != nil {
-		_ = cmd.RegisterFlagCompletionFunc("uplink", beginnings("tap:", "if:", "none")) // fails only for a flag there is not
-	}
+	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		var c completer
+		switch list := flagWords[f.Name]; {
+		case f.Name == "opt" && optWords[name] != nil:
+			c = one(optWords[name])
+		case f.Name == "file":
+			c = files("yaml", "yml")
+		case f.Name == "rootfs" || f.Name == "workdir":
+			c = directories
+		case list != nil:
+			c = one(list)
+		case f.Value.Type() != "bool":
+			c = cobra.NoFileCompletions
+		}
+		if c != nil {
+			_ = cmd.RegisterFlagCompletionFunc(f.Name, c) // fails for what has one already
+		}
+	})
 	for _, c := range cmd.Commands() {
 		complete(c)
 	}
 }
 
-// names completes words the node knows; without a node there are none.
-func names(list func(ctx context.Context) []string, more bool) completer {
-	return func(cmd *cobra.Command, args []string, begun string) (found []string, _ cobra.ShellCompDirective) {
-		if len(args) > 0 && !more {
+// inOrder completes each argument by its list; what the node would know there is
+// none of without one.
+func inOrder(lists []lister, again bool) completer {
+	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		i := len(args)
+		if again {
+			i = min(i, len(lists)-1)
+		}
+		if i >= len(lists) {
+			if lists != nil && cmd.Name() == "exec" {
+				return nil, cobra.ShellCompDirectiveDefault // a command of this machine
+			}
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), completeWithin)
-		defer cancel()
-		for _, name := range list(ctx) {
-			if strings.HasPrefix(name, begun) && !slices.Contains(args, name) {
-				found = append(found, name)
-			}
-		}
-		return found, cobra.ShellCompDirectiveNoFileComp
+		return fitting(lists[i], args, begun)
 	}
 }
 
-// beginnings completes the first part of a word that has others.
-func beginnings(words ...string) completer {
-	return func(_ *cobra.Command, _ []string, begun string) (found []string, _ cobra.ShellCompDirective) {
-		for _, w := range words {
-			if strings.HasPrefix(w, begun) {
-				found = append(found, w)
+// one completes the word behind an option.
+func one(list lister) completer {
+	return func(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+		return fitting(list, nil, begun)
+	}
+}
+
+// fitting are the words of a list that begin with begun and were not said yet.
+func fitting(list lister, said []string, begun string) (found []string, how cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(context.Background(), completeWithin)
+	defer cancel()
+	how = cobra.ShellCompDirectiveNoFileComp
+	for _, word := range list(ctx) {
+		if strings.HasPrefix(word, begun) && !slices.Contains(said, word) {
+			found = append(found, word)
+			if strings.ContainsAny(word[len(word)-1:], "=:,") {
+				how |= cobra.ShellCompDirectiveNoSpace
 			}
 		}
-		return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 	}
+	return found, how
+}
+
+func words(list ...string) lister { return func(context.Context) []string { return list } }
+
+// files completes names of files that end so.
+func files(extensions ...string) completer {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return extensions, cobra.ShellCompDirectiveFilterFileExt
+	}
+}
+
+func directories(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveFilterDirs
+}
+
+// runNetworks is what --network takes.
+func runNetworks(ctx context.Context) []string {
+	return append(networkNames(ctx), "none", "host", "container:")
+}
+
+// targets are what network connect takes.
+func targets(ctx context.Context) []string { return append(containerNames(ctx), "netns:", "pid:") }
+
+// networkOpts are the options of a network.
+func networkOpts(context.Context) (list []string) {
+	for _, name := range network.OptionNames(false) {
+		list = append(list, name+"=")
+	}
+	return list
 }
 
 func containerNames(ctx context.Context) (list []string) {

@@ -129,6 +129,9 @@ func TestCommands(t *testing.T) {
 		{"__complete port w", "GET /v1/containers", "web\n:4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
 		{"__complete stop web w", "GET /v1/containers", ":4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
 		{"__complete network set d", "GET /v1/switches", "default\n:4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
+		{"__complete network disconnect default w", "GET /v1/containers", "web\n:4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
+		{"__complete run --network d", "GET /v1/switches", "default\n:4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
+		{"__complete run --link w", "GET /v1/containers", "web\n:4\n", "Completion ended with directive: ShellCompDirectiveNoFileComp\n", 0},
 		{"check", "GET /v1/check", "port 1: one frame too many\n", "", 1},
 		{"trace web", "GET /v1/trace?container=web", "a packet\n", "", 0},
 		{"trace", "GET /v1/version\nGET /v1/trace", "a packet\n", "", 0}, // a node is started if need be

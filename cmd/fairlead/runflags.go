@@ -19,7 +19,7 @@ type runOptions struct {
 	name, hostname, ip, mac           string
 	networks, aliases                 []string
 	workdir, rootfs                   string
-	env, opts, sysctls                []string
+	env, opts, sysctls, labels        []string
 	publish, expose, links            []string
 	rates                             rateFlags
 	egress                            string
@@ -31,6 +31,7 @@ type runOptions struct {
 	network             string                // a mode, or the one network
 	endpoints           []api.EndpointRequest // else those it is connected to
 	options, parameters map[string]string     // opts and sysctls
+	labelled            map[string]string     // labels
 	reach               *api.Egress           // egress
 	environ             []string              // the command's whole environment
 	dir                 string                // the directory it starts in
@@ -53,6 +54,7 @@ func (o *runOptions) define(f *pflag.FlagSet) {
 	f.StringArrayVarP(&o.env, "env", "e", nil, "Set `NAME=VALUE`, or pass NAME on")
 	f.StringArrayVar(&o.opts, "opt", nil, "Option of the link, `KEY=VALUE`: offload=off, isolated=on")
 	f.StringArrayVar(&o.sysctls, "sysctl", nil, "Kernel parameter inside, `NAME=VALUE`")
+	f.StringArrayVarP(&o.labels, "label", "l", nil, "`NAME=VALUE` to find it by")
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "Let the outside reach a `PORT`: [ADDRESS:][PORT:]CONTAINERPORT[/udp], with ranges")
 	f.BoolVarP(&o.publishAll, "publish-all", "P", false, "Publish all exposed ports, wherever one is free")
 	f.StringVar(&o.egress, "egress", "", "Where it may open connections to, `RULES`: all, none, internet or allow:FILE")
@@ -125,6 +127,9 @@ func (o *runOptions) check(cmd *cobra.Command) error {
 	if o.parameters, err = pairs("--sysctl", o.sysctls); err != nil {
 		return wrongCall(cmd, "%v", err)
 	}
+	if o.labelled, err = labels(o.labels); err != nil {
+		return wrongCall(cmd, "%v", err)
+	}
 	if o.dir, err = o.directory(); err != nil {
 		return fmt.Errorf("%s: working directory: %w", short(cmd), err)
 	}
@@ -153,7 +158,7 @@ func (o *runOptions) request() *api.CreateRequest {
 		Command: o.command, Env: o.env, Workdir: o.workdir, Rootfs: o.rootfs,
 		TTY: o.tty, Detached: o.detach, Options: o.options,
 		Publish: o.publish, PublishAll: o.publishAll, Expose: o.expose, Egress: o.reach,
-		Links: o.links, RateIn: o.rates.in, RateOut: o.rates.out,
+		Labels: o.labelled, Links: o.links, RateIn: o.rates.in, RateOut: o.rates.out,
 	}
 }
 

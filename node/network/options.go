@@ -137,9 +137,9 @@ func (o *Options) read(pairs map[string]string, live bool) error {
 	return nil
 }
 
-// optionNames lists the options, or those that may change, as a sentence has
-// them.
-func optionNames(live bool) string {
+// OptionNames lists the options, or with live those that may change while a
+// network is used.
+func OptionNames(live bool) []string {
 	var names []string
 	for name, x := range options {
 		if x.live || !live {
@@ -147,6 +147,12 @@ func optionNames(live bool) string {
 		}
 	}
 	slices.Sort(names)
+	return names
+}
+
+// optionNames has them as a sentence has.
+func optionNames(live bool) string {
+	names := OptionNames(live)
 	last := len(names) - 1
 	return strings.Join(names[:last], ", ") + " and " + names[last]
 }

@@ -6,7 +6,6 @@ import (
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/policy"
-	"fairlead/trace"
 )
 
 // What containers may send one another holds on every way between them: the
@@ -86,8 +85,7 @@ func TestAdmitOfAHub(t *testing.T) {
 	a, b := r.add(2), r.add(3)
 	r.known(a, b)
 	r.sw.SetAdmit(policy.NewAdmit(nil, policy.NewHits(1)))
-	var records []trace.Record
-	records = r.recorded(func() {
+	records := r.recorded(func() {
 		r.send(a, packettest.UDP(a.station, station{MAC: r.gw.MAC(), IP: b.IP}, 1, 2, nil))
 	})
 	if d := records[0].Decision; len(b.got(t)) != 0 || d.Routed || d.Verdict != packet.Flood {

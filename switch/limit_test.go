@@ -115,8 +115,8 @@ func TestLimitOutTakenAway(t *testing.T) {
 		t.Fatalf("%d frames at once", n)
 	}
 	r.on(func() { in.queue.inject = nil })
-	if in.far.WriteBatch([]*packet.Frame{{B: b}}); len(out.got(t)) != 0 {
-		t.Fatal("a frame came in debt")
+	if _, err := in.far.WriteBatch([]*packet.Frame{{B: b}}); err != nil || len(out.got(t)) != 0 {
+		t.Fatal("a frame came in debt: ", err)
 	}
 	limit.Set(0, 0)
 	for deadline := time.Now().Add(10 * time.Second); len(out.got(t)) == 0; time.Sleep(time.Millisecond) {

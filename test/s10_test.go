@@ -37,7 +37,9 @@ func TestS10_Link(t *testing.T) {
 		t.Errorf("web1's hosts are %q now, and were %q", now, before)
 	}
 	var i api.Inspect
-	n.json(&i, "inspect", "client")
+	if err := n.ask("/v1/containers/client", &i); err != nil {
+		t.Fatal(err)
+	}
 	if !slices.Equal(i.HostConfig.Links, []string{"/web1:/client/db"}) {
 		t.Errorf("inspect has links %q", i.HostConfig.Links)
 	}
@@ -94,11 +96,7 @@ func TestS10_LinkOpensWhatIsExposed(t *testing.T) {
 func TestS10_CustomNetwork(t *testing.T) {
 	n := newNode(t)
 	lab.Need(t, "curl")
-	ctx, cancel := contextWithPatience()
-	defer cancel()
-	if err := api.NewClient(n.dir).Post(ctx, "/v1/networks", api.NetworkCreate{Name: "back"}, nil); err != nil {
-		t.Fatal(err)
-	}
+	n.run("network", "create", "back")
 	n.serve("web1", "--network", "back")
 	n.start("client", "--network", "back", "--link", "web1:db")
 	n.start("other", "--network", "back")
@@ -112,4 +110,10 @@ func TestS10_CustomNetwork(t *testing.T) {
 	if out := n.run("run", "--network", "back", "--link", "web1:db", "--", "env"); strings.Contains(out, "DB_PORT") {
 		t.Errorf("variables are of the default network only:\n%s", out)
 	}
+	// So is one of who is connected later.
+	n.start("late")
+	n.run("network", "connect", "--link", "web1:later", "back", "late")
+	n.fetches("late", "http://later/", false)
+	n.run("stop", "-t", "0", "web1", "client", "other", "late")
+	n.run("network", "rm", "back")
 }

@@ -49,7 +49,6 @@ var elsewhereFlags = map[string]string{
 	"user":       "the command has your rights outside and is root inside",
 	"privileged": "inside, the command is root in namespaces of its own already",
 	"restart":    noStopped + "start it again with `fairlead run`",
-	"link":       "containers reach one another by address; `fairlead ps` shows them",
 }
 
 // aliases are other spellings of the flags above.

@@ -1,0 +1,333 @@
+package test
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"fairlead/node/api"
+	"fairlead/packet"
+	"fairlead/test/lab"
+)
+
+// dhcpScript is what DHCP clients run when something has happened: it writes that
+// down, in the words of whichever calls it, and udhcpc's and dhclient's has the
+// interface configured.
+const dhcpScript = `#!/bin/sh
+i=${interface} a=${ip:-$new_ip_address} m=${mask:-${new_subnet_cidr:-$new_subnet_mask}} r=${router:-$new_routers}
+echo "${1:-$reason} ip=$a mask=$m router=$r dns=${dns:-$new_domain_name_servers} mtu=${mtu:-$new_interface_mtu}" \
+	"domain=${domain:-$new_domain_name} host=${hostname:-$new_host_name} broadcast=${broadcast:-$new_broadcast_address}" >>LOG
+case ${1:-$reason} in
+bound|renew|BOUND|RENEW|REBOOT|REBIND) ;;
+*) exit 0 ;;
+esac
+ip addr replace $a/$m brd + dev $i
+ip link set $i mtu ${mtu:-$new_interface_mtu}
+ip route replace default via $r dev $i
+`
+
+// A dhcpClient is one of those people have.
+type dhcpClient struct {
+	program string
+	run     []string // it, in the foreground
+	renew   []string // a command inside; a signal if it is one word
+	release []string
+	done    string // what it says when it has renewed
+}
+
+// dhcpClients returns the clients, with their files in a directory.
+func dhcpClients(dir string) []dhcpClient {
+	script := filepath.Join(dir, "script")
+	files := []string{"-lf", dir + "/leases", "-pf", dir + "/pid", "-cf", dir + "/conf", "-sf", script}
+	return []dhcpClient{
+		{"udhcpc", []string{"udhcpc", "-f", "-i", "eth0", "-s", script, "-O", "mtu", "-O", "hostname", "-O", "domain"}, []string{"USR1"}, []string{"USR2"}, "renew"},
+		{"dhclient", slices.Concat([]string{"dhclient", "-d"}, files, []string{"eth0"}),
+			slices.Concat([]string{"dhclient", "-1", "-d"}, files, []string{"eth0"}),
+			slices.Concat([]string{"dhclient", "-r"}, files, []string{"eth0"}), "REBOOT"},
+		{"dhcpcd", []string{"sh", "-c", "mount -n -t tmpfs none /run; mount -n -t tmpfs none /var/lib/dhcpcd; exec dhcpcd -B -4 -f " + dir + "/dhcpcd.conf -c " + script + " eth0"},
+			[]string{"dhcpcd", "-n", "-4", "eth0"}, []string{"dhcpcd", "-k", "-4", "eth0"}, "RENEW"},
+	}
+}
+
+// Three clients in containers obtain what the containers have, renew it and give
+// it back.
+func TestS19_Clients(t *testing.T) {
+	lab.Need(t, "ip", "udhcpc", "dhclient", "dhcpcd")
+	for i := range 3 {
+		t.Run(dhcpClients("")[i].program, func(t *testing.T) {
+			n := newNode(t, "--opt", "mtu=1400", "--opt", "domain=lab.example", "--bip", "172.17.0.1/24")
+			dir := dhcpFiles(t)
+			c := dhcpClients(dir)[i]
+			n.start("c", append([]string{"--hostname", "box"}, append([]string{"--"}, c.run...)...)...)
+			n.dhcpSaid(dir, c.program, func(line string) bool { return strings.Contains(strings.ToLower(line), "bound ip=172.17.0.2 ") })
+			log, _ := os.ReadFile(dir + "/log")
+			for _, want := range []string{"ip=172.17.0.2", "router=172.17.0.1", "dns=172.17.0.1", "mtu=1400", "domain=lab.example", "broadcast=172.17.0.255"} {
+				if !strings.Contains(string(log), want) {
+					t.Errorf("it has not heard %s:\n%s", want, log)
+				}
+			}
+			if !strings.Contains(string(log), "mask=24") && !strings.Contains(string(log), "mask=255.255.255.0") {
+				t.Errorf("it has heard no mask:\n%s", log)
+			}
+			if out := n.exec("c", "ip", "addr", "show", "eth0"); !strings.Contains(out, "inet 172.17.0.2/24 brd 172.17.0.255") || !strings.Contains(out, "mtu 1400") {
+				t.Errorf("it has\n%s", out)
+			}
+			lease := n.lease("172.17.0.2")
+			if lease.Container != "c" || lease.Kind != "container" || lease.State != "bound" || lease.Expires == nil {
+				t.Errorf("%+v", lease)
+			}
+			before := *lease.Expires
+			n.dhcpTell("c", c.renew)
+			n.dhcpSaid(dir, c.program, func(line string) bool { return strings.HasPrefix(line, c.done+" ip=172.17.0.2 ") })
+			if after := n.lease("172.17.0.2").Expires; after == nil || !after.After(before) {
+				t.Errorf("renewed, it ends at %v, before at %v", after, before)
+			}
+			n.dhcpTell("c", c.release)
+			lab.Eventually(t, patience/3, func() error {
+				if l := n.leases(); len(l) > 0 {
+					if len(c.release) == 1 { // udhcpc hears no signal while its script runs
+						n.dhcpTell("c", c.release)
+					}
+					return fmt.Errorf("given back, and still there: %+v", l)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// A namespace somebody else made is offered its address as well.
+func TestS19_Foreign(t *testing.T) {
+	lab.Need(t, "ip", "udhcpc")
+	n := newNode(t)
+	dir := dhcpFiles(t)
+	path, remove := namedNetns(t)
+	defer remove()
+	n.run("network", "connect", "--name", "f", "--ifname", "eth0", "--ip", "172.17.0.9", "default", "netns:"+path)
+	inNetns(t, path, func() error {
+		cmd := exec.Command("udhcpc", "-f", "-n", "-q", "-i", "eth0", "-s", dir+"/script", "-O", "mtu")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	if l := n.lease("172.17.0.9"); l.Container != "f" || l.Kind != "container" {
+		t.Errorf("%+v", l)
+	}
+	if log, _ := os.ReadFile(dir + "/log"); !strings.Contains(string(log), "bound ip=172.17.0.9 ") {
+		t.Errorf("it heard\n%s", log)
+	}
+}
+
+// Stations that are no containers get addresses of a range, by reservation the same
+// always; when there is none left they hear nothing, until one is free.
+func TestS19_Stations(t *testing.T) {
+	lab.Need(t, "ip", "udhcpc", "dhclient")
+	n := newNode(t, "--opt", "guard=off", "--opt", "dhcp-range=172.17.0.100,172.17.0.102",
+		"--opt", "dhcp-host=02:00:00:00:00:07,172.17.0.77,printer;id:scanner,172.17.0.78")
+	dir := dhcpFiles(t)
+	station := func(name, mac string) {
+		n.start(name)
+		n.sh(name, "ip link set eth0 down; ip addr flush dev eth0; ip link set eth0 address "+mac+"; ip link set eth0 up")
+	}
+	ask := func(name string, more ...string) result {
+		return n.try(slices.Concat([]string{"exec", name, "udhcpc", "-f", "-n", "-q", "-t", "3", "-T", "2", "-A", "1", "-i", "eth0", "-s", dir + "/script", "-O", "mtu", "-O", "hostname"}, more)...)
+	}
+	got := func(name, ip, kind string, more ...string) {
+		t.Helper()
+		if r := ask(name, more...); r.code != 0 {
+			t.Fatalf("%v\n%+v", r, n.leases())
+		}
+		if l := n.lease(ip); l.Kind != kind || l.Container != name || l.State != "bound" {
+			t.Errorf("%s has no %s %s: %+v", name, kind, ip, n.leases())
+		}
+	}
+	for i := range 5 {
+		station(fmt.Sprintf("s%d", i), fmt.Sprintf("02:00:00:00:00:0%d", i+3))
+	}
+	got("s4", "172.17.0.77", "reserved")
+	if log, _ := os.ReadFile(dir + "/log"); !strings.Contains(string(log), "host=printer") {
+		t.Errorf("it is not called by its name:\n%s", log)
+	}
+	got("s3", "172.17.0.78", "reserved", "-x", "0x3d:7363616e6e6572")
+
+	// Somebody has an address by hand: it is found, and not lent.
+	n.sh("s3", "ip addr flush dev eth0; ip addr add 172.17.0.102/16 dev eth0")
+	got("s0", "172.17.0.101", "dynamic")
+	if l := n.lease("172.17.0.102"); l.State != "declined" {
+		t.Errorf("%+v", n.leases())
+	}
+	got("s1", "172.17.0.100", "dynamic")
+	if r := ask("s2"); r.code == 0 {
+		t.Errorf("of a full range: %+v", n.leases())
+	}
+	// What is given back is the next one's; and what a station declines is nobody's.
+	n.dhcpSays("s1", "02:00:00:00:00:04", dhcpv4.MessageTypeRelease, "172.17.0.100")
+	n.sh("s1", "ip addr flush dev eth0")
+	got("s2", "172.17.0.100", "dynamic")
+	n.dhcpSays("s2", "02:00:00:00:00:05", dhcpv4.MessageTypeDecline, "172.17.0.100")
+	lab.Eventually(t, patience/3, func() error {
+		if l := n.lease("172.17.0.100"); l.State != "declined" {
+			return fmt.Errorf("%+v", n.leases())
+		}
+		return nil
+	})
+	if r := ask("s2"); r.code == 0 {
+		t.Errorf("a declined address was lent again: %+v", n.leases())
+	}
+	// A container that goes takes its leases along.
+	n.run("kill", "s0")
+	n.gone("s0")
+	got("s2", "172.17.0.101", "dynamic")
+	if out := n.run("show", "leases"); !strings.Contains(out, "172.17.0.77") || !strings.Contains(out, "reserved") {
+		t.Errorf("show leases:\n%s", out)
+	}
+}
+
+// Who wants an address that is not its own is told so, and gets another.
+func TestS19_Refused(t *testing.T) {
+	lab.Need(t, "ip", "dhclient")
+	n := newNode(t)
+	dir := dhcpFiles(t)
+	if err := os.WriteFile(dir+"/leases", []byte(`lease {
+  interface "eth0";
+  fixed-address 172.17.0.99;
+  option subnet-mask 255.255.0.0;
+  option routers 172.17.0.1;
+  option dhcp-lease-time 3600;
+  option dhcp-message-type 5;
+  option dhcp-server-identifier 172.17.0.1;
+  renew 4 2037/01/01 00:00:00;
+  rebind 4 2037/01/02 00:00:00;
+  expire 4 2037/01/03 00:00:00;
+}
+`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.start("c", append([]string{"--"}, dhcpClients(dir)[1].run...)...)
+	n.dhcpSaid(dir, "dhclient", func(line string) bool { return strings.HasPrefix(line, "BOUND ip=172.17.0.2 ") })
+	n.logSays("c", "DHCPNAK from 172.17.0.1")
+}
+
+// A container is no DHCP server: what it says is refused, and counted; unless the
+// guard is off.
+func TestS19_RogueServer(t *testing.T) {
+	lab.Need(t, "ip", "udhcpc", "dnsmasq")
+	rogue := []string{"--", "dnsmasq", "--no-daemon", "--user=root", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces",
+		"--no-ping", "--dhcp-authoritative", "--dhcp-leasefile=/dev/null", "--dhcp-range=172.17.0.200,172.17.0.210,2m"}
+	n := newNode(t)
+	dir := dhcpFiles(t)
+	n.start("rogue", rogue...)
+	n.start("c")
+	n.logSays("rogue", "DHCP, IP range")
+	for n.dropped("rogue", "rogue-dhcp") == 0 {
+		n.exec("c", "udhcpc", "-f", "-n", "-q", "-i", "eth0", "-s", dir+"/script", "-O", "mtu")
+	}
+	if log, _ := os.ReadFile(dir + "/log"); strings.Contains(string(log), "172.17.0.20") {
+		t.Errorf("it believed the other one:\n%s", log)
+	}
+	n.ruled("guard", "rogue-dhcp")
+
+	open := newNode(t, "--opt", "guard=off", "--opt", "dhcp=off")
+	open.start("server", rogue...)
+	open.start("c")
+	open.logSays("server", "DHCP, IP range")
+	open.exec("c", "udhcpc", "-f", "-n", "-q", "-i", "eth0", "-s", dir+"/script", "-O", "mtu")
+	if log, _ := os.ReadFile(dir + "/log"); !strings.Contains(string(log), "bound ip=172.17.0.2") {
+		t.Errorf("the server of one's own did not answer:\n%s", log)
+	}
+	if l := open.leases(); len(l) > 0 {
+		t.Errorf("ours did: %+v", l)
+	}
+}
+
+// dhcpFiles makes a directory with what clients need.
+func dhcpFiles(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for name, text := range map[string]string{
+		"script":      strings.ReplaceAll(dhcpScript, "LOG", dir+"/log"),
+		"conf":        "request subnet-mask, routers, domain-name-servers, interface-mtu, host-name, domain-name, broadcast-address;\ntimeout 10;\nretry 1;\ninitial-interval 1;\nreboot 2;\n",
+		"dhcpcd.conf": "option domain_name_servers, domain_name, host_name, interface_mtu, rapid_commit\nnoipv4ll\nnodev\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// dhcpSaid waits until a client's script has written down what is wanted.
+func (n *node) dhcpSaid(dir, program string, wanted func(line string) bool) {
+	n.t.Helper()
+	lab.Eventually(n.t, patience, func() error {
+		log, err := os.ReadFile(dir + "/log")
+		for line := range strings.Lines(string(log)) {
+			if wanted(line) {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s has not said it: %s (%v)\n%s", program, log, err, n.try("logs", "c").stdout)
+	})
+}
+
+// dhcpTell has a client do something: by a signal, or by another call of it.
+func (n *node) dhcpTell(name string, what []string) {
+	n.t.Helper()
+	if len(what) == 1 {
+		n.run("kill", "-s", what[0], name)
+		return
+	}
+	c := n.background(slices.Concat([]string{"exec", name}, what)...)
+	n.t.Cleanup(c.stop)
+}
+
+// dhcpSays sends a message to the server that clients send when it suits them.
+func (n *node) dhcpSays(name, mac string, kind dhcpv4.MessageType, ip string) {
+	n.t.Helper()
+	station, err := packet.ParseMAC(mac)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	m, err := dhcpv4.New(dhcpv4.WithHwAddr(station[:]), dhcpv4.WithMessageType(kind),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(172, 17, 0, 1))),
+		dhcpv4.WithOption(dhcpv4.OptClientIdentifier(append([]byte{1}, station[:]...))))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if kind == dhcpv4.MessageTypeRelease {
+		m.ClientIPAddr = net.ParseIP(ip).To4()
+	} else {
+		m.UpdateOption(dhcpv4.OptRequestedIPAddress(net.ParseIP(ip)))
+	}
+	r := n.tryWith(bytes.NewReader(m.ToBytes()), "exec", "-i", name, "socat", "-u", "-", "UDP-SENDTO:172.17.0.1:67,sourceport=68")
+	if r.code != 0 {
+		n.t.Fatal(r)
+	}
+}
+
+// leases lists those there are, and lease is that of an address.
+func (n *node) leases() (list []api.Lease) {
+	n.t.Helper()
+	n.json(&list, "show", "leases")
+	return list
+}
+
+func (n *node) lease(ip string) (found api.Lease) {
+	n.t.Helper()
+	for _, l := range n.leases() {
+		if l.IP == ip {
+			found = l
+		}
+	}
+	return found
+}

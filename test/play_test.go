@@ -25,11 +25,13 @@ var parts = map[string]func(args []string) error{
 	"hammer":    hammer,
 	"hoard":     hoard,
 	"inject":    inject,
+	"mdns":      mdns,
 	"odd":       odd,
 	"oddities":  oddServer,
 	"persist":   persist,
 	"pieces":    pieces,
 	"reach":     reach,
+	"resident":  resident,
 	"sink":      sink,
 	"stuff":     stuff,
 	"swarm":     swarm,
@@ -37,6 +39,7 @@ var parts = map[string]func(args []string) error{
 	"transfer":  transfer,
 	"twice":     twice,
 	"upgrade":   upgrade,
+	"visit":     visit,
 	"who":       who,
 }
 

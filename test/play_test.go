@@ -25,7 +25,6 @@ var parts = map[string]func(args []string) error{
 	"hammer":    hammer,
 	"hoard":     hoard,
 	"inject":    inject,
-	"mdns":      mdns,
 	"odd":       odd,
 	"oddities":  oddServer,
 	"persist":   persist,

@@ -32,11 +32,24 @@ func (n *node) cleanup() {
 	for _, c := range n.clients {
 		c.stop()
 	}
+	n.dropNetworks()
 	if out := n.show("down", "--all"); out != "" {
 		n.t.Errorf("fairlead down --all: %s", out)
 	}
 	n.judgeLogs()
 	n.left()
+}
+
+// dropNetworks removes networks that were made, which would outlast the node.
+func (n *node) dropNetworks() {
+	n.t.Helper()
+	if !n.runs() || n.show("network", "ls", "-q", "--filter", "type=custom") == "" {
+		return
+	}
+	if list := strings.Fields(n.show("ps", "-q")); len(list) > 0 {
+		n.show(append([]string{"stop", "-t", "0"}, list...)...)
+	}
+	n.show("network", "prune", "-f")
 }
 
 // left waits until the node has gone, and its directory with it.

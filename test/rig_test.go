@@ -191,26 +191,35 @@ func (n *node) json(into any, args ...string) {
 	}
 }
 
+// switches are those of all networks.
+func (n *node) switches() (list []api.Switch) {
+	n.t.Helper()
+	n.json(&list, "show", "switch")
+	return list
+}
+
 // theSwitch is that of the default network.
 func (n *node) theSwitch() api.Switch {
 	n.t.Helper()
-	var switches []api.Switch
-	n.json(&switches, "show", "switch")
-	if len(switches) != 1 {
-		n.t.Fatalf("%d switches, want 1", len(switches))
+	list := n.switches()
+	i := slices.IndexFunc(list, func(s api.Switch) bool { return s.Network == "default" })
+	if i < 0 {
+		n.t.Fatalf("no switch of the default network in %+v", list)
 	}
-	return switches[0]
+	return list[i]
 }
 
-// port is that of a container.
+// port is that of a container, on the first network it has one.
 func (n *node) port(name string) api.Port {
 	n.t.Helper()
-	ports := n.theSwitch().Ports
-	i := slices.IndexFunc(ports, func(p api.Port) bool { return p.Container == name })
-	if i < 0 {
-		n.t.Fatalf("%s has no port in %+v", name, ports)
+	list := n.switches()
+	for _, s := range list {
+		if i := slices.IndexFunc(s.Ports, func(p api.Port) bool { return p.Container == name }); i >= 0 {
+			return s.Ports[i]
+		}
 	}
-	return ports[i]
+	n.t.Fatalf("%s has no port in %+v", name, list)
+	return api.Port{}
 }
 
 // containers are those of `ps`, by name.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -32,7 +33,7 @@ func (l *labWork) check() error {
 	for _, w := range l.file.Networks {
 		where := "networks." + w.Name
 		var err error
-		w.EgressText, err = l.readEgress(where, w.Egress)
+		w.EgressSum, err = l.readEgress(where, w.Egress)
 		wrong(where+".egress", err)
 		for _, o := range w.Options {
 			key, value, _ := strings.Cut(o, "=")
@@ -47,7 +48,7 @@ func (l *labWork) check() error {
 	for _, c := range l.file.Containers {
 		where := "containers." + c.Name
 		var err error
-		c.EgressText, err = l.readEgress(where, c.Egress)
+		c.EgressSum, err = l.readEgress(where, c.Egress)
 		wrong(where+".egress", err)
 		c.Env = passOn(c.Env)
 		o := l.runOptions(c)
@@ -106,8 +107,9 @@ func checkSysctl(name string) error {
 	return nil
 }
 
-// readEgress reads what egress: says and the file it names.
-func (l *labWork) readEgress(where, spec string) (text string, err error) {
+// readEgress reads what egress: says and the file it names, of which sum is the
+// digest.
+func (l *labWork) readEgress(where, spec string) (sum string, err error) {
 	if spec == "" {
 		return "", nil
 	}
@@ -115,10 +117,10 @@ func (l *labWork) readEgress(where, spec string) (text string, err error) {
 		spec = "allow:" + l.path(file)
 	}
 	l.egress[where], err = readEgressFile(spec)
-	if err != nil {
+	if err != nil || l.egress[where].Text == "" {
 		return "", err
 	}
-	return l.egress[where].Text, nil
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(l.egress[where].Text))), nil
 }
 
 // path is where a file is that the lab names.

@@ -36,6 +36,7 @@ var elsewhere = map[string]string{
 	"stats":   "`fairlead show switch -v` counts what each container sends and gets",
 	"info":    "try `fairlead version` and `fairlead show switch`",
 
+	"compose":   "`fairlead up -f FILE` brings up a file of networks and containers, `fairlead down -f FILE` takes it away; see docs/lab.md",
 	"container": "leave that word out: `fairlead ps`, `fairlead run`, `fairlead inspect`",
 	"build":     "containers run programs of this machine, there are no images; `fairlead run --rootfs DIR` uses another tree",
 	"pull":      noImages, "push": noImages, "image": noImages, "images": noImages, "rmi": noImages, "tag": noImages,

@@ -172,10 +172,13 @@ func checkRoute(s string) error {
 	return err
 }
 
-// Bounds of a lab.
+// Bounds of a lab. What is said of one network or container travels twice in one
+// request, as what to make and as a label, and those of networks are kept on disk.
 const (
-	maxNetworks   = 1024
-	maxContainers = 4096
+	maxNetworks        = 1024
+	maxContainers      = 4096
+	maxNetworkConfig   = 8 << 10
+	maxContainerConfig = 64 << 10
 )
 
 // check holds what the file says in one place against what it says in others.
@@ -202,6 +205,9 @@ func (f *File) check(d *decoder) {
 func (f *File) checkNetwork(d *decoder, w *Network, others []*Network) {
 	where := "networks." + w.Name
 	fail := func(key, format string, args ...any) { f.fail(d, where+"."+key, format, args...) }
+	if n := len(w.Config()); n > maxNetworkConfig {
+		f.fail(d, where, "it takes %d bytes to say, %d are the most", n, maxNetworkConfig)
+	}
 	for i, rule := range w.Rules {
 		spec, _ := api.ParseRule(RuleWords(rule)) // it was read as one
 		for _, name := range []string{spec.From, spec.To} {
@@ -272,6 +278,9 @@ func broadcast(p netip.Prefix) netip.Addr {
 func (f *File) checkContainer(d *decoder, c *Container, taken map[string]string) {
 	where := "containers." + c.Name
 	fail := func(key, format string, args ...any) { f.fail(d, where+"."+key, format, args...) }
+	if n := len(c.Config()); n > maxContainerConfig {
+		f.fail(d, where, "it takes %d bytes to say, %d are the most", n, maxContainerConfig)
+	}
 	if len(c.Command) == 0 {
 		fail("command", "there is no command; say what to run: command: sleep infinity")
 	}

@@ -33,7 +33,7 @@ type Network struct {
 	Internal     bool     `json:"internal,omitempty"`
 	Options      []string `json:"options,omitempty"` // KEY=VALUE
 	Egress       string   `json:"egress,omitempty"`
-	EgressText   string   `json:"egress-file,omitempty"` // what the file of allow: holds
+	EgressSum    string   `json:"egress-file,omitempty"` // of what the file of allow: holds; who reads that sets it
 	HostLoopback bool     `json:"host-loopback,omitempty"`
 	Uplinks      []string `json:"uplinks,omitempty"`
 	Rules        []string `json:"rules,omitempty"`  // FROM TO[:PORT]
@@ -58,7 +58,7 @@ type Container struct {
 	RateIn     string      `json:"rate-in,omitempty"`
 	RateOut    string      `json:"rate-out,omitempty"`
 	Egress     string      `json:"egress,omitempty"`
-	EgressText string      `json:"egress-file,omitempty"`
+	EgressSum  string      `json:"egress-file,omitempty"`
 	Labels     []string    `json:"labels,omitempty"`
 	WaitFor    []string    `json:"-"` // when it starts, not what it is
 }

@@ -142,7 +142,9 @@ func TestBombs(t *testing.T) {
 	for i := range 200 {
 		wide += "  c" + strings.Repeat("x", i%60) + string(rune('a'+i/60)) + ": {command: *a}\n"
 	}
-	for name, file := range map[string]string{"lists": "x-l:\n  " + strings.ReplaceAll(lists, "\n", "\n  "), "merges": merges, "wide": wide} {
+	long := "networks: {w: {labels: {a: " + strings.Repeat("x", 3000) + ", b: " + strings.Repeat("x", 3000) + ", c: " + strings.Repeat("x", 3000) + "}}}\n" +
+		"containers: {c: {command: [" + strings.Repeat("x", 70_000) + "]}}"
+	for name, file := range map[string]string{"long": long, "lists": "x-l:\n  " + strings.ReplaceAll(lists, "\n", "\n  "), "merges": merges, "wide": wide} {
 		_, err := Read("lab.yaml", "/lab.yaml", []byte(file), "lab")
 		if err == nil {
 			t.Errorf("%s: nothing is said", name)

@@ -123,6 +123,14 @@ func (g *Gateway) Neighbour(now int64, addr [4]byte) (arp.Entry, bool) {
 // maxProbes bounds the questions of Probe that wait for a Tick.
 const maxProbes = 64
 
+// AddNeighbour takes a station down for good, until its port is flushed: nobody asks
+// for it, and what comes for it never has to wait.
+func (g *Gateway) AddNeighbour(e arp.Entry) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.neighbours.Add(e)
+}
+
 // FlushPort forgets the neighbours behind a port that has gone.
 func (g *Gateway) FlushPort(port packet.PortID) {
 	g.mu.Lock()

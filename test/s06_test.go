@@ -128,7 +128,7 @@ func TestS06_AsKernel(t *testing.T) {
 		},
 		"switch": {"bridge name\tbridge id\t\tSTP enabled\tinterfaces\ndefault\t\t8000.0242ac110001\tno\t\tweb\n"},
 		"mac":    {"port no\tmac addr\t\tis local?\tageing timer\n  0\t02:42:ac:11:00:01\tyes\t\t   0.00\n"},
-		"arp":    {"172.17.0.2               ether   02:42:ac:11:00:02   C                     default\n"},
+		"arp":    {"172.17.0.2               ether   02:42:ac:11:00:02   CM                    default\n"},
 	} {
 		if err := contains(o.run("show", what, "--as", "kernel"), want...); err != nil {
 			t.Errorf("show %s --as kernel: %v", what, err)

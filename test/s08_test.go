@@ -70,9 +70,9 @@ func TestS08_Neighbours(t *testing.T) {
 	if len(have) != len(want) {
 		t.Errorf("arp -n: %v, want %v", have, want)
 	}
-	// And the gateway knows who spoke to it.
+	// And the gateway knows who is there, without asking.
 	rows := table(t, n.run("show", "arp"))
-	if len(rows) != 1 || rows[0]["Address"] != "172.17.0.2" || rows[0]["HWaddress"] != "02:42:ac:11:00:02" ||
+	if len(rows) != 2 || rows[0]["State"] != "PERMANENT" || rows[0]["Address"] != "172.17.0.2" || rows[0]["HWaddress"] != "02:42:ac:11:00:02" ||
 		rows[0]["Port"] != "1" || rows[0]["Container"] != "a" {
 		t.Errorf("show arp: %v", rows)
 	}

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
-	"net/url"
 	"slices"
 
 	"github.com/spf13/pflag"
@@ -44,10 +44,11 @@ func setHostLinkSoon(ctx context.Context, network, value string) error {
 // setHostLink has a network have a link to this host, or with "off" not. Any other
 // value but "on" is the name of a TAP.
 func setHostLink(ctx context.Context, c *api.Client, network, value string) error {
-	if network == "" || network == "bridge" {
-		network = "default"
+	var of api.NetworkInspect // whatever name it was called by
+	if err := c.Get(ctx, networkPath(cmp.Or(network, "default")), &of); err != nil {
+		return err
 	}
-	path := "/v1/networks/" + url.PathEscape(network) + "/host-link"
+	path := networkPath(of.ID) + "/host-link"
 	if value == "off" {
 		return c.Delete(ctx, path, nil)
 	}
@@ -55,9 +56,9 @@ func setHostLink(ctx context.Context, c *api.Client, network, value string) erro
 	if err := c.Get(ctx, "/v1/switches", &switches); err != nil {
 		return err
 	}
-	i := slices.IndexFunc(switches, func(s api.Switch) bool { return s.Network == network })
+	i := slices.IndexFunc(switches, func(s api.Switch) bool { return s.Network == of.Name })
 	if i < 0 {
-		return fmt.Errorf("network %s not found; `fairlead network ls` lists those there are", network)
+		return fmt.Errorf("network %s has just gone", of.Name)
 	}
 	want, err := wantedHostLink(&switches[i], value)
 	if err != nil {

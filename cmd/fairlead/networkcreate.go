@@ -34,6 +34,7 @@ com.docker.network.bridge.enable_ip_masquerade mean the same.`
 // createOptions is what `network create` was told.
 type createOptions struct {
 	driver, gateway, ipRange, bip string
+	hostLink                      string
 	subnets, aux, opts, labels    []string
 	uplinks                       []string
 	internal                      bool
@@ -62,6 +63,8 @@ its own containers only.
 A network stays until network rm removes it, also when the node ends.
 
 ` + networkOptionsHelp + `
+
+` + hostLinkHelp + `
 
 ` + uplinkHelp,
 		Example: `  fairlead network create lab
@@ -94,6 +97,7 @@ A network stays until network rm removes it, also when the node ends.
 	f.BoolVar(&o.accepted[0], "attachable", false, "Accepted; containers can always join")
 	f.BoolVar(&o.accepted[1], "ipv4", true, "Accepted; a network has IPv4 addresses")
 	o.reach.define(f)
+	defineHostLink(f, &o.hostLink)
 	return cmd
 }
 
@@ -186,19 +190,30 @@ func (o *createOptions) create(cmd *cobra.Command, req *api.NetworkCreate) error
 	if err := c.Post(ctx, "/v1/networks", req, &made); err != nil {
 		return err
 	}
-	if ways != nil {
-		opened, err := openWithRights(ways.links)
-		if err == nil {
-			defer closeUplinks(opened)
-			_, err = setUplinks(ctx, c, req.Name, ways, opened, true)
-		}
-		if err != nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			defer cancel()
-			return errors.Join(err, c.Delete(ctx, networkPath(made.ID), nil))
-		}
+	if err := o.link(ctx, c, req.Name, ways); err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		return errors.Join(err, c.Delete(ctx, networkPath(made.ID), nil))
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), made.ID)
+	return nil
+}
+
+// link gives a network that was just made what somebody with the right has to open.
+func (o *createOptions) link(ctx context.Context, c *api.Client, name string, ways *waysOut) error {
+	if ways != nil {
+		opened, err := openWithRights(ways.links)
+		if err != nil {
+			return err
+		}
+		defer closeUplinks(opened)
+		if _, err = setUplinks(ctx, c, name, ways, opened, true); err != nil {
+			return err
+		}
+	}
+	if o.hostLink != "" {
+		return setHostLink(ctx, c, name, o.hostLink)
+	}
 	return nil
 }
 

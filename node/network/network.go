@@ -12,6 +12,7 @@ import (
 
 	"fairlead/arp"
 	"fairlead/gateway"
+	"fairlead/loop"
 	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/policy"
@@ -296,6 +297,11 @@ func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 	if err != nil {
 		_ = e.Queue.Close() // nobody has read it
 		return nil, fmt.Errorf("network %s: %w", n.conf.Name, err)
+	}
+	if !n.conf.Options.Unguarded && e.Addr.Is4() {
+		// Nobody else may say who has the address. A datagram of many fragments or a
+		// train is too large to wait until it is asked for.
+		n.gw.AddNeighbour(arp.Entry{Addr: e.Addr.As4(), MAC: e.MAC, Port: port.ID(), Container: e.Container, Seen: loop.Clock()})
 	}
 	if q, ok := e.Queue.(interface{ SetCarrier(bool) error }); ok {
 		if err := q.SetCarrier(true); err != nil {

@@ -255,7 +255,7 @@ func TestAttach(t *testing.T) {
 	a.send(t, request)
 	a.expect(t, packettest.ARPReply(gw, a.Station))
 	b.expect(t, request)
-	if got := n.Neighbours(loop.Clock()); len(got) != 1 || got[0].Addr != a.IP.As4() || got[0].Container != 1<<16|1 {
+	if got := n.Neighbours(loop.Clock()); len(got) != 2 || got[0].Addr != a.IP.As4() || got[0].Container != 1<<16|1 {
 		t.Errorf("neighbours: %v", got)
 	}
 	ping := packettest.ICMPEcho(b.Station, a.Station, 1, 1, nil)
@@ -286,6 +286,20 @@ func TestAttach(t *testing.T) {
 		t.Error("Close has left a port, or closed a link more than once")
 	}
 	n.Close() // nothing more to do
+}
+
+// What is too large to wait for ARP reaches a container that has not said a word.
+func TestAttachIsKnown(t *testing.T) {
+	n := newNetwork(t, 1)
+	a, b := attach(t, n, 1), attach(t, n, 2)
+	via := packettest.Station{MAC: n.GatewayMAC(), IP: b.Station.IP}
+	large := packettest.GSO(packettest.UDP(a.Station, via, 1, 7, make([]byte, 5000)), 1000)
+	a.send(t, large)
+	packet.Ethernet(large[packet.VNetLen:]).SetSrc(n.GatewayMAC())
+	packet.Ethernet(large[packet.VNetLen:]).SetDst(b.Station.MAC)
+	ip := packet.IPv4(large[packet.VNetLen+packet.EthernetLen:])
+	ip.DecrementTTL()
+	b.expect(t, large)
 }
 
 func ping2(a, b *plug) []byte { return packettest.ICMPEcho(a.Station, b.Station, 2, 2, nil) }

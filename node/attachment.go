@@ -103,7 +103,7 @@ func (c *container) electLocked() (best *attachment) {
 func (n *Node) setHomeLocked(c *container) {
 	var h gateway.Home
 	for _, a := range c.liveLocked() {
-		h.Subnets = append(h.Subnets, a.addr.Masked())
+		h.Subnets = append(h.Subnets, a.lan.net.Config().Gateway.Masked())
 	}
 	if a := c.electLocked(); a != nil {
 		h.Default = a.lan.number()

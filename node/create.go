@@ -234,6 +234,9 @@ func (n *Node) connectLocked(c *container, w api.EndpointRequest) error {
 	if w.Options == nil {
 		w.Options = c.req.Options
 	}
+	if c.isPlug() {
+		return n.plugLocked(c, l, w)
+	}
 	if err := checkEndpoint(l, w); err != nil {
 		return err
 	}

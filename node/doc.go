@@ -34,6 +34,8 @@
 //	registry.go    containers: find, follow, end
 //	create.go      what a container may be called, have and ask for
 //	attach.go      what arrives as descriptors
+//	linkkind.go    what kinds of links they are, and options of links
+//	station.go     ports with no container behind them: a real interface, a pair's end
 //	portbook.go    which container has which port outside
 //	publish.go     a container's published ports: reserve, open, close
 //	ports.go       requests for them, and how they are shown

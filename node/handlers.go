@@ -72,7 +72,7 @@ func (n *Node) describe(c *container) api.Container {
 		d.Status = "running"
 	}
 	if live := c.liveLocked(); len(live) > 0 {
-		d.IP, d.MAC = live[0].addr.Addr().String(), live[0].mac.String()
+		d.IP, d.MAC = live[0].addrWord(), live[0].macWord()
 	}
 	if c.share == nil && c.owner == c { // as docker ps has it
 		d.Network = strings.Join(c.networkNamesLocked(), ",")
@@ -186,8 +186,8 @@ func (c *container) inspectNetworksLocked(s *api.InspectNetworkSettings) {
 func (c *container) inspectNetworkLocked(a *attachment) api.InspectNetwork {
 	i := api.InspectNetwork{
 		Links: a.links, Aliases: a.aliases, DriverOpts: a.asked.Options, GwPriority: a.priority,
-		NetworkID: a.lan.id, EndpointID: a.id, IPAddress: a.addr.Addr().String(), IPPrefixLen: a.addr.Bits(),
-		MacAddress: a.mac.String(), LinkLocalIPv6Address: a.mac.LinkLocal().String(),
+		NetworkID: a.lan.id, EndpointID: a.id, IPAddress: a.addrWord(), IPPrefixLen: max(a.addr.Bits(), 0),
+		MacAddress: a.macWord(), LinkLocalIPv6Address: a.linkLocalWord(),
 	}
 	if len(i.DriverOpts) == 0 {
 		i.DriverOpts = nil // as Docker writes it

@@ -13,6 +13,8 @@ type linkOptions struct {
 	textbook bool // offload=off: plain frames
 	veth     bool // link=veth: one end of a pair, by a packet socket
 	isolated bool // isolated=on
+
+	plug string // what is no container's link is; see isPlug
 }
 
 // readLink reads the options of a container's link. What they leave open the
@@ -72,6 +74,9 @@ func (e *endpoint) open(o linkOptions, fd int) (vswitch.Queue, error) {
 			return nil, err
 		}
 		e.kind, e.offload, e.peer = "veth", link.OffloadAll.String(), p.Index()
+		if o.plug != "" {
+			e.kind, e.index, e.peer = o.plug, e.peer, 0
+		}
 		return p, nil
 	}
 	tap, err := link.AdoptTAP(fd)

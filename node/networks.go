@@ -157,7 +157,7 @@ func (n *Node) inspectNetworkLocked(l *lan) api.NetworkInspect {
 	d.IPAM = api.NetworkIPAM{Driver: "default", Options: map[string]string{}, Config: []api.NetworkIPAMConfig{config}}
 	for _, c := range n.onNetworkLocked(l) {
 		if a := c.onLocked(l); a.up() && c.share == nil {
-			d.Containers[c.id] = api.NetworkContainer{Name: c.name(), EndpointID: a.id, MacAddress: a.mac.String(), IPv4Address: a.addr.String()}
+			d.Containers[c.id] = api.NetworkContainer{Name: c.name(), EndpointID: a.id, MacAddress: a.macWord(), IPv4Address: a.prefixWord()}
 		}
 	}
 	return d

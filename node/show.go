@@ -100,6 +100,9 @@ func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 	if conf.Host {
 		n.describeHostPort(&d, l)
 	}
+	if conf.Guard.MAC.IsZero() {
+		d.MAC = "" // it is for whoever is behind it to say
+	}
 	if c == nil {
 		return d // it left between two looks
 	}
@@ -108,7 +111,7 @@ func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 	d.Container, d.ID, d.Pid = c.name(), c.id, c.pid
 	d.RateIn, d.RateOut = c.rateWords()
 	if a := c.onLocked(l); a != nil {
-		d.IP = a.addr.Addr().String()
+		d.IP = a.addrWord()
 		if e := a.endpoint; e != nil {
 			d.Kind, d.Interface, d.Index, d.Netns, d.Offload = e.kind, a.iface, e.index, e.netns, e.offload
 			if e.kind == "veth" {

@@ -25,6 +25,7 @@ var parts = map[string]func(args []string) error{
 	"hammer":    hammer,
 	"hoard":     hoard,
 	"inject":    inject,
+	"mdns":      mdns,
 	"odd":       odd,
 	"oddities":  oddServer,
 	"persist":   persist,

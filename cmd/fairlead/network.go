@@ -30,7 +30,7 @@ func newNetwork() *cobra.Command {
   fairlead network disconnect lab web
   fairlead network rm lab`,
 	})
-	cmd.AddCommand(newNetworkCreate(), newNetworkLs(), newNetworkInspect(), newNetworkSet(), newNetworkRm(), newNetworkPrune(), newConnect(), newDisconnect())
+	cmd.AddCommand(newNetworkCreate(), newNetworkLs(), newNetworkInspect(), newNetworkSet(), newNetworkRm(), newNetworkPrune(), newConnect(), newDisconnect(), newNetworkWait())
 	return cmd
 }
 
@@ -45,7 +45,7 @@ type connectOptions struct {
 func newConnect() *cobra.Command {
 	var o connectOptions
 	cmd := &cobra.Command{
-		Use:   "connect [OPTIONS] NETWORK CONTAINER|netns:PATH|pid:N",
+		Use:   "connect [OPTIONS] NETWORK CONTAINER|netns:PATH|pid:N|if:NAME|veth:NAME",
 		Short: "Connect a container, or a namespace that somebody else made, to a network",
 		Long: `Connect a container that runs to a further network. It gets an interface there,
 is known there by its name and by --alias, and its default route is elected anew:
@@ -57,14 +57,17 @@ path leads to, or that of a process. You must have the rights of root in the
 user namespace that owns it. The gateway becomes the default route unless there
 is one; with --ip ADDRESS/LENGTH@GATEWAY that gateway does in any case. The
 interface leaves the network when the namespace ends, or by network disconnect.
---wait waits until there is such a namespace.`,
+--wait waits until there is such a namespace.
+
+` + plugHelp,
 		Example: `  fairlead network connect lab web
   fairlead network connect --ip 10.1.5.9 --alias db --alias sql lab web
   fairlead network connect --ip dhcp --ifname eth1 lab web
   fairlead network connect --route 10.7.0.0/16@10.1.5.2 lab web
   fairlead network connect default netns:/run/netns/blue
   fairlead network connect --name db --ip 172.17.0.9/16@172.17.0.2 default pid:4711
-  fairlead network connect --wait 10s --ifname eth1 default netns:/run/netns/blue`,
+  fairlead network connect --wait 10s --ifname eth1 default netns:/run/netns/blue
+  fairlead network connect lan if:eth1`,
 		Args: exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Network = args[0]
@@ -80,6 +83,9 @@ interface leaves the network when the namespace ends, or by network disconnect.
 			at, err := parseAt(o.ip)
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
+			}
+			if isPlug(args[1]) {
+				return o.connectPlug(cmd, args[1])
 			}
 			if !isForeign(args[1]) {
 				return o.connect(cmd, args[1], at)
@@ -184,7 +190,7 @@ func parseTarget(s string) (box.Target, error) {
 			return box.Target{PID: pid}, nil
 		}
 	}
-	return box.Target{}, fmt.Errorf("%q is neither the name of a container, nor netns:PATH or pid:N", s)
+	return box.Target{}, fmt.Errorf("%q is neither the name of a container, nor netns:PATH, pid:N, if:NAME or veth:NAME", s)
 }
 
 // connectForeign hangs an interface into a namespace somebody else made.

@@ -84,14 +84,18 @@ func portDetails(out io.Writer, p *api.Port) {
 	if p.Container == api.HostPort {
 		who, it = p.Container, "the host"
 	}
-	fmt.Fprintf(out, "  port %d: %s, %s, %s\n", p.Port, who, dash(p.IP), p.MAC)
+	fmt.Fprintf(out, "  port %d: %s, %s, %s\n", p.Port, who, dash(p.IP), dash(p.MAC))
 	fmt.Fprintf(out, "    cable    %s: %s\n", p.Kind, inside(p))
 	switch {
 	case p.Container == api.HostPort:
 		fmt.Fprintf(out, "             an interface of this host, with the gateway's address\n")
 	case p.HostIface != "":
 		fmt.Fprintf(out, "             other end: %s on the host\n", p.HostIface)
-	case p.Kind == "veth":
+	case p.Kind == api.ForeignInterface:
+		fmt.Fprintf(out, "             an interface of this host, which it shares with the network; a LAN is behind it\n")
+	case p.Kind == api.ForeignVeth && p.Peer == 0:
+		fmt.Fprintf(out, "             one end of a pair somebody made, in a network namespace of its own\n")
+	case p.Kind == api.ForeignVeth:
 		fmt.Fprintf(out, "             other end: index %d, in a network namespace of its own; inside it is %s@if%d, link-netnsid %d\n", p.Peer, p.Interface, p.Peer, p.LinkNetns)
 	default:
 		fmt.Fprintf(out, "             no host interface: a TAP lives in the container only\n")

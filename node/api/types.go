@@ -39,6 +39,12 @@ type Sockets struct {
 	Refused       uint64 `json:"refused"` // connections for which there was none
 }
 
+// The kinds of CreateRequest.Foreign that are no namespaces.
+const (
+	ForeignInterface = "if"   // a real interface, which stays where it is
+	ForeignVeth      = "veth" // one end of a pair, which moves to an empty namespace
+)
+
 // CreateRequest is the body of POST /v1/containers: what the caller wants. The
 // node reserves a name and an address; the container exists once its links
 // arrive at /v1/containers/ID/attach.
@@ -76,7 +82,9 @@ type CreateRequest struct {
 	Expose     []string `json:"expose,omitempty"`
 
 	// Foreign names a namespace somebody else made (netns:PATH, pid:N): the
-	// container has no init of ours, and ends when the namespace does.
+	// container has no init of ours, and ends when the namespace does. Or it names
+	// what is no container but a port all the same, and ends with its interface:
+	// if:NAME, veth:NAME.
 	Foreign string `json:"foreign,omitempty"`
 
 	// Egress is asked beside that of the network; both have to agree.
@@ -309,7 +317,8 @@ type Port struct {
 	RateIn  string `json:"rate_in,omitempty"`
 	RateOut string `json:"rate_out,omitempty"`
 	// Kind is tap, wire or veth. The first two have no other end that is an
-	// interface, and that of the third lies in a namespace of its own.
+	// interface, and that of the third lies in a namespace of its own. Or it is if:
+	// an interface of a host, with a LAN behind it.
 	Kind      string `json:"kind"`
 	Interface string `json:"interface"` // inside
 	Index     int    `json:"index"`     // inside

@@ -275,6 +275,9 @@ type Endpoint struct {
 	Addr      netip.Addr
 	Queue     vswitch.Queue // the network closes it when the port goes, or cannot be made
 	Isolated  bool
+	// AnySource is for a port with a LAN behind it: it may use any source but the
+	// gateway's, and has neither MAC nor Addr.
+	AnySource bool
 	Limit     *vswitch.Limit                   // the container's rates; nil is none
 	Lost      func(p *vswitch.Port, err error) // see vswitch.PortConfig
 }
@@ -288,7 +291,7 @@ func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 		FloodLimit: n.conf.Options.FloodLimit,
 		Worker:     n.router.lanes.Home(e.Container),
 		Guard: policy.Guard{
-			Strict: !n.conf.Options.Unguarded,
+			Strict: !n.conf.Options.Unguarded && !e.AnySource,
 			MAC:    e.MAC,
 			Addrs:  []packet.Addr{packet.AddrFromNetip(e.Addr)},
 		},

@@ -71,3 +71,19 @@ func TestRates(t *testing.T) {
 		t.Errorf("inspect says %q", out)
 	}
 }
+
+// A namespace somebody else made is held to rates as well.
+func TestRatesOfForeignNamespaces(t *testing.T) {
+	n := newNode(t)
+	path, remove := namedNetns(t)
+	defer remove()
+	n.run("network", "connect", "--name", "blue", "--rate-in", "2mbit", "default", "netns:"+path)
+	if p := n.port("blue"); p.RateIn != "2mbit" || p.RateOut != "" {
+		t.Errorf("show switch says %q and %q", p.RateIn, p.RateOut)
+	}
+	n.run("update", "--rate-out", "3mbit", "blue")
+	if p := n.port("blue"); p.RateIn != "2mbit" || p.RateOut != "3mbit" {
+		t.Errorf("show switch says %q and %q", p.RateIn, p.RateOut)
+	}
+	n.run("network", "disconnect", "default", "blue")
+}

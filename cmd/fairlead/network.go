@@ -39,6 +39,7 @@ type connectOptions struct {
 	api.EndpointRequest
 	name, ip string
 	opts     []string
+	rates    rateFlags
 	wait     time.Duration
 }
 
@@ -80,6 +81,9 @@ interface leaves the network when the namespace ends, or by network disconnect.
 					return wrongCall(cmd, "%v", err)
 				}
 			}
+			if err := o.rates.check(); err != nil {
+				return wrongCall(cmd, "%v", err)
+			}
 			at, err := parseAt(o.ip)
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
@@ -107,6 +111,7 @@ interface leaves the network when the namespace ends, or by network disconnect.
 	f.IntVar(&o.Priority, "gw-priority", 0, "The network with the highest `NUMBER` has the default route")
 	f.StringArrayVar(&o.Routes, "route", nil, "A further route, `SUBNET@ROUTER` (repeatable)")
 	f.StringArrayVar(&o.opts, "opt", nil, "Option of the link, `KEY=VALUE`: offload=off, isolated=on, link=veth; also --driver-opt")
+	o.rates.define(f)
 	f.DurationVar(&o.wait, "wait", 0, "Wait as long as `TIME` until the namespace is there")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		switch name { // Docker's other spellings
@@ -166,6 +171,9 @@ func (o *connectOptions) connect(cmd *cobra.Command, container string, a at) err
 			return wrongCall(cmd, "%s is for netns:PATH and pid:N only, and %q is neither", flag, container)
 		}
 	}
+	if o.rates != (rateFlags{}) {
+		return wrongCall(cmd, "rates are of a container, and not of a network: `fairlead update --rate-in RATE --rate-out RATE %s`", container)
+	}
 	if o.DHCP = a.dhcp; a.addr.IsValid() {
 		o.IP = a.addr.String()
 	}
@@ -212,7 +220,7 @@ func (o *connectOptions) connectForeign(cmd *cobra.Command, target string, in bo
 	o.DHCP = a.dhcp
 	var created api.Created
 	if err := c.Post(ctx, "/v1/containers", api.CreateRequest{
-		Name: o.name, Foreign: target, Networks: []api.EndpointRequest{o.EndpointRequest},
+		Name: o.name, Foreign: target, RateIn: o.rates.in, RateOut: o.rates.out, Networks: []api.EndpointRequest{o.EndpointRequest},
 	}, &created); err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ type createOptions struct {
 	subnets, aux, opts, labels    []string
 	uplinks                       []string
 	internal                      bool
-	accepted                      [2]bool // --attachable, --ipv4
+	accepted                      [3]bool // --attachable, --ipv4, --ipv6
 	reach                         networkFlags
 }
 
@@ -96,6 +96,7 @@ A network stays until network rm removes it, also when the node ends.
 	f.StringArrayVar(&o.uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable)")
 	f.BoolVar(&o.accepted[0], "attachable", false, "Accepted; containers can always join")
 	f.BoolVar(&o.accepted[1], "ipv4", true, "Accepted; a network has IPv4 addresses")
+	f.BoolVar(&o.accepted[2], "ipv6", false, "Refused: of IPv6 a network has link-local addresses only")
 	o.reach.define(f)
 	defineHostLink(f, &o.hostLink)
 	return cmd
@@ -105,6 +106,9 @@ A network stays until network rm removes it, also when the node ends.
 func (o *createOptions) request(cmd *cobra.Command, name string) (*api.NetworkCreate, error) {
 	if len(o.subnets) > 1 {
 		return nil, wrongCall(cmd, "a network has one subnet, and --subnet names %d", len(o.subnets))
+	}
+	if o.accepted[2] {
+		return nil, wrongCall(cmd, "--ipv6: a network has IPv4 addresses, and of IPv6 link-local ones only")
 	}
 	if !o.accepted[1] {
 		return nil, wrongCall(cmd, "--ipv4=false: IPv4 or IPv6 must be enabled, and a network here has IPv4 addresses")

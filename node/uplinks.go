@@ -317,7 +317,7 @@ func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
 		list = append(list, d)
 	}
 	for _, l := range n.lans {
-		if n.usesHostLocked(l) {
+		if n.usesHostLocked(l) && !l.conf.Internal {
 			list = append(list, n.hostLineLocked(l))
 		}
 	}

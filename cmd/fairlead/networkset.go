@@ -96,7 +96,7 @@ change, see ` + "`fairlead network create --help`" + `.`,
 					return err
 				}
 			}
-			return printUplinks(cmd, c)
+			return printUplinks(cmd, c, args[0])
 		},
 	}
 	network.define(cmd.Flags())

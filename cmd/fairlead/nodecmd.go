@@ -201,7 +201,7 @@ func up(cmd *cobra.Command, request api.UpRequest, ways *waysOut) error {
 	for _, s := range switches {
 		fmt.Fprintf(out, "network %s: %s, gateway %s\n", s.Network, s.Subnet, s.Gateway)
 	}
-	return printUplinks(cmd, c)
+	return printUplinks(cmd, c, defaultNetwork)
 }
 
 func newDown() *cobra.Command {

@@ -289,14 +289,20 @@ func uplinkMAC(s *api.UplinkSpec) packet.MAC {
 	return packet.MAC{0x02, 0x42, sum[0], sum[1], sum[2], sum[3]}
 }
 
-// printUplinks says by what the networks lead outside.
-func printUplinks(cmd *cobra.Command, c *api.Client) error {
+// printUplinks says by what a network leads outside.
+func printUplinks(cmd *cobra.Command, c *api.Client, network string) error {
+	network, err := networkName(cmd.Context(), c, network)
+	if err != nil {
+		return err
+	}
 	list, err := awaitAddresses(cmd.Context(), c, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
 	for _, u := range list {
-		fmt.Fprintf(cmd.OutOrStdout(), "uplink %s: %s\n", u.Name, uplinkWords(&u))
+		if u.Network == network {
+			fmt.Fprintf(cmd.OutOrStdout(), "uplink %s: %s\n", u.Name, uplinkWords(&u))
+		}
 	}
 	return nil
 }

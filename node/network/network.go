@@ -213,11 +213,11 @@ func (n *Network) dropUplinkLocked(u *Uplink) {
 	n.setUplinksLocked(slices.DeleteFunc(slices.Clone(n.uplinks), func(x *Uplink) bool { return x == u }))
 }
 
-// Uplinks lists the network's ways out.
+// Uplinks lists the ways out the network uses: of one that is internal, none.
 func (n *Network) Uplinks() []*Uplink {
 	n.router.mu.Lock()
 	defer n.router.mu.Unlock()
-	return slices.Clone(n.uplinks)
+	return n.usedLocked()
 }
 
 // Routes lists the network's routing table.

@@ -196,3 +196,43 @@ func TestLabThatIsWrong(t *testing.T) {
 	n.refuses("up: --prune takes -f FILE", "up", "--prune")
 	n.refuses("up: --bip and -f are two things; make them two calls", "up", "-f", "x", "--bip", "10.0.0.1/8")
 }
+
+// A network of a lab leads outside by its own uplink, which changes while the
+// network is used and goes with it.
+func TestLabWithUplink(t *testing.T) {
+	lab.NeedTUN(t)
+	lab.Need(t, "ip", "ping")
+	lan := lab.NewHost(t, "lan")
+	lan.AddTAP(t, "up0")
+	lan.Addr(t, "up0", "192.0.2.1/24")
+	n := newNodeDir(t)
+	file := filepath.Join(filepath.Dir(n.dir), "lab.yaml")
+	do := func(text, want string, args ...string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, status := n.on(lan, append(args, "-f", file)...); status != 0 || out != want {
+			t.Errorf("%s: exit status %d\n%s\nwant\n%s", args, status, out, want)
+		}
+	}
+	const text = `networks:
+  out: {subnet: 10.1.0.0/24, uplinks: ["tap:up0,ip=192.0.2.2/24,gw=192.0.2.1"]}
+  in: {subnet: 10.2.0.0/24, uplinks: none}
+containers:
+  a: {command: sleep 1000, networks: out}
+`
+	do(text, "create network out\ncreate network in\nstart container a\nlab lab: 3 of 3 changed\n", "up")
+	if up := n.uplink("up0"); up.Network != "out" || up.State != "up" {
+		t.Errorf("%+v", up)
+	}
+	n.exec("a", "ping", "-c", "1", "-W", "5", "192.0.2.1")
+	do(text, "lab lab: nothing changed\n", "up")
+	changed := strings.Replace(text, "gw=192.0.2.1", "gw=192.0.2.1,addr=192.0.2.50", 1)
+	do(changed, "set network out: uplinks\nlab lab: 1 of 3 changed\n", "up")
+	if up := n.uplink("up0"); !slices.Equal(up.Addresses, []string{"192.0.2.50"}) {
+		t.Errorf("%+v", up)
+	}
+	n.exec("a", "ping", "-c", "1", "-W", "5", "192.0.2.1")
+	do("what is to go need not be right", "stop container a\nremove network out\nremove network in\nlab lab: 3 of 3 changed\n", "down")
+}

@@ -15,10 +15,10 @@ func newNetworkWait() *cobra.Command {
 		Use:   "wait [OPTIONS] [CONTAINER|netns:PATH|pid:N]",
 		Short: "Wait until an interface is there and up",
 		Long: `Wait until a network namespace has an interface that is up, with somebody at its
-other end: the namespace this command runs in, that of a container, the one a path
-leads to, or that of a process. So a service can be started after the interface it serves by,
-whoever connects that: run this in front of it, inside.`,
-		Example: `  fairlead run -d --name web -- sh -c 'fairlead network wait && exec fairlead probe http-server'
+other end: the namespace this command runs in, that of a container, the one a
+path leads to, or that of a process. So a service can be started after the
+interface it serves by, whoever connects that: run this in front of it, inside.`,
+		Example: `  fairlead run -d --name web -- sh -c 'fairlead network wait && exec ./server'
   fairlead network connect --ifname eth1 lab web
   fairlead network wait --ifname eth0 --timeout 10s netns:/run/netns/blue`,
 		Args: atMost(1),

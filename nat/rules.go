@@ -195,6 +195,9 @@ func (t *Table) Publish(r Rule) (Rule, error) {
 // overlaps.
 func (r *rules) conflict(x Rule) bool {
 	for _, other := range r.published[portKey{x.Proto, x.OutsidePort}] {
+		if other.Outside != x.Outside && (other.Outside == packet.HostIPv6 || x.Outside == packet.HostIPv6) {
+			continue // the one is more specific, and what there is of IPv6
+		}
 		if other.Outside.Is4() == x.Outside.Is4() &&
 			(other.Outside == x.Outside || other.Outside == anyOf(x.Outside) || x.Outside == anyOf(x.Outside)) {
 			return true

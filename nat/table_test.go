@@ -322,6 +322,27 @@ func TestTrack(t *testing.T) {
 	}
 }
 
+// TestBothFamilies: all addresses of IPv4 and all of IPv6 are published one by one.
+func TestBothFamilies(t *testing.T) {
+	for _, first := range []packet.Addr{addr("0.0.0.0"), packet.HostIPv6} {
+		r := newRig(t, Config{})
+		second := map[bool]packet.Addr{true: packet.HostIPv6, false: addr("0.0.0.0")}[first != packet.HostIPv6]
+		four := Rule{Network: net1, Container: alice, Proto: packet.ProtoTCP, Outside: first, OutsidePort: 80, Inside: aliceAddr, InsidePort: 80}
+		six := Rule{Network: net1, Container: bob, Proto: packet.ProtoTCP, Outside: second, OutsidePort: 80, Inside: bobAddr, InsidePort: 80}
+		want := map[packet.Addr]packet.Addr{first: aliceAddr, second: bobAddr}
+		r.publish(four)
+		r.publish(six)
+		for at, dst := range map[packet.Addr]packet.Addr{ours: want[addr("0.0.0.0")], packet.HostIPv6: want[packet.HostIPv6]} {
+			if got := r.Translation(r.in(tcp(world, 5000, at, 80))); got.After.Dst != dst {
+				t.Errorf("a client at %v gets %v, want %v", at, got.After.Dst, dst)
+			}
+		}
+		if _, err := r.Publish(six); err == nil {
+			t.Error("one of them twice")
+		}
+	}
+}
+
 // TestHost: the host keeps its port, unless the container sees that already.
 func TestHost(t *testing.T) {
 	r := newRig(t, Config{})

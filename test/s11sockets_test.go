@@ -184,3 +184,22 @@ func twice(args []string) error {
 	}
 	return nil
 }
+
+// The addresses of each family are published one by one, too.
+func TestS11_EachFamily(t *testing.T) {
+	o := newHostOutside(t)
+	o.serve("web", "-p", "0.0.0.0:8080:80", "-p", "[::]:8080:80")
+	for _, url := range []string{"http://127.0.0.1:8080/", "http://[::1]:8080/"} {
+		greeted(t, curl(t, o.Machine, url), "172.17.0.1")
+	}
+	o.run("unpublish", "web", "[::]:8080:80")
+	greeted(t, curl(t, o.Machine, "http://127.0.0.1:8080/"), "172.17.0.1")
+	refused(t, o.Machine, "http://[::1]:8080/")
+	// Another container may have the other family.
+	o.serve("web6", "-p", "[::]:8080:80")
+	for url, name := range map[string]string{"http://127.0.0.1:8080/": "172.17.0.2:80", "http://[::1]:8080/": "172.17.0.3:80"} {
+		if page := curl(t, o.Machine, url); !strings.Contains(page, name) {
+			t.Errorf("%s answers %q, want %s", url, page, name)
+		}
+	}
+}

@@ -140,7 +140,10 @@ func (h *HostAddrs) read(handle *netlink.Handle) error {
 	if err != nil || len(routes) == 0 {
 		return errors.New("this host has no default route; `ip route` lists those it has")
 	}
-	if a, ok := netip.AddrFromSlice(routes[0].Src); ok {
+	switch a, ok := netip.AddrFromSlice(routes[0].Src); {
+	case ok && a.Unmap().IsLoopback():
+		return errors.New("this host's default route leads to its loopback; `ip route` lists those it has")
+	case ok:
 		h.Primary = a.Unmap()
 	}
 	return nil

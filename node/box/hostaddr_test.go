@@ -46,4 +46,10 @@ func TestHostAddresses(t *testing.T) {
 	await("192.0.2.7 [192.0.2.7 198.51.100.7] " + noRoute)
 	h.Run(t, "ip", "addr", "del", "198.51.100.7/24", "dev", "d0")
 	await("192.0.2.7 [192.0.2.7] " + noRoute)
+	// The host's loopback stands for it in no case, although packets that end there
+	// would be from it.
+	h.Up(t, "lo")
+	h.Run(t, "ip", "route", "add", "default", "dev", "lo", "src", "127.0.0.1")
+	h.Run(t, "ip", "addr", "del", "192.0.2.7/24", "dev", "d0")
+	await("invalid IP [] this host's default route leads to its loopback; `ip route` lists those it has")
 }

@@ -92,6 +92,19 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	batch("drop icc", in, ping(in.station, to), packet.Drop, packet.ICC)
 	batch("flood none may have", in, ping(in.station, stationOf(999)), packet.Flood, packet.UnknownMAC)
 	r.sw.SetAdmit(nil)
+	fast, slow := new(Limit), new(Limit)
+	fast.Set(1e12, 1e12)
+	slow.Set(8000, 8000)
+	limitedBy := func(n int, l *Limit) *end {
+		e := r.add(n, func(c *PortConfig) { c.Limit = l })
+		r.send(e, packettest.ARPRequest(e.station, gatewayAddr.Addr()))
+		return e
+	}
+	quick, lame := limitedBy(23, fast), limitedBy(24, slow)
+	batch("unicast within rates", quick, ping(quick.station, to), packet.Unicast, packet.KnownMAC)
+	batch("unicast beyond the receiver's rate", quick, ping(quick.station, lame.station), packet.Unicast, packet.KnownMAC)
+	batch("unicast beyond the sender's rate", lame, ping(lame.station, to), packet.Unicast, packet.KnownMAC)
+	r.on(func() { lame.queue.inject = nil }) // what it may not send yet
 	for _, reason := range []packet.Reason{packet.EgressDown, packet.EgressGone, packet.EgressFull, packet.EgressSegments, packet.EgressRefused} {
 		others[0].queue.err = reason
 		batch(fmt.Sprint("failed ", reason), in, ping(in.station, to), packet.Unicast, packet.KnownMAC)

@@ -109,6 +109,13 @@ func closedNetwork(t *testing.T, o *outside) {
 	o.run("rule", "rm", "a", "web:80")
 	o.fetches("a", web, true)
 
+	// Who shares a namespace has its frames, and its name is as good.
+	o.start("side", "--network", "container:a")
+	o.run("rule", "add", "side", "web:80")
+	o.fetches("a", web, false)
+	o.run("rule", "rm", "side", "web:80")
+	o.run("stop", "-t", "0", "side")
+
 	// Each packet's trace names what let it pass, or that nothing did.
 	trace := o.background("trace", "--words", "a")
 	lab.Eventually(t, patience, func() error {

@@ -114,6 +114,19 @@ func TestS10_CustomNetwork(t *testing.T) {
 	n.start("late")
 	n.run("network", "connect", "--link", "web1:later", "back", "late")
 	n.fetches("late", "http://later/", false)
+	// With the network its rules go.
+	n.run("network", "set", "back", "--opt", "icc=off")
+	n.fetches("late", "http://later/", true)
+	n.run("rule", "add", "--network", "back", "late", "web1:80")
+	n.fetches("late", "http://later/", false)
+	n.run("network", "disconnect", "back", "late")
+	if state := table(t, n.run("rule", "ls"))[0]["state"]; state != "waits for late" {
+		t.Errorf("rule ls says %q", state)
+	}
 	n.run("stop", "-t", "0", "web1", "client", "other", "late")
 	n.run("network", "rm", "back")
+	var rules []api.Rule
+	if n.json(&rules, "rule", "ls"); len(rules) != 0 {
+		t.Errorf("rules are left: %+v", rules)
+	}
 }

@@ -156,6 +156,38 @@ containers:
 	n.run("down", "-f", file)
 }
 
+// Networks of a lab outlive the node; what does not outlive it, comes again.
+func TestLabOutlivesTheNode(t *testing.T) {
+	n := newNodeDir(t)
+	file := filepath.Join(filepath.Dir(n.dir), "lab.yaml")
+	const text = `networks:
+  a: {subnet: 10.1.0.0/24, rules: [web web2:80], uplinks: none, labels: {use: test}}
+  b: {}
+containers:
+  web: {command: sleep 1000, networks: [a, b]}
+  web2: {command: sleep 1000, networks: [a, b]}
+`
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.run("up", "-f", file)
+	n.run("down", "--all")
+	again := "set network a: rules and uplinks\nstart container web\nstart container web2\nlab lab: 3 of 4 "
+	if said := n.run("up", "-f", file, "--dry-run"); said != again+"would change\n" {
+		t.Errorf("up --dry-run:\n%s", said)
+	}
+	if said := n.run("up", "-f", file); said != again+"changed\n" {
+		t.Errorf("up:\n%s", said)
+	}
+	if said := n.run("up", "-f", file); said != "lab lab: nothing changed\n" {
+		t.Errorf("up again:\n%s", said)
+	}
+	n.run("down", "--all")
+	if said := n.run("down", "-f", file); said != "remove network a\nremove network b\nlab lab: 2 of 2 changed\n" {
+		t.Errorf("down:\n%s", said)
+	}
+}
+
 // sortLines puts lines in order.
 func sortLines(s string) string {
 	lines := strings.Split(s, "\n")

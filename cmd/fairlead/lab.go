@@ -183,12 +183,34 @@ func (l *labWork) look(ctx context.Context, start bool) (*api.Client, error) {
 	if err := c.Get(ctx, "/v1/containers", &containers); err != nil {
 		return nil, err
 	}
+	var rules []api.Rule
+	if err := c.Get(ctx, "/v1/rules/added", &rules); err != nil {
+		return nil, err
+	}
+	var uplinks []api.Uplink
+	if err := c.Get(ctx, "/v1/uplinks", &uplinks); err != nil {
+		return nil, err
+	}
 	// As they started: who is needed by others before them.
 	slices.SortStableFunc(containers, func(a, b api.Container) int { return a.Created.Compare(b.Created) })
 	for i := range networks {
 		w := labfile.HaveNetwork{Name: networks[i].Name, Labels: networks[i].Labels}
 		if len(networks[i].IPAM.Config) > 0 {
 			w.Subnet = networks[i].IPAM.Config[0].Subnet
+		}
+		for _, r := range rules {
+			if r.Network == w.Name {
+				w.Rules = append(w.Rules, r.From+" "+r.To)
+			}
+		}
+		for _, u := range uplinks {
+			switch {
+			case u.Network != w.Name || u.State == "down":
+			case isHost(u):
+				w.Uplinks = append(w.Uplinks, api.HostUplink)
+			default:
+				w.Uplinks = append(w.Uplinks, u.Spec)
+			}
 		}
 		l.have.Networks = append(l.have.Networks, w)
 	}
@@ -338,7 +360,7 @@ func (l *labWork) make(ctx context.Context, c *api.Client, change *labfile.Chang
 		err = c.Post(ctx, "/v1/networks", l.createNetwork(w), nil)
 	case labfile.Set:
 		was = change.Was
-		if ways == nil {
+		if ways == nil && was.Uplinks != nil {
 			ways = &waysOut{host: true} // what a network has of which nobody says anything
 		}
 		err = c.Post(ctx, networkPath(w.Name), l.setNetwork(w, was), nil)
@@ -348,7 +370,7 @@ func (l *labWork) make(ctx context.Context, c *api.Client, change *labfile.Chang
 	if err == nil {
 		err = setRules(ctx, c, w.Name, was.Rules, w.Rules)
 	}
-	if err == nil && ways != nil && !slices.Equal(was.Uplinks, w.Uplinks) {
+	if err == nil && ways != nil {
 		var lost []api.OwnAddress
 		lost, err = setUplinks(ctx, c, w.Name, ways, opened, true)
 		sayLost(l.cmd.ErrOrStderr(), lost)

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"fairlead/node/api"
 )
 
 // Labels by which what a file made is known again, whoever asks.
@@ -30,6 +32,8 @@ type Have struct {
 type HaveNetwork struct {
 	Name, Subnet string
 	Labels       map[string]string
+	Rules        []string // as RuleWords reads them, in the form of the node
+	Uplinks      []string // that work, as --uplink has them
 }
 
 // A HaveContainer is a container of the node. Networks has its addresses.
@@ -231,6 +235,9 @@ func (f *File) planNetworks(d *decoder, p *Plan, have *Have, prune bool) {
 		default:
 			keys := changed(old.Labels[LabelConfig], w.Config())
 			change.Was = was(old.Labels)
+			if len(keys) == 0 {
+				keys = w.lost(old)
+			}
 			switch {
 			case len(keys) == 0:
 			case w.isSettable(change.Was, keys):
@@ -247,6 +254,32 @@ func (f *File) planNetworks(d *decoder, p *Plan, have *Have, prune bool) {
 			p.Networks = append(p.Networks, Change{Do: gone(prune), Name: old.Name, Was: was(old.Labels)})
 		}
 	}
+}
+
+// lost names what a network had once and has not any more: rules and uplinks end
+// with their node.
+func (w *Network) lost(old *HaveNetwork) (keys []string) {
+	for _, rule := range w.Rules {
+		spec, _ := api.ParseRule(RuleWords(rule)) // it was read as one
+		if !slices.Contains(old.Rules, spec.From+" "+spec.Target()) {
+			keys = append(keys, "rules")
+			break
+		}
+	}
+	if w.Uplinks == nil {
+		return keys
+	}
+	var want []string
+	for _, u := range w.Uplinks {
+		if spec, err := api.ParseUplink(u); err == nil { // else it is none
+			want = append(want, spec.String())
+		}
+	}
+	slices.Sort(want)
+	if have := slices.Sorted(slices.Values(old.Uplinks)); !slices.Equal(have, want) {
+		keys = append(keys, "uplinks")
+	}
+	return keys
 }
 
 // was is what the file said of a network, as far as its label can be read.

@@ -32,7 +32,8 @@ func have(t *testing.T, path, file string) *Have {
 	}
 	h := &Have{Exists: func(string) bool { return true }, Networks: []HaveNetwork{{Name: "default", Subnet: "172.17.0.0/16"}}}
 	for _, w := range f.Networks {
-		h.Networks = append(h.Networks, HaveNetwork{Name: w.Name, Subnet: w.Subnet, Labels: f.Labels(w.Config(), w.Labels)})
+		h.Networks = append(h.Networks, HaveNetwork{Name: w.Name, Subnet: w.Subnet, Labels: f.Labels(w.Config(), w.Labels),
+			Rules: []string{"web db:80/tcp"}, Uplinks: []string{"host"}})
 	}
 	for i, c := range f.Containers {
 		on := map[string]string{}
@@ -50,7 +51,7 @@ func have(t *testing.T, path, file string) *Have {
 const before1 = `
 networks:
   a: {subnet: 10.1.0.0/24, options: {icc: off, mtu: 1400}, egress: all}
-  b: {subnet: 10.2.0.0/24}
+  b: {subnet: 10.2.0.0/24, uplinks: host, rules: web db:80}
 containers:
   web: {command: serve, networks: {a: {ip: 10.1.0.2}}}
   db: {command: serve, networks: [b], env: {A: 1}}
@@ -75,7 +76,7 @@ containers:
   guest: {command: serve, networks: [container:db], wait-for: plain}
   web: {command: serve, networks: {a: {ip: 10.1.0.2}}}
 networks:
-  b: {subnet: 10.2.0.0/24, internal: no}
+  b: {uplinks: [host], subnet: 10.2.0.0/24, internal: no, rules: [web db:80]}
   a: {options: [icc=off, mtu=1400], subnet: 10.1.0.0/24, egress: all}
 `, want: "keep b\nkeep a\nremake plain (networks)\nkeep db\nkeep guest\nkeep web\n"},
 		{what: "a container ended", file: before1, have: func(h *Have) { h.Containers = h.Containers[1:] },
@@ -92,10 +93,12 @@ networks:
 			delete(h.Containers[0].Networks, "a")
 			h.Containers[1].Networks["a"] = "10.1.0.9"
 		}, want: "keep a\nkeep b\nremake web (it is not on a any more)\nremake db (it is on a too)\nkeep plain\nremake guest (container db)\n"},
-		{what: "some are not in the file any more", file: "networks: {b: {subnet: 10.2.0.0/24}}",
-			want: "keep b\nleave a\nleave web\nleave db\nleave plain\nleave guest\n"},
-		{what: "some are to go", file: "networks: {b: {subnet: 10.2.0.0/24}}", prune: true,
-			want: "keep b\nremove a\nremove web\nremove db\nremove plain\nremove guest\n"},
+		{what: "the node began anew", file: before1, have: func(h *Have) { h.Networks[2].Rules, h.Networks[2].Uplinks = nil, nil },
+			want: "keep a\nset b (rules and uplinks)\nkeep web\nkeep db\nkeep plain\nkeep guest\n"},
+		{what: "some are not in the file any more", file: "networks: {b: {subnet: 10.2.0.0/24, uplinks: host, rules: any any}}",
+			want: "set b (rules)\nleave a\nleave web\nleave db\nleave plain\nleave guest\n"},
+		{what: "some are to go", file: "networks: {b: {subnet: 10.2.0.0/24, uplinks: host, rules: any any}}", prune: true,
+			want: "set b (rules)\nremove a\nremove web\nremove db\nremove plain\nremove guest\n"},
 		{what: "others' of the same name", file: before1, have: func(h *Have) {
 			h.Networks[1].Labels = nil
 			h.Containers[0].Labels = map[string]string{LabelLab: "other"}

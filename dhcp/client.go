@@ -69,6 +69,11 @@ type Config struct {
 	ID   []byte // client identifier (RFC 2132 9.14); nil: the MAC
 	Host string // name the server may take down; empty: none
 	Seed uint64 // of transaction numbers and jitter
+
+	// Behalf is set when somebody else uses the address: everything is said and
+	// answered by broadcast, because what is sent to the address goes to them. So the
+	// lease is renewed by the request of one who has been restarted.
+	Behalf bool
 }
 
 // A Client gets a lease and keeps it. Next says what to send, Receive takes

@@ -302,6 +302,37 @@ func TestStop(t *testing.T) {
 	c.expect(dhcpv4.MessageTypeNone, "", "", Stopped)
 }
 
+// TestBehalf: for somebody else everything is asked for, and answered, by broadcast.
+func TestBehalf(t *testing.T) {
+	c := &conversation{t: t, client: NewClient(Config{MAC: mac, Behalf: true, Seed: 1}), now: 100 * second}
+	c.client.Start(c.now)
+	says := func(kind dhcpv4.MessageType, state State) {
+		t.Helper()
+		c.expect(kind, "0.0.0.0", "255.255.255.255", state)
+		if !c.last.IsBroadcast() {
+			t.Errorf("%v is to be answered to whom?", kind)
+		}
+	}
+	says(dhcpv4.MessageTypeDiscover, Selecting)
+	c.hears(c.reply(dhcpv4.MessageTypeOffer), true)
+	says(dhcpv4.MessageTypeRequest, Requesting)
+	c.hears(c.reply(dhcpv4.MessageTypeAck), true)
+	c.now = c.client.Lease().Renew
+	for _, state := range []State{Renewing, Rebinding} {
+		says(dhcpv4.MessageTypeRequest, state)
+		if !c.last.RequestedIPAddress().Equal(lent) || c.last.ServerIdentifier() != nil || !c.last.ClientIPAddr.IsUnspecified() {
+			t.Errorf("%v: %v", state, c.last.Summary())
+		}
+		c.now = c.client.Lease().Rebind
+	}
+	c.hears(c.reply(dhcpv4.MessageTypeAck), true)
+	c.client.Stop(c.now)
+	says(dhcpv4.MessageTypeRelease, Stopped)
+	if !c.last.ClientIPAddr.Equal(lent) {
+		t.Errorf("releases what? %v", c.last.Summary())
+	}
+}
+
 func TestForever(t *testing.T) {
 	c := bound(t, dhcpv4.WithOption(dhcpv4.OptIPAddressLeaseTime(0xffffffff*time.Second)))
 	if lease := c.client.Lease(); lease.Renew != 0 || lease.Rebind != 0 || lease.Expires != 0 {

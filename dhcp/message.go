@@ -48,6 +48,8 @@ func (c *Client) message(now int64, kind dhcpv4.MessageType) *Message {
 	case kind == dhcpv4.MessageTypeDecline, c.state == Requesting:
 		m.UpdateOption(dhcpv4.OptRequestedIPAddress(c.offer.Addr.Addr().AsSlice()))
 		m.UpdateOption(dhcpv4.OptServerIdentifier(c.offer.Server.AsSlice()))
+	case c.conf.Behalf && (c.state == Renewing || c.state == Rebinding):
+		m.UpdateOption(dhcpv4.OptRequestedIPAddress(c.lease.Addr.Addr().AsSlice()))
 	case c.state == Renewing:
 		out.Src, out.Dst = c.lease.Addr.Addr(), c.lease.Server
 		m.ClientIPAddr = out.Src.AsSlice()
@@ -63,6 +65,10 @@ func (c *Client) message(now int64, kind dhcpv4.MessageType) *Message {
 		if c.conf.Host != "" {
 			m.UpdateOption(dhcpv4.OptHostName(c.conf.Host))
 		}
+	}
+	if c.conf.Behalf {
+		m.SetBroadcast()
+		out.Src, out.Dst = nobody, everybody
 	}
 	out.Payload = m.ToBytes()
 	return out

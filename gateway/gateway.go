@@ -40,7 +40,7 @@ type Gateway struct {
 	hostLoopback, internal atomic.Bool
 	untouched, routed      atomic.Bool // see SetMasquerade, SetRouted
 	egress                 atomic.Pointer[policy.Egress]
-	dns, dhcp              atomic.Pointer[service]
+	dns, dhcp, dhcpHeard   atomic.Pointer[service]
 	answers                answers
 
 	mu         sync.Mutex

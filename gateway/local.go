@@ -63,6 +63,27 @@ type Offer struct {
 	Addr    netip.Addr // what it is going to have, or everybody's
 }
 
+// SetDHCPClient has fn hear what DHCP servers on the network say to everybody, on a
+// worker; nil is nobody.
+func (g *Gateway) SetDHCPClient(fn func(message []byte)) {
+	if fn == nil {
+		g.dhcpHeard.Store(nil)
+		return
+	}
+	g.dhcpHeard.Store(&service{full: packet.DHCPBusy, ask: func(q Question, _ *asker) bool {
+		fn(q.Payload)
+		return true
+	}})
+}
+
+// SayDHCP has the next Tick send a message to the DHCP servers on the network, from
+// a station without an address. The message is copied.
+func (g *Gateway) SayDHCP(from packet.MAC, message []byte) {
+	by := &asker{from: packet.Tuple{DstPort: dhcpClient}, l3: packet.EthernetLen}
+	packet.Ethernet(by.ether[:]).SetType(packet.EtherTypeIPv4)
+	g.answers.add(answer{by: by, from: from, mac: packet.BroadcastMAC, to: netip.AddrPortFrom(netip.AddrFrom4(everybody), dhcpServer), message: message}, func() {})
+}
+
 const (
 	// maxQuestion bounds a question: that of a server that takes EDNS (RFC 6891 6.2.5).
 	maxQuestion = 4096
@@ -90,6 +111,7 @@ type asker struct {
 // An answer is what goes back by the way a question came.
 type answer struct {
 	by      *asker
+	from    packet.MAC // zero: the gateway
 	mac     packet.MAC
 	to      netip.AddrPort
 	message []byte
@@ -113,7 +135,7 @@ func (g *Gateway) SetDNS(dns DNS, wake func()) {
 	g.dns.Store(&service{full: packet.DNSBusy, ask: func(q Question, by *asker) bool {
 		return dns.Query(q, func(message []byte) {
 			to := netip.AddrPortFrom(by.from.Src.Netip(), by.from.SrcPort)
-			g.answers.add(answer{by, packet.Ethernet(by.ether[:]).Src(), to, message}, wake)
+			g.answers.add(answer{by: by, mac: packet.Ethernet(by.ether[:]).Src(), to: to, message: message}, wake)
 		})
 	}})
 }
@@ -126,7 +148,7 @@ func (g *Gateway) SetDHCP(dhcp DHCP, wake func()) {
 	}
 	g.dhcp.Store(&service{full: packet.DHCPBusy, ask: func(q Question, by *asker) bool {
 		return dhcp.Message(q, func(o Offer) {
-			g.answers.add(answer{by, o.MAC, netip.AddrPortFrom(o.Addr, dhcpClient), o.Payload}, wake)
+			g.answers.add(answer{by: by, mac: o.MAC, to: netip.AddrPortFrom(o.Addr, dhcpClient), message: o.Payload}, wake)
 		})
 	}})
 }
@@ -141,6 +163,10 @@ func (g *Gateway) service(f *packet.Frame) *service {
 		return g.dns.Load()
 	case dhcpServer:
 		return g.dhcp.Load()
+	case dhcpClient:
+		if f.SrcPort == dhcpServer { // which the guard lets no container be
+			return g.dhcpHeard.Load()
+		}
 	}
 	return nil
 }
@@ -179,7 +205,8 @@ func (g *Gateway) routeQuestion(f *packet.Frame, d *packet.Decision) bool {
 
 // routeBroadcast decides on what everybody hears: the gateway does for DHCP.
 func (g *Gateway) routeBroadcast(f *packet.Frame, d *packet.Decision) {
-	if !f.Flags.Has(packet.Broadcast) || f.EtherType != packet.EtherTypeIPv4 || f.DstPort != dhcpServer {
+	if !f.Flags.Has(packet.Broadcast) || f.EtherType != packet.EtherTypeIPv4 ||
+		f.DstPort != dhcpServer && (f.DstPort != dhcpClient || f.SrcPort != dhcpServer) {
 		return
 	}
 	if ip := packet.IPv4(f.Packet()); ip.Dst() == everybody && headerIntact(ip) {
@@ -278,6 +305,10 @@ func (g *Gateway) datagram(buf []byte, a *answer) int {
 	ip.SetSrc(g.addr)
 	if by.from.Dst == packet.AddrFrom4(nameserver) {
 		ip.SetSrc(nameserver)
+	}
+	if !a.from.IsZero() {
+		ether.SetSrc(a.from)
+		ip.SetSrc([4]byte{})
 	}
 	ip.SetDst(a.to.Addr().As4())
 	ip.UpdateChecksum()

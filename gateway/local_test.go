@@ -205,6 +205,40 @@ func TestDHCP(t *testing.T) {
 	}
 }
 
+// TestAsksDHCP is the gateway's side of a station that asks a server on the network.
+func TestAsksDHCP(t *testing.T) {
+	r := newNATRig(t, nat.Config{})
+	r.gw.SayDHCP(alice.MAC, []byte("discover"))
+	r.tick()
+	a := r.answer()
+	if ether := packet.Ethernet(a.Ether()); r.sent[0].to != (packet.Place{Network: natNetwork}) || ether.Src() != alice.MAC || !ether.Dst().IsGroup() ||
+		string(packet.UDP(a.Transport()).Payload()) != "discover" {
+		t.Errorf("to %+v: % x", r.sent[0].to, a.B)
+	}
+	wantPair(t, a, with(alice, "0.0.0.0"), 68, packettest.Broadcast, 67)
+
+	var heard [][]byte
+	offer := packettest.UDP(bob, packettest.Broadcast, 67, 68, []byte("offer"))
+	if d, _ := r.inside(2, offer); d.Query {
+		t.Errorf("nobody asked: %+v", d)
+	}
+	r.gw.SetDHCPClient(func(b []byte) { heard = append(heard, b) })
+	if d, _ := r.inside(2, offer); !d.Query || d.Verdict != packet.Flood || len(heard) != 1 || string(heard[0]) != "offer" {
+		t.Errorf("%+v, heard %q", d, heard)
+	}
+	for name, b := range map[string][]byte{
+		"no server's": packettest.UDP(bob, packettest.Broadcast, 4000, 68, nil), "no server's, to us": packettest.UDP(bob, gw, 4000, 68, nil),
+	} {
+		if d, _ := r.inside(2, b); d.Query {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+	r.gw.SetDHCPClient(nil)
+	if r.inside(2, offer); len(heard) != 1 {
+		t.Errorf("heard %q", heard)
+	}
+}
+
 func withoutSum(b []byte) []byte {
 	packet.UDP(payload(b)[packet.IPv4MinLen:]).SetChecksum(0)
 	return b

@@ -262,7 +262,7 @@ func (n *Node) postConnect(w http.ResponseWriter, r *http.Request) (any, error) 
 		return nil, err
 	}
 	req.Endpoint.Network = r.PathValue("name")
-	return done, n.connect(req.Container, req.Endpoint)
+	return done, n.connectWithLease(req.Container, req.Endpoint)
 }
 
 func (n *Node) postDisconnect(w http.ResponseWriter, r *http.Request) (any, error) {

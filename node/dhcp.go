@@ -45,13 +45,15 @@ type lenders struct {
 	running sync.WaitGroup
 
 	messages chan message
+	heard    chan heard
 	calls    chan func() // on the goroutine
 
 	// The goroutine's.
-	of    map[packet.NetworkID]*lender
-	kept  map[string][]keptLease // by the network's name: what is in the file, and not restored yet
-	timer *time.Timer
-	saved uint64 // changes that are in the file
+	of        map[packet.NetworkID]*lender
+	borrowers map[borrowerKey]*borrower
+	kept      map[string][]keptLease // by the network's name: what is in the file, and not restored yet
+	timer     *time.Timer
+	saved     uint64 // changes that are in the file
 
 	mu      sync.Mutex // guards what follows
 	queued  map[packet.ContainerID]int
@@ -92,8 +94,9 @@ type fixedStation struct {
 func (n *Node) startDHCP() {
 	d := &lenders{
 		home:     n.home.Root,
-		messages: make(chan message, maxDHCP), calls: make(chan func()),
-		of: make(map[packet.NetworkID]*lender), queued: make(map[packet.ContainerID]int),
+		messages: make(chan message, maxDHCP), heard: make(chan heard, maxDHCP), calls: make(chan func()),
+		borrowers: make(map[borrowerKey]*borrower),
+		of:        make(map[packet.NetworkID]*lender), queued: make(map[packet.ContainerID]int),
 		timer: time.NewTimer(time.Hour),
 	}
 	d.kept = d.load()
@@ -112,9 +115,10 @@ func (d *lenders) close() {
 // publishDHCPLocked has the DHCP servers follow the registry.
 func (n *Node) publishDHCPLocked() {
 	all := make(map[packet.NetworkID]lending, len(n.lans))
+	borrowed := make(map[borrowerKey]bool)
 	for _, l := range n.lans {
 		options := l.conf.Options.DHCP
-		if l.net == nil || options.Off {
+		if l.net == nil || !n.lendsLocked(l) {
 			continue
 		}
 		domain := ""
@@ -135,12 +139,18 @@ func (n *Node) publishDHCPLocked() {
 			continue
 		}
 		for _, a := range c.attachments {
+			if a.asked.DHCP && !a.leaving {
+				borrowed[borrowerKey{a.lan.number(), a.mac}] = true
+			}
 			if to, ok := all[a.lan.number()]; ok && a.addr.IsValid() {
 				to.fixed[c.number] = fixedStation{a.mac, a.addr.Addr(), c.hostname}
 			}
 		}
 	}
-	n.dhcp.call(func() { n.dhcp.follow(all) })
+	n.dhcp.call(func() {
+		n.dhcp.follow(all)
+		n.dhcp.keep(borrowed)
+	})
 }
 
 // Message takes a message to a DHCP server. See gateway.DHCP.
@@ -178,6 +188,8 @@ func (d *lenders) run() {
 		case m := <-d.messages:
 			d.dequeued(m.Container)
 			d.receive(m)
+		case h := <-d.heard:
+			d.answer(h)
 		case <-d.timer.C:
 		case <-writes:
 			writes = nil
@@ -274,10 +286,16 @@ func (d *lenders) receive(m message) {
 // tick does what is due.
 func (d *lenders) tick() {
 	now, next := loop.Clock(), int64(0)
-	for _, l := range d.of {
-		if due := l.server.Tick(now); due != 0 && (next == 0 || due < next) {
+	sooner := func(due int64) {
+		if due != 0 && (next == 0 || due < next) {
 			next = due
 		}
+	}
+	for _, l := range d.of {
+		sooner(l.server.Tick(now))
+	}
+	for key, b := range d.borrowers {
+		sooner(b.next(key, now))
 	}
 	if next == 0 {
 		d.timer.Reset(time.Hour)

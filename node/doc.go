@@ -50,6 +50,7 @@
 //	dns.go         the nameserver containers ask by their gateways
 //	dnstcp.go      it over TCP
 //	dhcp.go        the DHCP servers of the networks, and their leases on disk
+//	borrow.go      addresses of other DHCP servers, for containers
 //	files.go       a container's files below the node directory
 //	server.go      the control socket, its routes and peer check
 //	handlers.go    containers' requests

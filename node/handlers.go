@@ -113,7 +113,7 @@ func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, erro
 	if err := body(w, r, &req); err != nil {
 		return nil, err
 	}
-	c, err := n.create(req)
+	c, err := n.createWithLeases(req)
 	if err != nil {
 		return nil, err
 	}

@@ -167,7 +167,7 @@ func TestS19_Stations(t *testing.T) {
 		t.Errorf("%+v", n.leases())
 	}
 	got("s1", "172.17.0.100", "dynamic")
-	if r := ask("s2"); r.code == 0 {
+	if r := ask("s2", "-t", "1"); r.code == 0 {
 		t.Errorf("of a full range: %+v", n.leases())
 	}
 	// What is given back is the next one's; and what a station declines is nobody's.
@@ -181,7 +181,7 @@ func TestS19_Stations(t *testing.T) {
 		}
 		return nil
 	})
-	if r := ask("s2"); r.code == 0 {
+	if r := ask("s2", "-t", "1"); r.code == 0 {
 		t.Errorf("a declined address was lent again: %+v", n.leases())
 	}
 	// A container that goes takes its leases along.
@@ -330,4 +330,50 @@ func (n *node) lease(ip string) (found api.Lease) {
 		}
 	}
 	return found
+}
+
+// A container on a network that has a DHCP server already gets its address from
+// there, keeps it, and gives it back; whatever made its namespace.
+func TestS19_AddressOfTheLAN(t *testing.T) {
+	lab.Need(t, "ip", "dnsmasq", "ping")
+	n := newNode(t, "--opt", "guard=off", "--opt", "dhcp=off", "--bip", "172.17.0.1/24")
+	n.refuses("no DHCP server has lent an address within 10s", "run", "--ip", "dhcp", "--", "true")
+	dir := t.TempDir()
+	n.start("server", "--", "dnsmasq", "--no-daemon", "--user=root", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces",
+		"--no-ping", "--dhcp-authoritative", "--dhcp-leasefile="+dir+"/leases", "--log-dhcp", "--dhcp-range=172.17.0.200,172.17.0.210,2m")
+	n.logSays("server", "DHCP, IP range")
+	n.start("c", "--ip", "dhcp", "--mac", "02:00:00:00:00:33", "--hostname", "box")
+	c := n.containers()["c"]
+	if !strings.HasPrefix(c.IP, "172.17.0.2") || len(c.IP) != len("172.17.0.200") || c.MAC != "02:00:00:00:00:33" {
+		t.Errorf("%+v", c)
+	}
+	if out := n.exec("c", "ip", "addr", "show", "eth0"); !strings.Contains(out, "inet "+c.IP+"/24 ") {
+		t.Errorf("inside\n%s", out)
+	}
+	n.exec("c", "ping", "-c", "1", "-W", "5", n.containers()["server"].IP)
+	n.logSays("server", "DHCPACK(eth0) "+c.IP+" 02:00:00:00:00:33")
+	n.run("stop", "c")
+	n.logSays("server", "DHCPRELEASE(eth0) "+c.IP+" 02:00:00:00:00:33")
+
+	path, remove := namedNetns(t)
+	defer remove()
+	n.run("network", "connect", "--name", "f", "--ifname", "eth0", "--ip", "dhcp", "default", "netns:"+path)
+	if f := n.containers()["f"]; !strings.HasPrefix(f.IP, "172.17.0.20") {
+		t.Errorf("%+v", f)
+	}
+	n.run("network", "disconnect", "default", "f")
+
+	// A server that lends addresses of another network than ours is.
+	n.run("network", "create", "--subnet", "10.99.0.0/16", "--opt", "guard=off", "--opt", "dhcp=off", "other")
+	n.start("stranger", "--network", "other", "--", "sh", "-c", "ip addr add 10.77.0.1/24 dev eth0; exec dnsmasq --no-daemon --user=root --conf-file=/dev/null --port=0 "+
+		"--no-ping --dhcp-authoritative --dhcp-leasefile=/dev/null --dhcp-range=10.77.0.100,10.77.0.110,2m")
+	n.logSays("stranger", "DHCP, IP range")
+	n.refuses("network other is 10.99.0.0/16, and its DHCP server lends 10.77.0.1", "run", "--network", "name=other,ip=dhcp", "--", "true")
+
+	// Where we lend them ourselves there is nobody to be asked.
+	n.run("network", "create", "own")
+	n.start("o", "--network", "name=own,ip=dhcp")
+	if o := n.containers()["o"]; o.IP != "172.18.0.2" {
+		t.Errorf("%+v", o)
+	}
 }

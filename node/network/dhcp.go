@@ -19,6 +19,7 @@ import (
 // words they were given in, so that Options can be compared; they are read again
 // where they are used.
 type DHCP struct {
+	On     bool          // dhcp=on: also where a LAN is behind a port, which has a server mostly
 	Off    bool          // dhcp=off: nobody is lent an address
 	Lease  time.Duration // dhcp-lease: 0 is dhcp.DefaultLease
 	Range  string        // dhcp-range: FIRST,LAST, for stations that are no containers

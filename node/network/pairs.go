@@ -31,6 +31,7 @@ func (o Options) Pairs() map[string]string {
 	say("routed", o.Routed, "on")
 	d := o.DHCP
 	say("dhcp", d.Off, "off")
+	say("dhcp", d.On, "on")
 	lease := d.Lease.String()
 	if d.Lease == dhcp.Forever {
 		lease = "infinite"

@@ -54,8 +54,9 @@ type pings struct {
 	probed    atomic.Int64 // when it was tried
 }
 
-// probeEvery is how often it is tried again once it was forbidden, so that what
-// mends it works at once.
+// probeEvery is how often it is tried again for a ping that goes on once it was
+// forbidden, so that what mends it works at once. For one that begins it is tried
+// each time: who finds out when the socket is opened cannot answer any more.
 const probeEvery = int64(time.Second)
 
 // probe tries whether there are ping sockets.
@@ -68,12 +69,10 @@ func (p *pings) probe(now int64) {
 	p.forbidden.Store(errno == unix.EACCES || errno == unix.EPERM)
 }
 
-// refused reports whether there are no ping sockets.
-func (p *pings) refused(now int64) bool {
-	if !p.forbidden.Load() {
-		return false
-	}
-	if now-p.probed.Load() >= probeEvery {
+// refused reports whether there are no ping sockets, for a ping that begins or goes
+// on.
+func (p *pings) refused(now int64, begins bool) bool {
+	if begins || p.forbidden.Load() && now-p.probed.Load() >= probeEvery {
 		p.probe(now)
 	}
 	return p.forbidden.Load()

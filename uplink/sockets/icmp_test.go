@@ -150,6 +150,11 @@ func TestPingForbidden(t *testing.T) {
 	if r.s.Stats().PingForbidden {
 		t.Error("it is still said to be forbidden")
 	}
+	// Forbidden again the very first one is refused, and so answered.
+	h.Sysctl(t, "net.ipv4.ping_group_range", "1 0")
+	if reason := resolve(); reason != packet.PingForbidden {
+		t.Errorf("the first one that is forbidden again: %v", reason)
+	}
 }
 
 // TestPingDamaged: nothing but sound echo requests leaves.

@@ -8,10 +8,11 @@ import (
 )
 
 const (
-	// defaultMSS is that of who says nothing (RFC 9293 3.7.1); minMSS has a train
-	// of a packet's length be at most 128 segments; with maxMSS one fits a packet.
+	// defaultMSS is that of who says nothing (RFC 9293 3.7.1); minMSS is Linux's
+	// (tcp_min_snd_mss), below which headers are most of what is sent; with maxMSS a
+	// segment fits a packet. A train has at most trainSegments.
 	defaultMSS = 536
-	minMSS     = 512
+	minMSS     = 48
 	maxMSS     = maxPacket - packet.IPv4MinLen - packet.TCPMinLen
 
 	// windowShift is our window scale: up to 8 MB in steps of 128 bytes.
@@ -209,7 +210,10 @@ func (c *conn) room() int {
 
 // largest is the payload of the longest train: whole segments, so that none in
 // the middle of the stream is short.
-func (c *conn) largest() int { return maxMSS / int(c.mss) * int(c.mss) }
+func (c *conn) largest() int { return min(maxMSS/int(c.mss), trainSegments) * int(c.mss) }
+
+// trainSegments bounds a train: links that cut have to, all of it at once.
+const trainSegments = 128
 
 // moved moves on behind n bytes and perhaps a FIN.
 func (c *conn) moved(n int, flags uint8, now int64) {

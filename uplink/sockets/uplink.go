@@ -81,7 +81,7 @@ func (s *Sockets) Resolve(f *packet.Frame, _ packet.Addr, d *packet.Decision) {
 	switch {
 	case !s.carries(f):
 		d.RefuseCopy(packet.NotCarried)
-	case f.Proto == packet.ProtoICMP && s.pings.refused(f.Time):
+	case f.Proto == packet.ProtoICMP && s.pings.refused(f.Time, d.NAT.New):
 		d.RefuseCopy(packet.PingForbidden)
 	case d.NAT.New && !s.admits(&d.NAT):
 		d.RefuseCopy(packet.SocketBudget)

@@ -50,6 +50,10 @@ test: build ## run all tests in a world of their own (PKG=./switch: only those; 
 	@test/deps.sh || echo 'Going on without them.'
 	@test/run.sh $(PKG)
 
+engines: build ## compare with real container engines, as root
+	@test/deps.sh engines.txt
+	@test/engines.sh
+
 fuzz: go ## fuzz every parser (FUZZTIME=30s each)
 	@FUZZTIME=$(FUZZTIME) test/fuzz.sh $(PKG)
 
@@ -72,4 +76,4 @@ $(LINT): | go
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINTER)
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: help build install man demo test fuzz bench lint deps clean go
+.PHONY: help build install man demo test engines fuzz bench lint deps clean go

@@ -129,7 +129,7 @@ func newNameserver(conf nameserverConfig) (*nameserver, error) {
 func (d *nameserver) close() {
 	d.stop()
 	_ = d.tcp.Close()
-	_ = d.answerHost(nil)
+	d.answerHost(nil)
 	d.running.Wait()
 }
 

@@ -46,6 +46,14 @@ func listenStub(at netip.AddrPort) (*stub, error) {
 	return &stub{at, udp, tcp}, nil
 }
 
+// close closes it; nil is none.
+func (s *stub) close() {
+	if s != nil {
+		_ = s.udp.Close()
+		_ = s.tcp.Close()
+	}
+}
+
 // openStub opens the one that is asked for: on, ADDRESS or ADDRESS:PORT.
 func openStub(spec string) (*stub, error) {
 	if spec == api.NamesOn {
@@ -77,19 +85,15 @@ func openStub(spec string) (*stub, error) {
 
 // answerHost has the host's questions answered there; nil is nowhere. What was
 // open before is closed.
-func (d *nameserver) answerHost(s *stub) error {
+func (d *nameserver) answerHost(s *stub) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.host != nil {
-		_ = d.host.udp.Close()
-		_ = d.host.tcp.Close()
-	}
+	d.host.close()
 	if d.host = s; s == nil {
-		return nil
+		return
 	}
 	d.running.Go(func() { d.accept(s.tcp, d.admitHost) })
 	d.running.Go(func() { d.hear(s.udp) })
-	return nil
 }
 
 // admitHost is admit for connections of this host's.
@@ -128,22 +132,28 @@ func (d *nameserver) stubAt() netip.AddrPort {
 	return d.host.at
 }
 
-// useNames has the host's questions answered as UpRequest.Names has it. Where they
-// are answered already they stay so.
-func (n *Node) useNames(spec string) error {
+// openNames opens what UpRequest.Names asks for, which is for answerHost to use.
+// change is false where the host's questions are answered so already.
+func (n *Node) openNames(spec string) (s *stub, change bool, err error) {
 	switch at := n.dns.stubAt(); {
 	case spec == "":
-		return nil
+		return nil, false, nil
 	case spec == api.NamesOff:
-		return n.dns.answerHost(nil)
+		return nil, true, nil
 	case at.IsValid() && (spec == api.NamesOn || spec == at.String() || spec == at.Addr().String()):
-		return nil
+		return nil, false, nil
 	}
-	s, err := openStub(spec)
-	if err != nil {
-		return err
+	s, err = openStub(spec)
+	return s, err == nil, err
+}
+
+// useNames has the host's questions answered as UpRequest.Names has it.
+func (n *Node) useNames(spec string) error {
+	s, change, err := n.openNames(spec)
+	if change {
+		n.dns.answerHost(s)
 	}
-	return n.dns.answerHost(s)
+	return err
 }
 
 // getNames lists what this host can ask for.

@@ -85,7 +85,7 @@ func TestNamesForTheHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = again.udp.Close(), again.tcp.Close()
+	again.close()
 }
 
 func TestNamesWhere(t *testing.T) {

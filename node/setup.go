@@ -132,6 +132,15 @@ func (n *Node) stay(up api.UpRequest) (closeOld func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	names, renamed, err := n.openNames(up.Names)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			names.close()
+		}
+	}()
 	if up.BIP != "" || len(up.Options) > 0 {
 		s, err := readSetup(up)
 		if err != nil {
@@ -146,8 +155,8 @@ func (n *Node) stay(up api.UpRequest) (closeOld func(), err error) {
 			}
 		}
 	}
-	if err := n.useNames(up.Names); err != nil {
-		return closeOld, err
+	if renamed {
+		n.dns.answerHost(names)
 	}
 	l.reach = reach
 	n.applyReachLocked(l)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the Debian packages of packages.txt that are missing. It does so as
-# root only, and not with DEPS=no; otherwise it says what is missing. Called by
-# make deps and make test.
+# Installs the Debian packages of packages.txt, or of the list given, that are
+# missing. It does so as root only, and not with DEPS=no; otherwise it says what is
+# missing. Called by make deps, make test and make engines.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -21,7 +21,7 @@ present() {
 missing=()
 while read -ra line; do
 	present "${line[@]}" || missing+=("${line[0]}")
-done < <(sed 's/#.*//; /^[[:space:]]*$/d' packages.txt)
+done < <(sed 's/#.*//; /^[[:space:]]*$/d' "${1:-packages.txt}")
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 echo "Missing Debian packages for the tests: ${missing[*]}"

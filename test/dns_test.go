@@ -26,14 +26,14 @@ type resolver struct {
 
 // newResolver starts one at port 53 of an address of the loopback. Of example it
 // knows www, by an address of the caller's choosing, an alias of that, and texts
-// of three sizes.
-func newResolver(t *testing.T, addr, www string) *resolver {
+// of three sizes. More are options of dnsmasq.
+func newResolver(t *testing.T, addr, www string, more ...string) *resolver {
 	t.Helper()
 	lab.Need(t, "dnsmasq", "dig")
-	r := &resolver{t: t, cmd: exec.Command("dnsmasq", "--no-daemon", "--user=root", "--conf-file=/dev/null",
+	r := &resolver{t: t, cmd: exec.Command("dnsmasq", append(more, "--no-daemon", "--user=root", "--conf-file=/dev/null",
 		"--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address="+addr, "--log-queries", "--log-facility=-",
 		"--local=/example/", "--edns-packet-max=4096", "--host-record=www.example,"+www, "--cname=alias.example,www.example",
-		text("short.example", 1), text("middle.example", 5), text("long.example", 20))}
+		text("short.example", 1), text("middle.example", 5), text("long.example", 20))...)}
 	r.cmd.Stderr = &r.log
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)

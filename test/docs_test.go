@@ -1,13 +1,31 @@
 package test
 
 import (
+	"fmt"
 	"go/ast"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 )
+
+// docs/docker.md has every difference from Docker's answers that the comparison knows.
+func TestDockerDocumentNamesDifferences(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs", "docker.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range differings {
+		if line := fmt.Sprintf("\n| %s | %s | %s | ", d.kind, d.docker, d.ours); !strings.Contains(string(text), line) {
+			t.Errorf("docs/docker.md has no line %q", line)
+		}
+	}
+	if n := strings.Count(string(text), "\n| "); n != len(differings)+2 {
+		t.Errorf("docs/docker.md has a table of %d lines for %d differences", n, len(differings))
+	}
+}
 
 // docs/nat.md says which test shows that a requirement is kept: what it names
 // is there.

@@ -24,6 +24,7 @@ var parts = map[string]func(args []string) error{
 	"filter":    filter,
 	"hammer":    hammer,
 	"hoard":     hoard,
+	"hurry":     hurry,
 	"inject":    inject,
 	"mdns":      mdns,
 	"odd":       odd,

@@ -70,6 +70,22 @@ func NeedRelease(t T) {
 	}
 }
 
+// NeedEngine says that the test compares us with another container engine. `make
+// engines` runs these tests; their names hold "Engine", their programs are listed in
+// test/engines.txt. It returns the control group of the engine.
+func NeedEngine(t T, programs ...string) string {
+	t.Helper()
+	if !strings.Contains(t.Name(), "Engine") {
+		t.Fatalf("lab: put Engine into the name of %s, or it never runs", t.Name())
+	}
+	group := os.Getenv("FAIRLEAD_ENGINES")
+	if group == "" {
+		t.Skipf("runs in `make engines`")
+	}
+	Need(t, programs...)
+	return group
+}
+
 // needWorld keeps what follows away from the machine's own network.
 func needWorld(t T) {
 	t.Helper()
@@ -114,10 +130,11 @@ func Binary(t T) string {
 	return path
 }
 
-// packageOf finds the Debian package of a program in test/packages.txt.
+// packageOf finds the Debian package of a program in test/packages.txt, or among
+// the engines.
 func packageOf(t T, program string) string {
 	t.Helper()
-	for _, line := range table(t, "packages.txt") {
+	for _, line := range append(table(t, "packages.txt"), table(t, "engines.txt")...) {
 		fields := strings.Fields(line)
 		if slices.Contains(fields[1:], program) {
 			return fields[0]

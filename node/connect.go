@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -40,8 +41,7 @@ func (n *Node) connect(ref string, req api.EndpointRequest) error {
 	}
 	if err != nil {
 		n.mu.Unlock()
-		n.takeOff(c, a)
-		return err
+		return errors.Join(err, n.takeOff(c, a))
 	}
 	n.settleLocked(c)
 	n.mu.Unlock()

@@ -20,11 +20,36 @@
 // The node has no right in the container: whoever made its namespaces handed
 // over descriptors, and the node checks what they are before it uses them.
 //
+// # Networks and attachments
+//
+// A lan is a network as the registry knows it: its name, a network.Network, its
+// ways out and where its containers may get. The default one is always there;
+// those that were made by hand outlive the node in state.json.
+//
+// A container has attachments, one for each network, in the order it was
+// connected, and one number on all of them. It has reserved them when it is
+// created; each gets its port when the interface is there. Those of a container
+// that others share a namespace with go with the last of these.
+//
+//	first interface   the client hands over its other end
+//	further ones      its init makes them when it is asked (box.RequestLink), at
+//	                  the start, and for `network connect` later
+//	default route     by the highest priority, then the first network by name that
+//	                  is not internal; elected again with each change, and init is
+//	                  asked to set it
+//	what follows      settleLocked: the way of its answers (gateway.Home),
+//	                  published ports, names, what may pass
+//
+// An address of an uplink that is a container's own leads to its attachment on
+// the network whose uplink has it.
+//
 // # Concurrency
 //
 // Requests come on goroutines of their own; mu guards the registry and is held
 // for table work only, never while waiting. Workers never take mu: a pidfd's
-// event starts a goroutine.
+// event starts a goroutine. Before mu come, each by itself, linking, while a
+// network, an uplink or the router comes or goes, and a container's wiring, while
+// its init is waited for because an attachment comes or goes.
 //
 // # Files
 //
@@ -33,7 +58,13 @@
 //	start.go       Ensure: the other side of starting
 //	registry.go    containers: find, follow, end
 //	create.go      what a container may be called, have and ask for
+//	attachment.go  its places on networks, and which leads outside
 //	attach.go      what arrives as descriptors
+//	connect.go     attachments that come and go while it runs
+//	lan.go         the networks, and how they are found
+//	networks.go    requests for them: made, listed, changed, removed
+//	ipam.go        their subnets, beside those in use
+//	state.go       what outlives the node
 //	linkkind.go    what kinds of links they are, and options of links
 //	station.go     ports with no container behind them: a real interface, a pair's end
 //	portbook.go    which container has which port outside

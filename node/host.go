@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 
 	"fairlead/node/api"
 	"fairlead/node/box"
@@ -28,9 +27,6 @@ const (
 func (n *Node) usesHostLocked(l *lan) bool {
 	return l.hostUse == hostNamed || l.hostUse == hostUnnamed && len(n.uplinksLocked(l)) == 0
 }
-
-// anyUsesHostLocked reports whether some network has them.
-func (n *Node) anyUsesHostLocked() bool { return slices.ContainsFunc(n.lans, n.usesHostLocked) }
 
 // addHost plugs the sockets of this host into a new router.
 func (n *Node) addHost(router *network.Router) (*network.Uplink, error) {

@@ -88,6 +88,7 @@ func TestS21_RunningContainer(t *testing.T) {
 	beat.stop()
 	for _, name := range []string{"web", "db", "other", "from", "to"} {
 		o.run("kill", name)
+		o.gone(name)
 	}
 	for _, name := range []string{"front", "back", "dark"} {
 		o.run("network", "rm", name)
@@ -134,5 +135,6 @@ func TestS21_InterfaceRemovedInside(t *testing.T) {
 		t.Error(err)
 	}
 	n.run("kill", "web")
+	n.gone("web")
 	n.run("network", "rm", "back")
 }

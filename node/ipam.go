@@ -125,8 +125,8 @@ func (n *Node) placeDefaultLocked(s *setup, more []network.Taken) error {
 		return nil
 	}
 	host, err := HostTaken()
-	if err != nil {
-		return err
+	if err != nil { // who may not look has it as it always was
+		slog.Warn("this host's routes are not known", "err", err)
 	}
 	if s.net.Gateway, err = network.FreePool(append(n.takenLocked(n.defaultLocked(), host), more...)); err != nil {
 		return fmt.Errorf("network %s: %w", defaultName, err)

@@ -267,11 +267,14 @@ func TestDoctor(t *testing.T) {
 			found: []string{"/proc/here cannot be made"}, mend: "export FAIRLEAD_DIR=$HOME/.fairlead"},
 
 		{name: "docker0", check: "subnets", state: "limited",
-			script: "ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip link set docker0 up",
+			script: "fairlead up; ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip link set docker0 up",
 			found:  []string{"172.17.0.0/16 of network default", "172.17.0.1/16 on docker0", "behind docker0"}, mend: "fairlead up --bip 172.18.0.1/16", heals: true},
-		{name: "a route of a VPN", check: "subnets", state: "limited",
+		{name: "docker0 was there before", check: "subnets", state: "ok",
+			script: "ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip link set docker0 up",
+			found:  []string{"172.18.0.0/16 for network default, because this host has the address 172.17.0.1/16 on docker0"}},
+		{name: "a route of a VPN", check: "subnets", state: "ok",
 			script: "ip route add 172.16.0.0/12 via 192.0.2.9 table 77; ip route add 192.168.0.0/28 via 192.0.2.9",
-			found:  []string{"the route 172.16.0.0/12 dev eth0"}, mend: "fairlead up --bip 192.168.16.1/20", heals: true},
+			found:  []string{"192.168.16.0/20 for network default, because this host has the route 172.16.0.0/12 dev eth0"}},
 		{name: "routes unknown", check: "subnets", before: sandbox("no-route-netlink"), state: "limited", found: []string{"open netlink"}},
 
 		{name: "no way out", check: "outside", script: "ip route del default", state: "limited", found: []string{"no default route", "no further than this host"}},
@@ -380,7 +383,7 @@ func TestDoctorHealthy(t *testing.T) {
 	p.do("fairlead run -d -- sleep 1000")
 	check("with 1 container")
 	p.do("ip route add 172.30.0.8/29 dev eth0")
-	if f := p.examine("").check("subnets"); f.Mend != "fairlead down --all && fairlead up --bip 172.18.0.1/16" {
+	if f := p.examine("").check("subnets"); f.Mend != "fairlead down --all && fairlead up --bip 172.17.0.1/16" {
 		t.Errorf("%+v", f)
 	}
 	p.do("fairlead down --all")

@@ -212,3 +212,29 @@ func TestS17_NoMasquerade(t *testing.T) {
 	o.run("network", "set", "-o", "masquerade=on", "default")
 	greeted(t, o.exec("a", "curl", "-sS", "--max-time", "5", far), o.seen)
 }
+
+// Where this host has a route into the usual subnet, the default network has the
+// next one, and those that are made take the ones behind it.
+func TestS17_NextPool(t *testing.T) {
+	o := newHostMachine(t)
+	o.Machine.Run(t, "ip", "link", "add", "docker0", "type", "bridge")
+	o.Machine.Run(t, "ip", "addr", "add", "172.17.0.1/16", "dev", "docker0")
+	o.Machine.Run(t, "ip", "route", "add", "172.19.3.0/24", "via", o.Router.Addr)
+	if out, status := o.on(o.Machine, "up"); status != 0 || !strings.Contains(out, "network default: 172.18.0.0/16, gateway 172.18.0.1") {
+		t.Fatalf("fairlead up: exit status %d\n%s", status, out)
+	}
+	o.serve("web")
+	o.start("client")
+	greeted(t, o.exec("client", "curl", "-sS", "--max-time", "5", "http://172.18.0.2/"), "172.18.0.3")
+	if lab := o.network("lab"); lab.IPAM.Config[0].Subnet != "172.20.0.0/16" {
+		t.Errorf("%+v", lab.IPAM)
+	}
+	o.refuses("172.19.0.0/16 and the route 172.19.3.0/24 dev eth0 of this host; --subnet 172.21.0.0/16 is free", "network", "create", "--subnet", "172.19.0.0/16", "yard")
+	// What up says without a subnet changes none.
+	if out, status := o.on(o.Machine, "up"); status != 0 || !strings.Contains(out, "network default: 172.18.0.0/16") {
+		t.Errorf("fairlead up: exit status %d\n%s", status, out)
+	}
+	if out, _ := o.on(o.Machine, "doctor"); !strings.Contains(out, "172.18.0.0/16, 172.20.0.0/16: no address or route of this") {
+		t.Errorf("fairlead doctor:\n%s", out)
+	}
+}

@@ -133,6 +133,33 @@ func TestShellWord(t *testing.T) {
 	}
 }
 
+// The subnets of networks are held against routes of this host. The default network
+// goes elsewhere by itself, when it is made.
+func TestJudgeSubnets(t *testing.T) {
+	route := func(s string) box.HostRoute { return box.HostRoute{Prefix: netip.MustParsePrefix(s), Dev: "docker0"} }
+	of := func(name, prefix, moves string) subnet {
+		return subnet{network: name, prefix: netip.MustParsePrefix(prefix), moves: moves}
+	}
+	planned, usual := of("default", "172.17.0.0/16", ""), of("default", "172.17.0.0/16", moves("default", "fairlead up"))
+	for _, c := range []struct {
+		list  []subnet
+		taken []box.HostRoute
+		found string
+		mend  string
+	}{
+		{[]subnet{planned}, nil, "172.17.0.0/16: no address or route of this host", ""},
+		{[]subnet{planned}, []box.HostRoute{route("172.17.0.0/16")}, "172.18.0.0/16 for network default, because this host has the route 172.17.0.0/16 dev docker0", ""},
+		{[]subnet{usual}, []box.HostRoute{route("172.17.0.0/16")}, "172.17.0.0/16 of network default: this host has the route 172.17.0.0/16 dev docker0", "fairlead up --bip 172.18.0.1/16"},
+		{[]subnet{usual, of("lab", "172.18.0.0/16", moves("lab", ""))}, []box.HostRoute{route("172.18.3.0/24")}, "172.18.0.0/16 of network lab: this host has the route 172.18.3.0/24 dev docker0",
+			"fairlead network rm lab && fairlead network create --bip 172.19.0.1/16 lab"},
+		{[]subnet{usual}, []box.HostRoute{route("0.0.0.0/1")}, "172.17.0.0/16: no address or route of this host", ""},
+	} {
+		if f := judgeSubnets(c.list, c.taken); f.Found != c.found || f.Mend != c.mend || (f.State == well) != (c.mend == "") {
+			t.Errorf("%+v, want %s, %s", f, c.found, c.mend)
+		}
+	}
+}
+
 func TestConflicts(t *testing.T) {
 	subnet := netip.MustParsePrefix("172.17.0.0/16")
 	for route, want := range map[string]bool{

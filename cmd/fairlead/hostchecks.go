@@ -171,7 +171,7 @@ func cause(err error) error {
 // node asks the node that runs, if one does, and for its networks' subnets.
 func (m *machine) node(ctx context.Context, c *api.Client) (f finding, subnets []subnet) {
 	f = finding{Name: "node", State: well, Found: "none runs in " + m.dir}
-	planned := []subnet{{network: "default", prefix: network.DefaultSubnet.Masked(), up: "fairlead up"}}
+	planned := []subnet{{network: defaultNetwork, prefix: network.DefaultSubnet.Masked()}}
 	var info api.VersionInfo
 	err := c.Get(ctx, "/v1/version", &info)
 	switch {
@@ -204,17 +204,27 @@ func (m *machine) node(ctx context.Context, c *api.Client) (f finding, subnets [
 	}
 	for _, s := range switches {
 		if p, err := netip.ParsePrefix(s.Subnet); err == nil {
-			subnets = append(subnets, subnet{s.Network, p.Masked(), up, s.HostLink})
+			subnets = append(subnets, subnet{s.Network, p.Masked(), moves(s.Network, up), s.HostLink})
 		}
 	}
 	return f, subnets
 }
 
-// A subnet is that of a network, and what changes it.
+// moves is the command that gives a network another subnet; up is that of the
+// default one. FREE is the subnet.
+func moves(name, up string) string {
+	if name == defaultNetwork {
+		return up + " --bip FREE"
+	}
+	return fmt.Sprintf("fairlead network rm %s && fairlead network create --bip FREE %[1]s", shellWord(name))
+}
+
+// A subnet is that of a network, and the command that changes it to FREE. One that
+// has no such command is of a network that is not made yet.
 type subnet struct {
 	network string
 	prefix  netip.Prefix
-	up      string
+	moves   string
 	dev     string // our own link to it, if there is one
 }
 
@@ -227,24 +237,33 @@ func (m *machine) subnets(list []subnet) finding {
 		f.State, f.Found = limited, err.Error()
 		return f
 	}
+	return judgeSubnets(list, taken)
+}
+
+func judgeSubnets(list []subnet, taken []box.HostRoute) finding {
+	f := finding{Name: "subnets", State: well}
 	var names []string
 	for _, s := range list {
 		names = append(names, s.prefix.String())
-		for _, r := range taken {
-			if r.Dev == s.dev || !conflicts(s.prefix, r.Prefix) {
-				continue
-			}
-			what := fmt.Sprintf("%s of network %s: this host has the route %s dev %s", s.prefix, s.network, r.Prefix, r.Dev)
-			if r.Address {
-				what = fmt.Sprintf("%s of network %s: this host has the address %s on %s", s.prefix, s.network, r.Prefix, r.Dev)
-			}
-			f.State, f.Found = limited, what
-			f.Why = "containers cannot reach what is behind " + r.Dev
-			if free := freeSubnet(taken); free.IsValid() {
-				f.Mend = fmt.Sprintf("%s --bip %s", s.up, free)
-			}
+		i := slices.IndexFunc(taken, func(r box.HostRoute) bool { return (s.dev == "" || r.Dev != s.dev) && conflicts(s.prefix, r.Prefix) })
+		if i < 0 {
+			continue
+		}
+		has := fmt.Sprintf("the route %s dev %s", taken[i].Prefix, taken[i].Dev)
+		if taken[i].Address {
+			has = fmt.Sprintf("the address %s on %s", taken[i].Prefix, taken[i].Dev)
+		}
+		free := freeSubnet(taken, list...)
+		if s.moves == "" && free.IsValid() {
+			f.Found = fmt.Sprintf("%s for network %s, because this host has %s", free.Masked(), s.network, has)
 			return f
 		}
+		f.State, f.Found = limited, fmt.Sprintf("%s of network %s: this host has %s", s.prefix, s.network, has)
+		f.Why = "containers cannot reach what is behind " + taken[i].Dev
+		if free.IsValid() {
+			f.Mend = strings.Replace(s.moves, "FREE", free.String(), 1)
+		}
+		return f
 	}
 	f.Found = strings.Join(names, ", ") + ": no address or route of this host"
 	return f
@@ -277,21 +296,21 @@ func conflicts(subnet, route netip.Prefix) bool {
 }
 
 // freeSubnet is the gateway of the first of Docker's pools that nothing of this
-// host is in.
-func freeSubnet(taken []box.HostRoute) netip.Prefix {
-	var pools []netip.Prefix
-	for i := 18; i < 32; i++ {
-		pools = append(pools, netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(i), 0, 1}), 16))
-	}
-	for i := 0; i < 256; i += 16 {
-		pools = append(pools, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(i), 1}), 20))
-	}
-	for _, p := range pools {
-		if !slices.ContainsFunc(taken, func(r box.HostRoute) bool { return conflicts(p.Masked(), r.Prefix) }) {
-			return p
+// host and no network is in.
+func freeSubnet(routes []box.HostRoute, networks ...subnet) netip.Prefix {
+	var taken []network.Taken
+	for _, r := range routes {
+		if r.Prefix.Bits() >= 8 {
+			taken = append(taken, network.Taken{Prefix: r.Prefix.Masked()})
 		}
 	}
-	return netip.Prefix{}
+	for _, s := range networks {
+		if s.moves != "" {
+			taken = append(taken, network.Taken{Prefix: s.prefix})
+		}
+	}
+	free, _ := network.FreePool(taken) // none is the zero Prefix
+	return free
 }
 
 // outside looks for the way from this host to the world.

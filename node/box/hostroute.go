@@ -1,12 +1,15 @@
 package box
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"fairlead/packet"
 )
 
 // A HostRoute is an address this host has, or a destination it has a route to.
@@ -17,7 +20,8 @@ type HostRoute struct {
 }
 
 // HostRoutes lists the IPv4 addresses of this host and the routes of all its
-// tables that lead somewhere.
+// tables that lead somewhere. An interface that has the MAC of a gateway with its
+// address is this host's link to a network of ours, and not listed.
 func HostRoutes() (list []HostRoute, err error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -29,11 +33,13 @@ func HostRoutes() (list []HostRoute, err error) {
 		return nil, fmt.Errorf("list this host's interfaces: %w", err)
 	}
 	names := make(map[int]string, len(links))
+	macs := make(map[int]net.HardwareAddr, len(links))
 	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
+		names[l.Attrs().Index], macs[l.Attrs().Index] = l.Attrs().Name, l.Attrs().HardwareAddr
 	}
+	ours := make(map[int]bool)
 	add := func(n *net.IPNet, index int, address bool) {
-		if a, ok := netip.AddrFromSlice(n.IP); ok {
+		if a, ok := netip.AddrFromSlice(n.IP); ok && !ours[index] {
 			bits, _ := n.Mask.Size()
 			list = append(list, HostRoute{netip.PrefixFrom(a.Unmap(), bits), names[index], address})
 		}
@@ -41,6 +47,12 @@ func HostRoutes() (list []HostRoute, err error) {
 	addrs, err := h.AddrList(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return nil, fmt.Errorf("list this host's addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP.To4()); ok {
+			mac := packet.MACFromIPv4(ip)
+			ours[a.LinkIndex] = ours[a.LinkIndex] || bytes.Equal(macs[a.LinkIndex], mac[:])
+		}
 	}
 	for _, a := range addrs {
 		add(a.IPNet, a.LinkIndex, true)

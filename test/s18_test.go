@@ -154,9 +154,9 @@ func TestS18_Resolvers(t *testing.T) {
 		}
 	}
 	for command, want := range map[string]string{
-		"getent hosts 172.18.0.11":                    "172.18.0.11     web1.lab\n",
-		dir + "/lookup-glibc -r 172.18.0.11":          "web1.lab\n",
-		dir + "/lookup-musl -r 172.18.0.11":           "web1.lab\n",
+		"getent hosts 172.18.0.11":                      "172.18.0.11     web1.lab\n",
+		dir + "/lookup-glibc -r 172.18.0.11":            "web1.lab\n",
+		dir + "/lookup-musl -r 172.18.0.11":             "web1.lab\n",
 		dir + "/lookup-glibc nobody.example || echo $?": "Name or service not known\n2\n",
 		dir + "/lookup-musl nobody.example || echo $?":  "Name does not resolve\n2\n",
 	} {

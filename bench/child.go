@@ -209,14 +209,15 @@ type linkKind string
 const (
 	tap    linkKind = "TAP"
 	wire   linkKind = "textbook wire"
-	socket linkKind = "packet socket" // on the near end of a veth pair
+	veth   linkKind = "veth pair"     // by a packet socket on an end that nobody else hears
+	socket linkKind = "packet socket" // on the near end of a veth pair, as an uplink's
 )
 
 func adopt(fd int, kind linkKind) (vswitch.Queue, error) {
 	switch kind {
 	case wire:
 		return link.AdoptWire(fd)
-	case socket:
+	case socket, veth:
 		return link.AdoptPacket(fd)
 	}
 	return link.AdoptTAP(fd)

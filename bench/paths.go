@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fairlead/link"
+	"fairlead/node/box"
 	"fairlead/packet"
 	hosts "fairlead/test/lab"
 )
@@ -39,6 +40,7 @@ var paths = []*path{
 	{name: "raw", every: 1, quick: true, what: "two TAPs, one worker, a read and a write each", lay: process("raw", tap, tap)},
 	{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs", lay: kernelBridge},
 	{name: "fairlead-wire", every: 3, brief: true, what: "fairlead, the receiver on a textbook wire", lay: process("fairlead", tap, wire)},
+	{name: "veth", every: 1, asked: true, what: "fairlead, two veth pairs by packet sockets", lay: process("fairlead", veth, veth)},
 	{name: "two-workers", every: 1, asked: true, what: "fairlead with two workers, a TAP each", lay: process("fairlead-2", tap, tap)},
 	{name: "textbook", every: 3, brief: true, what: "water and gopacket, a frame for each Read", lay: process("textbook", wire, wire)},
 }
@@ -100,8 +102,14 @@ func process(kind string, links ...linkKind) func(l *lab, c *cable) {
 
 // makeLink makes eth0 of a container and returns the other end.
 func makeLink(l *lab, h *hosts.Host, kind linkKind) *os.File {
-	if kind == socket {
+	switch kind {
+	case socket:
 		return packetSocket(l, h)
+	case veth:
+		near := hosts.NewHost(l, h.Name+"-port")
+		hosts.Join(l, near, "port", h, "eth0")
+		u := hosts.In(l, near, func() (*box.Uplink, error) { return box.TakeVeth("port") })
+		return os.NewFile(uintptr(u.FD), "port")
 	}
 	return hosts.In(l, h, func() (*os.File, error) {
 		var q interface {

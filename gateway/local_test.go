@@ -210,10 +210,11 @@ func TestAsksDHCP(t *testing.T) {
 	r := newNATRig(t, nat.Config{})
 	r.gw.SayDHCP(alice.MAC, []byte("discover"))
 	r.tick()
+	to := r.sent[0].to
 	a := r.answer()
-	if ether := packet.Ethernet(a.Ether()); r.sent[0].to != (packet.Place{Network: natNetwork}) || ether.Src() != alice.MAC || !ether.Dst().IsGroup() ||
+	if ether := packet.Ethernet(a.Ether()); to != (packet.Place{Network: natNetwork}) || ether.Src() != alice.MAC || !ether.Dst().IsGroup() ||
 		string(packet.UDP(a.Transport()).Payload()) != "discover" {
-		t.Errorf("to %+v: % x", r.sent[0].to, a.B)
+		t.Errorf("to %+v: % x", to, a.B)
 	}
 	wantPair(t, a, with(alice, "0.0.0.0"), 68, packettest.Broadcast, 67)
 

@@ -212,6 +212,7 @@ func TestLabThatIsWrong(t *testing.T) {
 		{"containers:\n  web: {command: sleep 1}\n  x: {command: sleep 1, networks: {default: {ip: 172.17.0.77}}}", ":3:50: containers.x.networks.default.ip: container mine has 172.17.0.77 already"},
 		{"networks:\n  a: {subnet: 172.17.128.0/24}", ":2:15: networks.a.subnet: 172.17.128.0/24 overlaps with 172.17.0.0/16 of network default"},
 		{"networks:\n  a: {options: {hubb: on}}", `networks.a.options.hubb: unknown option "hubb"`},
+		{"networks:\n  a: {uplinks: 'tap:up0,ip=192.0.2.2/24'}\n  b: {uplinks: ['tap:up0,ip=192.0.2.3/24']}", ":3:7: networks.b.uplinks: up0 is an uplink of network a already"},
 		{"networks:\n  a: {external: true}", ":2:3: networks.a: there is no such network; `fairlead network create a` makes it"},
 	} {
 		file := filepath.Join(dir, fmt.Sprintf("wrong%d.yaml", i))

@@ -65,6 +65,8 @@ type labWork struct {
 	egress map[string]*api.Egress // by what has it: networks.NAME, containers.NAME
 	runs   map[string]*runOptions // by the container's name
 	ways   map[string]*waysOut    // by the network's name
+
+	opened map[string]*box.Uplink // by the device's name
 }
 
 // read reads the file, or with - standard input. path is where it is from the
@@ -104,6 +106,10 @@ func (o *labFlags) up(cmd *cobra.Command) error {
 	if err := l.check(); err != nil {
 		return err
 	}
+	if l.opened, err = openWithRights(l.links()); err != nil {
+		return err
+	}
+	defer func() { closeUplinks(l.opened) }()
 	c, err := l.look(cmd.Context(), !o.dryRun)
 	if err != nil {
 		return err
@@ -123,6 +129,9 @@ func (o *labFlags) down(cmd *cobra.Command) error {
 	}
 	l := &labWork{cmd: cmd}
 	if l.file, err = labfile.ReadName(o.file, path, data, name); err != nil {
+		return err
+	}
+	if _, err := openWithRights(nil); err != nil { // nothing to open, but rights to give back
 		return err
 	}
 	c, err := l.look(cmd.Context(), false)
@@ -165,8 +174,8 @@ func (o *labFlags) finish(l *labWork, c *api.Client, plan *labfile.Plan, err err
 func (l *labWork) look(ctx context.Context, start bool) (*api.Client, error) {
 	l.have = &labfile.Have{Exists: func(path string) bool { _, err := os.Stat(path); return err == nil }}
 	c := client()
-	var networks []api.NetworkInspect
-	err := c.Get(ctx, "/v1/networks", &networks)
+	var answers nodeHas
+	err := c.Get(ctx, "/v1/networks", &answers.networks)
 	if isNoNode(err) {
 		if !start && !node.HasState(c.Dir()) {
 			return c, nil
@@ -174,36 +183,41 @@ func (l *labWork) look(ctx context.Context, start bool) (*api.Client, error) {
 		if c, err = ensure(ctx); err != nil {
 			return nil, err
 		}
-		err = c.Get(ctx, "/v1/networks", &networks)
+		err = c.Get(ctx, "/v1/networks", &answers.networks)
+	}
+	for path, into := range map[string]any{"/v1/containers": &answers.containers, "/v1/rules/added": &answers.rules, "/v1/uplinks": &answers.uplinks} {
+		if err == nil {
+			err = c.Get(ctx, path, into)
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	var containers []api.Container
-	if err := c.Get(ctx, "/v1/containers", &containers); err != nil {
-		return nil, err
-	}
-	var rules []api.Rule
-	if err := c.Get(ctx, "/v1/rules/added", &rules); err != nil {
-		return nil, err
-	}
-	var uplinks []api.Uplink
-	if err := c.Get(ctx, "/v1/uplinks", &uplinks); err != nil {
-		return nil, err
-	}
-	// As they started: who is needed by others before them.
-	slices.SortStableFunc(containers, func(a, b api.Container) int { return a.Created.Compare(b.Created) })
-	for i := range networks {
-		w := labfile.HaveNetwork{Name: networks[i].Name, Labels: networks[i].Labels}
-		if len(networks[i].IPAM.Config) > 0 {
-			w.Subnet = networks[i].IPAM.Config[0].Subnet
+	answers.fill(l.have)
+	return c, nil
+}
+
+// nodeHas is what a node says it has.
+type nodeHas struct {
+	networks   []api.NetworkInspect
+	containers []api.Container
+	rules      []api.Rule
+	uplinks    []api.Uplink
+}
+
+// fill puts it into the words of package labfile.
+func (n *nodeHas) fill(have *labfile.Have) {
+	for i := range n.networks {
+		w := labfile.HaveNetwork{Name: n.networks[i].Name, Labels: n.networks[i].Labels}
+		if len(n.networks[i].IPAM.Config) > 0 {
+			w.Subnet = n.networks[i].IPAM.Config[0].Subnet
 		}
-		for _, r := range rules {
+		for _, r := range n.rules {
 			if r.Network == w.Name {
 				w.Rules = append(w.Rules, r.From+" "+r.To)
 			}
 		}
-		for _, u := range uplinks {
+		for _, u := range n.uplinks {
 			switch {
 			case u.Network != w.Name || u.State == "down":
 			case isHost(u):
@@ -212,18 +226,19 @@ func (l *labWork) look(ctx context.Context, start bool) (*api.Client, error) {
 				w.Uplinks = append(w.Uplinks, u.Spec)
 			}
 		}
-		l.have.Networks = append(l.have.Networks, w)
+		have.Networks = append(have.Networks, w)
 	}
-	for i := range containers {
-		h := labfile.HaveContainer{ID: containers[i].ID, Name: containers[i].Name, Labels: containers[i].Labels, Networks: map[string]string{}}
-		for j := range networks {
-			if on, ok := networks[j].Containers[h.ID]; ok {
-				h.Networks[networks[j].Name], _, _ = strings.Cut(on.IPv4Address, "/")
+	// As they started: who is needed by others before them.
+	slices.SortStableFunc(n.containers, func(a, b api.Container) int { return a.Created.Compare(b.Created) })
+	for i := range n.containers {
+		c := labfile.HaveContainer{ID: n.containers[i].ID, Name: n.containers[i].Name, Labels: n.containers[i].Labels, Networks: map[string]string{}}
+		for j := range n.networks {
+			if on, ok := n.networks[j].Containers[c.ID]; ok {
+				c.Networks[n.networks[j].Name], _, _ = strings.Cut(on.IPv4Address, "/")
 			}
 		}
-		l.have.Containers = append(l.have.Containers, h)
+		have.Containers = append(have.Containers, c)
 	}
-	return c, nil
 }
 
 // say prints a line about a change.
@@ -244,75 +259,73 @@ func (l *labWork) say(c *labfile.Change) {
 	fmt.Fprintln(l.cmd.OutOrStdout(), line)
 }
 
-// carryOut does what a plan says: containers end, the last to start first,
-// networks go, networks come, containers start. What was done stays done when
-// something fails: the next call goes on from there.
+// carryOut does what a plan says. What was done stays done when something fails:
+// the next call goes on from there.
 func (l *labWork) carryOut(ctx context.Context, c *api.Client, p *labfile.Plan) error {
-	opened, err := l.openUplinks(p)
-	if err != nil {
+	if err := l.takeAway(ctx, c, p); err != nil {
 		return err
 	}
-	defer func() {
-		for _, links := range opened {
-			closeUplinks(links)
+	return l.bring(ctx, c, p)
+}
+
+// takeAway ends containers, the last to start first, and removes networks.
+func (l *labWork) takeAway(ctx context.Context, c *api.Client, p *labfile.Plan) error {
+	for _, change := range slices.Backward(p.Containers) {
+		if change.Do != labfile.Remake && change.Do != labfile.Remove {
+			continue
 		}
-	}()
-	for i := range slices.Backward(p.Containers) {
-		if do := p.Containers[i].Do; do == labfile.Remake || do == labfile.Remove {
-			if err := l.end(ctx, c, &p.Containers[i]); err != nil {
-				return err
-			}
-			if do == labfile.Remove {
-				l.say(&p.Containers[i])
-			}
-		}
-	}
-	for i := range p.Networks {
-		if do := p.Networks[i].Do; do == labfile.Remake || do == labfile.Remove {
-			if err := l.remove(ctx, c, &p.Networks[i]); err != nil {
-				return fmt.Errorf("%s: network %s: %w", short(l.cmd), p.Networks[i].Name, err)
-			}
-			if do == labfile.Remove {
-				l.say(&p.Networks[i])
-			}
-		}
-	}
-	for i := range p.Networks {
-		if err := l.make(ctx, c, &p.Networks[i], opened[p.Networks[i].Name]); err != nil {
+		if err := l.end(ctx, c, &change); err != nil {
 			return err
 		}
-		if p.Networks[i].Do != labfile.Remove {
-			l.say(&p.Networks[i])
+		if change.Do == labfile.Remove {
+			l.say(&change)
 		}
 	}
-	for i := range p.Containers {
-		if do := p.Containers[i].Do; do == labfile.Make || do == labfile.Remake {
-			if err := l.start(ctx, c, p.Containers[i].Container); err != nil {
-				return err
-			}
+	for _, change := range p.Networks {
+		if change.Do != labfile.Remake && change.Do != labfile.Remove {
+			continue
 		}
-		if p.Containers[i].Do != labfile.Remove {
-			l.say(&p.Containers[i])
+		if err := l.remove(ctx, c, &change); err != nil {
+			return fmt.Errorf("%s: network %s: %w", short(l.cmd), change.Name, err)
+		}
+		if change.Do == labfile.Remove {
+			l.say(&change)
 		}
 	}
 	return nil
 }
 
-// openUplinks opens the links of uplinks while we may, and before anything goes.
-func (l *labWork) openUplinks(p *labfile.Plan) (map[string]map[string]*box.Uplink, error) {
-	opened := map[string]map[string]*box.Uplink{}
-	for _, w := range p.Networks {
-		ways := l.ways[w.Name]
-		if ways == nil || w.Do != labfile.Make && w.Do != labfile.Remake {
-			continue // what changes of one that is there is opened when it is known what
+// bring makes and changes networks, and starts containers.
+func (l *labWork) bring(ctx context.Context, c *api.Client, p *labfile.Plan) error {
+	for _, change := range p.Networks {
+		if err := l.make(ctx, c, &change); err != nil {
+			return err
 		}
-		links, err := openWithRights(ways.links)
-		if err != nil {
-			return opened, l.file.Wrong("networks."+w.Name+".uplinks", "%v", err)
+		if change.Do != labfile.Remove {
+			l.say(&change)
 		}
-		opened[w.Name] = links
 	}
-	return opened, nil
+	for _, change := range p.Containers {
+		if change.Do == labfile.Make || change.Do == labfile.Remake {
+			if err := l.start(ctx, c, change.Container); err != nil {
+				return err
+			}
+		}
+		if change.Do != labfile.Remove {
+			l.say(&change)
+		}
+	}
+	return nil
+}
+
+// links are the uplinks of all networks that are links.
+func (l *labWork) links() (list []*api.UplinkSpec) {
+	for _, w := range l.file.Networks {
+		if ways := l.ways[w.Name]; ways != nil {
+			list = append(list, ways.links...)
+		}
+	}
+	return list
 }
 
 // end ends a container and waits until its name and its addresses are free.
@@ -353,7 +366,7 @@ func (l *labWork) remove(ctx context.Context, c *api.Client, change *labfile.Cha
 }
 
 // make makes or changes one network.
-func (l *labWork) make(ctx context.Context, c *api.Client, change *labfile.Change, opened map[string]*box.Uplink) (err error) {
+func (l *labWork) make(ctx context.Context, c *api.Client, change *labfile.Change) (err error) {
 	w, ways, was := change.Network, l.ways[change.Name], &labfile.Network{}
 	switch change.Do {
 	case labfile.Make, labfile.Remake:
@@ -372,7 +385,7 @@ func (l *labWork) make(ctx context.Context, c *api.Client, change *labfile.Chang
 	}
 	if err == nil && ways != nil {
 		var lost []api.OwnAddress
-		lost, err = setUplinks(ctx, c, w.Name, ways, opened, true)
+		lost, err = setUplinks(ctx, c, w.Name, ways, l.opened, true)
 		sayLost(l.cmd.ErrOrStderr(), lost)
 	}
 	if err != nil {

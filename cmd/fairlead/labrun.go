@@ -30,6 +30,7 @@ func (l *labWork) check() error {
 			errs = append(errs, l.file.Wrong(where, "%v", err))
 		}
 	}
+	devices := map[string]string{} // the network that has one
 	for _, w := range l.file.Networks {
 		where := "networks." + w.Name
 		var err error
@@ -43,6 +44,12 @@ func (l *labWork) check() error {
 		if w.Uplinks != nil {
 			l.ways[w.Name], err = parseUplinks(w.Uplinks)
 			wrong(where+".uplinks", err)
+			for _, s := range l.ways[w.Name].names() {
+				if other := devices[s]; other != "" {
+					wrong(where+".uplinks", fmt.Errorf("%s is an uplink of network %s already", s, other))
+				}
+				devices[s] = w.Name
+			}
 		}
 	}
 	for _, c := range l.file.Containers {
@@ -62,6 +69,17 @@ func (l *labWork) check() error {
 		l.runs[c.Name] = o
 	}
 	return errors.Join(errs...)
+}
+
+// names are those of the links' devices.
+func (w *waysOut) names() (list []string) {
+	if w == nil {
+		return nil
+	}
+	for _, s := range w.links {
+		list = append(list, s.Name)
+	}
+	return list
 }
 
 // checkSubnets finds subnets of new networks that lead elsewhere from this host.

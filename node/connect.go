@@ -226,6 +226,7 @@ func (n *Node) takeOff(c *container, a *attachment) (err error) {
 	if c.route == a {
 		c.route = nil
 	}
+	n.publishAdmitLocked()
 	a.lan.net.Release(a.addr.Addr())
 	return err
 }

@@ -31,9 +31,10 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if n.isLeaving() {
 		return nil, errLeaving
 	}
-	if most, _, limit := share(); len(n.containers) >= maxContainers {
+	if len(n.containers) >= maxContainers {
 		return nil, fail(http.StatusConflict, "this node has %d containers, which is all it can have", len(n.containers))
-	} else if len(n.containers) >= most {
+	}
+	if left, limit := n.descriptorsLocked(); left < containerDescriptors {
 		return nil, fail(http.StatusConflict, "this node has %d containers, and no descriptors for more: start it with a higher `ulimit -n`, which is %d", len(n.containers), limit)
 	}
 	if err := n.nameLocked(c); err != nil {
@@ -246,6 +247,13 @@ func (n *Node) connectLocked(c *container, w api.EndpointRequest) error {
 	case len(c.attachments) >= maxAttachments:
 		return fail(http.StatusConflict, "container %s is on %d networks, which is all it can be on", c.name(), len(c.attachments))
 	}
+	need := 1
+	if n.containers[c.id] == nil { // a new one
+		need = containerDescriptors + len(c.attachments)
+	}
+	if left, limit := n.descriptorsLocked(); left < need {
+		return fail(http.StatusConflict, "this node has no descriptors for more links: start it with a higher `ulimit -n`, which is %d", limit)
+	}
 	links, err := n.linksOfLocked(l, w.Links)
 	if err != nil {
 		return err
@@ -270,6 +278,17 @@ func (n *Node) connectLocked(c *container, w api.EndpointRequest) error {
 	a.aliases, a.links, a.priority = w.Aliases, links, w.Priority
 	c.attachments = append(c.attachments, a)
 	return nil
+}
+
+// descriptorsLocked is how many descriptors there are for further containers and
+// links.
+func (n *Node) descriptorsLocked() (left, limit int) {
+	most, _, limit := share()
+	left = most * containerDescriptors
+	for _, c := range n.containers {
+		left -= containerDescriptors + max(0, len(c.attachments)-1)
+	}
+	return left, limit
 }
 
 // maxAttachments bounds the networks of a container: each is an interface, and

@@ -43,7 +43,8 @@ const (
 // descriptors as that takes, share says the bound.
 const maxContainers = 16384
 
-// A container costs a TAP, a pidfd and a channel. ownDescriptors are what the
+// A container costs a TAP for its first network and one for each more, a pidfd
+// and a channel. ownDescriptors are what the
 // node needs besides: its workers, its files, and to look at who asks.
 const (
 	containerDescriptors = 3

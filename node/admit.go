@@ -203,12 +203,33 @@ func (n *Node) postRules(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := body(w, r, &req); err != nil {
 		return nil, err
 	}
+	n.linking.Lock()
+	defer n.linking.Unlock()
+	n.mu.Lock()
+	added, err := n.addRuleLocked(req)
+	var described api.Rule
+	if err == nil {
+		described = n.describeRuleLocked(added)
+	}
+	n.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if err := n.saveState(); err != nil {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.dropRuleLocked(added)
+		return nil, err
+	}
+	return described, nil
+}
+
+// addRuleLocked reads a rule and has it hold.
+func (n *Node) addRuleLocked(req api.RuleRequest) (*rule, error) {
 	spec, err := api.ParseRule(req.From, req.To)
 	if err != nil {
 		return nil, statusError{http.StatusBadRequest, err}
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	l, err := n.lanLocked(req.Network)
 	if err != nil {
 		return nil, err
@@ -224,7 +245,22 @@ func (n *Node) postRules(w http.ResponseWriter, r *http.Request) (any, error) {
 	added := &rule{n.openingLocked(spec.String()), l.name, spec}
 	n.rules = append(n.rules, added)
 	n.publishAdmitLocked()
-	return n.describeRuleLocked(l, added), nil
+	return added, nil
+}
+
+func (n *Node) dropRuleLocked(r *rule) {
+	n.rules = slices.DeleteFunc(n.rules, func(old *rule) bool { return old == r })
+	n.publishAdmitLocked()
+}
+
+// rulesOnLocked are the rules of a network, to be added again.
+func (n *Node) rulesOnLocked(l *lan) (list []api.RuleRequest) {
+	for _, r := range n.rules {
+		if r.network == l.name {
+			list = append(list, api.RuleRequest{From: r.spec.From, To: r.spec.Target()})
+		}
+	}
+	return list
 }
 
 // getAddedRules lists the rules that were added.
@@ -235,19 +271,20 @@ func (n *Node) getAddedRules(http.ResponseWriter, *http.Request) (any, error) {
 	for _, l := range n.lans {
 		for _, r := range n.rules {
 			if r.network == l.name {
-				list = append(list, n.describeRuleLocked(l, r))
+				list = append(list, n.describeRuleLocked(r))
 			}
 		}
 	}
 	return list, nil
 }
 
-func (n *Node) describeRuleLocked(l *lan, r *rule) api.Rule {
+func (n *Node) describeRuleLocked(r *rule) api.Rule {
 	packets, bytes := r.hits.Sum()
-	return api.Rule{
-		Number: int(r.number), Network: l.name, From: r.spec.From, To: r.spec.Target(), Needed: l.conf.Options.ICCOff,
-		Missing: n.onLanLocked(l).missing(r.spec), Packets: packets, Bytes: bytes,
+	d := api.Rule{Number: int(r.number), Network: r.network, From: r.spec.From, To: r.spec.Target(), Packets: packets, Bytes: bytes}
+	if l, err := n.lanLocked(r.network); err == nil { // else it goes just now
+		d.Needed, d.Missing = l.conf.Options.ICCOff, n.onLanLocked(l).missing(r.spec)
 	}
+	return d
 }
 
 // deleteRule takes a rule away. What it has let begin does not go on.
@@ -257,15 +294,18 @@ func (n *Node) deleteRule(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, fail(http.StatusBadRequest, "%q is no number of a rule; `fairlead rule ls` lists them", word)
 	}
+	n.linking.Lock()
+	defer n.linking.Unlock()
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	i := slices.IndexFunc(n.rules, func(r *rule) bool { return r.number == uint32(number) })
+	if i >= 0 {
+		n.dropRuleLocked(n.rules[i])
+	}
+	n.mu.Unlock()
 	if i < 0 {
 		return nil, fail(http.StatusNotFound, "no rule has number %d; `fairlead rule ls` lists them", number)
 	}
-	n.rules = slices.Delete(n.rules, i, i+1)
-	n.publishAdmitLocked()
-	return done, nil
+	return done, n.saveState()
 }
 
 // admitRules are what containers of a network may send one another, and how often

@@ -35,6 +35,7 @@ type savedLan struct {
 	ID      string    `json:"id"`
 	Created time.Time `json:"created"`
 	api.NetworkCreate
+	Rules []api.RuleRequest `json:"rules,omitempty"` // in the order they were added
 }
 
 // readState reads the file; without one there is nothing.
@@ -119,7 +120,7 @@ func (n *Node) saveState() error {
 	n.mu.Lock()
 	for _, l := range n.lans {
 		if l.custom() {
-			s.Networks = append(s.Networks, savedLan{l.id, l.created, l.requestLocked()})
+			s.Networks = append(s.Networks, savedLan{l.id, l.created, l.requestLocked(), n.rulesOnLocked(l)})
 		}
 	}
 	n.mu.Unlock()
@@ -150,6 +151,12 @@ func (n *Node) restoreLocked(s *state) error {
 	for _, saved := range s.Networks {
 		if err := n.makeLocked(&lan{id: saved.ID, name: saved.Name, created: saved.Created}, saved.NetworkCreate, nil); err != nil {
 			return fmt.Errorf("%s: %w; `rm %[1]s` forgets its networks", filepath.Join(n.home.Name(), stateFile), err)
+		}
+		for _, r := range saved.Rules {
+			r.Network = saved.Name
+			if _, err := n.addRuleLocked(r); err != nil {
+				return fmt.Errorf("%s: %w; `rm %[1]s` forgets its networks", filepath.Join(n.home.Name(), stateFile), err)
+			}
 		}
 	}
 	return nil

@@ -40,6 +40,14 @@ func TestState(t *testing.T) {
 			Egress: &api.Egress{Spec: "allow:x", Text: "allow 192.0.2.1\n"}}, nil); err != nil {
 			t.Fatal(err)
 		}
+		for _, to := range []string{"db:80", "db"} { // and one that is taken away again
+			if err := r.Post(r.ctx, "/v1/rules", api.RuleRequest{Network: "lab", From: "web", To: to}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.Delete(r.ctx, "/v1/rules/2", nil); err != nil {
+			t.Fatal(err)
+		}
 		was = r.inspectNetwork("lab")
 	})
 	if was.Options["icc"] != "off" || was.Options["mtu"] != "1400" || !was.Internal || was.Egress != "allow:x" {
@@ -54,6 +62,10 @@ func TestState(t *testing.T) {
 		if now := r.inspectNetwork("lab"); fmt.Sprint(now) != fmt.Sprint(was) {
 			t.Errorf("it is\n%+v, was\n%+v", now, was)
 		}
+		var rules []api.Rule
+		if err := r.Get(r.ctx, "/v1/rules/added", &rules); err != nil || len(rules) != 1 || rules[0].To != "db:80/tcp" || rules[0].Network != "lab" || !rules[0].Needed {
+			t.Errorf("rules %+v, %v", rules, err)
+		}
 		if c := r.create(api.CreateRequest{Network: "lab"}); c.Link.MTU != 1400 || c.Link.Gateway != "" {
 			t.Errorf("link %+v", c.Link)
 		}
@@ -65,6 +77,7 @@ func TestState(t *testing.T) {
 	}
 	for _, c := range []struct{ text, want string }{
 		{strings.Replace(string(text), `"version": 1`, `"version": 2`, 1), ": it has version 2, and this fairlead reads version 1: start the one that wrote it; `rm " + path + "` forgets its networks"},
+		{strings.Replace(string(text), `"db:80/tcp"`, `"db:x"`, 1), ": db:x: Invalid containerPort: x; a rule is FROM TO[:PORT[-PORT][/tcp|/udp]], such as web db:5432, with names of containers or any; `rm " + path + "` forgets its networks"},
 		{"{", ": networks of the node before: unexpected end of JSON input; `rm " + path + "` forgets its networks"},
 		{strings.Replace(string(text), `"lab"`, `"none"`, 1), ": operation is not permitted on predefined none network; choose another name; `rm " + path + "` forgets its networks"},
 	} {

@@ -20,7 +20,7 @@ func newRule() *cobra.Command {
 another by themselves: one set up with --opt icc=off. A rule opens a port of one
 container to another, for connections in that direction and their answers. It
 is of names: it holds for whatever container has the name, now or later, on that
-network, and as long as the node and the network are there.
+network. It goes with the network, and on the default one with the node.
 
 Where containers talk to one another anyway, rules open nothing more.`,
 		Example: `  fairlead up --opt icc=off

@@ -269,7 +269,7 @@ func TestRedirect(t *testing.T) {
 	wantPair(t, f, hostSelf, 4003, onHost, 5353)
 	wantPair(t, r.mustOutside(synAck(onHost, hostSelf, 5353, 4003)), self, 53, alice, 4003)
 	part := packettest.TCP(alice, self, packettest.Segment{SrcPort: 4004, DstPort: 53, Flags: packet.TCPSyn}, make([]byte, 4)) // whole eighths
-	binary.BigEndian.PutUint16(payload(part)[6:], 0x2000) // more of it follows
+	binary.BigEndian.PutUint16(payload(part)[6:], 0x2000)                                                                      // more of it follows
 	martian(resum(part))
 	martian(syn(self, self, 4004, 53))
 	martian(syn(alice, station{MAC: gw.MAC, IP: netip.MustParseAddr("127.0.0.1")}, 4004, 53))

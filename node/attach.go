@@ -152,8 +152,7 @@ func awaitLink(channel *box.Channel) {
 	if channel.SetReadDeadline(time.Now().Add(attachWithin)) != nil {
 		return
 	}
-	_, fds, _ := channel.Recv() // whatever it says, its ports are opened to nobody's harm but its own
-	api.CloseAll(fds)
+	_, _ = channel.Hear() // whatever it says, its ports are opened to nobody's harm but its own
 }
 
 // undo releases what start took over for a container that is gone already. The

@@ -301,11 +301,10 @@ func (c *container) leaveLocked() (links []*endpoint, last bool) {
 func (c *container) awaitExit() {
 	_ = c.channel.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 	for {
-		m, fds, err := c.channel.Recv()
+		m, err := c.channel.Hear()
 		if err != nil {
 			return
 		}
-		api.CloseAll(fds)
 		if m.Exit != nil {
 			c.exit = *m.Exit
 			return

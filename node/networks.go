@@ -268,6 +268,9 @@ func (n *Node) changeLanLocked(l *lan, req api.NetworkRequest) error {
 		return err
 	}
 	options, err := l.conf.Options.Changed(req.Options)
+	if err == nil {
+		err = options.DHCP.Fits(l.net.Config().Gateway)
+	}
 	if err != nil {
 		return fail(http.StatusBadRequest, "network %s: %w", l.name, err)
 	}

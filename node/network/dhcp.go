@@ -235,6 +235,12 @@ func (d *DHCP) Lending(gw netip.Prefix, mtu int, domain string, internal bool) (
 	return conf, nil
 }
 
+// Fits is an error when the options do not fit a network with this gateway.
+func (d *DHCP) Fits(gw netip.Prefix) error {
+	_, err := d.Lending(gw, 0, "", false)
+	return err
+}
+
 // Probe asks who has an address, and Holder says who has answered.
 func (n *Network) Probe(a netip.Addr) {
 	n.gw.Probe(a.As4())

@@ -67,6 +67,9 @@ func New(conf Config, router *Router) (*Network, error) {
 	if err := checkGateway(conf.Gateway); err != nil {
 		return nil, fmt.Errorf("network %s: %w", conf.Name, err)
 	}
+	if err := conf.Options.DHCP.Fits(conf.Gateway); err != nil {
+		return nil, fmt.Errorf("network %s: %w", conf.Name, err)
+	}
 	mac := packet.MACFromIPv4(conf.Gateway.Addr())
 	gw := gateway.New(gateway.Config{
 		Network: conf.ID, Name: conf.Name, MAC: mac, Addr: conf.Gateway, MTU: conf.Options.MTU,

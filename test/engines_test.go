@@ -371,7 +371,7 @@ func nameserverInside(t *testing.T, pid string) string {
 // answer says in the order of the alphabet, and its TTL.
 func digInside(t *testing.T, pid, server, name, qtype string) string {
 	t.Helper()
-	out, err := exec.Command("nsenter", "--net=/proc/"+pid+"/ns/net", "dig", "@"+server, "+time=15", "+tries=1", "+noall", "+comments", "+answer",
+	out, err := exec.Command("nsenter", "--net=/proc/"+pid+"/ns/net", "dig", "@"+server, "+time=5", "+tries=3", "+noall", "+comments", "+answer",
 		name, qtype).CombinedOutput()
 	if err != nil {
 		inside, _ := exec.Command("nsenter", "--net=/proc/"+pid+"/ns/net", "sh", "-c", "ip route show table all; ip neigh; ip -s link").CombinedOutput()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -54,8 +55,8 @@ func (p publication) private() string { return strconv.Itoa(int(p.port)) + "/" +
 // A portBook says which container has which port outside. It is bounded by
 // maxPublications for each container.
 type portBook struct {
-	taken map[protoPort]map[netip.Addr]*container // by publication.hostIP
-	next  uint16                                  // where the search for a free port begins
+	taken map[protoPort][]holding // mostly one: who has it on every address
+	next  uint16                  // where the search for a free port begins
 
 	// listen opens what a port takes besides, if anything, and unlisten closes it.
 	listen   func(c *container, p *publication) error
@@ -67,9 +68,15 @@ type protoPort struct {
 	port  uint16
 }
 
+// A holding is a port of a container's at one address, publication.hostIP.
+type holding struct {
+	at netip.Addr
+	c  *container
+}
+
 func newPortBook() *portBook {
 	return &portBook{
-		taken: make(map[protoPort]map[netip.Addr]*container), next: ephemeralFirst,
+		taken: make(map[protoPort][]holding), next: ephemeralFirst,
 		listen:   func(*container, *publication) error { return nil },
 		unlisten: func(*publication) {},
 	}
@@ -78,9 +85,9 @@ func newPortBook() *portBook {
 // holder is who has a port, nil when it is free. Who has it on every address has
 // it on each.
 func (b *portBook) holder(p publication) *container {
-	for have, c := range b.taken[protoPort{p.proto, p.hostPort}] {
-		if overlap(have, p.hostIP) {
-			return c
+	for _, h := range b.taken[protoPort{p.proto, p.hostPort}] {
+		if overlap(h.at, p.hostIP) {
+			return h.c
 		}
 	}
 	return nil
@@ -165,10 +172,7 @@ func (b *portBook) free(c *container, p *publication, first, last uint16, next *
 
 func (b *portBook) take(p publication, c *container) {
 	key := protoPort{p.proto, p.hostPort}
-	if b.taken[key] == nil {
-		b.taken[key] = make(map[netip.Addr]*container, 1)
-	}
-	b.taken[key][p.hostIP] = c
+	b.taken[key] = append(b.taken[key], holding{p.hostIP, c})
 }
 
 // release gives ports back.
@@ -177,7 +181,7 @@ func (b *portBook) release(ports []publication) {
 		p := &ports[i]
 		b.unlisten(p)
 		key := protoPort{p.proto, p.hostPort}
-		delete(b.taken[key], p.hostIP)
+		b.taken[key] = slices.DeleteFunc(b.taken[key], func(h holding) bool { return h.at == p.hostIP })
 		if len(b.taken[key]) == 0 {
 			delete(b.taken, key)
 		}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -126,4 +127,27 @@ func TestPortWords(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
+}
+
+// TestPortBookIsSmall: a book of all ports there are costs little for each.
+func TestPortBookIsSmall(t *testing.T) {
+	const ports, most = 30000, 250
+	used := func() uint64 {
+		runtime.GC()
+		runtime.GC() // what the first one found is free behind the second
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	b, c := newPortBook(), &container{}
+	before := used()
+	for i := range ports {
+		b.take(publication{proto: "tcp", hostPort: uint16(1024 + i), port: 80}, c)
+	}
+	each := int64(used()-before) / ports
+	if each > most {
+		t.Errorf("%d bytes for each port, %d are the most", each, most)
+	}
+	t.Logf("%d bytes", each)
+	runtime.KeepAlive(b)
 }

@@ -172,7 +172,7 @@ containers:
 	}
 	n.run("up", "-f", file)
 	n.run("down", "--all")
-	again := "set network a: rules and uplinks\nstart container web\nstart container web2\nlab lab: 3 of 4 "
+	again := "set network a: uplinks\nstart container web\nstart container web2\nlab lab: 3 of 4 "
 	if said := n.run("up", "-f", file, "--dry-run"); said != again+"would change\n" {
 		t.Errorf("up --dry-run:\n%s", said)
 	}

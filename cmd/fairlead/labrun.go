@@ -215,6 +215,9 @@ func (l *labWork) createContainer(c *labfile.Container, o *runOptions) *api.Crea
 		}
 		for _, route := range e.Routes {
 			words := strings.Fields(route) // SUBNET via ADDRESS
+			if words[0] == "default" {
+				words[0] = "0.0.0.0/0"
+			}
 			n.Routes = append(n.Routes, words[0]+"@"+words[2])
 		}
 		r.Networks = append(r.Networks, n)

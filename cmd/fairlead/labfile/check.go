@@ -310,6 +310,7 @@ func (f *File) checkContainer(d *decoder, c *Container, taken map[string]string)
 	}
 	interfaces := map[string]bool{}
 	for _, e := range c.Networks {
+		f.checkDefault(d, c, e)
 		f.checkAttachment(d, c, e, where+".networks."+e.Network, taken)
 		if e.Interface != "" && interfaces[e.Interface] {
 			f.fail(d, where+".networks."+e.Network+".interface", "%s has the interface %s on another network already", c.Name, e.Interface)
@@ -325,6 +326,22 @@ func (f *File) checkOther(d *decoder, c *Container, where, name string) {
 		f.fail(d, where, "there is no container %q in this file%s", name, meant(name, f.containerNames()))
 	case name == c.Name:
 		f.fail(d, where, "%s is this container itself", name)
+	}
+}
+
+// checkDefault refuses a default route by hand where the node has one: by the
+// gateway of a network that leads outside. Of external ones only the node knows.
+func (f *File) checkDefault(d *decoder, c *Container, e *Endpoint) {
+	for i, route := range e.Routes {
+		if !strings.HasPrefix(route, "default ") {
+			continue
+		}
+		for _, name := range c.networks() {
+			if w := f.network(name); w == nil && name == defaultNetwork || w != nil && !w.External && !w.Internal {
+				f.fail(d, fmt.Sprintf("containers.%s.networks.%s.routes[%d]", c.Name, e.Network, i),
+					"the default route is by the gateway of %s; name subnets, or make the network internal", name)
+			}
+		}
 	}
 }
 

@@ -256,8 +256,8 @@ func (f *File) planNetworks(d *decoder, p *Plan, have *Have, prune bool) {
 	}
 }
 
-// lost names what a network had once and has not any more: rules and uplinks end
-// with their node.
+// lost names what a network had and has not any more: uplinks end with their node,
+// and rules were taken away by hand.
 func (w *Network) lost(old *HaveNetwork) (keys []string) {
 	for _, rule := range w.Rules {
 		spec, _ := api.ParseRule(RuleWords(rule)) // it was read as one

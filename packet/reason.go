@@ -143,7 +143,7 @@ var reasons = [NumReasons]reasonText{
 		"Set the interface's MTU back, or start the node with a larger one: `fairlead up --opt mtu=N`."},
 
 	ForGateway: {"for-gateway", "The frame is addressed to the gateway itself.", ""},
-	ForHost: {"for-host", "The frame goes to the host, which has the gateway's address too, by its own link to the network.", ""},
+	ForHost:    {"for-host", "The frame goes to the host, which has the gateway's address too, by its own link to the network.", ""},
 	DNSBusy: {"dns-busy", "The container, or the node, has as many questions for names under way as it may.",
 		"Find out who asks so much with `fairlead trace`, and whether the host's name servers answer."},
 	DHCPBusy: {"dhcp-busy", "The node has as many DHCP messages waiting as it may, of this container or of all.",

@@ -211,6 +211,7 @@ func hoard(args []string) error {
 // What the node needs grows with its connections, not with what they carry, nor
 // with what waits because somebody does not read.
 func TestMemoryIsBoundedByFlows(t *testing.T) {
+	t.Setenv("GOGC", "25") // the node's: what is resident is mostly what is in use then
 	o := newHostOutside(t)
 	sink := play(t, "sink", ":9000")
 	o.says(o.Host.Serve(t, sink[0], sink[1:]...), "listening")

@@ -377,3 +377,32 @@ func TestS19_AddressOfTheLAN(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// The same behind a real interface: our own server is silent there by itself, and the
+// guard holds the container to what it was lent.
+func TestS35_AddressOfTheLAN(t *testing.T) {
+	lab.NoLeaks(t)
+	lab.Need(t, "dnsmasq", "udhcpc", "ping", "ip")
+	l, n := newRealLAN(t), newNode(t)
+	n.run("network", "create", "--subnet", "10.35.0.0/24", "--gateway", "10.35.0.250", "--ip-range", "10.35.0.240/29", "lan")
+	if out, status := n.on(l.machine, "network", "connect", "--name", "lan0", "lan", "if:eth0"); status != 0 {
+		t.Fatal(out)
+	}
+	n.start("c", "--network", "name=lan,ip=dhcp")
+	addr := n.containers()["c"].IP
+	if !strings.HasPrefix(addr, "10.35.0.1") || len(addr) != len("10.35.0.100") {
+		t.Errorf("it has %s", addr)
+	}
+	if out := l.server.Run(t, "ping", "-c", "1", "-W", "5", addr); !strings.Contains(out, "ttl=64") {
+		t.Errorf("LAN to container: %s", out)
+	}
+	n.start("d")
+	n.run("network", "connect", "--ip", "dhcp", "lan", "d")
+	if out := n.exec("d", "ping", "-c", "1", "-W", "5", "10.35.0.1"); !strings.Contains(out, "ttl=64") {
+		t.Errorf("container to LAN: %s", out)
+	}
+	if list := n.leases(); len(list) > 0 {
+		t.Errorf("ours has lent %+v", list)
+	}
+	n.run("network", "disconnect", "lan", "d")
+}

@@ -28,6 +28,15 @@ const networkOptionsHelp = `Options, KEY=VALUE; those marked * can be changed la
   link=veth         links are pairs of interfaces, instead of TAPs
   ageing=TIME       until a MAC address is forgotten, 300s unless it says otherwise
   flood-limit=N     copies of flooded frames a second and port
+  dhcp=off        * lend no addresses; on: also where an interface is a port
+  dhcp-lease=TIME * how long for, 1h unless it says otherwise; or infinite
+  dhcp-range=FIRST,LAST
+                  * those that are lent to stations which are no containers
+  dhcp-host=MAC|id:ID,ADDRESS[,NAME]
+                  * reserve one; several with ; between
+  dhcp-route=SUBNET@ROUTER
+                  * a route stations are told; several with ; between
+  domain=NAME     * of the stations, the network's own unless it says otherwise
 Docker's com.docker.network.bridge.enable_icc, com.docker.network.driver.mtu and
 com.docker.network.bridge.enable_ip_masquerade mean the same.`
 

@@ -233,8 +233,9 @@ func (o *runOptions) directory() (string, error) {
 // networkOptions and nodeOptions are those of `up`, which people try on a
 // container too.
 var (
-	networkOptions = []string{"mtu", "hub", "ageing", "guard", "flood-limit", "icc", "masquerade", "routed"}
-	nodeOptions    = []string{"flows", "flows-per-container"}
+	networkOptions = []string{"mtu", "hub", "ageing", "guard", "flood-limit", "icc", "masquerade", "routed",
+		"dhcp", "dhcp-lease", "dhcp-range", "dhcp-host", "dhcp-route", "domain"}
+	nodeOptions = []string{"flows", "flows-per-container"}
 )
 
 // linkOptions reads --opt of a container; which there are is the node's to say.

@@ -196,6 +196,10 @@ func (n *Node) beginDisconnect(c *container, l *lan) (*attachment, error) {
 	defer n.mu.Unlock()
 	a := c.onLocked(l)
 	switch {
+	case a != nil && c.share != nil && c.share.ending:
+		return nil, fail(http.StatusForbidden, "container %s has the networks of container %s, which has ended; `fairlead stop %[1]s` takes it off them", c.name(), c.share.name())
+	case a != nil && c.share != nil:
+		return nil, fail(http.StatusForbidden, "container %s has the networks of container %s; `fairlead network disconnect %s %[2]s` takes both off", c.name(), c.share.name(), l.name)
 	case c.mode != modeBridge || a == nil:
 		return nil, notConnected(c, l)
 	case c.owner != c || c.ending:

@@ -276,6 +276,9 @@ func (n *Node) names(s *segments) trace.Names {
 			return fmt.Sprintf("port %d (gone)", portNumber(p.Port))
 		},
 		Route: func(from, to packet.NetworkID, dst packet.Addr) string {
+			if routes[from] == nil { // it comes in by an uplink
+				from = to
+			}
 			for i := range routes[from] { // most specific first
 				if r := &routes[from][i]; r.Network == to && r.Prefix.Contains(dst.Netip()) {
 					return routeWords(r)

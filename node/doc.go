@@ -80,6 +80,8 @@
 //	capacity.go    and what they come to, for whoever asks before
 //	dns.go         the nameserver containers ask by their gateways
 //	dnstcp.go      it over TCP
+//	dnshost.go     it for this host's own questions
+//	zone.go        what it knows of containers' names
 //	dhcp.go        the DHCP servers of the networks, and their leases on disk
 //	borrow.go      addresses of other DHCP servers, for containers
 //	files.go       a container's files below the node directory

@@ -44,7 +44,7 @@ The node answers, by UDP and TCP, at an address of the loopback that
 ` + "`fairlead up --names on`" + ` opens. Then tell the resolver of this machine, once; it is
 asked for nothing else. --for prints what that takes:
 
-  systemd-resolved
+  systemd-resolved, whose other servers are those of interfaces, as by DHCP
     fairlead names --for resolved | sudo tee /etc/systemd/resolved.conf.d/fairlead.conf
     sudo systemctl restart systemd-resolved
   dnsmasq

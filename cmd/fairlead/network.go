@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -224,7 +225,7 @@ func (o *connectOptions) connectForeign(cmd *cobra.Command, target string, in bo
 	}, &created); err != nil {
 		return err
 	}
-	err = o.hang(ctx, c, &created, in, a)
+	err = o.hang(ctx, c, cmd.ErrOrStderr(), &created, in, a)
 	if err != nil {
 		giveBack(c, created.ID)
 		return err
@@ -234,7 +235,7 @@ func (o *connectOptions) connectForeign(cmd *cobra.Command, target string, in bo
 }
 
 // hang makes the interface and hands its other end to the node.
-func (o *connectOptions) hang(ctx context.Context, c *api.Client, created *api.Created, in box.Target, a at) error {
+func (o *connectOptions) hang(ctx context.Context, c *api.Client, stderr io.Writer, created *api.Created, in box.Target, a at) error {
 	link, err := boxInterface(created.Link)
 	if err != nil {
 		return err
@@ -250,6 +251,9 @@ func (o *connectOptions) hang(ctx context.Context, c *api.Client, created *api.C
 		return err
 	}
 	defer foreign.Close()
+	for _, w := range foreign.Warnings {
+		fmt.Fprintln(stderr, "fairlead: warning: "+w)
+	}
 	return c.Hand(ctx, containerPath(created.ID, "attach"), api.Attach{
 		Descriptors: []string{"tap"}, Pid: in.PID, Interface: link.Name, Index: foreign.Index, Netns: foreign.NetNS.Ino, PeerNetns: foreign.PeerNetNS,
 	}, []int{foreign.TAP})

@@ -189,7 +189,7 @@ func askHelper(channel *Channel, i *Interface, target int) (*Foreign, error) {
 	case err != nil:
 		return nil, err
 	case m.Ready != nil && len(fds) == 1:
-		return &Foreign{TAP: fds[0], Index: m.Ready.Index, PeerNetNS: m.Ready.PeerNetNS, Warnings: m.Ready.Warnings}, nil
+		return &Foreign{TAP: fds[0], Index: m.Ready.Index, PeerNetNS: m.Ready.PeerNetNS, Warnings: printableAll(m.Ready.Warnings)}, nil
 	}
 	closeAll(fds)
 	if m.Failure != nil {

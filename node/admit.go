@@ -171,8 +171,8 @@ func (c *container) stationLocked() packet.ContainerID {
 	return 0
 }
 
-// exposedPorts are those the container says it serves, by --expose and -p; who
-// shares a namespace serves those of the one it shares.
+// exposedPorts are those the container says it serves, by --expose and -p, in
+// order; who shares a namespace serves those of the one it shares.
 func (c *container) exposedPorts() []api.PortSpec {
 	if c.share != nil {
 		c = c.share
@@ -181,7 +181,7 @@ func (c *container) exposedPorts() []api.PortSpec {
 	for _, e := range c.exposed {
 		list = append(list, api.PortSpec{Container: api.PortRange{First: e.port, Last: e.port}, Proto: e.proto})
 	}
-	return list
+	return joined(list)
 }
 
 func portsOf(r api.PortRange) policy.Ports { return policy.Ports{First: r.First, Last: r.Last} }

@@ -192,7 +192,7 @@ func TestLinkEnv(t *testing.T) {
 	port := func(first, last uint16, proto string) api.PortSpec {
 		return api.PortSpec{Container: api.PortRange{First: first, Last: last}, Proto: proto}
 	}
-	env := linkEnv("client", "my-db", "172.17.0.2", []api.PortSpec{port(53, 53, "udp"), port(81, 81, "tcp"), port(80, 80, "tcp"), port(9000, 9000, "tcp"), port(80, 80, "tcp")},
+	env := linkEnv("client", "my-db", "172.17.0.2", joined([]api.PortSpec{port(53, 53, "udp"), port(81, 81, "tcp"), port(80, 80, "tcp"), port(9000, 9000, "tcp"), port(80, 80, "tcp")}),
 		[]string{"COLOUR=red=", "HOME=/root", "PATH=/bin", "PASSED"})
 	want := `MY_DB_PORT=tcp://172.17.0.2:80
 MY_DB_PORT_80_TCP=tcp://172.17.0.2:80

@@ -93,7 +93,7 @@ func linkEnv(parent, alias, addr string, exposed []api.PortSpec, childEnv []stri
 	prefix := strings.ReplaceAll(strings.ToUpper(alias), "-", "_")
 	add := func(format string, args ...any) { env = append(env, prefix+fmt.Sprintf(format, args...)) }
 	told := 0
-	for i, r := range joined(exposed) {
+	for i, r := range exposed {
 		first, proto := r.Container.First, r.Proto
 		upper := strings.ToUpper(proto)
 		if i == 0 {

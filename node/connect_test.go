@@ -2,6 +2,8 @@ package node
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +24,7 @@ type inside struct {
 
 // answering gives a container an init that answers what fn says: the messages of
 // each session, and a descriptor with the first.
-func (h *handlers) answering(t *testing.T, m *member, fn func(ask *box.Message) ([]*box.Message, []int)) *inside {
+func (h *handlers) answering(t testing.TB, m *member, fn func(ask *box.Message) ([]*box.Message, []int)) *inside {
 	t.Helper()
 	near, far, err := box.Pair()
 	if err != nil {
@@ -337,4 +339,50 @@ func TestUpRemakesNetworks(t *testing.T) {
 	h.end(c)
 	refused(t, func() error { _, err := h.stay(api.UpRequest{BIP: "172.18.0.9/16"}); return err }(),
 		"invalid pool request: Pool overlaps with other one on this address space: 172.18.0.0/16 and 172.18.0.0/16 of network alpha; --subnet 172.17.0.0/16 is free")
+}
+
+// FuzzNetworkRequests: whatever is asked about a network is done, or refused with
+// a reason; then the network can be removed, and nothing of it is left.
+func FuzzNetworkRequests(f *testing.F) {
+	for _, s := range [][2]string{
+		{`{"name":"lab"}`, `{"container":"web"}`},
+		{`{"name":"lab","subnet":"10.9.0.0/24","gateway":"10.9.0.9","ip_range":"10.9.0.128/25","aux_addresses":{"a":"10.9.0.1"}}`, `{"container":"web","endpoint":{"ip":"10.9.0.4"}}`},
+		{`{"name":"lab","internal":true,"options":{"mtu":"1400","icc":"off"},"labels":{"a":"b"}}`, `{"internal":false,"options":{"icc":"on"}}`},
+		{`{"name":"lab","egress":{"spec":"none"}}`, `{"egress":{"spec":"all"},"host_loopback":true}`},
+		{`{"name":"lab"}`, `{"container":"web","endpoint":{"ip":"dhcp","aliases":[""],"routes":["x"]}}`},
+		{`{"name":"../lab"}`, `{}`}, {`{"name":"bridge"}`, `[]`}, {`{}`, `{"container":"web","force":true}`},
+	} {
+		f.Add(s[0], s[1])
+	}
+	h := newHandlers(f)
+	f.Fuzz(func(t *testing.T, create, other string) {
+		web, err := h.create(api.CreateRequest{Name: "web", Command: []string{"sh"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		code, text := h.call("POST", "/v1/networks", create)
+		if code != 200 && (code/100 != 4 || !strings.HasPrefix(text, `{"error":"`)) {
+			t.Errorf("%d %s", code, text)
+		}
+		for _, l := range h.listLans() {
+			for _, what := range []string{"/connect", "/disconnect", ""} {
+				if code, text := h.call("POST", "/v1/networks/"+l.id+what, other); code != 200 && !strings.HasPrefix(text, `{"error":"`) {
+					t.Errorf("%s: %d %s", what, code, text)
+				}
+			}
+		}
+		h.end(web)
+		for _, l := range h.listLans()[1:] {
+			if err := h.removeNetwork(l.id); err != nil {
+				t.Error(err)
+			}
+		}
+		no := false
+		if err := h.changeNetwork("default", api.NetworkRequest{HostLoopback: &no, Egress: &api.Egress{Spec: "all"}}); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(h.conf.Dir, stateFile)); !os.IsNotExist(err) {
+			t.Errorf("networks are kept: %v", err)
+		}
+	})
 }

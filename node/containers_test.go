@@ -491,6 +491,8 @@ func FuzzCreateRequest(f *testing.F) {
 		`{"command":["sh"],"network":"none","options":{"offload":"off","isolated":"on"},"detached":true,"tty":true}`,
 		`{"command":["sh"],"network":"container:web"}`, `{"foreign":"pid:1","network":"bridge"}`, `{"command":[]}`, `{"command":null}`,
 		`{"command":["sh"],"network":"container:"}`, `{"command":["sh"],"ip":"::ffff:172.17.0.9"}`, `{"command":["sh"],"ip":"fe80::1%eth0"}`,
+		`{"command":["sh"],"networks":[{"network":"default","ip":"172.17.0.9","interface":"up0","routes":["10.0.0.0/8@172.17.0.1"],"priority":-1}]}`,
+		`{"command":["sh"],"networks":[{"network":"default"},{"network":"bridge"}]}`, `{"command":["sh"],"networks":[{"network":"none"}]}`,
 		`{"command":["sh"],"mac":"0242.ac11.0009"}`, `{"command":["sh"],"name":"../../etc"}`, `{"command":["sh"],"hostname":"\u0000"}`,
 	} {
 		f.Add(s)

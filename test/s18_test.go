@@ -258,9 +258,17 @@ func TestS18_Follows(t *testing.T) {
 		t.Errorf("disconnected: hosts are %q, want %q", got, want)
 	}
 	n.run("kill", "web1")
+	n.gone("web1")
 	expect("web1 is gone", map[string]string{"client web1": "", "client www": "172.18.0.12"})
 	n.start("web1", "--network", "lab", "--ip", "172.18.0.30", "--network-alias", "www")
 	expect("web1 is back", map[string]string{"client web1": "172.18.0.30", "client www": "172.18.0.12 172.18.0.30"})
+
+	// Who shares a namespace asks as it does, also when its first container is gone.
+	n.start("sharer", "--network", "container:web2")
+	expect("shared", map[string]string{"sharer web1": "172.18.0.30", "sharer web2": "172.18.0.12", "client sharer": ""})
+	n.run("kill", "web2")
+	n.gone("web2")
+	expect("web2 is gone", map[string]string{"sharer web1": "172.18.0.30", "sharer www.example": "192.0.2.80", "sharer web2": "", "client www": "172.18.0.30"})
 
 	// Who has written a nameserver of his own keeps it.
 	n.sh("later", "echo nameserver 192.0.2.9 >/etc/resolv.conf")

@@ -137,6 +137,22 @@ func (r *routing) masquerade(u *network.Uplink) api.NATRule {
 	for i := range r.rules {
 		if x := &r.rules[i]; x.Kind == packet.NATMasquerade && x.Network == id && x.Uplink == u.Network() {
 			a.Number, a.Flows, a.Packets, a.Bytes = int(x.Number), x.Flows, x.Packets, x.Bytes
+			return a
+		}
+	}
+	// A network without masquerade: it leaves as it is.
+	a.To = ""
+	return r.between(u.Network(), a)
+}
+
+// between counts the flows from the network to a segment that are not translated.
+func (r *routing) between(to packet.NetworkID, a api.NATRule) api.NATRule {
+	a.Kind = packet.NATNone.String()
+	for i := range r.flows {
+		if f := &r.flows[i]; f.Kind == packet.NATNone && f.From == r.net.Config().ID && f.To == to {
+			a.Flows++
+			a.Packets += f.Packets[0] + f.Packets[1]
+			a.Bytes += f.Bytes[0] + f.Bytes[1]
 		}
 	}
 	return a

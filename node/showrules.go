@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"net/http"
+	"slices"
 
 	"fairlead/node/api"
 	"fairlead/packet"
@@ -37,6 +38,7 @@ var (
 		{packet.NotUnderstood, "drop", "neither ARP nor IPv4"},
 		{packet.Martian, "drop", "an address no router may pass on"},
 		{packet.TTLExceeded, "reject", "time to live is used up"},
+		{packet.OtherNetwork, "drop", "to another network of this node"},
 		{packet.NotTranslatable, "reject", "neither TCP, UDP nor ICMP"},
 		{packet.NoFlow, "reject", "of no known connection, and begins none"},
 		{packet.BadQuote, "drop", "an ICMP error about no known connection"},
@@ -77,10 +79,36 @@ var (
 // rules and of the ports.
 func (n *Node) getRules(http.ResponseWriter, *http.Request) (any, error) {
 	list := []api.FilterRule{}
-	for _, r := range n.routing(false) {
+	for _, r := range n.routing(n.anyUntranslated()) {
 		list = append(list, n.rulesOf(r)...)
 	}
 	return list, nil
+}
+
+// anyUntranslated reports whether something passes that has no rule of NAT's to be
+// counted by, but flows only.
+func (n *Node) anyUntranslated() bool {
+	return slices.ContainsFunc(n.listLans(), func(l *lan) bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return l.conf.Options.Routed || l.conf.Options.NotMasqueraded
+	})
+}
+
+// routedRules are the networks that one is routed to.
+func (n *Node) routedRules(list *ruleList, r *routing) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, to := range n.lans {
+		if to == r.lan || !to.conf.Options.Routed || !r.lan.conf.Options.Routed {
+			continue
+		}
+		x := r.between(to.number(), api.NATRule{})
+		list.add(api.FilterRule{
+			Chain: "forward", Target: "accept", Source: r.subnet(), Destination: to.conf.Gateway.Masked().String(),
+			In: list.network, Out: to.name, Packets: x.Packets, Bytes: &x.Bytes, Match: "both are routed",
+		})
+	}
 }
 
 // rulesOf are those of one network.
@@ -100,6 +128,7 @@ func (n *Node) rulesOf(r *routing) []api.FilterRule {
 
 	n.egressRules(&l, r.lan)
 	l.hostLink(r)
+	n.routedRules(&l, r)
 	l.refuse("forward", l.network, &inside, forwardRefusals)
 	for _, u := range r.uplinks {
 		m := r.masquerade(u)

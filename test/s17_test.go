@@ -3,6 +3,7 @@ package test
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -186,6 +187,13 @@ func TestS17_Routed(t *testing.T) {
 	if got := n.exec("client", "ping", "-c", "1", "-W", "5", "172.18.0.2"); !strings.Contains(got, "ttl=63") {
 		t.Errorf("ping: %s", got)
 	}
+	var rules []api.FilterRule
+	n.json(&rules, "show", "rules")
+	for _, way := range [][2]string{{"lab", "yard"}, {"yard", "lab"}} {
+		if i := slices.IndexFunc(rules, func(r api.FilterRule) bool { return r.Match == "both are routed" && r.In == way[0] && r.Out == way[1] }); i < 0 || rules[i].Packets == 0 {
+			t.Errorf("from %s to %s: %+v", way[0], way[1], rules)
+		}
+	}
 	n.run("network", "set", "-o", "routed=off", "lab")
 	if r := n.try("exec", "web", "ping", "-c", "1", "-W", "0.2", "172.19.0.2"); r.code != 1 {
 		t.Errorf("no more routed: %v", r)
@@ -206,6 +214,9 @@ func TestS17_NoMasquerade(t *testing.T) {
 	greeted(t, o.exec("a", "curl", "-sS", "--max-time", "5", far), "172.17.0.2")
 	if got := o.exec("a", "ping", "-c", "1", "-W", "5", o.Router.FarHost); !strings.Contains(got, "1 received") {
 		t.Errorf("ping: %s", got)
+	}
+	if err := contains(o.run("show", "nat"), "none", "up0", "(as it is)"); err != nil {
+		t.Error(err)
 	}
 	// Nobody out there begins anything.
 	silent(t, o.Host, "http://172.17.0.2/")

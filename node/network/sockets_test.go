@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/test/lab"
@@ -57,4 +58,48 @@ func TestSocketsAreAnUplink(t *testing.T) {
 		t.Error("the network still has it")
 	}
 	check(t, n)
+}
+
+// An internal network leads nowhere, and one without masquerade not by sockets;
+// both lead out again when they are so no more.
+func TestWaysOut(t *testing.T) {
+	lab.NoLeaks(t)
+	n := newNetwork(t, 1)
+	if _, err := n.router.AddSockets(SocketsConfig{Name: "host"}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.router.Close)
+	if err := n.SetUplinks("host"); err != nil {
+		t.Fatal(err)
+	}
+	leads := func(want bool, masquerades int) {
+		t.Helper()
+		var rules int
+		n.router.Flows(func(table *nat.Table) {
+			table.Rules(func(x nat.Rule) bool {
+				if x.Kind == packet.NATMasquerade {
+					rules++
+				}
+				return true
+			})
+		})
+		if routes, ways := n.Routes(), n.Uplinks(); (len(routes) == 2) != want || (len(ways) == 1) != want || rules != masquerades {
+			t.Errorf("routes %+v, %d ways out, %d rules", routes, len(ways), rules)
+		}
+	}
+	leads(true, 1)
+	n.SetInternal(true)
+	leads(false, 0)
+	n.SetMasquerade(false)
+	n.SetInternal(false)
+	leads(false, 0)
+	n.SetMasquerade(true)
+	leads(true, 1)
+	n.SetInternal(true)
+	if err := n.SetUplinks("host"); err != nil { // what is said meanwhile is for later
+		t.Fatal(err)
+	}
+	leads(false, 0)
+	n.SetInternal(false)
+	leads(true, 1)
 }

@@ -183,7 +183,7 @@ type Decision struct {
 	// its neighbour table.
 	Neighbour bool
 
-	// Query is set on a question for names that the gateway takes.
+	// Query is set on a question that a service of the gateway's takes: DNS, DHCP.
 	Query bool
 
 	// EgressOwn and EgressRule are the rules of the egress policies that let a

@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -229,9 +230,13 @@ func TestS19_RogueServer(t *testing.T) {
 	n.start("rogue", rogue...)
 	n.start("c")
 	n.logSays("rogue", "DHCP, IP range")
-	for n.dropped("rogue", "rogue-dhcp") == 0 {
+	lab.Eventually(t, patience, func() error {
 		n.exec("c", "udhcpc", "-f", "-n", "-q", "-i", "eth0", "-s", dir+"/script", "-O", "mtu")
-	}
+		if n.dropped("rogue", "rogue-dhcp") == 0 {
+			return errors.New("nothing was refused")
+		}
+		return nil
+	})
 	if log, _ := os.ReadFile(dir + "/log"); strings.Contains(string(log), "172.17.0.20") {
 		t.Errorf("it believed the other one:\n%s", log)
 	}

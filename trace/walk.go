@@ -185,7 +185,7 @@ func (w *walk) pass(s step) {
 	}
 }
 
-// dhcpServer is the port of messages to a DHCP server.
+// dhcpServer is the port of DHCP servers.
 const dhcpServer = 67
 
 // admission says by which rule a frame may pass, and how many copies of one that
@@ -213,7 +213,7 @@ func (w *walk) forMe(routed bool) {
 		words = append(words, "takes the sender into its ARP table")
 	}
 	switch {
-	case d.Query && r.frame.DstPort == dhcpServer:
+	case d.Query && (r.frame.DstPort == dhcpServer || r.frame.SrcPort == dhcpServer):
 		words = append(words, "passes the message on to DHCP")
 	case d.Query:
 		words = append(words, "passes the question on to DNS")

@@ -325,6 +325,10 @@ func TestWordsOfPolicies(t *testing.T) {
 			t.Errorf("%q is not in\n%s", c.want, got)
 		}
 	}
+	asks := record(packettest.UDP(web, packettest.Broadcast, 68, 67, nil), packet.Decision{Verdict: packet.Flood, Reason: packet.ToGroup, ToGateway: true, AtGateway: true, Query: true})
+	if got := strings.Join(asks.Walk(names), "\n"); !strings.Contains(got, "5.1 for me   passes the message on to DHCP") {
+		t.Errorf("DHCP:\n%s", got)
+	}
 	for h := packet.HiddenNot + 1; h < packet.NumHidden; h++ {
 		nat := packet.Translation{Kind: packet.NATPublish, Rule: 5, Hidden: h,
 			Before: tuple(web, 1, host, 2, packet.ProtoUDP), After: tuple(our, 1, host, 2, packet.ProtoUDP)}

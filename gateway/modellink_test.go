@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 
 	"github.com/google/gopacket/layers"
 
@@ -52,7 +53,11 @@ func (m *model) fromHostLink(d *dissected) {
 		if before := k; about == nil && after == before || about != nil && after == *about {
 			return
 		}
-		b = finished(d.bare)
+		b = finished(d.frame)
+		for range d.tags {
+			const at = packet.VNetLen + 12
+			b = slices.Concat(b[:at], b[at+packet.VLANLen:])
+		}
 		translated(b, d, after, about)
 		if len(d.tags) > 0 {
 			b = packettest.Tagged(b, d.tags...)

@@ -87,7 +87,7 @@ func TestTables(t *testing.T) {
 	if learned[web.MAC.String()] != "1webfalse" || learned[db.MAC.String()] != "2dbfalse" {
 		t.Errorf("%v", learned)
 	}
-	if arp := get[[]api.Neighbour](t, h, "/v1/arp"); len(arp) != 1 || arp[0].IP != "172.17.0.2" || arp[0].MAC != web.MAC.String() ||
+	if arp := get[[]api.Neighbour](t, h, "/v1/arp"); len(arp) != 2 || arp[1].Container != "db" || arp[0].IP != "172.17.0.2" || arp[0].MAC != web.MAC.String() ||
 		arp[0].Port != 1 || arp[0].Container != "web" || arp[0].Age < 0 || arp[0].Age > 60 {
 		t.Errorf("%+v", arp)
 	}
@@ -118,7 +118,7 @@ func TestTables(t *testing.T) {
 	if s := get[[]api.Switch](t, h, "/v1/switches")[0]; len(s.Ports) != 1 || s.Totals.Read != 4 {
 		t.Errorf("%+v", s)
 	}
-	if arp := get[[]api.Neighbour](t, h, "/v1/arp"); len(arp) != 0 {
+	if arp := get[[]api.Neighbour](t, h, "/v1/arp"); len(arp) != 1 || arp[0].Container != "db" {
 		t.Errorf("%+v", arp)
 	}
 	if check := get[api.Check](t, h, "/v1/check"); len(check.Violations) != 0 {

@@ -281,7 +281,7 @@ func (n *node) dhcpSaid(dir, program string, wanted func(line string) bool) {
 				return nil
 			}
 		}
-		return fmt.Errorf("%s has not said it: %s (%v)\n%s", program, log, err, n.try("logs", "c").stdout)
+		return fmt.Errorf("%s has not said it: %s (%w)\n%s", program, log, err, n.try("logs", "c").stdout)
 	})
 }
 
@@ -398,6 +398,9 @@ func TestS35_AddressOfTheLAN(t *testing.T) {
 	if !strings.HasPrefix(addr, "10.35.0.1") || len(addr) != len("10.35.0.100") {
 		t.Errorf("it has %s", addr)
 	}
+	// In this order: dnsmasq had its kernel look for somebody with that address
+	// before it lent it, and for a moment that remembers that there is nobody.
+	n.exec("c", "ping", "-c", "1", "-W", "5", "10.35.0.1")
 	if out := l.server.Run(t, "ping", "-c", "1", "-W", "5", addr); !strings.Contains(out, "ttl=64") {
 		t.Errorf("LAN to container: %s", out)
 	}

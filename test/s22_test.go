@@ -91,29 +91,44 @@ func resident(args []string) error {
 	}
 }
 
-// visit opens a connection to each place, all at once.
+// visit opens a connection to each place, a few at a time. The kernel may have no
+// room to remember one more neighbour just then; it has after five seconds
+// (neigh_forced_gc).
 func visit(places []string) error {
 	var all sync.WaitGroup
-	failed := make(chan error, len(places))
-	for _, place := range places {
-		all.Go(func() {
-			conn, err := net.DialTimeout("tcp4", place, 20*time.Second)
-			if err != nil {
-				failed <- err
-				return
-			}
-			_ = conn.(*net.TCPConn).SetLinger(0) // a reset: no answer, for which it would have to be remembered again
-			_ = conn.Close()
-			forget(conn.RemoteAddr())
-		})
-	}
-	all.Wait()
-	close(failed)
 	var errs []error
-	for err := range failed {
-		errs = append(errs, err)
+	var mu sync.Mutex
+	deadline := time.Now().Add(patience - 5*time.Second)
+	for part := range slices.Chunk(places, 10) {
+		for _, place := range part {
+			all.Go(func() {
+				err := call(place)
+				for err != nil && time.Now().Before(deadline) {
+					time.Sleep(50 * time.Millisecond)
+					err = call(place)
+				}
+				if err != nil {
+					mu.Lock()
+					errs = append(errs, err)
+					mu.Unlock()
+				}
+			})
+		}
+		all.Wait()
 	}
 	return errors.Join(errs...)
+}
+
+// call opens a connection, and ends it.
+func call(place string) error {
+	conn, err := net.DialTimeout("tcp4", place, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	_ = conn.(*net.TCPConn).SetLinger(0) // a reset: no answer, for which it would have to be remembered again
+	_ = conn.Close()
+	forget(conn.RemoteAddr())
+	return nil
 }
 
 // raced reports whether a program has the race detector in it, which takes

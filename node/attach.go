@@ -259,7 +259,7 @@ func (n *Node) plug(c *container, a *attachment, e *endpoint, fd int) error {
 	port, err := e.net.Attach(network.Endpoint{
 		Name: c.name(), Container: c.number, MAC: a.mac, Addr: a.addr.Addr(),
 		Queue: queue, Isolated: a.opts.isolated, AnySource: a.opts.plug != "", Limit: &c.limit,
-		Lost: func(p *vswitch.Port, err error) { go n.lost(c, e, p, err) }, // on a worker
+		Lost: func(p *vswitch.Port, err error) { go n.lost(c, a, e, p, err) }, // on a worker
 	})
 	if err != nil {
 		return err // the network has closed the queue
@@ -274,7 +274,7 @@ func (n *Node) plug(c *container, a *attachment, e *endpoint, fd int) error {
 // lost is called when a link has gone: the end of a namespace somebody else
 // made, or of an interface root inside removed. It may be before the container
 // has its endpoint.
-func (n *Node) lost(c *container, e *endpoint, p *vswitch.Port, err error) {
+func (n *Node) lost(c *container, a *attachment, e *endpoint, p *vswitch.Port, err error) {
 	slog.Info("link is gone", "container", c.name(), "err", err)
 	if c.mode == modeForeign {
 		n.end(c)
@@ -282,12 +282,13 @@ func (n *Node) lost(c *container, e *endpoint, p *vswitch.Port, err error) {
 	}
 	n.mu.Lock()
 	e.gone = true
+	n.dropAddressesLocked(c, a)
 	n.settleLocked(c)
 	n.mu.Unlock()
 	e.net.Detach(p)
 	c.wiring.Lock()
 	defer c.wiring.Unlock()
-	if err := n.reroute(c); err != nil {
+	if err := n.reroute(c, undoWithin); err != nil {
 		slog.Warn("default route", "container", c.name(), "err", err)
 	}
 }

@@ -17,7 +17,8 @@ import (
 // that swaps seconds.
 const wireWithin = 10 * time.Second
 
-// undoWithin is what one has for undoing what it did not finish.
+// undoWithin is what one has for undoing what it did not finish, or for what nobody
+// waits for.
 const undoWithin = time.Second
 
 // connect connects a container that runs to a further network.
@@ -33,7 +34,7 @@ func (n *Node) connect(ref string, req api.EndpointRequest) error {
 		return err
 	}
 	if err = n.wire(c, a, c.channel); err == nil {
-		err = n.reroute(c)
+		err = n.reroute(c, wireWithin)
 	}
 	n.mu.Lock()
 	if err == nil && c.ending {
@@ -113,7 +114,7 @@ func (n *Node) wire(c *container, a *attachment, channel *box.Channel) error {
 
 // reroute has a container's default route lead where it should, unless it does.
 // c.wiring is held.
-func (n *Node) reroute(c *container) error {
+func (n *Node) reroute(c *container, within time.Duration) error {
 	n.mu.Lock()
 	to, from, channel := c.electLocked(), c.route, c.channel
 	var r box.DefaultRoute
@@ -125,7 +126,7 @@ func (n *Node) reroute(c *container) error {
 	if idle {
 		return nil
 	}
-	if err := box.RequestDefaultRoute(channel, r, wireWithin); err != nil {
+	if err := box.RequestDefaultRoute(channel, r, within); err != nil {
 		return err
 	}
 	n.mu.Lock()
@@ -141,7 +142,7 @@ func (n *Node) rerouteAll(list []*container) {
 		all.Go(func() {
 			c.wiring.Lock()
 			defer c.wiring.Unlock()
-			if err := n.reroute(c); err != nil {
+			if err := n.reroute(c, wireWithin); err != nil {
 				slog.Warn("default route", "container", c.name(), "err", err)
 			}
 		})
@@ -172,7 +173,7 @@ func (n *Node) disconnect(l *lan, ref string, force bool) error {
 	if err != nil {
 		return err
 	}
-	if err := n.reroute(c); err != nil && !force {
+	if err := n.reroute(c, wireWithin); err != nil && !force {
 		n.mu.Lock()
 		a.leaving = false
 		n.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,11 +29,15 @@ func (n *node) shows() (names []string) {
 func TestShowJSON(t *testing.T) {
 	lab.Need(t, "ping", "curl")
 	n := newNode(t)
-	check := func(atLeast int) {
+	check := func(least int) {
 		t.Helper()
 		for _, args := range append(prefixed("show", n.shows()), []string{"ps"}) {
+			atLeast := least
 			var rows []map[string]any
 			n.json(&rows, args...)
+			if slices.Equal(args, []string{"show", "leases"}) {
+				atLeast = 0 // S19 has some
+			}
 			if rows == nil || len(rows) < atLeast {
 				t.Errorf("%q --json has %d rows: %v", args, len(rows), rows)
 			}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,13 +31,28 @@ func testNetworks() []api.NetworkInspect {
 }
 
 func TestNetworkTable(t *testing.T) {
+	why := api.Uplink{Network: "empty", Kind: "if", Name: "eth1", State: "down", Why: "the interface was removed"} // the same as of another network
 	golden(t, `
-		|NETWORK ID    NAME     DRIVER  SCOPE  SUBNET         PORTS  UPLINK   ADDRESS                  NEXT HOP   STATE
-		|aaaaaaaaaaaa  default  bridge  local  172.17.0.0/16  2      tap:up0  192.0.2.2/24,192.0.2.50  192.0.2.1  up
-		|                                                            if:eth1  -                        -          down: the interface was removed
-		|bbbbbbbbbbbb  empty    bridge  local  172.18.0.0/16  0      -
-		|cccccccccccc  backend  bridge  local  10.1.0.0/16    0      internal`,
-		func(w io.Writer) error { return networkTable(w, networkLines(testNetworks(), testUplinks), false) })
+		|NETWORK ID    NAME     DRIVER  SCOPE  SUBNET         PORTS  UPLINK    STATE  ADDRESS
+		|aaaaaaaaaaaa  default  bridge  local  172.17.0.0/16  2      tap:up0   up     192.0.2.2/24
+		|                                                                             192.0.2.50
+		|                                                            if:eth1   down   -
+		|bbbbbbbbbbbb  empty    bridge  local  172.18.0.0/16  0      if:eth1   down   -
+		|cccccccccccc  backend  bridge  local  10.1.0.0/16    0      internal  -      -
+		|bbbbbbbbbbbb  empty    bridge  local  172.18.0.0/16  0      -         -      -
+		|
+		|if:eth1: the interface was removed`,
+		func(w io.Writer) error {
+			lines := networkLines(testNetworks(), append(slices.Clone(testUplinks), why))
+			return networkTable(w, append(lines, networkLines(testNetworks()[1:2], nil)...), false)
+		})
+}
+
+func TestNetworkJSON(t *testing.T) {
+	text, err := toJSON(networkLines(testNetworks(), nil)[0])
+	if err != nil || !strings.Contains(text, `"created":"2026-11-21T12:00:00Z"`) {
+		t.Errorf("%s, %v", text, err)
+	}
 }
 
 func TestNetworkFormat(t *testing.T) {

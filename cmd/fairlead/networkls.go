@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +22,7 @@ type networkLine struct {
 	Scope    string            `json:"scope"`
 	Internal bool              `json:"internal"`
 	Labels   map[string]string `json:"labels"`
-	Created  string            `json:"created"`
+	Created  time.Time         `json:"created"`
 	Subnet   string            `json:"subnet"`
 	Gateway  string            `json:"gateway"`
 	Ports    int               `json:"ports"`
@@ -99,7 +100,7 @@ func networkLines(networks []api.NetworkInspect, uplinks []api.Uplink) []network
 	for _, n := range networks {
 		l := networkLine{
 			ID: n.ID, Network: n.Name, Driver: n.Driver, Scope: n.Scope, Internal: n.Internal, Labels: n.Labels,
-			Created: n.Created.Format("2006-01-02 15:04:05.999999999 -0700 MST"), Ports: len(n.Containers), Uplinks: []api.Uplink{},
+			Created: n.Created, Ports: len(n.Containers), Uplinks: []api.Uplink{},
 		}
 		if len(n.IPAM.Config) > 0 {
 			l.Subnet, l.Gateway = n.IPAM.Config[0].Subnet, n.IPAM.Config[0].Gateway
@@ -114,32 +115,42 @@ func networkLines(networks []api.NetworkInspect, uplinks []api.Uplink) []network
 	return lines
 }
 
-// networkTable is a line for each network, and one for each further uplink.
+// networkTable is a line for each network, and one for each further uplink and
+// each further address; below it why uplinks are as they are. The widest column
+// that anything follows is a name, so that it fits a terminal.
 func networkTable(out io.Writer, lines []networkLine, whole bool) error {
-	t := newTable(out, "NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNET", "PORTS", "UPLINK", "ADDRESS", "NEXT HOP", "STATE")
+	t := newTable(out, "NETWORK ID", "NAME", "DRIVER", "SCOPE", "SUBNET", "PORTS", "UPLINK", "STATE", "ADDRESS")
+	var why []string // once each: many networks use the same
 	for _, l := range lines {
 		first := []string{shortID(l.ID, whole), l.Network, l.Driver, l.Scope, l.Subnet, strconv.Itoa(l.Ports)}
 		switch {
 		case l.Internal:
-			t.row(append(first, "internal")...) // it uses none
+			t.row(append(first, "internal", "-", "-")...) // it uses none
 			continue
 		case len(l.Uplinks) == 0:
-			t.row(append(first, "-")...)
+			t.row(append(first, "-", "-", "-")...)
 		}
 		for _, u := range l.Uplinks {
-			addresses := dash(u.Address)
-			for _, a := range u.Addresses {
-				addresses += "," + a
-			}
-			state := u.State
-			if u.Why != "" {
-				state += ": " + u.Why
-			}
-			t.row(append(first, uplinkName(&u), addresses, dash(u.Gateway), state)...)
+			t.row(append(first, uplinkName(&u), u.State, dash(u.Address))...)
 			first = []string{"", "", "", "", "", ""}
+			for _, a := range u.Addresses {
+				t.row(append(first, "", "", a)...)
+			}
+			if reason := uplinkName(&u) + ": " + u.Why; u.Why != "" && !slices.Contains(why, reason) {
+				why = append(why, reason)
+			}
 		}
 	}
-	return t.end()
+	if err := t.end(); err != nil {
+		return err
+	}
+	for i, reason := range why {
+		if i == 0 {
+			fmt.Fprintln(out)
+		}
+		fmt.Fprintln(out, reason)
+	}
+	return nil
 }
 
 // uplinkName is what --uplink begins with.
@@ -176,7 +187,7 @@ func printNetworkLines(cmd *cobra.Command, format string, lines []networkLine, w
 		}
 		f := formatLine{
 			ID: shortID(l.ID, whole), Name: l.Network, Driver: l.Driver, Scope: l.Scope, IPv4: "true", IPv6: "false", Internal: strconv.FormatBool(l.Internal),
-			Labels: strings.Join(labels, ","), CreatedAt: l.Created, Subnet: l.Subnet, Gateway: l.Gateway, Uplinks: strings.Join(uplinks, ","), Containers: l.Ports,
+			Labels: strings.Join(labels, ","), CreatedAt: l.Created.Format("2006-01-02 15:04:05.999999999 -0700 MST"), Subnet: l.Subnet, Gateway: l.Gateway, Uplinks: strings.Join(uplinks, ","), Containers: l.Ports,
 		}
 		if asJSON {
 			text, _ := toJSON(f) // of strings: it cannot fail

@@ -121,7 +121,7 @@ var reasons = [NumReasons]reasonText{
 		"Take the gateway's address off the interface in that container; this is refused with any guard."},
 	LoopbackAddress: {"loopback-address", "A frame carries an address of 127.0.0.0/8 or ::1, which must not leave a host (RFC 1122, 4291).",
 		"Bind the service to the container's own address instead."},
-	RogueDHCP: {"rogue-dhcp", "A container answers as a DHCP server, which only the gateway does here.",
+	RogueDHCP: {"rogue-dhcp", "A container sends to where DHCP clients listen (UDP port 68, 546 by IPv6); only the gateway lends addresses here.",
 		"Stop that server, or start the node with `fairlead up --opt guard=off` if it is meant to lend addresses."},
 
 	KnownMAC:   {"known-mac", "The MAC table says which port the destination is behind.", ""},

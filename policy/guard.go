@@ -15,7 +15,7 @@ type Guard struct {
 	// Trusted is for a port whose frames the node makes itself: nothing is
 	// refused, loopback addresses neither.
 	Trusted bool
-	// Strict holds the port to MAC and Addrs, and refuses what DHCP servers say.
+	// Strict holds the port to MAC and Addrs, and refuses what is for DHCP clients.
 	Strict bool
 	MAC    packet.MAC
 	// Addrs are the port's addresses; a handful, so a scan beats a map.
@@ -66,8 +66,15 @@ func (g *Guard) checkIPv4(f *packet.Frame) packet.Reason {
 			return reason
 		}
 	}
-	if g.Strict && f.Proto == packet.ProtoUDP && f.L4 != 0 && f.SrcPort == dhcpServer && f.DstPort == dhcpClient {
-		return packet.RogueDHCP // who believes it may have any address and router
+	return g.checkLending(f, dhcpClient)
+}
+
+// checkLending refuses what is for a DHCP client: who believes it may have any
+// address and router. Clients take it from whatever port it comes (they filter
+// by their own), so no more is asked than where it goes.
+func (g *Guard) checkLending(f *packet.Frame, client uint16) packet.Reason {
+	if g.Strict && f.Proto == packet.ProtoUDP && f.L4 != 0 && f.DstPort == client {
+		return packet.RogueDHCP
 	}
 	return packet.OK
 }
@@ -84,10 +91,17 @@ var nameserver = [4]byte{127, 0, 0, 11}
 
 const dnsPort = 53
 
-// A DHCP server speaks from one to the other (RFC 2131 4.1).
-const dhcpServer, dhcpClient = 67, 68
+// Where clients of DHCP and of DHCPv6 listen (RFC 2131 4.1, RFC 8415 7.2).
+const dhcpClient, dhcpClient6 = 68, 546
 
 func (g *Guard) checkIPv6(f *packet.Frame) packet.Reason {
+	if reason := g.checkAddrs6(f); reason != packet.OK {
+		return reason
+	}
+	return g.checkLending(f, dhcpClient6)
+}
+
+func (g *Guard) checkAddrs6(f *packet.Frame) packet.Reason {
 	ip := packet.IPv6(f.Ether()[f.L3:])
 	src, dst := ip.Src(), ip.Dst()
 	if src == loopback6 || dst == loopback6 {

@@ -134,6 +134,13 @@ func TestGuard(t *testing.T) {
 		{"DHCP server without an address", packettest.UDP(at(me, nobody4), packettest.Broadcast, 67, 68, nil), packet.RogueDHCP, ok},
 		{"DHCP server, tagged", packettest.Tagged(packettest.UDP(me, other, 67, 68, nil), 5), packet.RogueDHCP, ok},
 		{"DHCP server as the gateway", packettest.UDP(at(me, gateway.IP), other, 67, 68, nil), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"DHCP server from another port", packettest.UDP(me, other, 1234, 68, nil), packet.RogueDHCP, ok},
+		{"DHCP server from another port, to all", packettest.UDP(me, packettest.Broadcast, 1234, 68, nil), packet.RogueDHCP, ok},
+		{"DHCP server from another port, without an address", packettest.UDP(at(me, nobody4), packettest.Broadcast, 68, 68, nil), packet.RogueDHCP, ok},
+		{"DHCP server in a fragment", firstFragment(packettest.UDP(me, other, 1234, 68, make([]byte, 16))), packet.RogueDHCP, ok},
+		{"DHCP client", packettest.UDP(at(me, nobody4), packettest.Broadcast, 68, 67, nil), ok, ok},
+		{"DHCP client renews", packettest.UDP(me, gateway, 68, 67, nil), ok, ok},
+		{"to port 68 by TCP", packettest.TCP(me, other, packettest.Segment{SrcPort: 67, DstPort: 68, Flags: packet.TCPSyn}, nil), ok, ok},
 		{"DHCP relay", packettest.UDP(me, other, 67, 67, nil), ok, ok},
 		{"tagged", packettest.Tagged(udp(at(me, gateway.IP), other), 5), packet.SpoofedGateway, packet.SpoofedGateway},
 		{"tagged twice", packettest.Tagged(udp(at(me, other.IP), other), 5, 6), packet.SpoofedAddress, ok},
@@ -154,6 +161,11 @@ func TestGuard(t *testing.T) {
 		{"own address, mapped", udp(at(me, mapped(me.IP)), other.IPv6()), packet.SpoofedAddress, packet.SpoofedAddress},
 		{"gateway's address, mapped", udp(at(me, mapped(gateway.IP)), other.IPv6()), packet.SpoofedAddress, packet.SpoofedAddress},
 		{"to loopback, mapped", udp(me.IPv6(), at(other, mapped(lo4))), packet.SpoofedAddress, packet.SpoofedAddress},
+		{"DHCPv6 server", packettest.UDP(me.IPv6(), other.IPv6(), 547, 546, nil), packet.RogueDHCP, ok},
+		{"DHCPv6 server from another port", packettest.UDP(at(me, global6), other.IPv6(), 1234, 546, nil), packet.RogueDHCP, ok},
+		{"DHCPv6 server, nobody's address", packettest.UDP(at(me, nobody6), group6, 1234, 546, nil), packet.RogueDHCP, ok},
+		{"DHCPv6 client", packettest.UDP(me.IPv6(), group6, 546, 547, nil), ok, ok},
+		{"DHCPv6 port by IPv4", packettest.UDP(me, other, 547, 546, nil), ok, ok},
 
 		// ARP.
 		{"who has", arp(me.MAC, me, other.IP), ok, ok},
@@ -250,14 +262,25 @@ func FuzzGuard(f *testing.F) {
 	for range 50 {
 		f.Add(packettest.Good(rng, me, other, gateway))
 	}
+	f.Add(packettest.UDP(me, packettest.Broadcast, 1234, 68, nil))
+	f.Add(packettest.UDP(me.IPv6(), other.IPv6(), 1234, 546, nil))
 	on, off := newGuard(true), newGuard(false)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		frame := &packet.Frame{B: b}
 		if packet.Parse(frame) != packet.OK {
 			return
 		}
-		if on.Check(frame) == packet.OK && off.Check(frame) != packet.OK {
+		if on.Check(frame) != packet.OK {
+			return
+		}
+		if off.Check(frame) != packet.OK {
 			t.Errorf("%v with the guard off, fine with it on", off.Check(frame))
+		}
+		if frame.Proto == packet.ProtoUDP && frame.L4 != 0 {
+			to := packet.UDP(frame.Ether()[frame.L4:]).DstPort()
+			if frame.EtherType == packet.EtherTypeIPv4 && to == 68 || frame.EtherType == packet.EtherTypeIPv6 && to == 546 {
+				t.Errorf("a datagram to port %d passed: a DHCP client takes it", to)
+			}
 		}
 	})
 }

@@ -71,7 +71,7 @@ func TestReleaseZeroAllocations(t *testing.T) {
 		packet.SpoofedGateway:  ping(gw, to),
 		packet.BadSourceMAC:    ping(station{IP: in.IP}, to),
 		packet.LoopbackAddress: packettest.UDP(in.station, station{MAC: to.MAC, IP: loopback}, 1, 2, nil),
-		packet.RogueDHCP:       packettest.UDP(in.station, to, 67, 68, nil),
+		packet.RogueDHCP:       packettest.UDP(in.station, to, 1234, 68, nil),
 		packet.SamePort:        ping(in.station, in.station),
 		packet.ReservedGroup:   ping(in.station, station{MAC: packet.MAC{1, 0x80, 0xc2, 0, 0, 0}, IP: to.IP}),
 		packet.Oversize:        packettest.UDP(in.station, to, 1, 2, make([]byte, 1600)),

@@ -188,24 +188,31 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 				return r
 			}
 		}
-		if b := l.Payload; port.guarded && l.Protocol == layers.IPProtocolUDP && l.FragOffset == 0 && bytes.HasPrefix(b, []byte{0, 67, 0, 68}) {
+		if b := l.Payload; port.guarded && l.Protocol == layers.IPProtocolUDP && l.FragOffset == 0 && bytes.Equal(b[2:4], []byte{0, 68}) {
 			return packet.RogueDHCP
 		}
 		return packet.OK
 	case *layers.IPv6:
 		src, dst := netip.AddrFrom16([16]byte(l.SrcIP)), netip.AddrFrom16([16]byte(l.DstIP))
+		rest := packet.OK
+		if udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP); ok && port.guarded && udp.DstPort == 546 {
+			rest = packet.RogueDHCP
+		}
 		switch {
 		case src.IsLoopback() || dst.IsLoopback():
 			return packet.LoopbackAddress
 		case src.IsUnspecified():
-			return packet.OK
+			return rest
 		case src.IsLinkLocalUnicast() && src != packet.MAC(m.gwMAC).LinkLocal():
 			if b := src.As16(); port.guarded && b[11] == 0xff && b[12] == 0xfe && src != port.MAC.LinkLocal() {
 				return packet.SpoofedAddress
 			}
-			return packet.OK
+			return rest
 		}
-		return claim(src)
+		if r := claim(src); r != packet.OK {
+			return r
+		}
+		return rest
 	}
 	return packet.OK
 }

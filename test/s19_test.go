@@ -222,7 +222,7 @@ func TestS19_Refused(t *testing.T) {
 // A container is no DHCP server: what it says is refused, and counted; unless the
 // guard is off.
 func TestS19_RogueServer(t *testing.T) {
-	lab.Need(t, "ip", "udhcpc", "dnsmasq")
+	lab.Need(t, "ip", "udhcpc", "dnsmasq", "socat")
 	rogue := []string{"--", "dnsmasq", "--no-daemon", "--user=root", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces",
 		"--no-ping", "--dhcp-authoritative", "--dhcp-leasefile=/dev/null", "--dhcp-range=172.17.0.200,172.17.0.210,2m"}
 	n := newNode(t)
@@ -241,6 +241,18 @@ func TestS19_RogueServer(t *testing.T) {
 		t.Errorf("it believed the other one:\n%s", log)
 	}
 	n.ruled("guard", "rogue-dhcp")
+
+	// Clients do not ask from which port an offer comes.
+	n.start("sly")
+	if r := n.tryWith(strings.NewReader("an offer"), "exec", "-i", "sly", "socat", "-u", "-", "UDP-SENDTO:255.255.255.255:68,sourceport=1234,broadcast"); r.code != 0 {
+		t.Fatal(r)
+	}
+	lab.Eventually(t, patience, func() error {
+		if n.dropped("sly", "rogue-dhcp") == 0 {
+			return errors.New("an offer from another port was not refused")
+		}
+		return nil
+	})
 
 	open := newNode(t, "--opt", "guard=off", "--opt", "dhcp=off")
 	open.start("server", rogue...)

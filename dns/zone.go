@@ -51,7 +51,7 @@ type names struct {
 	name   string
 	hidden bool
 	addrs  map[string][]packet.Addr // empty: the name is known, and has no address
-	of     map[packet.Addr]string   // name and network
+	of     map[packet.Addr]string   // name and network, see joined
 }
 
 // NewZone makes a zone.
@@ -93,7 +93,7 @@ func (n *Names) index() *names {
 			}
 			if len(seen) == 0 {
 				for _, a := range addrs {
-					x.of[a] = spelled(name) + spelled(n.Name)
+					x.of[a] = joined(spelled(name), spelled(n.Name))
 				}
 			}
 			seen[key] = true
@@ -107,8 +107,14 @@ func (n *Names) index() *names {
 // fits into none. (Of a container's name 64 characters are allowed, of a label
 // 63.)
 func spelled(name string) string {
+	return carried(dns.Fqdn(strings.ReplaceAll(name, `\`, `\\`)))
+}
+
+// carried is a name with a dot at its end after its way through a message; empty
+// when it does not survive that.
+func carried(name string) string {
 	var b [256]byte
-	n, err := dns.PackDomainName(dns.Fqdn(strings.ReplaceAll(name, `\`, `\\`)), b[:], 0, nil, false)
+	n, err := dns.PackDomainName(name, b[:], 0, nil, false)
 	if err != nil {
 		return ""
 	}
@@ -117,6 +123,14 @@ func spelled(name string) string {
 		return ""
 	}
 	return s
+}
+
+// joined is a name with its network's, or alone where both fit into no message.
+func joined(name, network string) string {
+	if whole := carried(name + network); whole != "" {
+		return whole
+	}
+	return name
 }
 
 // view is what the asker sees: a container what it is on, the host everything. Who

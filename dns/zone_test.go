@@ -287,6 +287,9 @@ func FuzzZone(f *testing.F) {
 	f.Add("", ".", "..")
 	f.Add("ü\x00", `\046`, strings.Repeat("x", 64))
 	f.Add(strings.Repeat("x.", 126), strings.Repeat("y.", 126), "a.")
+	for n := range 7 { // together a little shorter and longer than a name may be
+		f.Add(strings.Repeat("x.", 124), strings.Repeat("y", n+1), "a.")
+	}
 	f.Fuzz(func(t *testing.T, name, network, link string) {
 		fw := New(Config{Containers: 4, Total: 4})
 		fw.SetNetwork(front, Network{Gateway: netip.MustParsePrefix("172.18.0.1/16")})

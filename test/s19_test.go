@@ -224,7 +224,7 @@ func TestS19_Refused(t *testing.T) {
 func TestS19_RogueServer(t *testing.T) {
 	lab.Need(t, "ip", "udhcpc", "dnsmasq", "socat")
 	rogue := []string{"--", "dnsmasq", "--no-daemon", "--user=root", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces",
-		"--no-ping", "--dhcp-authoritative", "--dhcp-leasefile=/dev/null", "--dhcp-range=172.17.0.200,172.17.0.210,2m"}
+		"--no-ping", "--dhcp-authoritative", "--dhcp-leasefile=/dev/null", "--dhcp-range=172.17.0.200,172.17.0.209,2m"}
 	n := newNode(t)
 	dir := dhcpFiles(t)
 	n.start("rogue", rogue...)
@@ -357,7 +357,7 @@ func TestS19_AddressOfTheLAN(t *testing.T) {
 	n.refuses("no DHCP server has lent an address within 10s", "run", "--ip", "dhcp", "--", "true")
 	dir := t.TempDir()
 	n.start("server", "--", "dnsmasq", "--no-daemon", "--user=root", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--bind-interfaces",
-		"--no-ping", "--dhcp-authoritative", "--dhcp-leasefile="+dir+"/leases", "--log-dhcp", "--dhcp-range=172.17.0.200,172.17.0.210,2m")
+		"--no-ping", "--dhcp-authoritative", "--dhcp-leasefile="+dir+"/leases", "--log-dhcp", "--dhcp-range=172.17.0.200,172.17.0.209,2m")
 	n.logSays("server", "DHCP, IP range")
 	n.start("c", "--ip", "dhcp", "--mac", "02:00:00:00:00:33", "--hostname", "box")
 	c := n.containers()["c"]

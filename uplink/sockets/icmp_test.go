@@ -150,10 +150,18 @@ func TestPingForbidden(t *testing.T) {
 	if r.s.Stats().PingForbidden {
 		t.Error("it is still said to be forbidden")
 	}
-	// Forbidden again the very first one is refused, and so answered.
-	h.Sysctl(t, "net.ipv4.ping_group_range", "1 0")
-	if reason := resolve(); reason != packet.PingForbidden {
-		t.Errorf("the first one that is forbidden again: %v", reason)
+}
+
+// TestPingForbiddenAgain: who was allowed to when it was tried last has already his
+// very first one refused, and so answered.
+func TestPingForbiddenAgain(t *testing.T) {
+	r := newDgRigOn(t, lab.NewHost(t, "strict"), nil)
+	r.s.pings.forbidden.Store(false) // a user of one group cannot forbid it again
+	f := r.echo(1, 1, netip.MustParseAddr("127.0.0.1"), []byte("x"))
+	d := packet.Decision{NAT: packet.Translation{New: true, Container: r.c, After: f.Tuple()}}
+	r.do(func() { r.s.Resolve(f, packet.Addr{}, &d) })
+	if d.Reason != packet.PingForbidden {
+		t.Errorf("an echo request is decided on as %v", d.Reason)
 	}
 }
 

@@ -2,12 +2,15 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +29,7 @@ type files struct {
 	// What is ours in the first two, as it was written last. Guarded by Node.mu.
 	hostLines  []string
 	nameserver string
+	again      bool // a timer has what changed written
 
 	// holders are the container, those that share its namespace and who reads
 	// its log; with the last of them the files go. Guarded by Node.mu.
@@ -104,20 +108,47 @@ func (f *files) remove() { _ = os.RemoveAll(f.dir) }
 func (n *Node) followFilesLocked(c *container) error {
 	f := &c.files
 	if lines := n.hostLinesLocked(c); f.hosts != "" && !slices.Equal(lines, f.hostLines) {
-		was := f.hostLines
+		err := rewrite(f.hosts, func(text string) string { return edited(text, f.hostLines, lines) })
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			n.followLaterLocked(c)
+			return nil
+		}
 		f.hostLines = lines
-		if err := rewrite(f.hosts, func(text string) string { return edited(text, was, lines) }); err != nil {
+		if err != nil {
 			return fmt.Errorf("rewrite /etc/hosts of container %s: %w", c.name(), err)
 		}
 	}
 	if now := c.nameserverLocked(); f.resolvConf != "" && now != "" && now != f.nameserver {
-		was := f.nameserver
+		err := rewrite(f.resolvConf, func(text string) string { return reserved(text, f.nameserver, now) })
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			n.followLaterLocked(c)
+			return nil
+		}
 		f.nameserver = now
-		if err := rewrite(f.resolvConf, func(text string) string { return reserved(text, was, now) }); err != nil {
+		if err != nil {
 			return fmt.Errorf("rewrite /etc/resolv.conf of container %s: %w", c.name(), err)
 		}
 	}
 	return nil
+}
+
+// followLaterLocked tries again in a moment, as long as somebody has the files.
+func (n *Node) followLaterLocked(c *container) {
+	if c.files.again {
+		return
+	}
+	c.files.again = true
+	time.AfterFunc(lookEvery, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		c.files.again = false
+		if c.files.holders == 0 {
+			return
+		}
+		if err := n.followFilesLocked(c); err != nil {
+			slog.Warn("names inside are those of before", "err", err)
+		}
+	})
 }
 
 // maxRewritten bounds a file that is changed: one that somebody inside has made
@@ -125,9 +156,11 @@ func (n *Node) followFilesLocked(c *container) error {
 const maxRewritten = 1 << 20
 
 // rewrite changes a file in place, for it is bound over another: what is longer
-// than before is never missing to who reads it meanwhile.
+// than before is never missing to who reads it meanwhile. Somebody inside may hold
+// a lease on it (F_SETLEASE in fcntl(2)), for which open waits 45 s and the node
+// with it; so it fails with EWOULDBLOCK, and the kernel takes the lease away.
 func rewrite(path string, change func(text string) string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}

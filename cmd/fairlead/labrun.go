@@ -36,10 +36,16 @@ func (l *labWork) check() error {
 		var err error
 		w.EgressSum, err = l.readEgress(where, w.Egress)
 		wrong(where+".egress", err)
+		options, fit := map[string]string{}, true
 		for _, o := range w.Options {
 			key, value, _ := strings.Cut(o, "=")
 			_, err := network.ParseOptions(map[string]string{key: value})
 			wrong(where+".options."+key, err)
+			options[key], fit = value, fit && err == nil
+		}
+		if fit { // each by itself, and together
+			_, err := network.ParseOptions(options)
+			wrong(where+".options", err)
 		}
 		if w.Uplinks != nil {
 			l.ways[w.Name], err = parseUplinks(w.Uplinks)

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -133,6 +134,9 @@ func (o *Options) read(pairs map[string]string, live bool) error {
 		if err := x.set(o, pairs[key]); err != nil {
 			return fmt.Errorf("option %s: %w", key, err)
 		}
+	}
+	if o.Textbook && o.Veth {
+		return errors.New("options offload=off and link=veth exclude each other: a textbook wire is a TAP; leave one of them out")
 	}
 	return nil
 }

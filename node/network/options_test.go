@@ -8,11 +8,11 @@ import (
 
 // What may change while a network is used does, by our names and by Docker's.
 func TestOptionsChanged(t *testing.T) {
-	o, err := ParseOptions(map[string]string{"mtu": "1400", "com.docker.network.bridge.enable_icc": "false", "link": "veth", "offload": "off"})
-	if err != nil || o.MTU != 1400 || !o.ICCOff || !o.Veth || !o.Textbook || o.NotMasqueraded || o.Routed {
+	o, err := ParseOptions(map[string]string{"mtu": "1400", "com.docker.network.bridge.enable_icc": "false", "link": "veth", "offload": "on"})
+	if err != nil || o.MTU != 1400 || !o.ICCOff || !o.Veth || o.Textbook || o.NotMasqueraded || o.Routed {
 		t.Fatalf("%+v, %v", o, err)
 	}
-	want := map[string]string{"mtu": "1400", "icc": "off", "link": "veth", "offload": "off"}
+	want := map[string]string{"mtu": "1400", "icc": "off", "link": "veth"}
 	if got := o.Pairs(); !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
@@ -35,6 +35,10 @@ func TestOptionsChanged(t *testing.T) {
 	if _, err := ParseOptions(map[string]string{"icc": "on", "com.docker.network.bridge.enable_icc": "false"}); err == nil ||
 		err.Error() != "option icc: it is given as com.docker.network.bridge.enable_icc too" {
 		t.Errorf("both names: %v", err)
+	}
+	if _, err := ParseOptions(map[string]string{"link": "veth", "offload": "off"}); err == nil ||
+		!strings.HasPrefix(err.Error(), "options offload=off and link=veth exclude each other: ") {
+		t.Errorf("no link could have both: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"fairlead/node/api"
@@ -67,7 +68,28 @@ func parseState(text []byte) (*state, error) {
 	if len(s.Networks) >= int(network.MaxNetworks) {
 		return nil, fmt.Errorf("it has %d networks, %d are the most", len(s.Networks), network.MaxNetworks-1)
 	}
-	return s, nil
+	return s, s.check()
+}
+
+// validID is what newID makes. All that shows an id counts on its length.
+var validID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// check refuses networks that could not be told from one another, or shown. What
+// they were asked to be is read like any request when they are made.
+func (s *state) check() error {
+	names, ids := make(map[string]bool), make(map[string]bool)
+	for _, saved := range s.Networks {
+		switch {
+		case !validID.MatchString(saved.ID):
+			return fmt.Errorf("network %q has the id %q, which is not 64 hexadecimal digits", saved.Name, saved.ID)
+		case ids[saved.ID]:
+			return fmt.Errorf("two networks have the id %s", saved.ID)
+		case names[saved.Name]:
+			return fmt.Errorf("two networks have the name %q", saved.Name)
+		}
+		names[saved.Name], ids[saved.ID] = true, true
+	}
+	return nil
 }
 
 // readSome reads a file of at most that many bytes.

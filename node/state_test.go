@@ -79,6 +79,7 @@ func TestState(t *testing.T) {
 		{strings.Replace(string(text), `"version": 1`, `"version": 2`, 1), ": it has version 2, and this fairlead reads version 1: start the one that wrote it; `rm " + path + "` forgets its networks"},
 		{strings.Replace(string(text), `"db:80/tcp"`, `"db:x"`, 1), ": db:x: Invalid containerPort: x; a rule is FROM TO[:PORT[-PORT][/tcp|/udp]], such as web db:5432, with names of containers or any; `rm " + path + "` forgets its networks"},
 		{"{", ": networks of the node before: unexpected end of JSON input; `rm " + path + "` forgets its networks"},
+		{strings.Replace(string(text), was.ID, "ab", 1), `: network "lab" has the id "ab", which is not 64 hexadecimal digits; ` + "`rm " + path + "` forgets its networks"},
 		{strings.Replace(string(text), `"lab"`, `"none"`, 1), ": operation is not permitted on predefined none network; choose another name; `rm " + path + "` forgets its networks"},
 	} {
 		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
@@ -121,8 +122,28 @@ func TestOptionsAgain(t *testing.T) {
 	}
 }
 
+// Networks that could not be told from one another are refused.
+func TestStateCheck(t *testing.T) {
+	a, b := strings.Repeat("0a", 32), strings.Repeat("1b", 32)
+	for _, c := range []struct{ networks, want string }{
+		{`{"id":"` + a + `","name":"x"},{"id":"` + b + `","name":"y"}`, ""},
+		{`{"name":"x"}`, `network "x" has the id "", which is not 64 hexadecimal digits`},
+		{`{"id":"` + strings.ToUpper(a) + `","name":"x"}`, `network "x" has the id "` + strings.ToUpper(a) + `", which is not 64 hexadecimal digits`},
+		{`{"id":"` + a + `\n","name":"x"}`, `network "x" has the id "` + a + `\n", which is not 64 hexadecimal digits`},
+		{`{"id":"` + a + `","name":"x"},{"id":"` + a + `","name":"y"}`, "two networks have the id " + a},
+		{`{"id":"` + a + `","name":"x"},{"id":"` + b + `","name":"x"}`, `two networks have the name "x"`},
+	} {
+		_, err := parseState([]byte(`{"version":1,"networks":[` + c.networks + `]}`))
+		if got := fmt.Sprint(err); got != c.want && (err != nil || c.want != "") {
+			t.Errorf("%s:\ngot  %s\nwant %s", c.networks, got, c.want)
+		}
+	}
+}
+
 func FuzzState(f *testing.F) {
 	f.Add([]byte(`{"version":1,"networks":[{"id":"ab","created":"2026-01-02T03:04:05Z","name":"lab","subnet":"172.18.0.0/16","gateway":"172.18.0.1"}]}`))
+	f.Add([]byte(`{"version":1,"networks":[{"id":"` + strings.Repeat("0a", 32) + `","name":"lab","subnet":"172.18.0.0/16","gateway":"172.18.0.1",` +
+		`"ip_range":"172.18.1.0/24","aux_addresses":{"x":"172.18.0.9"},"options":{"icc":"off"},"rules":[{"from":"a","to":"b:80"}]}]}`))
 	f.Add([]byte(`{"version":2}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -131,6 +152,16 @@ func FuzzState(f *testing.F) {
 			return
 		}
 		s.taken()
+		for _, saved := range s.Networks {
+			_ = saved.ID[:12] // as networks are shown
+			if conf, err := readNetwork(&saved.NetworkCreate, nil); err == nil {
+				l := &lan{id: saved.ID, name: saved.Name, conf: conf}
+				req := l.requestLocked()
+				if _, err := readNetwork(&req, nil); err != nil {
+					t.Errorf("%+v is saved as %+v: %v", saved, req, err)
+				}
+			}
+		}
 		again, err := json.Marshal(s)
 		if err != nil {
 			t.Fatal(err)

@@ -21,6 +21,7 @@ type Worker struct {
 
 	now     int64           // the clock, read once per turn
 	busy    bool            // the last turn had something to do
+	slept   bool            // there was nothing to do before this turn
 	ready   []*Source       // to be called in this turn or, from it, in the next
 	running []*Source       // being called; the two swap every turn
 	timers  timerHeap       // pending timers, the next first
@@ -74,6 +75,15 @@ func (w *Worker) ID() int { return w.id }
 // Now is the clock as of the start of this turn, in nanoseconds; see Clock.
 // On the worker only.
 func (w *Worker) Now() int64 { return w.now }
+
+// Slept reports whether the worker waited before this turn: then everything that
+// is ready became so while it did. It is told by the clock, so a call that returned
+// at once may count as a wait when the machine is busy. On the worker only.
+func (w *Worker) Slept() bool { return w.slept }
+
+// shortestSleep is longer than epoll_pwait takes when something is ready, and
+// shorter than a thread needs to go to sleep and come back.
+const shortestSleep = int64(2 * time.Microsecond)
 
 // Post has fn called on the worker in its next turn, behind all that was posted
 // before. It may be called from any goroutine, workers included, and never
@@ -189,6 +199,7 @@ func (w *Worker) turn() {
 // wait asks epoll what is ready, sleeping only if there is nothing left to do,
 // and reads the clock.
 func (w *Worker) wait() (n int) {
+	w.slept = false
 	if len(w.ready) > 0 || !w.inbox.empty() {
 		n = epollPoll(w.epfd, &w.events)
 		w.endTurn(Clock())
@@ -205,7 +216,9 @@ func (w *Worker) wait() (n int) {
 				n = epollWait(w.epfd, &w.events, timeout)
 			}
 			w.idle.Store(false)
+			began := w.now
 			w.now = Clock()
+			w.slept = w.now-began > shortestSleep
 			return n
 		}
 		w.idle.Store(false)

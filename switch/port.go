@@ -74,6 +74,8 @@ type Port struct {
 
 	flood policy.Rate
 	batch int         // how many frames to read at once, by what the last ones cost
+	lone  bool        // the last turn found one frame and no second
+	level bool        // what is not read is reported again
 	lost  bool        // the link is gone and Lost was called
 	debt  *loop.Timer // has the port read again
 
@@ -111,10 +113,17 @@ type intake struct{ frames, bytes, segments int }
 
 func (p *Port) turn(now int64, events uint32, read *intake) (again bool) {
 	batch, begin := p.ln.batch, loop.Clock()
+	// Where frames come one by one, as questions and answers do, nobody looks for a
+	// second one: the first goes on sooner, and if there is one epoll says so.
+	alone := p.lone && p.level && p.worker.Slept() && events&unix.EPOLLERR == 0
+	p.lone = alone
 	last, since := begin, 0 // when the clock was read, and the frames since
 	for read.frames < turnFrames && read.bytes < turnBytes && last-begin < turnTime {
 		batch.Reset()
 		batch.Limit(p.batch)
+		if alone {
+			batch.Limit(1)
+		}
 		n, err := p.conf.Queue.ReadBatch(batch)
 		if n > 0 {
 			before := read.bytes
@@ -138,7 +147,10 @@ func (p *Port) turn(now int64, events uint32, read *intake) (again bool) {
 		case err != nil:
 			p.lose(err)
 			return false
+		case alone:
+			return false
 		case !batch.Full(): // the queue is drained
+			p.lone = read.frames == 1
 			if events&unix.EPOLLERR != 0 {
 				p.lose(packet.EgressGone)
 			}

@@ -242,6 +242,7 @@ func (p *Port) register() (err error) {
 		switch q := p.conf.Queue.(type) {
 		case interface{ Fd() int }:
 			p.source, err = p.worker.Add(q.Fd(), unix.EPOLLIN, p)
+			p.level = true
 		case interface{ Notify(func()) }:
 			p.source = p.worker.AddNotified(p)
 			q.Notify(p.source.Wake)

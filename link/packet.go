@@ -294,6 +294,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 //
 // What the interface cannot finish itself the kernel finishes on the way
 // (validate_xmit_skb), so there is nothing to do here, unlike for a wire.
+//
+// A frame for an interface without a carrier, as one end of a pair whose other
+// end is down, is said to be written once the kernel has put the discipline noop
+// there, which answers what is no error to a packet socket (noop_enqueue in
+// net/sched/sch_generic.c). PACKET_QDISC_BYPASS would say so, and lose frames of
+// more than 65,535 bytes, which the kernel has to cut (__dev_direct_xmit in
+// net/core/dev.c).
 func (p *Packet) WriteBatch(frames []*packet.Frame) (int, error) {
 	for n := 0; n < len(frames); {
 		sent, errno := p.sendmmsg(frames[n:])

@@ -121,6 +121,7 @@ func TestOffloadsFlipped(t *testing.T) {
 func testOffloadsFlipped(t *testing.T, kind string) {
 	lab.Need(t, "ethtool", "ip", "ping")
 	n := newNode(t, "--opt", "guard=off", "--opt", kind)
+	n.blinks = true
 	heart := n.beating("a", "b")
 	n.start("client")
 	n.start("server", append([]string{"--"}, play(t, "sink", ":5001")...)...)

@@ -36,6 +36,7 @@ type node struct {
 	log     *os.File // of the one that runs, or ran last
 	clients []*client
 	taps    map[string]tap // the other ends of uplinks
+	blinks  bool           // interfaces inside are set down; see compareWithKernel
 }
 
 // newNode starts a node that stays until the test ends: `fairlead up ARGS`.

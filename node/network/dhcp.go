@@ -20,7 +20,7 @@ import (
 // where they are used.
 type DHCP struct {
 	On     bool          // dhcp=on: also where a LAN is behind a port, which has a server mostly
-	Off    bool          // dhcp=off: nobody is lent an address
+	Off    bool          // dhcp=off: nobody is lent an address; neither is dhcp=auto
 	Lease  time.Duration // dhcp-lease: 0 is dhcp.DefaultLease
 	Range  string        // dhcp-range: FIRST,LAST, for stations that are no containers
 	Hosts  string        // dhcp-host: MAC|id:ID,ADDRESS[,NAME], several with ; between
@@ -28,7 +28,26 @@ type DHCP struct {
 	Domain string        // domain: of the names here
 }
 
+// setDHCP takes a word that takes the others back: what is without a word is
+// neither of them. An empty one does so too, as of all options below.
+func setDHCP(o *Options, value string) error {
+	if value == "" || value == "auto" {
+		o.DHCP.On, o.DHCP.Off = false, false
+		return nil
+	}
+	on, err := onOff(value)
+	if err != nil {
+		return fmt.Errorf("%q is neither on, off nor auto", value)
+	}
+	o.DHCP.On, o.DHCP.Off = on, !on
+	return nil
+}
+
 func setLease(o *Options, value string) (err error) {
+	if value == "" {
+		o.DHCP.Lease = 0
+		return nil
+	}
 	o.DHCP.Lease, err = parseLease(value)
 	return err
 }

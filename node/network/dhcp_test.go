@@ -42,7 +42,7 @@ func TestDHCPOptions(t *testing.T) {
 
 func TestDHCPOptionsRefused(t *testing.T) {
 	for _, c := range []struct{ key, value, want string }{
-		{"dhcp", "maybe", `option dhcp: "maybe" is neither on nor off`},
+		{"dhcp", "maybe", `option dhcp: "maybe" is neither on, off nor auto`},
 		{"dhcp-lease", "1s", `option dhcp-lease: "1s" is not a time of at least 2m0s, such as 12h, nor the word infinite`},
 		{"dhcp-range", "172.30.0.9,172.30.0.8", `option dhcp-range: "172.30.0.9,172.30.0.8" is not a range such as 172.30.0.100,172.30.0.200`},
 		{"dhcp-range", "172.30.0.9", `option dhcp-range: "172.30.0.9" is not a range`},

@@ -63,7 +63,7 @@ var options = map[string]option{
 	"routed":     {live: true, set: flag(func(o *Options, on bool) { o.Routed = on })},
 
 	// Of the DHCP server, by dnsmasq's names where it has them.
-	"dhcp":       {live: true, set: flag(func(o *Options, on bool) { o.DHCP.On, o.DHCP.Off = on, !on })},
+	"dhcp":       {live: true, set: setDHCP},
 	"dhcp-lease": {live: true, set: setLease},
 	"dhcp-range": {live: true, set: setRange},
 	"dhcp-host":  {live: true, set: setHosts},

@@ -20,6 +20,16 @@ func TestOptionsChanged(t *testing.T) {
 	if err != nil || now.ICCOff || !now.NotMasqueraded || !now.Routed || now.MTU != 1400 || !now.Veth {
 		t.Errorf("%+v, %v", now, err)
 	}
+	set, err := o.Changed(map[string]string{"dhcp": "off", "dhcp-lease": "2h", "dhcp-range": "10.0.0.9,10.0.0.20", "dhcp-host": "id:ab,10.0.0.9", "dhcp-route": "10.1.0.0/16@10.0.0.2", "domain": "lab"})
+	if err != nil || !set.DHCP.Off {
+		t.Errorf("%+v, %v", set, err)
+	}
+	for _, word := range []string{"auto", ""} {
+		back, err := set.Changed(map[string]string{"dhcp": word, "dhcp-lease": "", "dhcp-range": "", "dhcp-host": "", "dhcp-route": "", "domain": ""})
+		if err != nil || back != o {
+			t.Errorf("taken back with %q: %+v, %v", word, back, err)
+		}
+	}
 	if same, err := o.Changed(nil); err != nil || same != o {
 		t.Errorf("%+v, %v", same, err)
 	}

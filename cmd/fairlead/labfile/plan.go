@@ -175,10 +175,10 @@ func (f *File) elsewhere(have *Have) string {
 // settable are the keys of a network that can change while it is used.
 var settable = []string{"egress", "egress-file", "host-loopback", "internal", "labels", "rules", "uplinks"}
 
-// liveOptions are the options that can, and what each is when nobody says; those
-// without that cannot be taken back.
+// liveOptions are the options that can, and the value that takes each back: it is
+// then as if nobody had said a word.
 var liveOptions = map[string]string{
-	"icc": "on", "masquerade": "on", "routed": "off", "dhcp": "on",
+	"icc": "on", "masquerade": "on", "routed": "off", "dhcp": "auto",
 	"dhcp-lease": "", "dhcp-range": "", "dhcp-host": "", "dhcp-route": "", "domain": "",
 }
 
@@ -188,9 +188,7 @@ func (w *Network) LiveOptions(was *Network) (options map[string]string, ok bool)
 	options = map[string]string{}
 	for _, o := range was.Options {
 		if name := before(o, "="); !slices.Contains(w.Options, o) {
-			if options[name] = liveOptions[name]; options[name] == "" {
-				options[name] = "?" // unless it is given another value
-			}
+			options[name] = liveOptions[name] // unless it is given another value
 		}
 	}
 	for _, o := range w.Options {
@@ -198,8 +196,8 @@ func (w *Network) LiveOptions(was *Network) (options map[string]string, ok bool)
 			options[name] = value
 		}
 	}
-	for name, value := range options {
-		if _, live := liveOptions[name]; !live || value == "?" {
+	for name := range options {
+		if _, live := liveOptions[name]; !live {
 			return nil, false
 		}
 	}

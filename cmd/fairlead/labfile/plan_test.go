@@ -2,6 +2,7 @@ package labfile
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 )
@@ -164,5 +165,17 @@ func TestRemove(t *testing.T) {
 	}
 	if got, want := words(p), "remove a\nremove b\nremove web\nremove db\nremove plain\nremove guest\n"; got != want || p.Changes() != 6 {
 		t.Errorf("%d changes:\n%s\nwant\n%s", p.Changes(), got, want)
+	}
+}
+
+// What is taken back is as if nobody had said a word.
+func TestLiveOptionsTakenBack(t *testing.T) {
+	was := &Network{Options: []string{"icc=off", "dhcp=off", "dhcp-lease=2h", "domain=lab", "mtu=1400"}}
+	options, ok := (&Network{Options: []string{"mtu=1400", "domain=other"}}).LiveOptions(was)
+	if want := map[string]string{"icc": "on", "dhcp": "auto", "dhcp-lease": "", "domain": "other"}; !ok || !maps.Equal(options, want) {
+		t.Errorf("%v, %v, want %v", options, ok, want)
+	}
+	if options, ok = (&Network{}).LiveOptions(was); ok {
+		t.Errorf("the MTU cannot be taken back: %v", options)
 	}
 }

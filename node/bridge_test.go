@@ -109,7 +109,7 @@ func TestForeignNamespace(t *testing.T) {
 		if c.Mode != "foreign" || c.Link == nil {
 			t.Errorf("created %+v", c)
 		}
-		if err := r.Hand(r.ctx, "/v1/containers/ns/attach", api.Attach{Descriptors: []string{"tap"}, Pid: 7, Interface: "eth0"}, []int{g.tap.Fd()}); err != nil {
+		if err := r.Hand(r.ctx, "/v1/containers/ns/attach", api.Attach{Descriptors: []string{"tap"}, Pid: 7, Interface: "eth0", Netns: 9}, []int{g.tap.Fd()}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -118,6 +118,19 @@ func TestForeignNamespace(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	refused(t, r.Post(r.ctx, "/v1/containers/ns/kill", api.SignalRequest{Signal: "HUP"}, nil), "kill ns: it has no process of ours")
+	// What it was connected by takes it off, by the inode whatever that is called.
+	off := func(target string, netns uint64) error {
+		return r.Post(r.ctx, "/v1/networks/default/disconnect", api.DisconnectRequest{Container: target, Netns: netns}, nil)
+	}
+	refused(t, off("netns:/run/netns/b", 0), "netns:/run/netns/b is not connected to network default; `fairlead network inspect default` lists what is")
+	refused(t, off("netns:/run/netns/a", 8), "netns:/run/netns/a is not connected to network default; `fairlead network inspect default` lists what is")
+	for target, netns := range map[string]uint64{"netns:/run/netns/a": 0, "pid:9": 9} {
+		if err := off(target, netns); err != nil {
+			t.Error(err)
+		}
+		r.gone("ns")
+		connect()
+	}
 	// It may be taken off its network, which leaves the namespace alone,
 	if err := r.Delete(r.ctx, "/v1/containers/ns", nil); err != nil {
 		t.Error(err)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -280,5 +281,36 @@ func (n *Node) postDisconnect(w http.ResponseWriter, r *http.Request) (any, erro
 	if err != nil {
 		return nil, err
 	}
+	if strings.Contains(req.Container, ":") {
+		if req.Container, err = n.foreignOn(l, req); err != nil {
+			return nil, err
+		}
+	}
 	return done, n.disconnect(l, req.Container, req.Force)
+}
+
+// foreignOn is the id of who is on a network by a target somebody else made. A
+// namespace may have several names, and a name have been another one's, so it is
+// known by its inode.
+func (n *Node) foreignOn(l *lan, req api.DisconnectRequest) (id string, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var names []string
+	for _, c := range n.onNetworkLocked(l) {
+		same := c.req.Foreign == req.Container
+		if req.Netns != 0 {
+			same = c.netns == req.Netns
+		}
+		if c.mode == modeForeign && same {
+			id, names = c.id, append(names, c.name())
+		}
+	}
+	switch len(names) {
+	case 0:
+		return "", fail(http.StatusForbidden, "%s is not connected to network %s; `fairlead network inspect %[2]s` lists what is", req.Container, l.name)
+	case 1:
+		return id, nil
+	}
+	return "", fail(http.StatusConflict, "%s is connected to network %s %d times, as %s: say which, `fairlead network disconnect %[2]s %[5]s`",
+		req.Container, l.name, len(names), strings.Join(names, ", "), names[0])
 }

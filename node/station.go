@@ -22,12 +22,16 @@ func (c *container) isPlug() bool {
 
 // plugLocked gives c its place on a network, without an address there.
 func (n *Node) plugLocked(c *container, l *lan, w api.EndpointRequest) error {
-	for what, given := range map[string]bool{
-		"--ip": w.IP != "" || w.DHCP, "--mac": w.MAC != "", "--ifname": w.Interface != "", "--alias": len(w.Aliases) > 0,
-		"--route": len(w.Routes) > 0, "--opt": len(w.Options) > 0, "--publish": len(c.req.Publish) > 0 || c.req.PublishAll,
+	for _, x := range []struct {
+		flag  string
+		given bool
+	}{
+		{"--ip", w.IP != "" || w.DHCP}, {"--mac", w.MAC != ""}, {"--ifname", w.Interface != ""}, {"--alias", len(w.Aliases) > 0},
+		{"--link", len(w.Links) > 0}, {"--gw-priority", w.Priority != 0}, {"--route", len(w.Routes) > 0}, {"--opt", len(w.Options) > 0},
+		{"--publish", len(c.req.Publish) > 0 || c.req.PublishAll},
 	} {
-		if given {
-			return fail(http.StatusBadRequest, "%s is no container: %s is for whoever is behind it to say", c.req.Foreign, what)
+		if x.given {
+			return fail(http.StatusBadRequest, "%s is no container: %s is for whoever is behind it to say", c.req.Foreign, x.flag)
 		}
 	}
 	for _, other := range n.containers {

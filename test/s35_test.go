@@ -147,7 +147,7 @@ func TestS35_RealInterface(t *testing.T) {
 	if out := l.machine.Run(t, "ip", "-d", "link", "show", "eth0"); !strings.Contains(out, "promiscuity 1 ") {
 		t.Errorf("the interface hears the machine's frames only: %s", out)
 	}
-	n.run("network", "disconnect", "lan", "lan0")
+	n.run("network", "disconnect", "lan", "if:eth0")
 	lab.Eventually(t, patience, func() error {
 		if out := l.machine.Run(t, "ip", "-d", "link", "show", "eth0"); !strings.Contains(out, "promiscuity 0 ") {
 			return errors.New(out)
@@ -175,6 +175,8 @@ func TestS35_Refused(t *testing.T) {
 		{"network nosuch not found", []string{"nosuch", "if:eth0"}},
 		{"if:eth0 is no container: --ip is for whoever is behind it to say", []string{"--ip", "10.35.0.9", "lan", "if:eth0"}},
 		{"if:eth0 is no container: --mac is for whoever is behind it to say", []string{"--mac", "02:42:00:00:00:09", "lan", "if:eth0"}},
+		{"if:eth0 is no container: --link is for whoever is behind it to say", []string{"--link", "a:b", "lan", "if:eth0"}},
+		{"if:eth0 is no container: --gw-priority is for whoever is behind it to say", []string{"--route", "10.7.0.0/16@10.35.0.2", "--gw-priority", "1", "lan", "if:eth0"}},
 		{"--wait waits for a namespace, and if:eth0 is none", []string{"--wait", "1s", "lan", "if:eth0"}},
 	} {
 		out, status := n.on(l.machine, append([]string{"network", "connect"}, c.args...)...)
@@ -210,7 +212,12 @@ func TestS04_PairOfOthers(t *testing.T) {
 	lab.Join(t, machine, "out", other, "eth0")
 	other.Addr(t, "eth0", "172.17.9.9/16")
 	n.start("a")
-	out, status := n.on(machine, "network", "connect", "--name", "pair", "default", "veth:out")
+	n.run("network", "create", "--subnet", "10.36.0.0/24", "--opt", "mtu=9000", "jumbo")
+	out, status := n.on(machine, "network", "connect", "jumbo", "veth:out")
+	if status != 125 || !strings.Contains(out, "veth:out takes 1500 bytes at most, and the network 9000") {
+		t.Fatalf("exit status %d: %s", status, out)
+	}
+	out, status = n.on(machine, "network", "connect", "--name", "pair", "--rate-in", "100mbit", "default", "veth:out")
 	if status != 0 {
 		t.Fatalf("exit status %d: %s", status, out)
 	}
@@ -220,7 +227,7 @@ func TestS04_PairOfOthers(t *testing.T) {
 	other.Run(t, "ping", "-c", "1", "-W", "5", "172.17.0.2")
 	n.exec("a", "ping", "-c", "1", "-W", "5", "172.17.9.9")
 	other.Run(t, "ping", "-c", "1", "-W", "5", "172.17.0.1")
-	if err := contains(n.run("show", "switch", "-v"), "one end of a pair somebody made, in a network namespace of its own"); err != nil {
+	if err := contains(n.run("show", "switch", "-v"), "one end of a pair somebody made, in a network namespace of its own", "rates    in 100mbit, out -"); err != nil {
 		t.Error(err)
 	}
 	other.Run(t, "ip", "link", "del", "eth0")

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -165,11 +166,12 @@ func parseAt(s string) (a at, err error) {
 
 // connect connects a container of ours.
 func (o *connectOptions) connect(cmd *cobra.Command, container string, a at) error {
-	for flag, given := range map[string]bool{
-		"--name": o.name != "", "--wait": o.wait != 0, "ADDRESS/LENGTH@GATEWAY": a.bits != 0,
-	} {
-		if given {
-			return wrongCall(cmd, "%s is for netns:PATH and pid:N only, and %q is neither", flag, container)
+	for _, x := range []struct {
+		flag  string
+		given bool
+	}{{"--name", o.name != ""}, {"--wait", o.wait != 0}, {"ADDRESS/LENGTH@GATEWAY", a.bits != 0}} {
+		if x.given {
+			return wrongCall(cmd, "%s is for netns:PATH and pid:N only, and %q is neither", x.flag, container)
 		}
 	}
 	if o.rates != (rateFlags{}) {
@@ -264,10 +266,7 @@ func awaitTarget(ctx context.Context, in box.Target, within time.Duration) error
 	if within <= 0 {
 		return nil // who makes the interface says what is missing
 	}
-	path := in.Path
-	if path == "" {
-		path = filepath.Join("/proc", strconv.Itoa(in.PID), "ns/net")
-	}
+	path := pathOf(in)
 	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("there is no such namespace after %v", within))
 	defer cancel()
 	for {
@@ -282,16 +281,45 @@ func awaitTarget(ctx context.Context, in box.Target, within time.Duration) error
 	}
 }
 
+// pathOf is where a namespace is.
+func pathOf(in box.Target) string {
+	if in.Path != "" {
+		return in.Path
+	}
+	return filepath.Join("/proc", strconv.Itoa(in.PID), "ns/net")
+}
+
+// inodeOf is by what a namespace is known whatever it is called, 0 where nobody
+// says: it has gone, or is not ours to look at.
+func inodeOf(in box.Target) uint64 {
+	info, err := os.Stat(pathOf(in))
+	if err != nil {
+		return 0
+	}
+	return info.Sys().(*syscall.Stat_t).Ino
+}
+
 func newDisconnect() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use:   "disconnect [OPTIONS] NETWORK CONTAINER",
+		Use:   "disconnect [OPTIONS] NETWORK CONTAINER|TARGET",
 		Short: "Take a container, or what network connect hung in, off a network",
+		Long: `Take a container off a network, or what network connect hung in: by the name it
+printed, or by the same words, netns:PATH, pid:N, if:NAME or veth:NAME.`,
 		Example: `  fairlead network disconnect lab web
-  fairlead network disconnect default blue`,
+  fairlead network disconnect default blue
+  fairlead network disconnect default netns:/run/netns/blue
+  fairlead network disconnect lan if:eth1`,
 		Args: exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := api.DisconnectRequest{Container: args[1], Force: force}
+			if isForeign(args[1]) && !isPlug(args[1]) {
+				in, err := parseTarget(args[1])
+				if err != nil {
+					return wrongCall(cmd, "%v", err)
+				}
+				req.Netns = inodeOf(in)
+			}
 			return about(args[1], client().Post(cmd.Context(), networkPath(args[0])+"/disconnect", req, nil))
 		},
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,7 +38,7 @@ func (o *connectOptions) connectPlug(cmd *cobra.Command, target string) error {
 	o.IP = o.ip
 	var created api.Created
 	if err := c.Post(ctx, "/v1/containers", api.CreateRequest{
-		Name: o.name, Foreign: target, Networks: []api.EndpointRequest{o.EndpointRequest},
+		Name: o.name, Foreign: target, RateIn: o.rates.in, RateOut: o.rates.out, Networks: []api.EndpointRequest{o.EndpointRequest},
 	}, &created); err != nil {
 		return err
 	}
@@ -55,15 +57,20 @@ func plug(ctx context.Context, c *api.Client, created *api.Created, target strin
 	if kind == api.ForeignVeth {
 		open = box.TakeVeth
 	}
+	// Before it is taken: what is refused stays as it is. That there is none open says.
+	if i, err := net.InterfaceByName(name); err == nil && created.Link != nil && created.Link.MTU > i.MTU {
+		return fmt.Errorf("%s takes %d bytes at most, and the network %d: make one for it, fairlead network create --opt mtu=%[2]d …", target, i.MTU, created.Link.MTU)
+	}
 	u, err := open(name)
 	if err != nil {
 		return err
 	}
 	defer u.Close()
-	if created.Link != nil && created.Link.MTU > u.MTU {
-		return fmt.Errorf("%s takes %d bytes at most, and the network %d: make one for it, fairlead network create --opt mtu=%[2]d …", target, u.MTU, created.Link.MTU)
-	}
-	return c.Hand(ctx, containerPath(created.ID, "attach"), api.Attach{
+	err = c.Hand(ctx, containerPath(created.ID, "attach"), api.Attach{
 		Descriptors: []string{"tap"}, Interface: u.Name, Index: u.Index,
 	}, []int{u.FD})
+	if err != nil {
+		return errors.Join(err, u.GiveBack())
+	}
+	return nil
 }

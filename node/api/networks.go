@@ -121,7 +121,11 @@ type ConnectRequest struct {
 
 // DisconnectRequest is the body of POST /v1/networks/{name}/disconnect.
 type DisconnectRequest struct {
+	// Container is one, or the target it was connected by: netns:PATH, pid:N,
+	// if:NAME, veth:NAME.
 	Container string `json:"container"`
+	// Netns is the inode of the namespace such a target is; 0 goes by the words.
+	Netns uint64 `json:"netns,omitempty"`
 	// Force is for one that does not answer: its link is closed on our side, and
 	// what becomes of its interface is its own affair.
 	Force bool `json:"force,omitempty"`

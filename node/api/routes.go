@@ -53,7 +53,7 @@ var Routes = []Route{
 	{Method: "POST", Path: "/v1/networks/{name}", Summary: "change a network while it is used", In: NetworkRequest{}},
 	{Method: "DELETE", Path: "/v1/networks/{name}", Summary: "remove a network nobody is on"},
 	{Method: "POST", Path: "/v1/networks/{name}/connect", Summary: "connect a container that runs", In: ConnectRequest{}},
-	{Method: "POST", Path: "/v1/networks/{name}/disconnect", Summary: "take a container off a network", In: DisconnectRequest{}},
+	{Method: "POST", Path: "/v1/networks/{name}/disconnect", Summary: "take a container, or what was hung in, off a network", In: DisconnectRequest{}},
 
 	{Method: "GET", Path: "/v1/switches", Summary: "switches, ports and counters", Out: []Switch{}},
 	{Method: "GET", Path: "/v1/macs", Summary: "MAC tables", Out: []MAC{}},

@@ -3,6 +3,7 @@ package box
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 
 	"github.com/vishvananda/netlink"
@@ -99,6 +100,12 @@ func takeVeth(name string) (*Uplink, error) {
 	if l.Type() != "veth" {
 		return nil, fmt.Errorf("interface %s is no end of a veth pair but %s: `if:%[1]s` makes it a port and leaves it here", name, l.Type())
 	}
+	u.taken, u.wasUp = true, l.Attrs().Flags&net.FlagUp != 0
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	defer home.Close()
 	err = inNursery(func() error {
 		if err := quietNursery(); err != nil {
 			return err
@@ -116,7 +123,9 @@ func takeVeth(name string) (*Uplink, error) {
 			return fmt.Errorf("open netlink: %w", err)
 		}
 		defer inside.Close()
-		u.FD, err = listenAt(inside, name)
+		if u.FD, err = listenAt(inside, name); err != nil {
+			err = errors.Join(err, moveBack(inside, name, home))
+		}
 		return err
 	})
 	if errors.Is(err, unix.EPERM) {
@@ -125,4 +134,66 @@ func takeVeth(name string) (*Uplink, error) {
 		return nil, err
 	}
 	return u, nil
+}
+
+// GiveBack undoes TakeVeth where the node did not take the end: it is where it was,
+// and up if it was. Addresses it had are lost. The caller's thread is in the network
+// namespace it is to be in, and the Uplink has not been closed. Of any other Uplink
+// nothing was taken.
+func (u *Uplink) GiveBack() error {
+	if !u.taken {
+		return nil
+	}
+	if err := u.giveBack(); err != nil {
+		return fmt.Errorf("give veth:%s back: %w", u.Name, err)
+	}
+	return nil
+}
+
+func (u *Uplink) giveBack() error {
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	nursery, err := unix.IoctlRetInt(u.FD, unix.SIOCGSKNS)
+	if err != nil {
+		return fmt.Errorf("find its namespace: %w", err)
+	}
+	defer unix.Close(nursery)
+	err = inNursery(func() error {
+		if err := unix.Setns(nursery, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter its namespace: %w", err)
+		}
+		inside, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("open netlink: %w", err)
+		}
+		defer inside.Close()
+		return moveBack(inside, u.Name, home)
+	})
+	if err != nil || !u.wasUp {
+		return err
+	}
+	l, err := netlink.LinkByName(u.Name)
+	if err == nil {
+		err = netlink.LinkSetUp(l)
+	}
+	return err
+}
+
+// moveBack moves an end out of a nursery, without what listenAt set there that does
+// not go with the move.
+func moveBack(nursery *netlink.Handle, name string, home *os.File) error {
+	l, err := nursery.LinkByName(name)
+	if err == nil {
+		err = nursery.LinkSetARPOn(l)
+	}
+	if err == nil {
+		err = nursery.LinkSetNsFd(l, int(home.Fd()))
+	}
+	if err != nil {
+		return fmt.Errorf("move it back: %w", err)
+	}
+	return nil
 }

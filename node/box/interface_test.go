@@ -119,6 +119,19 @@ func TestS04_TakeVeth(t *testing.T) {
 		t.Errorf("a bridge: %v", err)
 	}
 	var u *Uplink
+	h.Up(t, "outer")
+	if err := h.Do(func() (err error) { // what nobody takes is where and as it was
+		if u, err = TakeVeth("outer"); err == nil {
+			err = u.GiveBack()
+			u.Close()
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := h.Netlink.LinkByName("outer"); err != nil || l.Attrs().RawFlags&(unix.IFF_UP|unix.IFF_NOARP) != unix.IFF_UP {
+		t.Fatalf("given back: %+v, %v", l, err)
+	}
 	if err := h.Do(func() (err error) { u, err = TakeVeth("outer"); return err }); err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,8 @@ type Uplink struct {
 	Index int        // of the interface
 	MTU   int        // of the interface
 	MAC   packet.MAC // of the interface; the uplink's own only if that is shared
+
+	taken, wasUp bool // by TakeVeth, and up before
 }
 
 // Close closes our copy of FD.

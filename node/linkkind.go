@@ -1,7 +1,9 @@
 package node
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 
 	"fairlead/link"
 	"fairlead/node/network"
@@ -21,8 +23,8 @@ type linkOptions struct {
 // network says.
 func readLink(net network.Options, pairs map[string]string) (linkOptions, error) {
 	o := linkOptions{textbook: net.Textbook, veth: net.Veth}
-	for key, value := range pairs {
-		var on bool
+	for _, key := range slices.Sorted(maps.Keys(pairs)) { // the same one is named each time
+		value, on := pairs[key], false
 		switch {
 		case key != "offload" && key != "isolated" && key != "link":
 			return o, fail(http.StatusBadRequest, "unknown option %q; a container's link has offload, isolated and link", key)

@@ -28,14 +28,17 @@ const (
 // `up`.
 func readSetup(up api.UpRequest) (s setup, err error) {
 	options := maps.Clone(up.Options)
-	for key, n := range map[string]*int{"flows": &s.nat.Flows, "flows-per-container": &s.nat.PerContainer} {
-		value, given := options[key]
+	for _, x := range []struct {
+		key string
+		n   *int
+	}{{"flows", &s.nat.Flows}, {"flows-per-container", &s.nat.PerContainer}} {
+		value, given := options[x.key]
 		if !given {
 			continue
 		}
-		delete(options, key)
-		if *n, err = strconv.Atoi(value); err != nil || *n < leastFlows || *n > mostFlows {
-			return s, fmt.Errorf("option %s: %q is not a number from %d to %d", key, value, leastFlows, mostFlows)
+		delete(options, x.key)
+		if *x.n, err = strconv.Atoi(value); err != nil || *x.n < leastFlows || *x.n > mostFlows {
+			return s, fmt.Errorf("option %s: %q is not a number from %d to %d", x.key, value, leastFlows, mostFlows)
 		}
 	}
 	s.net, s.chosen = network.Config{ID: defaultID, Name: defaultName}, up.BIP == ""

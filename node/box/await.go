@@ -62,8 +62,9 @@ func (a *Await) in(target int) error {
 	return a.here(context.Background())
 }
 
-// lookAgain is how long it takes until who waits sees that he need not.
-const lookAgain = 100 * time.Millisecond
+// lookAgain is how long it takes until who waits sees that he need not. What he
+// waits for the kernel says at once.
+const lookAgain = time.Second
 
 func (a *Await) here(ctx context.Context) error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)

@@ -130,6 +130,7 @@ func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, erro
 	}
 	n.mu.Lock()
 	created.Env = n.linkEnvLocked(c)
+	created.Nowhere = len(c.published) > 0 && c.leadsNowhereLocked()
 	n.mu.Unlock()
 	n.mu.Lock()
 	if len(c.attachments) > 0 {

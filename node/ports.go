@@ -63,6 +63,7 @@ func (n *Node) answerPorts(c *container, ports []publication, addresses []netip.
 func (n *Node) portsLocked(c *container, ports []publication, addresses []netip.Addr) api.Ports {
 	answer := api.Ports{
 		Published: []api.PublishedPort{}, Addresses: []string{}, Exposed: []string{}, Listeners: []api.Listener{},
+		Nowhere: len(ports) > 0 && c.leadsNowhereLocked(),
 	}
 	var outside, common []netip.Addr // of links; common are those that are no container's own
 	if c.entry != nil {
@@ -90,6 +91,12 @@ func (n *Node) portsLocked(c *container, ports []publication, addresses []netip.
 		}
 	}
 	return answer
+}
+
+// leadsNowhereLocked reports whether no network of c's leads outside. In other
+// modes there is none to lead.
+func (c *container) leadsNowhereLocked() bool {
+	return (c.mode == modeBridge || c.mode == modeForeign) && c.electLocked() == nil
 }
 
 func (c *container) ownAddresses() (list []netip.Addr) {

@@ -265,6 +265,7 @@ func TestNetworkCreateRequest(t *testing.T) {
 		{createOptions{aux: []string{"10.1.0.1"}}, `create: --aux-address "10.1.0.1" is not KEY=VALUE`},
 		{createOptions{opts: []string{"mtu=1", "mtu=2"}}, "create: --opt mtu is given twice"},
 		{createOptions{labels: []string{"=x"}}, `create: --label "=x" is not KEY=VALUE`},
+		{createOptions{labels: []string{"fairlead.lab=t1"}}, `create: --label "fairlead.lab=t1" is no label of yours: those that begin with fairlead. are fairlead's`},
 	} {
 		c.o.accepted[1] = true
 		if _, err := c.o.request(newNetworkCreate(), "lab"); err == nil || !strings.HasPrefix(err.Error(), c.want) {

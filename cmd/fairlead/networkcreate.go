@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fairlead/cmd/fairlead/labfile"
 	"fairlead/node/api"
 )
 
@@ -28,7 +30,8 @@ const networkOptionsHelp = `Options, KEY=VALUE; those marked * can be changed la
   link=veth         links are pairs of interfaces, instead of TAPs
   ageing=TIME       until a MAC address is forgotten, 300s unless it says otherwise
   flood-limit=N     copies of flooded frames a second and port
-  dhcp=off        * lend no addresses; on: also where an interface is a port
+  dhcp=off        * lend no addresses; on: also where an interface is a port;
+                    auto: neither, as without a word
   dhcp-lease=TIME * how long for, 1h unless it says otherwise; or infinite
   dhcp-range=FIRST,LAST
                   * those that are lent to stations which are no containers
@@ -37,6 +40,7 @@ const networkOptionsHelp = `Options, KEY=VALUE; those marked * can be changed la
   dhcp-route=SUBNET@ROUTER
                   * a route stations are told; several with ; between
   domain=NAME     * of the stations, the network's own unless it says otherwise
+An empty value takes any of the last five back.
 Docker's com.docker.network.bridge.enable_icc, com.docker.network.driver.mtu and
 com.docker.network.bridge.enable_ip_masquerade mean the same.`
 
@@ -132,11 +136,12 @@ func (o *createOptions) request(cmd *cobra.Command, name string) (*api.NetworkCr
 		return nil, wrongCall(cmd, "%v", err)
 	}
 	var err error
-	for flag, x := range map[string]struct {
+	for _, x := range []struct {
+		flag string
 		args []string
 		into *map[string]string
-	}{"--aux-address": {o.aux, &req.AuxAddresses}, "--opt": {o.opts, &req.Options}} {
-		if *x.into, err = pairs(flag, x.args); err != nil {
+	}{{"--aux-address", o.aux, &req.AuxAddresses}, {"--opt", o.opts, &req.Options}} {
+		if *x.into, err = pairs(x.flag, x.args); err != nil {
 			return nil, wrongCall(cmd, "%v", err)
 		}
 	}
@@ -169,13 +174,17 @@ func (o *createOptions) addBIP(req *api.NetworkCreate) error {
 	return nil
 }
 
-// labels reads --label; Docker takes one without a value.
+// labels reads --label; Docker takes one without a value. Those of labs are not
+// for others: `down -f` would take for the lab's what is not.
 func labels(args []string) (map[string]string, error) {
 	var m map[string]string
 	for _, arg := range args {
 		key, value, _ := strings.Cut(arg, "=")
-		if key == "" {
+		switch {
+		case key == "":
 			return nil, fmt.Errorf("--label %q is not KEY=VALUE", arg)
+		case strings.HasPrefix(key, labfile.LabelPrefix):
+			return nil, fmt.Errorf("--label %q is no label of yours: those that begin with %s are fairlead's", arg, labfile.LabelPrefix)
 		}
 		if m == nil {
 			m = map[string]string{}
@@ -241,8 +250,12 @@ func newNetworkInspect() *cobra.Command {
   fairlead network inspect -f '{{range .Containers}}{{.Name}}{{println}}{{end}}' lab`,
 		Args: atLeast(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := ensureLeft(cmd.Context())
+			if err != nil {
+				return err
+			}
 			return inspectAll(cmd, args, format, func(name string, into *api.NetworkInspect) error {
-				return client().Get(cmd.Context(), networkPath(name), into)
+				return c.Get(cmd.Context(), networkPath(name), into)
 			})
 		},
 	}
@@ -260,8 +273,12 @@ func newNetworkRm() *cobra.Command {
 		Example: "  fairlead network rm lab\n  fairlead network rm -f lab backend",
 		Args:    atLeast(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := ensureLeft(cmd.Context())
+			if err != nil {
+				return err
+			}
 			return forEach(args, func(name string) error {
-				err := client().Delete(cmd.Context(), networkPath(name), nil)
+				err := c.Delete(cmd.Context(), networkPath(name), nil)
 				switch {
 				case force && (isNoNode(err) || isUnknownNetwork(err)):
 					return nil
@@ -276,10 +293,11 @@ func newNetworkRm() *cobra.Command {
 	return cmd
 }
 
-// isUnknownNetwork reports whether the node has said that there is no such network.
+// isUnknownNetwork reports whether the node has said that there is no such network,
+// of a request that is about one.
 func isUnknownNetwork(err error) bool {
 	var said *api.Error
-	return errors.As(err, &said) && strings.HasPrefix(said.Message, "network ") && strings.Contains(said.Message, " not found; ")
+	return errors.As(err, &said) && said.Status == http.StatusNotFound
 }
 
 func newNetworkPrune() *cobra.Command {
@@ -300,7 +318,10 @@ func newNetworkPrune() *cobra.Command {
 			if !force && !agreed(cmd, "WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue? [y/N] ") {
 				return nil
 			}
-			c := client()
+			c, err := ensureLeft(cmd.Context())
+			if err != nil {
+				return err
+			}
 			lines, err := listNetworks(cmd.Context(), c)
 			if err != nil {
 				return err

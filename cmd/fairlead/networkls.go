@@ -53,7 +53,11 @@ Of several with the same key one has to fit, of several keys all.`,
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
 			}
-			lines, err := listNetworks(cmd.Context(), client())
+			c, err := ensureLeft(cmd.Context())
+			if err != nil {
+				return err
+			}
+			lines, err := listNetworks(cmd.Context(), c)
 			if err != nil {
 				return err
 			}

@@ -39,8 +39,8 @@ the gateway's address and as host.fairlead.internal and host.docker.internal;
 --host-loopback=false takes that back.
 
 --internal takes the network its ways out and its containers their default route;
---internal=false gives them back. Of the options icc, masquerade and routed can
-change, see ` + "`fairlead network create --help`" + `.`,
+--internal=false gives them back. Of the options those can change that are marked
+so in ` + "`fairlead network create --help`" + `.`,
 		Example: `  fairlead network set default --uplink tap:up0,ip=192.0.2.2/24,gw=192.0.2.1
   fairlead network set default --uplink if:eth0,dhcp,mtu=1400
   fairlead network set default --uplink none
@@ -102,7 +102,7 @@ change, see ` + "`fairlead network create --help`" + `.`,
 	network.define(cmd.Flags())
 	defineHostLink(cmd.Flags(), &hostLink)
 	cmd.Flags().BoolVar(&internal, "internal", false, "Take its ways out")
-	cmd.Flags().StringArrayVarP(&opts, "opt", "o", nil, "Option of the network, `KEY=VALUE`: icc, masquerade, routed")
+	cmd.Flags().StringArrayVarP(&opts, "opt", "o", nil, "Option of the network, `KEY=VALUE` (repeatable): icc, masquerade, routed, dhcp, dhcp-…, domain")
 	cmd.Flags().StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable)")
 	return cmd
 }

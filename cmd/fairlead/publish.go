@@ -38,6 +38,9 @@ container's, in both directions; the uplink must have it as a further one
 			if err := client().Post(cmd.Context(), containerPath(args[0], "ports"), request, &published); err != nil {
 				return about(args[0], err)
 			}
+			if published.Nowhere {
+				adviseOnPorts(cmd.ErrOrStderr(), args[0], &published)
+			}
 			return printPorts(cmd.OutOrStdout(), &published, asJSON)
 		},
 	}
@@ -218,6 +221,10 @@ func adviseOnPorts(stderr io.Writer, name string, have *api.Ports) {
 	}
 	if len(have.Lost) > 0 {
 		fmt.Fprintf(stderr, "fairlead: %s: no uplink has it any more, so it leads nowhere; give it to one again: addr=%s\n", enumerate(have.Lost), have.Lost[0])
+	}
+	if have.Nowhere {
+		fmt.Fprintf(stderr, "fairlead: warning: published ports of %s lead nowhere: no network of it leads outside; `fairlead network connect default %[1]s` connects one that does\n", name)
+		return
 	}
 	if len(local) > 0 {
 		fmt.Fprintf(stderr, "fairlead: %s: this host's own loopback; nobody comes from there by an uplink that has an address of its own\n", enumerate(local))

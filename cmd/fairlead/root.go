@@ -234,6 +234,15 @@ func ensure(ctx context.Context) (*api.Client, error) {
 	return node.Ensure(ctx, api.Dir(), version)
 }
 
+// ensureLeft is client where nothing is left of a node before, and else ensure: its
+// networks are there, whether a node runs or not.
+func ensureLeft(ctx context.Context) (*api.Client, error) {
+	if !node.HasState(api.Dir()) {
+		return client(), nil
+	}
+	return ensure(ctx)
+}
+
 // containerPath is the path of a container, or of something below it.
 func containerPath(name string, below ...string) string {
 	return "/v1/containers/" + strings.Join(append([]string{url.PathEscape(name)}, below...), "/")

@@ -111,6 +111,9 @@ func (o *runOptions) begin(ctx context.Context, cmd *cobra.Command, term *termin
 		giveBack(client, created.ID)
 		return nil, "", err
 	}
+	if created.Nowhere {
+		adviseOnPorts(cmd.ErrOrStderr(), created.Name, &api.Ports{Nowhere: true})
+	}
 	signals.to(b.Signal)
 	err = b.Started()
 	for _, w := range b.Warnings {

@@ -165,7 +165,7 @@ func failure(resp *http.Response) error {
 		return ErrLeaving
 	}
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	e := new(Error)
+	e := &Error{Status: resp.StatusCode}
 	if json.Unmarshal(b, e) == nil && e.Message != "" {
 		return e
 	}
@@ -201,7 +201,7 @@ func (c *Client) hand(ctx context.Context, conn *net.UnixConn, path string, msg 
 		return fmt.Errorf("the node's answer at %s: %w", path, err)
 	}
 	if done.Error != "" {
-		return &Error{done.Error}
+		return &Error{Message: done.Error}
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func TestClient(t *testing.T) {
 	})
 	mux.HandleFunc("/v1/refuse", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusConflict)
-		_ = json.NewEncoder(w).Encode(Error{"it is taken"})
+		_ = json.NewEncoder(w).Encode(Error{Message: "it is taken"})
 	})
 	mux.HandleFunc("/v1/stream", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "line 1\nline 2\n") })
 	dir := filepath.Join(t.TempDir(), "n")

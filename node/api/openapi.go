@@ -101,7 +101,10 @@ func schemaOf(t reflect.Type, schemas map[string]any) map[string]any {
 			for i := range t.NumField() {
 				f := t.Field(i)
 				name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-				if name == "" {
+				switch name {
+				case "-": // the client's own
+					continue
+				case "":
 					name = f.Name
 				}
 				properties[name] = schemaOf(f.Type, schemas)

@@ -73,6 +73,9 @@ type Ports struct {
 	// Lost are those of them that no uplink has now.
 	Lost    []string `json:"lost,omitempty"`
 	Exposed []string `json:"exposed"` // as 80/tcp
+	// Nowhere says that no network of the container leads outside, so that nobody
+	// comes by what is published.
+	Nowhere bool `json:"nowhere,omitempty"`
 	// Listeners are the sockets that wait for somebody inside. Of a namespace
 	// somebody else made they are not known.
 	Listeners      []Listener `json:"listeners"`

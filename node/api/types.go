@@ -8,6 +8,8 @@ const Version = 1
 // Error is the body of every answer that is not 2xx.
 type Error struct {
 	Message string `json:"error"`
+
+	Status int `json:"-"` // that of the answer; 0 is none that came as one
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -106,6 +108,9 @@ type Created struct {
 
 	// Env are variables that tell of its links.
 	Env []string `json:"env,omitempty"`
+
+	// Nowhere is as in Ports: what it publishes leads nowhere.
+	Nowhere bool `json:"nowhere,omitempty"`
 
 	// Files to put over those of /etc, and the log of a detached container.
 	Hosts      string `json:"hosts,omitempty"`

@@ -32,6 +32,8 @@ type routed struct {
 	seen *segments
 	at   residents
 
+	users map[packet.NetworkID]int // networks that use an uplink
+
 	rules    []nat.Rule
 	flows    []nat.FlowInfo // live ones; only asked for
 	mappings map[natPair]int
@@ -53,13 +55,17 @@ func (n *Node) routing(withFlows bool) (list []*routing) {
 		n.mu.Lock()
 		net := l.net
 		n.mu.Unlock()
-		list = append(list, &routing{l, net, net.Uplinks(), r})
+		x := &routing{l, net, net.Uplinks(), r}
+		for _, u := range x.uplinks {
+			r.users[u.Network()]++
+		}
+		list = append(list, x)
 	}
 	return list
 }
 
 func (n *Node) routed(withFlows bool) *routed {
-	r := &routed{seen: n.segments(), at: n.residents(), mappings: map[natPair]int{}}
+	r := &routed{seen: n.segments(), at: n.residents(), mappings: map[natPair]int{}, users: map[packet.NetworkID]int{}}
 	router := n.theRouter()
 	router.Flows(func(t *nat.Table) {
 		t.Rules(func(x nat.Rule) bool { r.rules = append(r.rules, x); return true })

@@ -253,3 +253,23 @@ func TestShowRouting(t *testing.T) {
 		}
 	}
 }
+
+// What comes in by an uplink is counted for all its networks together, so it is
+// shown as one network's only where it is.
+func TestInboundOfMany(t *testing.T) {
+	h := newHandlers(t)
+	for _, c := range []struct{ name, want string }{{"alpha", "alpha"}, {"omega", ""}} {
+		h.makeNetwork(t, api.NetworkCreate{Name: c.name})
+		seen := 0
+		for _, r := range get[[]api.FilterRule](t, h, "/v1/rules") {
+			if r.Chain == "inbound" && r.Match == "established" {
+				if seen++; r.Out != c.want {
+					t.Errorf("with %s: to %q, want %q", c.name, r.Out, c.want)
+				}
+			}
+		}
+		if seen == 0 {
+			t.Error("no such rule")
+		}
+	}
+}

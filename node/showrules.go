@@ -138,7 +138,11 @@ func (n *Node) rulesOf(r *routing) []api.FilterRule {
 	totals := make([]vswitch.Counts, len(r.uplinks))
 	for i, u := range r.uplinks {
 		totals[i] = u.Switch().Totals()
-		l.accept("inbound", u.Name(), l.network, "established", totals[i].Unicast)
+		to := l.network
+		if r.users[u.Network()] > 1 {
+			to = "" // what came in by the uplink is counted for all its networks together
+		}
+		l.accept("inbound", u.Name(), to, "established", totals[i].Unicast)
 	}
 	for _, p := range r.published() {
 		l.add(p)

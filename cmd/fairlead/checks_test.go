@@ -58,6 +58,29 @@ func TestJudgeHostLink(t *testing.T) {
 	}
 }
 
+// The kernel's table of neighbours is one for all containers; less than usual is said.
+func TestNeighbours(t *testing.T) {
+	const key = "sys/net/ipv4/neigh/default/gc_thresh3"
+	for _, c := range []struct {
+		text  string
+		state state
+		want  string
+	}{
+		{"1024\n", well, "1024 at most, of all network namespaces together; for more: `sudo sysctl -w net.ipv4.neigh.default.gc_thresh3=16384`"},
+		{"65536\n", well, "65536 at most, of all network namespaces together"},
+		{"100\n", limited, "100 at most, of all network namespaces together"},
+		{"x", well, "how many there may be cannot be seen from here"},
+	} {
+		m := machine{proc: fakeProc(t, map[string]string{key: c.text})}
+		if f := m.neighbours(); f.State != c.state || f.Found != c.want || (f.Mend != "") != (c.state == limited) {
+			t.Errorf("%q: %+v", c.text, f)
+		}
+	}
+	if f := (&machine{proc: t.TempDir()}).neighbours(); f.State != well {
+		t.Errorf("%+v", f)
+	}
+}
+
 func TestJudgeTUN(t *testing.T) {
 	bare := fakeProc(t, map[string]string{"self/mountinfo": mountinfo})
 	inDocker := fakeProc(t, map[string]string{"self/mountinfo": mountinfo + "24 21 0:22 /sys /proc/sys ro - proc proc rw\n"})

@@ -112,6 +112,7 @@ func examine(ctx context.Context, m machine) *diagnosis {
 	d.add(m.subnets(subnets))
 	d.add(judgeHostLink(box.MayMakeInterfaces(), subnets))
 	d.add(m.outside())
+	d.add(m.neighbours())
 	d.add(m.congestion())
 	d.add(m.ipv6())
 	return d

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"unicode"
@@ -325,6 +327,30 @@ func (m *machine) outside() finding {
 	if h.Problem != nil {
 		f.State, f.Found = limited, h.Problem.Error()
 		f.Why = "containers reach no further than this host does"
+	}
+	return f
+}
+
+// usualNeighbours is the bound a kernel has by itself.
+const usualNeighbours = 1024
+
+// neighbours says how many neighbours the kernels of all containers together may
+// know: their tables are one, arp_tbl (net/ipv4/arp.c), whatever the namespace.
+func (m *machine) neighbours() finding {
+	f := finding{Name: "neighbours", State: well, Found: "how many there may be cannot be seen from here"}
+	most, err := strconv.Atoi(m.sysctl("net.ipv4.neigh.default.gc_thresh3"))
+	if err != nil {
+		return f
+	}
+	more := fmt.Sprintf("sudo sysctl -w net.ipv4.neigh.default.gc_thresh3=%d", 16*usualNeighbours)
+	f.Found = fmt.Sprintf("%d at most, of all network namespaces together", most)
+	switch {
+	case most < usualNeighbours:
+		f.State, f.Mend = limited, more
+		f.Why = fmt.Sprintf("%d containers that all talk to one another have as many; who sends to one more gets %q",
+			int(math.Sqrt(float64(most))), "No buffer space available")
+	case most == usualNeighbours:
+		f.Found += "; for more: `" + more + "`"
 	}
 	return f
 }

@@ -308,7 +308,11 @@ func (r *run) lease(e *end) {
 	case 4, 5, 6:
 		dst = e.to(netAddr(e.side).String())
 	}
-	b := packettest.UDP(src, dst, pick[uint16](r, 68, 68, 1068), pick[uint16](r, 67, 67, 67, 68), r.data(pick(r, 60, 1500)))
+	sport, dport := pick[uint16](r, 68, 68, 1068), uint16(67)
+	if r.rng.IntN(4) == 0 {
+		sport, dport = 1068, 69 // no DHCP; an answer to port 68 the guard would take for some
+	}
+	b := packettest.UDP(src, dst, sport, dport, r.data(pick(r, 60, 1500)))
 	if r.rng.IntN(4) == 0 {
 		b = packettest.Partial(b)
 	}

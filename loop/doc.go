@@ -13,6 +13,7 @@
 //	2 inbox     calls posted by others, in the order they were posted
 //	3 timers    those that are due
 //	4 sources   each ready source once, in the order they became ready
+//	5 again     2 and 4 once more, if those have posted calls or woken sources
 //
 // A source that has more to do than fits a turn returns again: it is called in
 // the next turn behind all others, and the worker does not sleep meanwhile.

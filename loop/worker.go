@@ -85,8 +85,8 @@ func (w *Worker) Slept() bool { return w.slept }
 // shorter than a thread needs to go to sleep and come back.
 const shortestSleep = int64(2 * time.Microsecond)
 
-// Post has fn called on the worker in its next turn, behind all that was posted
-// before. It may be called from any goroutine, workers included, and never
+// Post has fn called on the worker in its next turn or at the end of this one,
+// behind all that was posted before. It may be called from any goroutine, workers included, and never
 // blocks. The queue has no bound, because a control plane that is refused a
 // change could do nothing but try again: never post once per frame. On a closed
 // loop fn is not called.
@@ -183,7 +183,7 @@ func (w *Worker) run() {
 	close(w.stopped)
 }
 
-// turn is one round: wait, inbox, timers, sources.
+// turn is one round: wait, inbox, timers, sources, and once more inbox and sources.
 func (w *Worker) turn() {
 	n := w.wait()
 	w.busy = n > 0
@@ -194,6 +194,11 @@ func (w *Worker) turn() {
 	w.takeInbox()
 	w.timers.fire(w.now)
 	w.callReady()
+	if !w.inbox.empty() { // whom those woke need not wait for another look at epoll
+		w.slept = false
+		w.takeInbox()
+		w.callReady()
+	}
 }
 
 // wait asks epoll what is ready, sleeping only if there is nothing left to do,

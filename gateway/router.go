@@ -24,7 +24,7 @@ type Router struct {
 	due       int64                         // when it was asked to; in the past it says nothing
 	recycling bool
 	keepers   map[packet.NetworkID]keeper // the uplinks that are such
-	homes     map[packet.ContainerID]Home // of containers with more than one network
+	homes     map[packet.ContainerID]Home // of all containers with a network
 
 	grace func(func()) // see loop.Loop.Grace
 

@@ -111,13 +111,19 @@ func (n *Node) setHomeLocked(c *container) {
 	n.router.SetHome(c.number, h)
 }
 
+// publishLocked has names, and what may pass between containers, follow the
+// registry.
+func (n *Node) publishLocked() {
+	n.publishNamesLocked()
+	n.publishAdmitLocked()
+}
+
 // settleLocked has all that depends on where c is follow: the way of its answers,
 // published ports, names, and what may pass.
 func (n *Node) settleLocked(c *container) {
 	n.setHomeLocked(c)
 	n.moveEntryLocked(c)
-	n.publishNamesLocked()
-	n.publishAdmitLocked()
+	n.publishLocked()
 }
 
 // apiLocked is how an attachment of c has to look from inside, for the client

@@ -73,8 +73,7 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	}
 	c.number = n.ids.take()
 	n.containers[c.id] = c
-	n.publishNamesLocked()
-	n.publishAdmitLocked()
+	n.publishLocked()
 	c.forget = time.AfterFunc(lookEvery, func() { n.reconsider(c) })
 	return c, nil
 }
@@ -126,8 +125,7 @@ func (n *Node) rename(c *container, name string) error {
 	}
 	slog.Info("container is renamed", "container", c.name(), "name", name)
 	c.named.Store(&name)
-	n.publishNamesLocked()
-	n.publishAdmitLocked()
+	n.publishLocked()
 	return nil
 }
 

@@ -44,7 +44,7 @@ type lenders struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
-	messages chan message
+	messages *queue[message]
 	heard    chan heard
 	calls    chan func() // on the goroutine
 
@@ -54,10 +54,6 @@ type lenders struct {
 	kept      map[string][]keptLease // by the network's name: what is in the file, and not restored yet
 	timer     *time.Timer
 	saved     uint64 // changes that are in the file
-
-	mu      sync.Mutex // guards what follows
-	queued  map[packet.ContainerID]int
-	waiting int
 }
 
 // A message is one that waits.
@@ -94,10 +90,10 @@ type fixedStation struct {
 func (n *Node) startDHCP() {
 	d := &lenders{
 		home:     n.home.Root,
-		messages: make(chan message, maxDHCP), heard: make(chan heard, maxDHCP), calls: make(chan func()),
+		messages: newQueue[message](maxDHCP, dhcpPerContainer), heard: make(chan heard, maxDHCP), calls: make(chan func()),
 		borrowers: make(map[borrowerKey]*borrower),
-		of:        make(map[packet.NetworkID]*lender), queued: make(map[packet.ContainerID]int),
-		timer: time.NewTimer(time.Hour),
+		of:        make(map[packet.NetworkID]*lender),
+		timer:     time.NewTimer(time.Hour),
 	}
 	d.kept = d.load()
 	d.ctx, d.stop = context.WithCancel(context.Background())
@@ -155,25 +151,7 @@ func (n *Node) publishDHCPLocked() {
 
 // Message takes a message to a DHCP server. See gateway.DHCP.
 func (d *lenders) Message(q gateway.Question, reply func(gateway.Offer)) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.queued[q.Container] >= dhcpPerContainer || d.waiting >= maxDHCP {
-		return false
-	}
-	d.queued[q.Container]++
-	d.waiting++
-	d.messages <- message{q, reply} // has room for all that are counted
-	return true
-}
-
-// dequeued gives up the place of a message in the queue.
-func (d *lenders) dequeued(c packet.ContainerID) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.waiting--
-	if d.queued[c]--; d.queued[c] == 0 {
-		delete(d.queued, c)
-	}
+	return d.messages.put(q.Container, message{q, reply})
 }
 
 // run is the goroutine that has the servers.
@@ -185,8 +163,8 @@ func (d *lenders) run() {
 			return
 		case fn := <-d.calls:
 			fn()
-		case m := <-d.messages:
-			d.dequeued(m.Container)
+		case m := <-d.messages.items:
+			d.messages.took(m.Container)
 			d.receive(m)
 		case h := <-d.heard:
 			d.answer(h)

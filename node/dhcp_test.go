@@ -239,9 +239,7 @@ func TestDHCPIsBounded(t *testing.T) {
 		t.Errorf("%d are waiting, want %d", taken, maxDHCP)
 	}
 	lab.Eventually(t, 10*time.Second, func() error {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if o.waiting > 0 || len(o.queued) > 0 {
+		if items, containers := o.messages.waiting(); items > 0 || containers > 0 {
 			return os.ErrExist
 		}
 		return nil

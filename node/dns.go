@@ -59,7 +59,7 @@ type nameserver struct {
 	running sync.WaitGroup
 	tcp     *net.TCPListener
 
-	queries chan query
+	queries *queue[query]
 	calls   chan func() // on the goroutine
 	names   atomic.Pointer[names]
 
@@ -69,14 +69,12 @@ type nameserver struct {
 	checked int64       // when resolv.conf was looked at
 	file    os.FileInfo // it, as it was read; nil before
 
-	mu      sync.Mutex // guards what follows
-	owner   ownerFunc
-	queued  map[packet.ContainerID]int
-	waiting int
-	conns   map[packet.ContainerID]int
-	open    int
-	counts  dnsCounts
-	host    *stub // where this host asks; nil is nowhere
+	mu     sync.Mutex // guards what follows
+	owner  ownerFunc
+	conns  map[packet.ContainerID]int
+	open   int
+	counts dnsCounts
+	host   *stub // where this host asks; nil is nowhere
 }
 
 // An ownerFunc says whose connection to our port on the loopback it is, by the
@@ -104,8 +102,8 @@ func newNameserver(conf nameserverConfig) (*nameserver, error) {
 	}
 	d := &nameserver{
 		conf: conf, tcp: tcp, egress: make(map[packet.NetworkID]egress),
-		queries: make(chan query, maxQueued), calls: make(chan func()),
-		queued: make(map[packet.ContainerID]int), conns: make(map[packet.ContainerID]int),
+		queries: newQueue[query](maxQueued, queuedPerContainer), calls: make(chan func()),
+		conns: make(map[packet.ContainerID]int),
 	}
 	forwarder := dns.Config{
 		Containers: queriesPerContainer, Total: max(1, min(maxQueries, conf.Descriptors/8)),
@@ -162,26 +160,13 @@ func (d *nameserver) Query(q gateway.Question, reply func([]byte)) bool {
 // enqueue has a query taken; its reply is called in every case then, but not
 // after close.
 func (d *nameserver) enqueue(q query) bool {
+	if d.queries.put(q.Container, q) {
+		return true
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.queued[q.Container] >= queuedPerContainer || d.waiting >= maxQueued {
-		d.counts.Dropped++
-		return false
-	}
-	d.queued[q.Container]++
-	d.waiting++
-	d.queries <- q // has room for all that are counted
-	return true
-}
-
-// dequeued gives up the place of a query in the queue.
-func (d *nameserver) dequeued(c packet.ContainerID) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.waiting--
-	if d.queued[c]--; d.queued[c] == 0 {
-		delete(d.queued, c)
-	}
+	d.counts.Dropped++
+	return false
 }
 
 // run is the goroutine that has the Forwarder.
@@ -192,8 +177,8 @@ func (d *nameserver) run() {
 			return
 		case fn := <-d.calls:
 			fn()
-		case q := <-d.queries:
-			d.dequeued(q.Container)
+		case q := <-d.queries.items:
+			d.queries.took(q.Container)
 			now := loop.Clock()
 			d.follow(now)
 			d.learnNames()

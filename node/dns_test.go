@@ -429,10 +429,8 @@ func TestNameserverBounds(t *testing.T) {
 	}
 	close(stuck)
 	lab.Eventually(t, patience, func() error {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.waiting != 0 || len(d.queued) != 0 {
-			return fmt.Errorf("%d queries wait", d.waiting)
+		if items, containers := d.queries.waiting(); items != 0 || containers != 0 {
+			return fmt.Errorf("%d queries wait, of %d containers", items, containers)
 		}
 		return nil
 	})

@@ -230,7 +230,7 @@ func (n *Node) hostLinesLocked(c *container) (lines []string) {
 			continue
 		}
 		for _, link := range a.links {
-			name, alias := splitLink(link)
+			name, alias, _ := strings.Cut(link, ":")
 			if to := n.linkedLocked(a.lan, name); to != nil {
 				line := fmt.Sprintf("%s\t%s %s", to.onLocked(a.lan).addr.Addr(), alias, to.hostname)
 				if alias != to.name() {
@@ -257,15 +257,6 @@ func (n *Node) linkedLocked(l *lan, name string) *container {
 		}
 	}
 	return nil
-}
-
-// splitLink reads NAME or NAME:ALIAS.
-func splitLink(link string) (name, alias string) {
-	name, alias, ok := strings.Cut(link, ":")
-	if !ok {
-		alias = name
-	}
-	return name, alias
 }
 
 // nameserverLocked is how a container's resolv.conf says who answers: on a network

@@ -270,8 +270,7 @@ func (n *Node) end(c *container) {
 		n.router.Forget(c.owner.number)
 		n.giveBackLocked(c.owner)
 	}
-	n.publishNamesLocked()
-	n.publishAdmitLocked()
+	n.publishLocked()
 	n.lastUse = time.Now()
 	n.mu.Unlock()
 	close(c.done)

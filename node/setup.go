@@ -93,8 +93,7 @@ func (n *Node) setUpLocked(s setup) (closeOld func(), err error) {
 		n.applyReachLocked(l)
 		n.serveDNSLocked(l)
 	}
-	n.publishNamesLocked()
-	n.publishAdmitLocked()
+	n.publishLocked()
 	return func() {
 		for _, net := range old {
 			net.Close() // waits for links of containers that have just gone

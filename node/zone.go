@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"fairlead/dns"
 	"fairlead/packet"
@@ -98,7 +99,7 @@ func (c *container) viewLocked() dns.View {
 	for _, a := range order {
 		on := dns.Attached{Network: a.lan.number(), Links: make(map[string]string, len(a.links))}
 		for _, link := range a.links {
-			name, alias := splitLink(link)
+			name, alias, _ := strings.Cut(link, ":")
 			on.Links[alias] = name
 		}
 		v.Networks = append(v.Networks, on)

@@ -298,14 +298,22 @@ func (n *Node) deleteRule(_ http.ResponseWriter, r *http.Request) (any, error) {
 	defer n.linking.Unlock()
 	n.mu.Lock()
 	i := slices.IndexFunc(n.rules, func(r *rule) bool { return r.number == uint32(number) })
-	if i >= 0 {
-		n.dropRuleLocked(n.rules[i])
-	}
-	n.mu.Unlock()
 	if i < 0 {
+		n.mu.Unlock()
 		return nil, fail(http.StatusNotFound, "no rule has number %d; `fairlead rule ls` lists them", number)
 	}
-	return done, n.saveState()
+	gone, all := n.rules[i], n.rules
+	n.rules = slices.Delete(slices.Clone(all), i, i+1)
+	next := n.stateLocked()
+	n.rules = all
+	n.mu.Unlock()
+	if err := n.home.writeState(next); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dropRuleLocked(gone)
+	return done, nil
 }
 
 // admitRules are what containers of a network may send one another, and how often

@@ -37,24 +37,45 @@ func (n *Node) createNetwork(req api.NetworkCreate) (*lan, error) {
 	n.linking.Lock()
 	defer n.linking.Unlock()
 	l := &lan{id: newID(), name: req.Name, created: time.Now()}
+	var next *state
 	n.mu.Lock()
 	if err = errLeaving; !n.isLeaving() {
-		err = n.makeLocked(l, req, host)
+		err = n.readLocked(l, req, host)
+	}
+	if err == nil {
+		next = n.stateLocked()
+		next.Networks = append(next.Networks, savedLan{l.id, l.created, l.requestLocked(), nil})
 	}
 	n.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	if err := n.saveState(); err != nil {
-		return nil, errors.Join(err, n.removeLan(l.id))
+	if err := n.home.writeState(next); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	if err = errLeaving; !n.isLeaving() {
+		err = n.addLanLocked(l)
+	}
+	n.mu.Unlock()
+	if err != nil {
+		return nil, errors.Join(err, n.saveState())
 	}
 	slog.Info("network is made", "network", l.name, "id", l.id[:12], "subnet", l.conf.Gateway.Masked(), "internal", l.conf.Internal)
 	return l, nil
 }
 
-// makeLocked makes of a lan what is asked for; host is where this host's routes
-// lead.
-func (n *Node) makeLocked(l *lan, req api.NetworkCreate, host []network.Taken) (err error) {
+// makeLocked makes of a lan what is asked for.
+func (n *Node) makeLocked(l *lan, req api.NetworkCreate) error {
+	if err := n.readLocked(l, req, nil); err != nil {
+		return err
+	}
+	return n.addLanLocked(l)
+}
+
+// readLocked has a lan be what is asked for, without anybody knowing of it; host
+// is where this host's routes lead.
+func (n *Node) readLocked(l *lan, req api.NetworkCreate, host []network.Taken) (err error) {
 	if err := n.networkNameLocked(req.Name); err != nil {
 		return err
 	}
@@ -65,10 +86,8 @@ func (n *Node) makeLocked(l *lan, req api.NetworkCreate, host []network.Taken) (
 	if l.conf, err = readNetwork(&req, n.takenLocked(nil, host)); err != nil {
 		return fail(http.StatusBadRequest, "network %s: %w", req.Name, err)
 	}
-	if l.conf.ID, err = n.freeNumberLocked(); err != nil {
-		return err
-	}
-	return n.addLanLocked(l)
+	l.conf.ID, err = n.freeNumberLocked()
+	return err
 }
 
 // addLanLocked has a network begin.
@@ -183,16 +202,22 @@ func (n *Node) removeNetwork(ref string) error {
 	defer n.tracing.follow()
 	n.linking.Lock() // nobody gets its number before it is closed
 	defer n.linking.Unlock()
-	if err := n.removeLan(ref); err != nil {
-		return err
+	n.mu.Lock()
+	l, err := n.removableLocked(ref)
+	var next *state
+	if err == nil {
+		next = n.stateLocked()
+		next.Networks = slices.Delete(next.Networks, next.of(l), next.of(l)+1)
 	}
-	return n.saveState()
-}
-
-func (n *Node) removeLan(ref string) error {
-	l, err := n.takeOut(ref)
+	n.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	if err := n.home.writeState(next); err != nil {
+		return err
+	}
+	if err := n.takeOut(ref); err != nil { // somebody has just joined it
+		return errors.Join(err, n.saveState())
 	}
 	l.net.Close() // waits for links of containers that have just gone
 	slog.Info("network is removed", "network", l.name, "id", l.id[:12])
@@ -200,9 +225,20 @@ func (n *Node) removeLan(ref string) error {
 }
 
 // takeOut takes a network off the list.
-func (n *Node) takeOut(ref string) (*lan, error) {
+func (n *Node) takeOut(ref string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	l, err := n.removableLocked(ref)
+	if err != nil {
+		return err
+	}
+	n.lans = slices.DeleteFunc(n.lans, func(x *lan) bool { return x == l })
+	n.publishLocked()
+	return nil
+}
+
+// removableLocked looks up a network nobody is on.
+func (n *Node) removableLocked(ref string) (*lan, error) {
 	l, err := n.lanLocked(ref)
 	if err != nil {
 		return nil, err
@@ -221,9 +257,6 @@ func (n *Node) takeOut(ref string) (*lan, error) {
 	if up := n.uplinksLocked(l); len(up) > 0 {
 		return nil, fail(http.StatusConflict, "network %s has %s; remove them first: `fairlead network set %[1]s --uplink none`", l.name, plural(len(up), "uplink"))
 	}
-	n.lans = slices.DeleteFunc(n.lans, func(x *lan) bool { return x == l })
-	n.publishNamesLocked()
-	n.publishAdmitLocked()
 	return l, nil
 }
 
@@ -241,11 +274,28 @@ func (n *Node) changeNetwork(ref string, req api.NetworkRequest) error {
 	defer n.linking.Unlock()
 	n.mu.Lock()
 	l, err := n.lanLocked(ref)
+	var to lan
+	var next *state
 	if err == nil {
-		err = n.changeLanLocked(l, req)
+		to, err = n.changedLocked(l, req)
+	}
+	if err == nil {
+		next = n.stateLocked()
+		if i := next.of(l); i >= 0 {
+			next.Networks[i].NetworkCreate = to.requestLocked()
+		}
+	}
+	n.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := n.home.writeState(next); err != nil {
+		return err
 	}
 	var on []*container
-	if err == nil && req.Internal != nil {
+	n.mu.Lock()
+	n.changeLanLocked(l, &to)
+	if req.Internal != nil {
 		for _, c := range n.onNetworkLocked(l) {
 			if c.owner != nil && !slices.Contains(on, c.owner) {
 				n.settleLocked(c.owner)
@@ -254,42 +304,46 @@ func (n *Node) changeNetwork(ref string, req api.NetworkRequest) error {
 		}
 	}
 	n.mu.Unlock()
-	if err != nil {
-		return err
-	}
 	n.rerouteAll(on)
-	return n.saveState()
+	return nil
 }
 
-// changeLanLocked does what is asked for, or nothing.
-func (n *Node) changeLanLocked(l *lan, req api.NetworkRequest) error {
-	reach, err := l.reach.changed(req)
-	if err != nil {
-		return err
+// changedLocked is what a network is to be, which is not changed: its name and its
+// options, internal, labels and reach.
+func (n *Node) changedLocked(l *lan, req api.NetworkRequest) (to lan, err error) {
+	to = lan{name: l.name, conf: l.conf, labels: l.labels}
+	if to.reach, err = l.reach.changed(req); err != nil {
+		return to, err
 	}
-	options, err := l.conf.Options.Changed(req.Options)
-	if err == nil {
-		err = options.DHCP.Fits(l.net.Config().Gateway)
+	if to.conf.Options, err = l.conf.Options.Changed(req.Options); err == nil {
+		err = to.conf.Options.DHCP.Fits(l.net.Config().Gateway)
 	}
 	if err != nil {
-		return fail(http.StatusBadRequest, "network %s: %w", l.name, err)
+		return to, fail(http.StatusBadRequest, "network %s: %w", l.name, err)
 	}
 	if req.Internal != nil && *req.Internal != l.conf.Internal {
 		if l == n.defaultLocked() {
-			return fail(http.StatusForbidden, "network %s: it cannot be internal; `fairlead network create --internal NAME` makes one that is, and `fairlead network set %[1]s --uplink none` takes its ways out", l.name)
+			return to, fail(http.StatusForbidden, "network %s: it cannot be internal; `fairlead network create --internal NAME` makes one that is, and `fairlead network set %[1]s --uplink none` takes its ways out", l.name)
 		}
-		l.conf.Internal = *req.Internal
-		l.net.SetInternal(l.conf.Internal)
+		to.conf.Internal = *req.Internal
 	}
-	l.reach, l.conf.Options = reach, options
 	if req.Labels != nil {
-		l.labels = req.Labels
+		to.labels = req.Labels
 	}
+	return to, nil
+}
+
+// changeLanLocked has a network be what changedLocked made of it.
+func (n *Node) changeLanLocked(l, to *lan) {
+	options := to.conf.Options
+	if to.conf.Internal != l.conf.Internal {
+		l.net.SetInternal(to.conf.Internal)
+	}
+	l.reach, l.conf, l.labels = to.reach, to.conf, to.labels
 	l.net.SetMasquerade(!options.NotMasqueraded)
 	l.net.SetRouted(options.Routed)
 	n.applyReachLocked(l)
 	n.publishAdmitLocked()
 	slog.Info("network is changed", "network", l.name, "internal", l.conf.Internal, "options", options.Pairs(),
-		"egress", egressWord(reach.egress), "host_loopback", reach.hostLoopback)
-	return nil
+		"egress", egressWord(l.reach.egress), "host_loopback", l.reach.hostLoopback)
 }

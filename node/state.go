@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"fairlead/node/api"
@@ -105,22 +106,31 @@ func (h *home) readSome(name string, most int64) ([]byte, error) {
 }
 
 // writeState replaces the file, whole or not at all: what is there is the state
-// before or the one after, also when the power fails. Nothing is no file.
+// before or the one after, also when the power fails. Nothing is no file. It is
+// called before what it says holds, which then cannot fail for its sake.
 func (h *home) writeState(s *state) error {
+	if err := h.replaceState(s); err != nil {
+		return fmt.Errorf("%s cannot be written, nothing is changed: %w; it needs room (`df %s`), and the right to write there",
+			filepath.Join(h.Name(), stateFile+".new"), err, h.Name())
+	}
+	return nil
+}
+
+func (h *home) replaceState(s *state) error {
 	if len(s.Networks) == 0 {
 		if err := h.Remove(stateFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("save the networks: %w", err)
+			return err
 		}
 		return nil
 	}
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
-		return fmt.Errorf("save the networks: %w", err)
+		return err
 	}
 	const fresh = stateFile + ".new"
 	f, err := h.OpenFile(fresh, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("save the networks: %w", err)
+		return err
 	}
 	_, err = f.Write(append(text, '\n'))
 	if err == nil {
@@ -130,7 +140,7 @@ func (h *home) writeState(s *state) error {
 		err = h.Rename(fresh, stateFile)
 	}
 	if err != nil {
-		return fmt.Errorf("save the networks: %w", errors.Join(err, h.Remove(fresh)))
+		return errors.Join(err, h.Remove(fresh))
 	}
 	return nil
 }
@@ -138,15 +148,26 @@ func (h *home) writeState(s *state) error {
 // saveState writes what there is now. linking is held, so that the last one
 // written is the last one there was.
 func (n *Node) saveState() error {
-	s := &state{Version: stateVersion}
 	n.mu.Lock()
+	s := n.stateLocked()
+	n.mu.Unlock()
+	return n.home.writeState(s)
+}
+
+// stateLocked is what there is now.
+func (n *Node) stateLocked() *state {
+	s := &state{Version: stateVersion}
 	for _, l := range n.lans {
 		if l.custom() {
 			s.Networks = append(s.Networks, savedLan{l.id, l.created, l.requestLocked(), n.rulesOnLocked(l)})
 		}
 	}
-	n.mu.Unlock()
-	return n.home.writeState(s)
+	return s
+}
+
+// of is where a network is in the list, -1 where it is not.
+func (s *state) of(l *lan) int {
+	return slices.IndexFunc(s.Networks, func(x savedLan) bool { return x.ID == l.id })
 }
 
 // requestLocked is what makes such a network again.
@@ -171,7 +192,7 @@ func (l *lan) requestLocked() api.NetworkCreate {
 // restoreLocked makes the networks there were again.
 func (n *Node) restoreLocked(s *state) error {
 	for _, saved := range s.Networks {
-		if err := n.makeLocked(&lan{id: saved.ID, name: saved.Name, created: saved.Created}, saved.NetworkCreate, nil); err != nil {
+		if err := n.makeLocked(&lan{id: saved.ID, name: saved.Name, created: saved.Created}, saved.NetworkCreate); err != nil {
 			return fmt.Errorf("%s: %w; `rm %[1]s` forgets its networks", filepath.Join(n.home.Name(), stateFile), err)
 		}
 		for _, r := range saved.Rules {

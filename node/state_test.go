@@ -106,6 +106,44 @@ func TestState(t *testing.T) {
 	}
 }
 
+// What cannot be written down is refused, and nothing has changed.
+func TestStateNotWritten(t *testing.T) {
+	h := newHandlers(t)
+	h.makeNetwork(t, api.NetworkCreate{Name: "lab"})
+	h.makeNetwork(t, api.NetworkCreate{Name: "stays"}) // without any there is no file
+	if code, text := h.call("POST", "/v1/rules", `{"network": "lab", "from": "web", "to": "db"}`); code != 200 {
+		t.Fatalf("%d %s", code, text)
+	}
+	see := func() string {
+		_, networks := h.call("GET", "/v1/networks", "")
+		_, rules := h.call("GET", "/v1/rules/added", "")
+		return networks + rules
+	}
+	was := see()
+	fresh := filepath.Join(h.home.Name(), stateFile+".new")
+	if err := os.Mkdir(fresh, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ method, path, body string }{
+		{"POST", "/v1/networks", `{"name": "other"}`},
+		{"POST", "/v1/networks/lab", `{"internal": true, "options": {"icc": "off"}}`},
+		{"DELETE", "/v1/networks/lab", ""},
+		{"POST", "/v1/rules", `{"network": "lab", "from": "web", "to": "db:80"}`},
+		{"DELETE", "/v1/rules/1", ""},
+	} {
+		code, text := h.call(c.method, c.path, c.body)
+		if code != 500 || !strings.Contains(text, fresh) || !strings.Contains(text, "nothing is changed") {
+			t.Errorf("%s %s: %d %s", c.method, c.path, code, text)
+		}
+		if now := see(); now != was {
+			t.Errorf("%s %s: there is\n%s\nwas\n%s", c.method, c.path, now, was)
+		}
+	}
+	if err := os.Remove(fresh); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestOptionsAgain: what a network's options are written as is read as the same.
 func TestOptionsAgain(t *testing.T) {
 	o, err := network.ParseOptions(map[string]string{"mtu": "1400", "hub": "on", "ageing": "10s", "flood-limit": "9", "guard": "off", "offload": "off",

@@ -136,8 +136,7 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 	if owner == c {
 		c.route = c.electLocked()
 	}
-	n.publishNamesLocked()
-	n.publishAdmitLocked()
+	n.publishLocked()
 	if c.pidfd < 0 {
 		return nil // its link says when it ends
 	}
@@ -290,7 +289,9 @@ func (n *Node) lost(c *container, a *attachment, e *endpoint, p *vswitch.Port, e
 	defer c.wiring.Unlock()
 	if err := n.reroute(c, undoWithin); err != nil {
 		slog.Warn("default route", "container", c.name(), "err", err)
+		return
 	}
+	n.restoreRoute(c)
 }
 
 // death is told by a pidfd that a container's init has ended.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -93,7 +94,7 @@ func (n *Node) wire(c *container, a *attachment, channel *box.Channel) error {
 	n.mu.Unlock()
 	l, err := box.RequestLink(channel, i, wireWithin)
 	if err != nil {
-		return err
+		return asked(c, err)
 	}
 	defer l.Close()
 	for _, w := range l.Warnings {
@@ -104,6 +105,7 @@ func (n *Node) wire(c *container, a *attachment, channel *box.Channel) error {
 		if err = l.Await(wireWithin); err == nil {
 			return nil
 		}
+		err = asked(c, fmt.Errorf("make interface %s: %w", i.Name, err))
 		n.mu.Lock()
 		a.endpoint = nil
 		n.mu.Unlock()
@@ -128,12 +130,37 @@ func (n *Node) reroute(c *container, within time.Duration) error {
 		return nil
 	}
 	if err := box.RequestDefaultRoute(channel, r, within); err != nil {
-		return err
+		return asked(c, err)
 	}
 	n.mu.Lock()
 	c.route = to
 	n.mu.Unlock()
 	return nil
+}
+
+// restoreRoute has a container that has no default route by now have the one it
+// should: that which root inside made himself by an interface goes with this.
+// c.wiring is held.
+func (n *Node) restoreRoute(c *container) {
+	n.mu.Lock()
+	to, channel := c.route, c.channel
+	idle := to == nil || to.endpoint == nil || to.endpoint.gone || c.owner != c || c.ending || channel == nil
+	var r box.DefaultRoute
+	if !idle {
+		r = box.DefaultRoute{Via: to.lan.net.Config().Gateway.Addr(), Index: to.endpoint.index, Missing: true}
+	}
+	n.mu.Unlock()
+	if idle {
+		return
+	}
+	if err := box.RequestDefaultRoute(channel, r, undoWithin); err != nil {
+		slog.Warn("default route", "container", c.name(), "err", err)
+	}
+}
+
+// asked is an error of a container's init, with whose it is.
+func asked(c *container, err error) error {
+	return fmt.Errorf("container %s: %w", c.name(), err)
 }
 
 // rerouteAll does so for many, whose inits are waited for at the same time.
@@ -177,10 +204,13 @@ func (n *Node) disconnect(l *lan, ref string, force bool) error {
 	if err := n.reroute(c, wireWithin); err != nil && !force {
 		n.mu.Lock()
 		a.leaving = false
+		n.settleLocked(c) // somebody may have published what there was without it
 		n.mu.Unlock()
 		return err
 	}
-	err = n.takeOff(c, a)
+	if err = n.takeOff(c, a); err == nil {
+		n.restoreRoute(c)
+	}
 	slog.Info("disconnected", "container", c.name(), "network", l.name)
 	if force {
 		return nil
@@ -223,7 +253,9 @@ func (n *Node) takeOff(c *container, a *attachment) (err error) {
 	if e != nil {
 		e.net.Detach(e.port)
 		if !c.isEnding(n) {
-			err = box.RequestUnlink(channel, e.index, wireWithin)
+			if err = box.RequestUnlink(channel, e.index, wireWithin); err != nil {
+				err = asked(c, err)
+			}
 		}
 	}
 	n.mu.Lock()
@@ -260,7 +292,11 @@ func (n *Node) joinFurther(c *container, channel *box.Channel) error {
 	if route == nil || route == list[0] {
 		return nil // as it was made
 	}
-	return box.RequestDefaultRoute(channel, box.DefaultRoute{Via: route.lan.net.Config().Gateway.Addr(), Index: route.endpoint.index}, wireWithin)
+	r := box.DefaultRoute{Via: route.lan.net.Config().Gateway.Addr(), Index: route.endpoint.index}
+	if err := box.RequestDefaultRoute(channel, r, wireWithin); err != nil {
+		return asked(c, err)
+	}
+	return nil
 }
 
 func (n *Node) postConnect(w http.ResponseWriter, r *http.Request) (any, error) {

@@ -53,7 +53,11 @@ func (h *handlers) answering(t testing.TB, m *member, fn func(ask *box.Message) 
 			case ask.Link != nil:
 				i.asked <- fmt.Sprintf("link %s %v", ask.Link.Name, ask.Link.Addresses)
 			case ask.Default != nil:
-				i.asked <- fmt.Sprintf("default %v %d", ask.Default.Via, ask.Default.Index)
+				word := "default"
+				if ask.Default.Missing {
+					word = "default if missing"
+				}
+				i.asked <- fmt.Sprintf("%s %v %d", word, ask.Default.Via, ask.Default.Index)
 			case ask.Unlink != 0:
 				i.asked <- fmt.Sprintf("unlink %d", ask.Unlink)
 			}
@@ -168,7 +172,7 @@ func TestConnect(t *testing.T) {
 	if err := h.disconnect(l, "web", false); err != nil {
 		t.Fatal(err)
 	}
-	i.was(t, "default 172.17.0.1 2", "unlink 7")
+	i.was(t, "default 172.17.0.1 2", "unlink 7", "default if missing 172.17.0.1 2")
 	if got := h.where(t, "web") + " " + published(); got != "default 172.17.0.2 default 172.17.0.2:80" {
 		t.Errorf("web is on %s", got)
 	}
@@ -193,12 +197,12 @@ func TestConnectFails(t *testing.T) {
 		answer func(*box.Message) ([]*box.Message, []int)
 		want   string
 	}{
-		{"refuses", func(*box.Message) ([]*box.Message, []int) { return failure("no") }, "make interface eth1: no"},
-		{"says nothing", func(*box.Message) ([]*box.Message, []int) { return nil, nil }, "make interface eth1: the container has ended, or its init does not know how"},
-		{"says something else", func(*box.Message) ([]*box.Message, []int) { return []*box.Message{{Linked: true}}, nil }, "make interface eth1: the container's init answers something else"},
+		{"refuses", func(*box.Message) ([]*box.Message, []int) { return failure("no") }, "container web: make interface eth1: no"},
+		{"says nothing", func(*box.Message) ([]*box.Message, []int) { return nil, nil }, "container web: make interface eth1: the container has ended, or its init does not know how"},
+		{"says something else", func(*box.Message) ([]*box.Message, []int) { return []*box.Message{{Linked: true}}, nil }, "container web: make interface eth1: the container's init answers something else"},
 		{"a file", func(*box.Message) ([]*box.Message, []int) {
 			return []*box.Message{{Ready: &box.Ready{Index: 7}}}, []int{file}
-		}, "make interface eth1: the container's init answers something else"},
+		}, "container web: make interface eth1: the container's init answers something else"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			web := h.join(t, "web")
@@ -265,11 +269,19 @@ func TestDisconnectForced(t *testing.T) {
 	h := newHandlers(t)
 	h.makeNetwork(t, api.NetworkCreate{Name: "alpha"})
 	web := h.join(t, "web")
-	h.answering(t, web, func(*box.Message) ([]*box.Message, []int) { return failure("no") })
-	l := h.lans[0]
-	refused(t, h.disconnect(l, "web", false), "set the default route: no")
+	h.answering(t, web, func(*box.Message) ([]*box.Message, []int) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.publishLocked() // as somebody else may, meanwhile
+		return failure("no")
+	})
+	l, known := h.lans[0], fmt.Sprint(h.dns.names.Load().views)
+	refused(t, h.disconnect(l, "web", false), "container web: set the default route: no")
 	if got := h.where(t, "web"); got != "default 172.17.0.2" {
 		t.Errorf("web is on %s", got)
+	}
+	if now := fmt.Sprint(h.dns.names.Load().views); now != known {
+		t.Errorf("it sees %s, saw %s", now, known)
 	}
 	if err := h.disconnect(l, "web", true); err != nil {
 		t.Error(err)

@@ -108,6 +108,8 @@ func RequestUnlink(init *Channel, index int, within time.Duration) error {
 type DefaultRoute struct {
 	Via   netip.Addr `json:"via"` // an IPv4 station; the zero Addr: nowhere, there is none
 	Index int        `json:"index,omitempty"`
+	// Missing leaves a default route that is there, whose ever it is.
+	Missing bool `json:"missing,omitempty"`
 }
 
 // RequestDefaultRoute asks for this to be the IPv4 default route, in place of
@@ -120,7 +122,7 @@ func RequestDefaultRoute(init *Channel, r DefaultRoute, within time.Duration) er
 }
 
 func (r *DefaultRoute) validate() error {
-	if r.Via.IsValid() && (!r.Via.Is4() || r.Index <= 0) {
+	if r.Via.IsValid() && (!r.Via.Is4() || r.Index <= 0) || r.Missing && !r.Via.IsValid() {
 		return fmt.Errorf("a default route by %v and interface %d: it takes an IPv4 address and an interface", r.Via, r.Index)
 	}
 	return nil

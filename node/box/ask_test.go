@@ -144,8 +144,19 @@ func TestLinkBeforeStart(t *testing.T) {
 	if err := RequestDefaultRoute(r.node, DefaultRoute{}, patience); err != nil {
 		t.Error(err)
 	}
-	if out := r.inside("ip route show default"); out != "default via 172.17.0.7 dev eth0 metric 50 \n" {
-		t.Errorf("default routes:\n%s", out)
+	via := DefaultRoute{Via: netip.MustParseAddr("172.18.0.1"), Index: l.Index, Missing: true}
+	for _, c := range []struct{ before, want string }{
+		{"", "default via 172.17.0.7 dev eth0 metric 50 \n"},
+		{"ip route del default", "default via 172.18.0.1 dev eth1 \n"},
+		{"ip route replace default via 172.19.0.1", "default via 172.19.0.1 dev eth2 \n"},
+	} {
+		_ = r.inside(c.before)
+		if err := RequestDefaultRoute(r.node, via, patience); err != nil {
+			t.Error(err)
+		}
+		if out := r.inside("ip route show default"); out != c.want {
+			t.Errorf("after %q:\n%s", c.before, out)
+		}
 	}
 }
 

@@ -188,7 +188,7 @@ func setupInterface(h *netlink.Handle, i *Interface, warn func(string, ...any)) 
 		if i.ReplaceDefault {
 			add = replaceDefaultRoute
 		}
-		if err := add(h, l, g); err != nil {
+		if err := add(h, l.Attrs().Index, g); err != nil {
 			return fmt.Errorf("interface %s: add default route via %v: %w", i.Name, g, err)
 		}
 	}
@@ -241,7 +241,7 @@ func addResolver(h *netlink.Handle, l netlink.Link, i *Interface) error {
 // addDefaultRoute leaves a default route that is there as it is, also one of a
 // higher metric, which ours would win over: how a namespace reaches the world
 // is for its owner to say.
-func addDefaultRoute(h *netlink.Handle, l netlink.Link, gateway netip.Addr) error {
+func addDefaultRoute(h *netlink.Handle, index int, gateway netip.Addr) error {
 	family := netlink.FAMILY_V4
 	if gateway.Is6() {
 		family = netlink.FAMILY_V6
@@ -253,12 +253,12 @@ func addDefaultRoute(h *netlink.Handle, l netlink.Link, gateway netip.Addr) erro
 	if slices.ContainsFunc(routes, isDefault) {
 		return nil
 	}
-	return h.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: gateway.AsSlice()})
+	return h.RouteAdd(&netlink.Route{LinkIndex: index, Gw: gateway.AsSlice()})
 }
 
 // replaceDefaultRoute takes the place of one without a metric.
-func replaceDefaultRoute(h *netlink.Handle, l netlink.Link, gateway netip.Addr) error {
-	return h.RouteReplace(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: gateway.AsSlice()})
+func replaceDefaultRoute(h *netlink.Handle, index int, gateway netip.Addr) error {
+	return h.RouteReplace(&netlink.Route{LinkIndex: index, Gw: gateway.AsSlice()})
 }
 
 func isDefault(r netlink.Route) bool {

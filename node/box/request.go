@@ -110,8 +110,11 @@ func setDefaultRoute(h *netlink.Handle, r *DefaultRoute) error {
 		return err
 	}
 	if r.Via.IsValid() {
-		err := h.RouteReplace(&netlink.Route{LinkIndex: r.Index, Gw: r.Via.AsSlice()})
-		if err != nil {
+		set := replaceDefaultRoute
+		if r.Missing {
+			set = addDefaultRoute
+		}
+		if err := set(h, r.Index, r.Via); err != nil {
 			return fmt.Errorf("default route via %v: %w", r.Via, err)
 		}
 		return nil

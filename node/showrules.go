@@ -25,7 +25,13 @@ var (
 		{packet.BadSourceMAC, "drop", "source MAC is zero or a group's"},
 		{packet.LoopbackAddress, "drop", "an address is 127.0.0.0/8 or ::1"},
 		{packet.SpoofedGateway, "drop", "source is the gateway's"},
-		{packet.RogueDHCP, "drop", "a container plays the DHCP server"},
+		{packet.SpoofedNeighbour, "drop", "IPv6 neighbour discovery about somebody else"},
+		{packet.RogueDHCP, "drop", "for DHCP clients (UDP port 68, 546 by IPv6)"},
+	}
+	// outsideRefusals are about a port with a LAN behind it.
+	outsideRefusals = []refusal{
+		{packet.SpoofedMAC, "drop", "source MAC is a container's"},
+		{packet.SpoofedAddress, "drop", "source address is a container's"},
 	}
 	admitRefusals = []refusal{
 		{packet.Oversize, "drop", "larger than the MTU of the network"},
@@ -186,6 +192,9 @@ func (l *ruleList) refuse(chain, in string, c *vswitch.Counts, list []refusal) {
 func (l *ruleList) guard(r *routing) {
 	for _, p := range r.net.Switch().Ports() {
 		conf, c := p.Config(), p.Counts()
+		if conf.Outside {
+			l.refuse("guard", r.at.name(p), &c, outsideRefusals)
+		}
 		if !conf.Guard.Strict {
 			continue
 		}

@@ -83,6 +83,11 @@ func AddrFromNetip(a netip.Addr) Addr {
 	return a.As16()
 }
 
+// FormedFrom is the MAC an IPv6 address says it was formed from, as LinkLocal does.
+func (a Addr) FormedFrom() (MAC, bool) {
+	return MAC{a[8] ^ 2, a[9], a[10], a[13], a[14], a[15]}, a[11] == 0xff && a[12] == 0xfe
+}
+
 // Netip converts back; IPv4-mapped addresses come out as IPv4.
 func (a Addr) Netip() netip.Addr { return netip.AddrFrom16(a).Unmap() }
 

@@ -112,6 +112,12 @@ frame:
 			check(t, "protocol", f.Proto, packet.ProtoICMPv6)
 			check(t, "identifier", f.SrcPort|f.DstPort, l.Identifier)
 			check(t, "sequence", packet.ICMP(f.Transport()).Seq(), l.SeqNumber)
+		case *layers.ICMPv6NeighborSolicitation:
+			transport = true
+			compareDiscovery(t, f, l.TargetAddress, l.Options)
+		case *layers.ICMPv6NeighborAdvertisement:
+			transport = true
+			compareDiscovery(t, f, l.TargetAddress, l.Options)
 		}
 	}
 	check(t, "number of tags", int(f.Tags), len(tags))
@@ -125,6 +131,22 @@ frame:
 	if !f.Flags.Has(packet.Fragment) && p.Layer(layers.LayerTypeIPv6Fragment) == nil {
 		check(t, "has a transport header", f.L4 != 0, transport)
 	}
+}
+
+func compareDiscovery(t *testing.T, f *packet.Frame, target []byte, options layers.ICMPv6Options) {
+	t.Helper()
+	check(t, "protocol", f.Proto, packet.ProtoICMPv6)
+	m := packet.Discovery(f.Transport())
+	check(t, "discovery", packet.ICMP(m).IsDiscovery() && m.Valid(), true)
+	check(t, "target", m.Target(), packet.Addr(target))
+	o := m.Options()
+	for _, want := range options {
+		mac, is := o.MAC()
+		check(t, "is a MAC", is, want.Type == layers.ICMPv6OptSourceAddress || want.Type == layers.ICMPv6OptTargetAddress)
+		check(t, "MAC", string(mac[:]), string(want.Data))
+		o = o.Next()
+	}
+	check(t, "bytes behind the options", len(o), 0)
 }
 
 func compareAddrs(t *testing.T, f *packet.Frame, src, dst []byte) {

@@ -25,6 +25,7 @@ const (
 	SpoofedMAC
 	SpoofedAddress
 	SpoofedGateway
+	SpoofedNeighbour
 	LoopbackAddress
 	RogueDHCP
 
@@ -113,12 +114,14 @@ var reasons = [NumReasons]reasonText{
 
 	BadSourceMAC: {"bad-source-mac", "The source MAC is zero or a group address, which no station can have (IEEE 802.3).",
 		"Give the interface a MAC whose first byte is even."},
-	SpoofedMAC: {"spoofed-mac", "The source MAC is not the one this port was given.",
+	SpoofedMAC: {"spoofed-mac", "The source MAC is not the one this port was given, or, of a port with a LAN behind it, is a container's.",
 		"Start the container with `--mac`, or on a network that was made with `--opt guard=off` (the default one by `fairlead up`)."},
-	SpoofedAddress: {"spoofed-address", "The source address (or the ARP sender address) is not the one this port was given.",
+	SpoofedAddress: {"spoofed-address", "The source address (or the ARP sender address) is not the one this port was given, or, of a port with a LAN behind it, is a container's.",
 		"Start the container with `--ip`, or on a network that was made with `--opt guard=off` (the default one by `fairlead up`)."},
 	SpoofedGateway: {"spoofed-gateway", "A container uses the gateway's MAC or address as its own.",
 		"Take the gateway's address off the interface in that container; this is refused with any guard."},
+	SpoofedNeighbour: {"spoofed-neighbour", "A message of IPv6 neighbour discovery announces an address or a MAC that is somebody else's, or it cannot be read.",
+		"Start the container with `--mac`, or on a network that was made with `--opt guard=off` (the default one by `fairlead up`)."},
 	LoopbackAddress: {"loopback-address", "A frame carries an address of 127.0.0.0/8 or ::1, which must not leave a host (RFC 1122, 4291).",
 		"Bind the service to the container's own address instead."},
 	RogueDHCP: {"rogue-dhcp", "A container sends to where DHCP clients listen (UDP port 68, 546 by IPv6); only the gateway lends addresses here.",

@@ -21,6 +21,10 @@ type Guard struct {
 	// Addrs are the port's addresses; a handful, so a scan beats a map.
 	Addrs []packet.Addr
 
+	// Others are what a port with a LAN behind it may not use: it may use all else.
+	// Nil for other ports, and where the guard is off. Ignored if Strict.
+	Others *Bound
+
 	// The gateway's identity; zero values are never matched.
 	GatewayMAC   packet.MAC
 	GatewayAddrs []packet.Addr
@@ -39,7 +43,7 @@ func (g *Guard) Check(f *packet.Frame) packet.Reason {
 		return packet.BadSourceMAC
 	case src == g.GatewayMAC:
 		return packet.SpoofedGateway
-	case g.Strict && src != g.MAC:
+	case g.refusesMAC(src):
 		return packet.SpoofedMAC
 	}
 	switch f.EtherType {
@@ -48,9 +52,25 @@ func (g *Guard) Check(f *packet.Frame) packet.Reason {
 	case packet.EtherTypeIPv6:
 		return g.checkIPv6(f)
 	case packet.EtherTypeARP:
-		return g.checkARP(f, src)
+		return g.checkARP(f)
 	}
 	return packet.OK
+}
+
+// refusesMAC reports whether a MAC is not one for the port to use.
+func (g *Guard) refusesMAC(m packet.MAC) bool {
+	if g.Strict {
+		return m != g.MAC
+	}
+	return g.Others.hasMAC(m)
+}
+
+// refusesAddr reports whether an address is not one for the port to use.
+func (g *Guard) refusesAddr(a packet.Addr) bool {
+	if g.Strict {
+		return !contains(g.Addrs, a)
+	}
+	return g.Others.hasAddr(a)
 }
 
 func (g *Guard) checkIPv4(f *packet.Frame) packet.Reason {
@@ -98,6 +118,9 @@ func (g *Guard) checkIPv6(f *packet.Frame) packet.Reason {
 	if reason := g.checkAddrs6(f); reason != packet.OK {
 		return reason
 	}
+	if f.Proto == packet.ProtoICMPv6 && f.L4 != 0 && packet.ICMP(f.Transport()).IsDiscovery() {
+		return g.checkDiscovery(f)
+	}
 	return g.checkLending(f, dhcpClient6)
 }
 
@@ -117,23 +140,58 @@ func (g *Guard) checkAddrs6(f *packet.Frame) packet.Reason {
 	if src == (packet.Addr{}) && f.Flags.Has(packet.Multicast) {
 		return packet.OK
 	}
-	if isLinkLocal6(src) {
-		// A host forms as many link-local addresses as it likes. Taken are the
-		// gateway's, and those that say of which MAC they were formed.
-		switch {
-		case contains(g.GatewayAddrs, src):
-			return packet.SpoofedGateway
-		case g.Strict && isEUI64(src) && src != packet.AddrFromNetip(g.MAC.LinkLocal()):
-			return packet.SpoofedAddress
+	return g.checkSource6(src)
+}
+
+// checkSource6 judges an IPv6 address the port uses as its own.
+func (g *Guard) checkSource6(a packet.Addr) packet.Reason {
+	mac, formed := a.FormedFrom()
+	switch {
+	case !isLinkLocal6(a):
+		return g.checkSource(a)
+	case contains(g.GatewayAddrs, a):
+		return packet.SpoofedGateway
+	case formed && g.refusesMAC(mac):
+		return packet.SpoofedAddress
+	}
+	return packet.OK // a host forms as many link-local addresses as it likes
+}
+
+// checkDiscovery looks at what a message of neighbour discovery claims, as checkARP
+// does: it lands in the neighbours' tables, whoever sent it. Any may name a MAC;
+// who has the target is said by an advertisement, and by a redirect.
+func (g *Guard) checkDiscovery(f *packet.Frame) packet.Reason {
+	m, kind := packet.Discovery(f.Transport()), packet.ICMP(f.Transport()).Type()
+	if !m.Valid() || f.Flags.Has(packet.Fragment) {
+		// Nobody ought to take it (RFC 4861 7.1, RFC 6980 5), and what it claims is
+		// not here to be read.
+		if g.Strict || g.Others != nil {
+			return packet.SpoofedNeighbour
 		}
 		return packet.OK
 	}
-	return g.checkSource(src)
+	for o := m.Options(); len(o) > 0; o = o.Next() {
+		switch mac, named := o.MAC(); {
+		case !named:
+		case mac == g.GatewayMAC && !mac.IsZero():
+			return packet.SpoofedGateway
+		case g.refusesMAC(mac):
+			return packet.SpoofedNeighbour
+		}
+	}
+	if kind == packet.ICMPv6NeighborAdvert || kind == packet.ICMPv6Redirect {
+		if reason := g.checkSource6(m.Target()); reason == packet.SpoofedGateway {
+			return reason
+		} else if reason != packet.OK {
+			return packet.SpoofedNeighbour
+		}
+	}
+	return packet.OK
 }
 
 // checkARP looks at what the packet claims rather than at who sent it: the
 // claim is what lands in the neighbours' tables.
-func (g *Guard) checkARP(f *packet.Frame, src packet.MAC) packet.Reason {
+func (g *Guard) checkARP(f *packet.Frame) packet.Reason {
 	a := packet.ARP(f.Ether()[f.L3:])
 	ip, target := a.SenderIP(), a.TargetIP()
 	if ip[0] == 127 || target[0] == 127 {
@@ -142,7 +200,7 @@ func (g *Guard) checkARP(f *packet.Frame, src packet.MAC) packet.Reason {
 	switch mac := a.SenderMAC(); {
 	case mac == g.GatewayMAC && !mac.IsZero():
 		return packet.SpoofedGateway
-	case g.Strict && mac != src:
+	case g.refusesMAC(mac):
 		return packet.SpoofedMAC
 	}
 	if ip == [4]byte{} {
@@ -155,7 +213,7 @@ func (g *Guard) checkSource(a packet.Addr) packet.Reason {
 	if contains(g.GatewayAddrs, a) {
 		return packet.SpoofedGateway
 	}
-	if g.Strict && !contains(g.Addrs, a) {
+	if g.refusesAddr(a) {
 		return packet.SpoofedAddress
 	}
 	return packet.OK
@@ -166,9 +224,6 @@ var loopback6 = packet.Addr{15: 1}
 func isLinkLocal6(a packet.Addr) bool {
 	return binary.BigEndian.Uint16(a[:])&0xffc0 == 0xfe80
 }
-
-// isEUI64 reports whether an address was formed from a MAC (RFC 4291 appendix A).
-func isEUI64(a packet.Addr) bool { return a[11] == 0xff && a[12] == 0xfe }
 
 func contains(list []packet.Addr, a packet.Addr) bool {
 	for i := range list {

@@ -71,6 +71,34 @@ func arp(src packet.MAC, claim packettest.Station, target netip.Addr) []byte {
 	return b
 }
 
+const solicit, announce = packet.ICMPv6NeighborSolicit, packet.ICMPv6NeighborAdvert
+
+// advert is a message of neighbour discovery from me to other.
+func advert(kind uint8, target netip.Addr, macs ...packet.MAC) []byte {
+	return packettest.Discovery(me.IPv6(), other.IPv6(), kind, target, macs...)
+}
+
+// make136 is what n bytes of an advertisement of me's are, and nothing else.
+func make136(n int) []byte {
+	target := me.MAC.LinkLocal().As16()
+	return append([]byte{announce, 0, 0, 0, 0x20, 0, 0, 0}, target[:]...)[:n]
+}
+
+// behindOptions puts destination options in front of a packet's payload.
+func behindOptions(b []byte) []byte {
+	return ahead(b, packet.ProtoDestOptions, []byte{byte(packet.ProtoICMPv6), 0, 1, 4, 0, 0, 0, 0})
+}
+
+// inFragment has a packet's payload be the first fragment of more.
+func inFragment(b []byte) []byte {
+	return ahead(b, packet.ProtoFragment, []byte{byte(packet.ProtoICMPv6), 0, 0, 1, 0, 0, 0, 1})
+}
+
+func ahead(b []byte, proto packet.Proto, header []byte) []byte {
+	ip := packet.IPv6(b[packet.VNetLen+packet.EthernetLen:])
+	return packettest.IP(me.IPv6(), other.IPv6(), proto, append(header, ip[packet.IPv6Len:]...))
+}
+
 func parsed(t testing.TB, b []byte) *packet.Frame {
 	t.Helper()
 	f := &packet.Frame{B: b}
@@ -166,6 +194,37 @@ func TestGuard(t *testing.T) {
 		{"DHCPv6 server, nobody's address", packettest.UDP(at(me, nobody6), group6, 1234, 546, nil), packet.RogueDHCP, ok},
 		{"DHCPv6 client", packettest.UDP(me.IPv6(), group6, 546, 547, nil), ok, ok},
 		{"DHCPv6 port by IPv4", packettest.UDP(me, other, 547, 546, nil), ok, ok},
+
+		// Neighbour discovery.
+		{"solicitation", advert(solicit, other.MAC.LinkLocal(), me.MAC), ok, ok},
+		{"solicitation without a MAC", advert(solicit, other.MAC.LinkLocal()), ok, ok},
+		{"solicitation with another's MAC", advert(solicit, other.MAC.LinkLocal(), other.MAC), packet.SpoofedNeighbour, ok},
+		{"solicitation with the gateway's MAC", advert(solicit, other.MAC.LinkLocal(), gateway.MAC), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"solicitation of the gateway", advert(solicit, gateway.MAC.LinkLocal(), me.MAC), ok, ok},
+		{"router solicitation", advert(packet.ICMPv6RouterSolicit, nobody6, me.MAC), ok, ok},
+		{"router solicitation with another's MAC", advert(packet.ICMPv6RouterSolicit, nobody6, other.MAC), packet.SpoofedNeighbour, ok},
+		{"router advertisement", advert(packet.ICMPv6RouterAdvert, nobody6, me.MAC), ok, ok},
+		{"router advertisement with another's MAC", advert(packet.ICMPv6RouterAdvert, nobody6, other.MAC), packet.SpoofedNeighbour, ok},
+		{"advertisement", advert(announce, me.MAC.LinkLocal(), me.MAC), ok, ok},
+		{"advertisement without a MAC", advert(announce, me.MAC.LinkLocal()), ok, ok},
+		{"advertisement of own address", advert(announce, global6, me.MAC), ok, ok},
+		{"advertisement of a link-local made up", advert(announce, netip.MustParseAddr("fe80::1234"), me.MAC), ok, ok},
+		{"advertisement of another's link-local", advert(announce, other.MAC.LinkLocal(), me.MAC), packet.SpoofedNeighbour, ok},
+		{"advertisement of another's link-local without a MAC", advert(announce, other.MAC.LinkLocal()), packet.SpoofedNeighbour, ok},
+		{"advertisement of another's address", advert(announce, stranger6, me.MAC), packet.SpoofedNeighbour, ok},
+		{"advertisement of another's MAC", advert(announce, me.MAC.LinkLocal(), other.MAC), packet.SpoofedNeighbour, ok},
+		{"advertisement of another's MAC behind its own", advert(announce, me.MAC.LinkLocal(), me.MAC, other.MAC), packet.SpoofedNeighbour, ok},
+		{"advertisement of the gateway's link-local", advert(announce, gateway.MAC.LinkLocal(), me.MAC), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"advertisement of the gateway's MAC", advert(announce, me.MAC.LinkLocal(), gateway.MAC), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"advertisement, tagged", packettest.Tagged(advert(announce, other.MAC.LinkLocal(), me.MAC), 5), packet.SpoofedNeighbour, ok},
+		{"advertisement behind an option", behindOptions(advert(announce, other.MAC.LinkLocal(), me.MAC)), packet.SpoofedNeighbour, ok},
+		{"advertisement in a fragment", inFragment(advert(announce, me.MAC.LinkLocal(), me.MAC)), packet.SpoofedNeighbour, ok},
+		{"advertisement that ends early", packettest.IP(me.IPv6(), other.IPv6(), packet.ProtoICMPv6, make136(16)), packet.SpoofedNeighbour, ok},
+		{"advertisement with an option that is none", packettest.IP(me.IPv6(), other.IPv6(), packet.ProtoICMPv6, append(make136(24), 2, 0, 0, 0, 0, 0, 0, 0)), packet.SpoofedNeighbour, ok},
+		{"advertisement with half an option", packettest.IP(me.IPv6(), other.IPv6(), packet.ProtoICMPv6, append(make136(24), 2)), packet.SpoofedNeighbour, ok},
+		{"advertisement with a long MAC", packettest.IP(me.IPv6(), other.IPv6(), packet.ProtoICMPv6, append(append(make136(24), 2, 2), make([]byte, 14)...)), packet.SpoofedNeighbour, ok},
+		{"redirect to another", advert(packet.ICMPv6Redirect, other.MAC.LinkLocal(), me.MAC), packet.SpoofedNeighbour, ok},
+		{"redirect to oneself", advert(packet.ICMPv6Redirect, me.MAC.LinkLocal(), me.MAC), ok, ok},
 
 		// ARP.
 		{"who has", arp(me.MAC, me, other.IP), ok, ok},
@@ -264,11 +323,25 @@ func FuzzGuard(f *testing.F) {
 	}
 	f.Add(packettest.UDP(me, packettest.Broadcast, 1234, 68, nil))
 	f.Add(packettest.UDP(me.IPv6(), other.IPv6(), 1234, 546, nil))
-	on, off := newGuard(true), newGuard(false)
+	for kind := uint8(packet.ICMPv6RouterSolicit); kind <= packet.ICMPv6Redirect; kind++ {
+		f.Add(advert(kind, me.MAC.LinkLocal(), me.MAC))
+		f.Add(advert(kind, other.MAC.LinkLocal(), me.MAC))
+		f.Add(inFragment(behindOptions(advert(kind, me.MAC.LinkLocal(), other.MAC))))
+	}
+	on, off, lan := newGuard(true), newGuard(false), newGuard(false)
+	lan.Others = new(Bound)
+	lan.Others.Set([]*Guard{on})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		frame := &packet.Frame{B: b}
 		if packet.Parse(frame) != packet.OK {
 			return
+		}
+		if lan.Check(frame) == packet.OK {
+			for _, a := range append(announced(frame), packet.Ethernet(frame.Ether()).Src().LinkLocal()) {
+				if a == me.MAC.LinkLocal() || a == me.IP || a == global6 {
+					t.Errorf("a LAN passes for %v", a)
+				}
+			}
 		}
 		if on.Check(frame) != packet.OK {
 			return
@@ -282,18 +355,110 @@ func FuzzGuard(f *testing.F) {
 				t.Errorf("a datagram to port %d passed: a DHCP client takes it", to)
 			}
 		}
+		for _, a := range announced(frame) {
+			if a != me.MAC.LinkLocal() && a != me.IP && a != global6 {
+				t.Errorf("it is announced that me is %v", a)
+			}
+		}
 	})
+}
+
+// announced are the addresses whose neighbours' entries a frame of me's changes, by
+// the plain reading of RFC 826 and RFC 4861, and link-local addresses of the MACs
+// it names. Link-local addresses that are formed of no MAC are anybody's.
+func announced(f *packet.Frame) (list []netip.Addr) {
+	if f.EtherType == packet.EtherTypeARP {
+		b := f.Ether()[f.L3:]
+		sender := netip.AddrFrom4([4]byte(b[14:18]))
+		list = append(list, packet.MAC(b[8:14]).LinkLocal())
+		if !sender.IsUnspecified() {
+			list = append(list, sender)
+		}
+		return list
+	}
+	if f.EtherType != packet.EtherTypeIPv6 || f.Proto != packet.ProtoICMPv6 || f.L4 == 0 {
+		return nil
+	}
+	b, options := f.Transport(), map[byte]int{133: 8, 134: 16, 135: 24, 136: 24, 137: 40}[f.Transport()[0]]
+	if options == 0 {
+		return nil
+	}
+	if b[0] >= 136 {
+		if a := netip.AddrFrom16([16]byte(b[8:24])); !a.IsLinkLocalUnicast() || bytes.Equal(b[19:21], []byte{0xff, 0xfe}) {
+			list = append(list, a)
+		}
+	}
+	for b = b[options:]; len(b) > 0; b = b[8*int(b[1]):] {
+		if b[0] == 1 || b[0] == 2 {
+			list = append(list, packet.MAC(b[2:8]).LinkLocal())
+		}
+	}
+	return list
+}
+
+// A port with a LAN behind it may use what no port of the network is held to.
+func TestGuardOfLAN(t *testing.T) {
+	station7, station9 := at(station("10.0.0.7"), other.IP), station("10.0.0.9")
+	g := newGuard(false)
+	g.Others = new(Bound)
+	g.Others.Set([]*Guard{newGuard(true), {MAC: station9.MAC, Addrs: []packet.Addr{packet.AddrFromNetip(station9.IP)}}})
+	mine := func(b []byte) []byte { // from a station of the LAN
+		packet.Ethernet(b[packet.VNetLen:]).SetSrc(station7.MAC)
+		return b
+	}
+	lies := packettest.Station{MAC: station7.MAC, IP: station7.MAC.LinkLocal()}
+	says := func(kind uint8, target netip.Addr, mac packet.MAC) []byte {
+		return packettest.Discovery(lies, other.IPv6(), kind, target, mac)
+	}
+	for _, c := range []struct {
+		name  string
+		frame []byte
+		want  packet.Reason
+	}{
+		{"station of the LAN", udp(station7, me), packet.OK},
+		{"station of another LAN", udp(at(station7, netip.MustParseAddr("192.0.2.1")), me), packet.OK},
+		{"who is not held to anything", udp(station9, me), packet.OK},
+		{"nobody", udp(at(station7, nobody4), packettest.Broadcast), packet.OK},
+		{"DHCP server", packettest.UDP(station7, me, 67, 68, nil), packet.OK},
+		{"who has", arp(station7.MAC, station7, me.IP), packet.OK},
+		{"container's MAC", udp(behind(station7, me.MAC), other), packet.SpoofedMAC},
+		{"container's MAC, no IP", packettest.Ethernet(me.MAC, other.MAC, 0x88b5, make([]byte, 46)), packet.SpoofedMAC},
+		{"container's address", udp(at(station7, me.IP), other), packet.SpoofedAddress},
+		{"container's IPv6", udp(at(station7, global6), other.IPv6()), packet.SpoofedAddress},
+		{"container's link-local", udp(at(station7, me.MAC.LinkLocal()), other.IPv6()), packet.SpoofedAddress},
+		{"claim of the container's address", arp(station7.MAC, at(station7, me.IP), other.IP), packet.SpoofedAddress},
+		{"claim of the container's MAC", mine(arp(station7.MAC, me, other.IP)), packet.SpoofedMAC},
+		{"advertisement", says(announce, lies.IP, station7.MAC), packet.OK},
+		{"advertisement of another router", says(announce, stranger6, station9.MAC), packet.OK},
+		{"advertisement of the container's link-local", says(announce, me.MAC.LinkLocal(), station7.MAC), packet.SpoofedNeighbour},
+		{"advertisement of the container's address", says(announce, global6, station7.MAC), packet.SpoofedNeighbour},
+		{"advertisement of the container's MAC", says(announce, lies.IP, me.MAC), packet.SpoofedNeighbour},
+		{"advertisement in a fragment", mine(inFragment(advert(announce, lies.IP, station7.MAC))), packet.SpoofedAddress},
+		{"gateway's address", udp(at(station7, gateway.IP), other), packet.SpoofedGateway},
+	} {
+		if got := g.Check(parsed(t, c.frame)); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+	g.Others.Set(nil)
+	if got := g.Check(parsed(t, udp(me, other))); got != packet.OK {
+		t.Errorf("when it has gone: %v", got)
+	}
 }
 
 func TestGuardAllocatesNothing(t *testing.T) {
 	g := newGuard(true)
 	frames := []*packet.Frame{
 		parsed(t, udp(me, other)), parsed(t, udp(me.IPv6(), other.IPv6())), parsed(t, arp(me.MAC, me, other.IP)),
-		parsed(t, udp(at(me, other.IP), other)),
+		parsed(t, udp(at(me, other.IP), other)), parsed(t, advert(announce, me.MAC.LinkLocal(), me.MAC)),
 	}
+	lan := newGuard(false)
+	lan.Others = new(Bound)
+	lan.Others.Set([]*Guard{g})
 	if n := testing.AllocsPerRun(100, func() {
 		for _, f := range frames {
 			_ = g.Check(f)
+			_ = lan.Check(f)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

@@ -65,17 +65,18 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	batch("echo", in, ping(in.station, gw), packet.Gateway, packet.ForGateway)
 
 	drops := map[packet.Reason][]byte{
-		packet.NoRoute:         ping(in.station, outside),
-		packet.SpoofedMAC:      ping(to, gw),
-		packet.SpoofedAddress:  ping(station{MAC: in.MAC, IP: to.IP}, gw),
-		packet.SpoofedGateway:  ping(gw, to),
-		packet.BadSourceMAC:    ping(station{IP: in.IP}, to),
-		packet.LoopbackAddress: packettest.UDP(in.station, station{MAC: to.MAC, IP: loopback}, 1, 2, nil),
-		packet.RogueDHCP:       packettest.UDP(in.station, to, 1234, 68, nil),
-		packet.SamePort:        ping(in.station, in.station),
-		packet.ReservedGroup:   ping(in.station, station{MAC: packet.MAC{1, 0x80, 0xc2, 0, 0, 0}, IP: to.IP}),
-		packet.Oversize:        packettest.UDP(in.station, to, 1, 2, make([]byte, 1600)),
-		packet.NotUnderstood:   packettest.Ethernet(in.MAC, gw.MAC, 0x88cc, make([]byte, 60)),
+		packet.NoRoute:          ping(in.station, outside),
+		packet.SpoofedMAC:       ping(to, gw),
+		packet.SpoofedAddress:   ping(station{MAC: in.MAC, IP: to.IP}, gw),
+		packet.SpoofedGateway:   ping(gw, to),
+		packet.BadSourceMAC:     ping(station{IP: in.IP}, to),
+		packet.LoopbackAddress:  packettest.UDP(in.station, station{MAC: to.MAC, IP: loopback}, 1, 2, nil),
+		packet.SpoofedNeighbour: packettest.Discovery(in.station.IPv6(), to.IPv6(), packet.ICMPv6NeighborAdvert, to.MAC.LinkLocal(), in.MAC),
+		packet.RogueDHCP:        packettest.UDP(in.station, to, 1234, 68, nil),
+		packet.SamePort:         ping(in.station, in.station),
+		packet.ReservedGroup:    ping(in.station, station{MAC: packet.MAC{1, 0x80, 0xc2, 0, 0, 0}, IP: to.IP}),
+		packet.Oversize:         packettest.UDP(in.station, to, 1, 2, make([]byte, 1600)),
+		packet.NotUnderstood:    packettest.Ethernet(in.MAC, gw.MAC, 0x88cc, make([]byte, 60)),
 	}
 	rng := newRand(1)
 	for _, reason := range packettest.ParseReasons[1:] {

@@ -41,6 +41,7 @@ type modelPort struct {
 	station
 	container         packet.ContainerID
 	guarded, isolated bool
+	outside           bool // a LAN is behind it
 	host              bool // the host's own link
 	flood, errors     bucket
 }
@@ -141,14 +142,14 @@ func network(p gopacket.Packet) gopacket.Layer {
 }
 
 // guard is step 2.
-func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) packet.Reason {
+func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) (r packet.Reason) {
 	mine := port.MAC.String()
 	switch {
 	case eth.SrcMAC[0]&1 == 1 || eth.SrcMAC.String() == "00:00:00:00:00:00":
 		return packet.BadSourceMAC
 	case eth.SrcMAC.String() == m.gwMAC.String() && !port.host:
 		return packet.SpoofedGateway
-	case port.guarded && eth.SrcMAC.String() != mine:
+	case port.guarded && eth.SrcMAC.String() != mine || port.outside && m.held(eth.SrcMAC.String()):
 		return packet.SpoofedMAC
 	}
 	claim := func(a netip.Addr) packet.Reason {
@@ -157,7 +158,18 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 			return packet.OK
 		case own:
 			return packet.SpoofedGateway
-		case port.guarded && a != port.IP:
+		case port.guarded && a != port.IP || port.outside && m.held(a.String()):
+			return packet.SpoofedAddress
+		}
+		return packet.OK
+	}
+	claim6 := func(a netip.Addr) packet.Reason {
+		if !a.IsLinkLocalUnicast() || a == packet.MAC(m.gwMAC).LinkLocal() {
+			return claim(a)
+		}
+		b := a.As16()
+		foreign := port.guarded && a != port.MAC.LinkLocal() || port.outside && m.held(a.String())
+		if b[11] == 0xff && b[12] == 0xfe && foreign {
 			return packet.SpoofedAddress
 		}
 		return packet.OK
@@ -169,7 +181,7 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 			return packet.LoopbackAddress
 		case hw == m.gwMAC.String() && !port.host:
 			return packet.SpoofedGateway
-		case port.guarded && hw != eth.SrcMAC.String():
+		case port.guarded && hw != eth.SrcMAC.String() || port.outside && m.held(hw):
 			return packet.SpoofedMAC
 		case src.IsUnspecified():
 			return packet.OK
@@ -203,18 +215,51 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 			return packet.LoopbackAddress
 		case src.IsUnspecified():
 			return rest
-		case src.IsLinkLocalUnicast() && src != packet.MAC(m.gwMAC).LinkLocal():
-			if b := src.As16(); port.guarded && b[11] == 0xff && b[12] == 0xfe && src != port.MAC.LinkLocal() {
-				return packet.SpoofedAddress
-			}
-			return rest
 		}
-		if r := claim(src); r != packet.OK {
+		if r := claim6(src); r != packet.OK {
 			return r
 		}
-		return rest
+		kind, options := uint8(0), []byte(nil)
+		if icmp, ok := p.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6); ok {
+			kind, options = icmp.TypeCode.Type(), icmp.Payload
+		}
+		switch kind {
+		case layers.ICMPv6TypeNeighborSolicitation:
+			options = options[20:]
+		case layers.ICMPv6TypeNeighborAdvertisement:
+			target := netip.AddrFrom16([16]byte(options[4:20]))
+			options = options[20:]
+			defer func() {
+				if r == packet.OK {
+					if r = claim6(target); r == packet.SpoofedAddress {
+						r = packet.SpoofedNeighbour
+					}
+				}
+			}()
+		default:
+			return rest
+		}
+		for ; len(options) > 0; options = options[8:] {
+			switch hw := net.HardwareAddr(options[2:8]).String(); {
+			case hw == m.gwMAC.String() && !port.host:
+				return packet.SpoofedGateway
+			case port.guarded && hw != mine || port.outside && m.held(hw):
+				return packet.SpoofedNeighbour
+			}
+		}
+		return packet.OK
 	}
 	return packet.OK
+}
+
+// held reports whether a port is held to a MAC or an address.
+func (m *model) held(what string) bool {
+	for _, p := range m.ports {
+		if p.guarded && !p.host && slices.Contains([]string{p.MAC.String(), p.IP.String(), p.MAC.LinkLocal().String()}, what) {
+			return true
+		}
+	}
+	return false
 }
 
 // lookUp is steps 3 to 6.

@@ -128,16 +128,17 @@ func (w *world) addHost() {
 }
 
 func (w *world) addPort() {
-	guarded, isolated := w.rng.IntN(3) > 0, w.rng.IntN(3) == 0
+	kind, isolated := w.rng.IntN(6), w.rng.IntN(3) == 0
+	guarded, outside := kind > 1, kind == 0
 	e := w.add(w.next, func(c *PortConfig) {
 		c.Isolated, c.FloodLimit = isolated, 500
 		if !guarded {
-			c.Guard = policy.Guard{}
+			c.Guard, c.Outside = policy.Guard{}, outside
 		}
 	})
 	w.next++
 	w.model.ports[e.port.ID()] = &modelPort{
-		station: e.station, container: e.port.Config().Container, guarded: guarded, isolated: isolated,
+		station: e.station, container: e.port.Config().Container, guarded: guarded, outside: outside, isolated: isolated,
 		flood: newBucket(500, 50), errors: newBucket(100, 50),
 	}
 }
@@ -360,6 +361,13 @@ func (w *world) special(in *end) []byte {
 		func() []byte { return packettest.UDP(me, other, 9, 9, make([]byte, 1473+w.rng.IntN(400))) },
 		func() []byte { return packettest.Ethernet(me.MAC, gw.MAC, 0x88cc, make([]byte, 50)) },
 		func() []byte { return packettest.ARPRequest(station{MAC: me.MAC, IP: other.IP}, gw.IP) },
+		func() []byte {
+			targets := []netip.Addr{me.MAC.LinkLocal(), other.MAC.LinkLocal(), gw.MAC.LinkLocal(), netip.MustParseAddr("fe80::1"), netip.MustParseAddr("2001:db8::1")}
+			macs := []packet.MAC{me.MAC, other.MAC, gw.MAC, stationOf(60_000).MAC}
+			pick := func() packet.MAC { return macs[w.rng.IntN(len(macs))] }
+			return packettest.Discovery(me.IPv6(), other.IPv6(), packet.ICMPv6NeighborSolicit+uint8(w.rng.IntN(2)), targets[w.rng.IntN(len(targets))],
+				[]packet.MAC{pick(), pick()}[:w.rng.IntN(3)]...)
+		},
 		func() []byte { return ping(station{MAC: me.MAC, IP: netip.MustParseAddr("192.0.2.1")}, other) },
 		func() []byte { return ping(me, other) },
 		func() []byte { return packettest.Tagged(ping(me, other), uint16(w.rng.IntN(4))) },

@@ -29,8 +29,12 @@ type PortConfig struct {
 	Container packet.ContainerID
 	Queue     Queue // the switch closes it when the port goes
 
-	Guard    policy.Guard // its gateway fields are filled in by the switch
+	Guard    policy.Guard // its fields about gateway and others are filled in by the switch
 	Isolated bool         // hears no other isolated port
+
+	// Outside is set on a port with a LAN behind it that may use any MAC and address
+	// but those other ports are held to.
+	Outside bool
 
 	// Host is set on the port of the host's own link. The host has the gateway's MAC
 	// and address: containers see one station, and the gateway says what is for

@@ -3,6 +3,7 @@ package vswitch
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -108,6 +109,7 @@ type Switch struct {
 
 	// Snapshots: replaced whole, never changed.
 	ports    atomic.Pointer[portTable]
+	bound    policy.Bound // what its ports are held to; followed where one is outside
 	recorder atomic.Pointer[trace.Recorder]
 
 	own    counters    // of frames the gateway made by itself
@@ -173,6 +175,9 @@ func (s *Switch) AddPort(conf PortConfig) (*Port, error) {
 	if !conf.Host {
 		conf.Guard.GatewayAddrs = s.conf.GatewayAddrs
 	}
+	if conf.Outside {
+		conf.Guard.Others = &s.bound
+	}
 	p := &Port{
 		conf: conf, sw: s, ln: s.lanes.lanes[conf.Worker], worker: s.lanes.loop.Worker(conf.Worker),
 		added: time.Now(), batch: packet.BatchFrames,
@@ -221,6 +226,15 @@ func (s *Switch) replaceLocked(index uint16, p *Port) {
 		if p != nil {
 			t.list = append(t.list, p)
 		}
+	}
+	if slices.ContainsFunc(t.list, func(p *Port) bool { return p.conf.Outside }) {
+		var guards []*policy.Guard
+		for _, p := range t.list {
+			if !p.conf.Host {
+				guards = append(guards, &p.conf.Guard)
+			}
+		}
+		s.bound.Set(guards)
 	}
 	s.ports.Store(t)
 }

@@ -1,11 +1,14 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"fairlead/packet"
+	"fairlead/packet/packettest"
 	"fairlead/test/lab"
 )
 
@@ -159,4 +162,52 @@ func TestS23_SpoofedGateway(t *testing.T) {
 			n.exec("a", "ping", "-c", "1", "-W", "5", "172.17.0.3") // honest again
 		})
 	}
+}
+
+// A container is not believed what IPv6 neighbour discovery says of others: who
+// wants to talk to one talks to that one.
+func TestS23_NeighbourDiscovery(t *testing.T) {
+	lab.Need(t, "ping", "ip")
+	n := newNode(t)
+	n.start("thief")
+	n.start("a")
+	n.start("b")
+	thief, a, b := n.station("thief").IPv6(), n.station("a").IPv6(), n.station("b").IPv6()
+	n.exec("a", "ping", "-6", "-c", "1", "-W", "5", b.IP.String()+"%eth0") // so that there is something to be replaced
+	lies := [][]byte{
+		packettest.Discovery(thief, a, packet.ICMPv6NeighborAdvert, b.IP, thief.MAC),
+		packettest.Discovery(thief, a, packet.ICMPv6NeighborAdvert, thief.IP, b.MAC),
+		packettest.Discovery(packettest.Station{MAC: thief.MAC, IP: b.IP}, a, packet.ICMPv6NeighborSolicit, a.IP, thief.MAC),
+	}
+	for _, errno := range n.inject("thief", "plain", lies) {
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	lab.Eventually(t, patience, func() error {
+		if n.dropped("thief", "spoofed-neighbour") < 2 || n.dropped("thief", "spoofed-address") < 1 {
+			return errors.New(n.run("show", "drops"))
+		}
+		return nil
+	})
+	if neigh := n.exec("a", "ip", "-6", "neigh", "show", b.IP.String()); !strings.Contains(neigh, "lladdr "+b.MAC.String()+" ") {
+		t.Errorf("a was led astray: %s", neigh)
+	}
+	n.exec("a", "ping", "-6", "-c", "1", "-W", "5", b.IP.String()+"%eth0")
+	n.exec("thief", "ping", "-6", "-c", "1", "-W", "5", b.IP.String()+"%eth0") // honest, he is answered
+	n.ruled("guard", "spoofed-neighbour")
+
+	// Without the guard that is how it goes.
+	open := newNode(t, "--opt", "guard=off")
+	open.start("thief")
+	open.start("a")
+	open.start("b")
+	open.exec("a", "ping", "-6", "-c", "1", "-W", "5", b.IP.String()+"%eth0")
+	lab.Eventually(t, patience, func() error {
+		open.inject("thief", "plain", lies[:1])
+		if neigh := open.exec("a", "ip", "-6", "neigh", "show", b.IP.String()); !strings.Contains(neigh, "lladdr "+thief.MAC.String()+" ") {
+			return fmt.Errorf("a was not led astray: %s", neigh)
+		}
+		return nil
+	})
 }

@@ -302,3 +302,61 @@ func mdns(args []string) error {
 		}
 	}
 }
+
+// Nobody on the LAN takes a container's place, by its MAC or its address.
+func TestS35_LANIsNoContainer(t *testing.T) {
+	lab.Need(t, "ip", "ping", "dnsmasq")
+	l := newRealLAN(t)
+	n := newNode(t)
+	n.run("network", "create", "--subnet", "10.35.0.0/24", "--gateway", "10.35.0.250", "--ip-range", "10.35.0.240/29", "--opt", "dhcp=off", "lan")
+	if out, status := n.on(l.machine, "network", "connect", "--name", "lan0", "lan", "if:eth0"); status != 0 {
+		t.Fatal(out)
+	}
+	n.start("a", "--network", "lan")
+	n.start("b", "--network", "lan")
+	a, b := n.containers()["a"], n.containers()["b"]
+	n.exec("a", "ping", "-c", "1", "-W", "5", b.IP)
+	l.server.Run(t, "ping", "-c", "1", "-W", "5", b.IP)
+
+	// The LAN's server gives itself out for b, with its address and then its MAC as
+	// well.
+	forges := func(reason string) {
+		t.Helper()
+		lab.Eventually(t, patience, func() error {
+			l.server.Try(t, "ping", "-c", "1", "-W", "0.2", "-I", b.IP, a.IP)
+			if n.dropped("lan0", reason) == 0 {
+				return errors.New(n.run("show", "drops"))
+			}
+			return nil
+		})
+		for _, row := range table(t, n.run("show", "mac")) {
+			if row["mac addr"] == b.MAC && row["container"] != "b" {
+				t.Errorf("the switch was led astray: %v", row)
+			}
+		}
+		if neigh := n.exec("a", "ip", "neigh", "show", b.IP); !strings.Contains(neigh, "lladdr "+b.MAC+" ") {
+			t.Errorf("a was led astray: %s", neigh)
+		}
+		n.exec("a", "ping", "-c", "1", "-W", "5", b.IP)
+	}
+	l.server.Run(t, "ip", "addr", "add", b.IP+"/24", "dev", "eth0")
+	forges("spoofed-address")
+	l.server.Run(t, "ip", "link", "set", "eth0", "down")
+	l.server.Run(t, "ip", "link", "set", "eth0", "address", b.MAC, "up")
+	forges("spoofed-mac")
+	for _, reason := range []string{"spoofed-address", "spoofed-mac"} {
+		if n.ruled("guard", reason) == 0 {
+			t.Errorf("show rules has not counted %s", reason)
+		}
+	}
+
+	// When b is gone, its address is the LAN's.
+	n.run("stop", "-t", "0", "b")
+	n.gone("b")
+	lab.Eventually(t, patience, func() error {
+		if out, status := l.server.Try(t, "ping", "-c", "1", "-W", "1", "-I", b.IP, a.IP); status != 0 {
+			return errors.New(out)
+		}
+		return nil
+	})
+}

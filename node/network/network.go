@@ -279,7 +279,7 @@ type Endpoint struct {
 	Queue     vswitch.Queue // the network closes it when the port goes, or cannot be made
 	Isolated  bool
 	// AnySource is for a port with a LAN behind it: it may use any source but the
-	// gateway's, and has neither MAC nor Addr.
+	// gateway's and the containers', and has neither MAC nor Addr.
 	AnySource bool
 	Limit     *vswitch.Limit                   // the container's rates; nil is none
 	Lost      func(p *vswitch.Port, err error) // see vswitch.PortConfig
@@ -298,7 +298,8 @@ func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 			MAC:    e.MAC,
 			Addrs:  []packet.Addr{packet.AddrFromNetip(e.Addr)},
 		},
-		Lost: e.Lost,
+		Outside: !n.conf.Options.Unguarded && e.AnySource,
+		Lost:    e.Lost,
 	})
 	if err != nil {
 		_ = e.Queue.Close() // nobody has read it

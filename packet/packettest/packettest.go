@@ -120,6 +120,33 @@ func echo(src, dst Station, type4, type6 uint8, id, seq uint16, data []byte) []b
 	return IP(src, dst, proto, m)
 }
 
+// Discovery builds a message of neighbour discovery: kind is its type, target what
+// those are about that are about an address, and each MAC is named in an option.
+func Discovery(src, dst Station, kind uint8, target netip.Addr, macs ...packet.MAC) []byte {
+	option := uint8(1) // of the source
+	m := make([]byte, packet.ICMPLen)
+	m[0] = kind
+	switch kind {
+	case packet.ICMPv6RouterAdvert:
+		m = append(m, make([]byte, 8)...)
+	case packet.ICMPv6NeighborSolicit:
+		m = append(m, target.AsSlice()...)
+	case packet.ICMPv6NeighborAdvert:
+		m[4], option = 0x20, 2 // what was known is replaced
+		m = append(m, target.AsSlice()...)
+	case packet.ICMPv6Redirect:
+		option = 2
+		m = append(append(m, target.AsSlice()...), target.AsSlice()...)
+	}
+	for _, mac := range macs {
+		m = append(append(m, option, 1), mac[:]...)
+	}
+	packet.ICMP(m).SetChecksum(^Sum(m, PseudoSum(src.IP, dst.IP, packet.ProtoICMPv6, len(m))))
+	b := IP(src, dst, packet.ProtoICMPv6, m)
+	packet.IPv6(b[packet.VNetLen+packet.EthernetLen:]).SetHopLimit(255) // or nobody takes it
+	return b
+}
+
 // ICMPError builds an ICMP or ICMPv6 error, by the family of src, about the
 // packet in the frame about, of which it quotes at most limit bytes. Rest is
 // what follows the checksum, where the MTU is.

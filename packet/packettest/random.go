@@ -163,6 +163,14 @@ var good = []maker{
 	},
 	func(rng *rand.Rand, src, dst Station) []byte { return ARPRequest(src, dst.IP) },
 	func(rng *rand.Rand, src, dst Station) []byte { return ARPReply(src, dst) },
+	func(rng *rand.Rand, src, dst Station) []byte {
+		src, dst = src.IPv6(), dst.IPv6()
+		return Discovery(src, dst, packet.ICMPv6NeighborSolicit, dst.IP, src.MAC)
+	},
+	func(rng *rand.Rand, src, dst Station) []byte {
+		src, dst = src.IPv6(), dst.IPv6()
+		return Discovery(src, dst, packet.ICMPv6NeighborAdvert, src.IP, src.MAC)
+	},
 	fragment4,
 	fragment6,
 	extensions6,

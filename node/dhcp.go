@@ -112,7 +112,9 @@ func (d *lenders) close() {
 func (n *Node) publishDHCPLocked() {
 	all := make(map[packet.NetworkID]lending, len(n.lans))
 	borrowed := make(map[borrowerKey]bool)
+	there := make(map[string]bool, len(n.lans))
 	for _, l := range n.lans {
+		there[l.name] = true
 		options := l.conf.Options.DHCP
 		if l.net == nil || !n.lendsLocked(l) {
 			continue
@@ -144,7 +146,7 @@ func (n *Node) publishDHCPLocked() {
 		}
 	}
 	n.dhcp.call(func() {
-		n.dhcp.follow(all)
+		n.dhcp.follow(all, there)
 		n.dhcp.keep(borrowed)
 	})
 }
@@ -190,11 +192,15 @@ func (d *lenders) call(fn func()) {
 	}
 }
 
-// follow makes the servers what they are to be.
-func (d *lenders) follow(all map[packet.NetworkID]lending) {
+// follow makes the servers what they are to be. The leases of one that ends are
+// kept as long as there is a network of its name.
+func (d *lenders) follow(all map[packet.NetworkID]lending, there map[string]bool) {
 	for id, have := range d.of {
 		if to, ok := all[id]; !ok || to.net != have.net {
 			have.net.SetDHCP(nil)
+			if list := have.leases(); len(list) > 0 && there[have.name] {
+				d.kept[have.name] = list
+			}
 			have.server.Close()
 			delete(d.of, id)
 		}
@@ -419,8 +425,24 @@ func (d *lenders) restore(l *lender) {
 	delete(d.kept, l.name)
 }
 
-// save writes the leases of stations on no container's port down: those behind
-// containers end with them.
+// leases are those of stations on no container's port: those behind containers
+// end with them.
+func (l *lender) leases() (list []keptLease) {
+	for _, b := range l.server.Bindings() {
+		if b.Container != 0 || b.Fixed || b.State != "bound" {
+			continue
+		}
+		k := keptLease{MAC: b.MAC, ClientID: b.ID, IP: b.Addr, Hostname: b.Name}
+		if b.Until != 0 {
+			until := wallClock(b.Until)
+			k.Expires = &until
+		}
+		list = append(list, k)
+	}
+	return list
+}
+
+// save writes the leases down.
 func (d *lenders) save() {
 	d.saved = d.changes()
 	file := leasesOnDisk{Version: leasesVersion, Networks: map[string][]keptLease{}}
@@ -428,16 +450,8 @@ func (d *lenders) save() {
 		file.Networks[name] = list
 	}
 	for _, l := range d.of {
-		for _, b := range l.server.Bindings() {
-			if b.Container != 0 || b.Fixed || b.State != "bound" {
-				continue
-			}
-			k := keptLease{MAC: b.MAC, ClientID: b.ID, IP: b.Addr, Hostname: b.Name}
-			if b.Until != 0 {
-				until := wallClock(b.Until)
-				k.Expires = &until
-			}
-			file.Networks[l.name] = append(file.Networks[l.name], k)
+		if list := l.leases(); len(list) > 0 {
+			file.Networks[l.name] = list
 		}
 	}
 	if err := d.write(&file); err != nil {

@@ -69,7 +69,7 @@ func (o *office) is(containers map[packet.ContainerID]fixedStation) {
 		o.t.Fatal(err)
 	}
 	o.call(func() {
-		o.follow(map[packet.NetworkID]lending{1: {name: "office", net: o.net, conf: conf, fixed: containers}})
+		o.follow(map[packet.NetworkID]lending{1: {name: "office", net: o.net, conf: conf, fixed: containers}}, map[string]bool{"office": true})
 	})
 }
 
@@ -199,6 +199,23 @@ func TestLeasesOnDisk(t *testing.T) {
 	again.close()
 	if list, _ := os.ReadDir(dir); len(list) > 0 {
 		t.Errorf("left are %v", list)
+	}
+}
+
+// TestLeasesOfServersThatEnd: stations have their addresses again also when a
+// server has ended and another one begins, unless its network has gone.
+func TestLeasesOfServersThatEnd(t *testing.T) {
+	o := newOffice(t, t.TempDir())
+	for _, c := range []struct {
+		there map[string]bool
+		want  []string
+	}{{map[string]bool{"office": true}, []string{"192.0.2.60"}}, {nil, nil}} {
+		o.asks(0, 1, dhcpv4.MessageTypeRequest, wants("192.0.2.60"))
+		o.call(func() { o.follow(nil, c.there) })
+		o.is(nil)
+		if got := o.lent(); !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v are lent, want %v", c.there, got, c.want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package packet_test
 
 import (
+	"bytes"
 	"testing"
 
 	"fairlead/packet"
@@ -48,6 +49,25 @@ func BenchmarkSum(b *testing.B) {
 			var s uint16
 			for b.Loop() {
 				s += packet.Sum(buf, s)
+			}
+		})
+	}
+}
+
+// BenchmarkComplete finishes the checksum of a frame whose sender left that to
+// others.
+func BenchmarkComplete(b *testing.B) {
+	for name, frame := range map[string][]byte{
+		"TCP4": packettest.Partial(tcpFrame(alice, bob, 1448)),
+		"TCP6": packettest.Partial(tcpFrame(alice.IPv6(), bob.IPv6(), 1428)),
+		"UDP4": packettest.Partial(packettest.UDP(alice, bob, 1, 2, make([]byte, 18))),
+	} {
+		b.Run(name, func(b *testing.B) {
+			f := parse(b, bytes.Clone(frame))
+			b.SetBytes(int64(len(frame)))
+			for b.Loop() {
+				copy(f.B, frame)
+				packet.Complete(&f)
 			}
 		})
 	}

@@ -265,13 +265,25 @@ func TestDecrementTTL(t *testing.T) {
 	}
 }
 
+// BenchmarkEdit translates a frame and translates it back: two rewrites.
 func BenchmarkEdit(b *testing.B) {
 	from, to := conversation{alice, bob, 1000, 80}, conversation{station("198.51.100.7"), bob, 2000, 80}
-	out := packet.Translation{Before: from.tuple(packet.ProtoTCP), After: to.tuple(packet.ProtoTCP)}
-	back := packet.Translation{Before: out.After, After: out.Before}
-	f := parse(b, packettest.GSO(tcpOf(from, 60_000), 1448))
-	for b.Loop() {
-		out.Edit(&f)
-		back.Edit(&f)
+	for name, bm := range map[string]struct {
+		proto packet.Proto
+		frame []byte
+	}{
+		"TCP4 GSO": {packet.ProtoTCP, packettest.GSO(tcpOf(from, 60_000), 1448)}, // its sum is unfinished
+		"TCP4":     {packet.ProtoTCP, tcpOf(from, 1448)},
+		"UDP4":     {packet.ProtoUDP, udpOf(from, 18)},
+	} {
+		b.Run(name, func(b *testing.B) {
+			out := packet.Translation{Before: from.tuple(bm.proto), After: to.tuple(bm.proto)}
+			back := packet.Translation{Before: out.After, After: out.Before}
+			f := parse(b, bm.frame)
+			for b.Loop() {
+				out.Edit(&f)
+				back.Edit(&f)
+			}
+		})
 	}
 }

@@ -130,6 +130,11 @@ func BenchmarkMACTable(b *testing.B) {
 			m.lookup(keyOf(uint64(i)%1000), 1e9)
 		}
 	})
+	b.Run("miss", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			m.lookup(keyOf(1000+uint64(i)%1000), 1e9)
+		}
+	})
 	b.Run("judge", func(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
 			m.judge(keyOf(uint64(i)%1000), 1, 1e9)

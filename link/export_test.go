@@ -11,6 +11,9 @@ func (t *tun) device() *tun { return t }
 // MostOffload is mostOffload.
 func MostOffload(set func(Offload) error) (Offload, error) { return mostOffload(set) }
 
+// OffloadOf is offloadOf.
+func OffloadOf(release string) Offload { return offloadOf(release) }
+
 // WithoutNoCarrier opens a TAP as CreateTAP does on a kernel that does not know
 // IFF_NO_CARRIER, where the bit changes nothing.
 func WithoutNoCarrier(name string) (*TAP, error) { return createTAP(TAPConfig{Name: name}, tapFlags) }

@@ -56,6 +56,24 @@ func (o Offload) String() string {
 	return strings.Join(names, ",")
 }
 
+// offloadOf is what a packet socket takes with a kernel of that release. It cannot
+// be asked but by sending. What virtio-net headers say of trains of datagrams Linux
+// has learned with 6.2, like TAPs.
+func offloadOf(release string) Offload {
+	var major, minor int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n < 2 || major < 6 || major == 6 && minor < 2 {
+		return OffloadTCP
+	}
+	return OffloadAll
+}
+
+// release is that of the kernel, such as 6.1.0-18-amd64.
+func release() string {
+	var u unix.Utsname
+	_ = unix.Uname(&u) // an empty one is of an old kernel
+	return unix.ByteSliceToString(u.Release[:])
+}
+
 // mostOffload sets as much as the kernel knows and returns what that is. The
 // kernel answers EINVAL to a set with a bit it does not know.
 func mostOffload(set func(Offload) error) (Offload, error) {

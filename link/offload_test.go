@@ -53,6 +53,18 @@ func TestMostOffload(t *testing.T) {
 	}
 }
 
+// TestOffloadOf: packet sockets of kernels before 6.2 know no trains of datagrams.
+func TestOffloadOf(t *testing.T) {
+	for release, want := range map[string]link.Offload{
+		"6.18.44": link.OffloadAll, "6.2": link.OffloadAll, "6.12.107-amd64": link.OffloadAll, "7.0.0-rc1": link.OffloadAll,
+		"6.1.0-18-amd64": link.OffloadTCP, "5.15.0": link.OffloadTCP, "": link.OffloadTCP, "Linux": link.OffloadTCP,
+	} {
+		if got := link.OffloadOf(release); got != want {
+			t.Errorf("%q: %v, want %v", release, got, want)
+		}
+	}
+}
+
 // TestSetOffload: what the kernel does not take is not remembered.
 func TestSetOffload(t *testing.T) {
 	needTAP(t)

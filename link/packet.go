@@ -29,6 +29,8 @@ type Packet struct {
 	epoll int // over fd and timer; what Fd returns
 	timer int // runs while the interface may be down
 
+	offload Offload
+
 	down  atomic.Bool   // the timer runs
 	downs atomic.Uint32 // how often it was said to be down
 	lost  atomic.Uint64
@@ -69,7 +71,7 @@ func AdoptPacket(fd int) (*Packet, error) {
 	if err := identifyPacket(fd); err != nil {
 		return nil, fmt.Errorf("link: adopt packet socket: %w", err)
 	}
-	p := &Packet{fd: fd, epoll: -1, timer: -1}
+	p := &Packet{fd: fd, epoll: -1, timer: -1, offload: offloadOf(release())}
 	if err := p.prepare(); err != nil {
 		p.fd = -1 // stays the caller's
 		_ = p.Close()
@@ -148,6 +150,10 @@ func (p *Packet) prepare() (err error) {
 // Fd is the descriptor to be registered for reading. It stays the queue's, and
 // is not the one that was adopted.
 func (p *Packet) Fd() int { return p.epoll }
+
+// Offload is what the kernel takes unfinished, to finish on the way what the
+// interface cannot.
+func (p *Packet) Offload() Offload { return p.offload }
 
 // Index is the number of the interface in its namespace, as long as it is there.
 func (p *Packet) Index() int {

@@ -75,7 +75,7 @@ func (e *endpoint) open(o linkOptions, fd int) (vswitch.Queue, error) {
 		if err != nil {
 			return nil, err
 		}
-		e.kind, e.offload, e.peer = "veth", link.OffloadAll.String(), p.Index()
+		e.kind, e.offload, e.peer = "veth", p.Offload().String(), p.Index()
 		if o.plug != "" {
 			e.kind, e.index, e.peer = o.plug, e.peer, 0
 		}

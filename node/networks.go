@@ -342,6 +342,7 @@ func (n *Node) changeLanLocked(l, to *lan) {
 	l.reach, l.conf, l.labels = to.reach, to.conf, to.labels
 	l.net.SetMasquerade(!options.NotMasqueraded)
 	l.net.SetRouted(options.Routed)
+	l.net.SetJoin(!options.Unjoined)
 	n.applyReachLocked(l)
 	n.publishAdmitLocked()
 	slog.Info("network is changed", "network", l.name, "internal", l.conf.Internal, "options", options.Pairs(),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"fairlead/link"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/policy"
@@ -60,6 +61,11 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	batch("unicast", in, ping(in.station, to), packet.Unicast, packet.KnownMAC)
 	batch("unicast gso", in, packettest.GSO(packettest.TCP(in.station, to, packettest.Segment{}, make([]byte, 30000)), 1448),
 		packet.Unicast, packet.KnownMAC)
+	r.sw.SetJoin(true)
+	others[0].queue.takes = link.OffloadAll
+	batch("unicast joined", in, datagramOf(in.station, to, 9, 1, 60), packet.Unicast, packet.KnownMAC)
+	batch("unicast not joined", in, packettest.Partial(packettest.UDP(in.station, to, 9, 9, nil)), packet.Unicast, packet.KnownMAC)
+	r.sw.SetJoin(false)
 	batch("flood", in, ping(in.station, stationOf(999)), packet.Flood, packet.UnknownMAC)
 	batch("broadcast to the gateway", in, packettest.ARPRequest(in.station, gw.IP), packet.Flood, packet.ToGroup)
 	batch("echo", in, ping(in.station, gw), packet.Gateway, packet.ForGateway)

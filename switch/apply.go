@@ -13,6 +13,8 @@ type lane struct {
 	batch  *packet.Batch
 	staged []staged
 	out    []*packet.Frame // scratch of flush
+	joins  bool            // what came in this batch may be joined
+	joiner *joiner
 
 	// decision is that of the frame at hand. It lives here because the compiler
 	// cannot see that a Gateway does not keep it, and would allocate one a frame.
@@ -35,6 +37,10 @@ type lane struct {
 	resumed  []*heldFrame // scratch of resume
 }
 
+// maxStaged bounds what is staged, and with that what is written to one port at
+// once.
+const maxStaged = 2 * packet.BatchFrames
+
 // staged is one copy of a frame on its way to a port, until the next flush.
 type staged struct {
 	to *Port
@@ -45,8 +51,9 @@ func newLane(lanes *Lanes, id int) *lane {
 	return &lane{
 		lanes: lanes, id: id,
 		batch:   packet.NewBatch(),
-		staged:  make([]staged, 0, 2*packet.BatchFrames),
-		out:     make([]*packet.Frame, 0, 2*packet.BatchFrames),
+		staged:  make([]staged, 0, maxStaged),
+		out:     make([]*packet.Frame, 0, maxStaged),
+		joiner:  newJoiner(),
 		answers: make([]packet.Frame, 0, packet.BatchFrames),
 		room:    make([]byte, 2*packet.MaxFrame),
 		segment: make([]byte, packet.MaxFrame),
@@ -166,7 +173,7 @@ func (ln *lane) flood(in *Port, ports *portTable, f *packet.Frame) (copies int) 
 			ports.admit.Count(rule, r, ln.id, f.Len())
 		}
 		if r == packet.OK {
-			to.write(ln.out)
+			to.write(ln, ln.out)
 			copies++
 		}
 	}
@@ -248,15 +255,15 @@ func (ln *lane) flush() {
 				ln.staged[j].to = nil
 			}
 		}
-		to.write(ln.out)
+		to.write(ln, ln.out)
 	}
 	ln.staged, ln.answers, ln.used = ln.staged[:0], ln.answers[:0], 0
 }
 
 // write hands frames to the port, as far as its container may receive them.
-func (p *Port) write(frames []*packet.Frame) {
+func (p *Port) write(ln *lane, frames []*packet.Frame) {
 	if p.conf.Limit.receivesAll() {
-		p.deliver(frames)
+		p.deliver(ln, frames)
 		return
 	}
 	for len(frames) > 0 {
@@ -264,7 +271,7 @@ func (p *Port) write(frames []*packet.Frame) {
 		for n < len(frames) && p.conf.Limit.receives(frames[n].Time, frames[n].Len()) {
 			n++
 		}
-		p.deliver(frames[:n])
+		p.deliver(ln, frames[:n])
 		if frames = frames[n:]; len(frames) > 0 {
 			p.n.fail(packet.RateLimit, frames[0].Time)
 			frames = frames[1:]
@@ -272,15 +279,29 @@ func (p *Port) write(frames []*packet.Frame) {
 	}
 }
 
-// deliver hands frames to the port's queue and counts each as written or failed.
-func (p *Port) deliver(frames []*packet.Frame) {
+// deliver hands frames to the port's queue, joined where they may be, and counts
+// each as written or failed, also those of a train.
+func (p *Port) deliver(ln *lane, frames []*packet.Frame) {
+	var trains []train // one for each of frames; nil where nothing is joined
+	if len(frames) > 1 && ln.joins && p.offloads != nil && p.sw.joins() {
+		frames, trains = ln.joiner.join(frames, p.offloads.Offload())
+	}
 	for len(frames) > 0 {
 		n, err := p.conf.Queue.WriteBatch(frames)
 		p.n.wrote(frames[:n])
+		failed := 1
+		if trains != nil {
+			p.n.wroteTrains(trains[:n])
+			if err != nil {
+				failed, trains = int(trains[n].frames), trains[n+1:]
+			}
+		}
 		if err == nil {
 			return
 		}
-		p.n.fail(failure(err), frames[n].Time)
+		for range failed {
+			p.n.fail(failure(err), frames[n].Time)
+		}
 		frames = frames[n+1:]
 	}
 }

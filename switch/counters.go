@@ -14,6 +14,7 @@ type counters struct {
 	unicast, flooded, fanout, gateway      atomic.Uint64
 	originated, held, resumed, split       atomic.Uint64
 	written, writtenBytes, writtenSegments atomic.Uint64
+	joined, joinedBytes                    atomic.Uint64
 	dropped, failed                        [packet.NumReasons]tally
 }
 
@@ -46,6 +47,21 @@ func (c *counters) wrote(frames []*packet.Frame) {
 	c.writtenSegments.Add(uint64(segments))
 }
 
+// wroteTrains adds to what wrote has counted the frames that went along in another's
+// train.
+func (c *counters) wroteTrains(trains []train) {
+	var frames, bytes int
+	for i := range trains {
+		t := &trains[i]
+		frames += int(t.frames) - 1
+		bytes += (int(t.frames) - 1) * t.headers
+	}
+	c.written.Add(uint64(frames))
+	c.writtenBytes.Add(uint64(bytes))
+	c.joined.Add(uint64(frames))
+	c.joinedBytes.Add(uint64(bytes))
+}
+
 // Counts are a port's counters at one moment, in frames as read and written; a
 // segmentation-offload frame is one frame of several segments.
 type Counts struct {
@@ -66,6 +82,12 @@ type Counts struct {
 	WrittenBytes    uint64 `json:"written_bytes"`
 	WrittenSegments uint64 `json:"written_segments"`
 
+	// Of those written, what the other end has not seen as frames: how many went along
+	// in another's train, and their headers, which did not. Written less Joined is what
+	// a kernel counts there.
+	Joined      uint64 `json:"joined"`
+	JoinedBytes uint64 `json:"joined_bytes"`
+
 	Dropped [packet.NumReasons]Tally `json:"-"`
 	Failed  [packet.NumReasons]Tally `json:"-"`
 }
@@ -85,6 +107,7 @@ func (c *counters) load() Counts {
 		Gateway: c.gateway.Load(), Originated: c.originated.Load(),
 		Held: c.held.Load(), Resumed: c.resumed.Load(), Split: c.split.Load(),
 		Written: c.written.Load(), WrittenBytes: c.writtenBytes.Load(), WrittenSegments: c.writtenSegments.Load(),
+		Joined: c.joined.Load(), JoinedBytes: c.joinedBytes.Load(),
 	}
 	for i := range c.dropped {
 		r.Dropped[i] = Tally{c.dropped[i].n.Load(), c.dropped[i].last.Load()}
@@ -109,6 +132,8 @@ func (c *Counts) Add(o *Counts) {
 	c.Written += o.Written
 	c.WrittenBytes += o.WrittenBytes
 	c.WrittenSegments += o.WrittenSegments
+	c.Joined += o.Joined
+	c.JoinedBytes += o.JoinedBytes
 	for i := range c.Dropped {
 		addTally(&c.Dropped[i], o.Dropped[i])
 		addTally(&c.Failed[i], o.Failed[i])

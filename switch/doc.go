@@ -46,6 +46,15 @@
 // the same Lanes. A held frame is decided on twice: first to wait, and then for
 // good. Where a packet is cut into fragments, split counts the pieces but one.
 //
+// # Joining
+//
+// Small frames of a flow that were read together leave together, as one frame with
+// segmentation offload, where both switches have been told so (Switch.SetJoin) and
+// the link takes that: see joiner. It is done last, in Port.deliver, so everything
+// before, limits, rates and recorders, has each packet by itself, and so do all
+// counters: written counts what was read. How many went along with another, joined
+// says. If the write of a train fails, all its frames have failed.
+//
 // # Rates
 //
 // A container may be held to rates (Limit). What it sends too fast waits in its

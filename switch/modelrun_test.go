@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"fairlead/link"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/policy"
@@ -44,9 +45,11 @@ func TestSwitchAgainstModel(t *testing.T) {
 	if raceEnabled {
 		steps /= 3 // each is eight times slower
 	}
-	hub, w := newWorld(t, seed, true), newWorld(t, seed, false)
+	hub, w, unjoined := newWorld(t, seed, true), newWorld(t, seed, false), newWorld(t, seed+1, false)
+	w.joins()
 	for i := range steps / 20 {
 		hub.checkedStep(i)
+		unjoined.checkedStep(i)
 	}
 	// What depends on which ports are isolated comes up often under some seeds
 	// and seldom under others: it goes on until everything was seen enough.
@@ -67,6 +70,18 @@ func TestSwitchAgainstModel(t *testing.T) {
 	}
 	for _, what := range missing {
 		t.Error(what)
+	}
+	joined, not := w.sw.Totals(), unjoined.sw.Totals()
+	if t.Logf("%d frames were joined", joined.Joined); joined.Joined < 100 || not.Joined > 0 {
+		t.Errorf("%d frames were joined, and %d where none may", joined.Joined, not.Joined)
+	}
+}
+
+// joins has frames joined from now on.
+func (w *world) joins() {
+	w.sw.SetJoin(true)
+	for _, e := range w.ends {
+		e.queue.takes = link.OffloadAll
 	}
 }
 
@@ -137,6 +152,9 @@ func (w *world) addPort() {
 		}
 	})
 	w.next++
+	if w.sw.join.Load() {
+		e.queue.takes = link.OffloadAll
+	}
 	w.model.ports[e.port.ID()] = &modelPort{
 		station: e.station, container: e.port.Config().Container, guarded: guarded, outside: outside, isolated: isolated,
 		flood: newBucket(500, 50), errors: newBucket(100, 50),
@@ -206,6 +224,9 @@ func (w *world) step() {
 		clear(w.model.macs)
 	case n < 12:
 		w.setAdmit()
+	case n < 20:
+		w.now += int64(w.rng.IntN(800)) * 1e3
+		w.burst()
 	default:
 		w.now += int64(w.rng.IntN(800)) * 1e3
 		w.oneFrame()
@@ -242,6 +263,88 @@ func (w *world) oneFrame() {
 	w.seen.reasons[got.reason]++
 	w.seen.answers[got.answer]++
 	w.compareEnds(in, b, want, victim)
+}
+
+// burst sends what one port may in one turn, of which some may be joined, and
+// compares what arrives, packet by packet.
+func (w *world) burst() {
+	in := w.anyEnd()
+	var list [][]byte
+	m := newMix(w.rng)
+	for range 2 + w.rng.IntN(packet.BatchFrames-1) {
+		b := m.frame()
+		if w.rng.IntN(10) == 0 {
+			var broken packet.Reason
+			if b, broken = w.frame(in); broken != packet.OK {
+				continue
+			}
+		} else if w.rng.IntN(4) > 0 {
+			for _, f := range m.flows { // mostly from who is there to who is there
+				f.from = in.station
+				f.to = w.ends[w.anyEnd().port.ID()].station
+			}
+		}
+		if !w.routers(b) {
+			list = append(list, b)
+		}
+	}
+	want := map[packet.PortID][][]byte{}
+	for _, b := range list {
+		o := w.model.frame(in.port.ID(), b, packet.OK, w.now)
+		w.seen.verdicts[o.verdict]++
+		w.seen.reasons[o.reason]++
+		w.seen.answers[o.answer]++
+		for _, id := range o.egress {
+			want[id] = append(want[id], b)
+		}
+		if o.answer != packet.OriginNone {
+			want[in.port.ID()] = append(want[in.port.ID()], nil)
+		}
+	}
+	w.send(in, list...)
+	for id, e := range w.ends {
+		got := e.got(w.t)
+		if id == in.port.ID() { // answers, which oneFrame compares
+			if len(got) != len(want[id]) {
+				w.t.Errorf("port %#x got %d answers, want %d", id, len(got), len(want[id]))
+			}
+			continue
+		}
+		w.samePackets(id, got, want[id])
+	}
+}
+
+// samePackets compares two lists of frames by the packets they stand for: of each
+// flow the same in the same order.
+func (w *world) samePackets(id packet.PortID, got, want [][]byte) {
+	w.t.Helper()
+	a, b := w.byFlow(got), w.byFlow(want)
+	for flow := range b {
+		if !slices.EqualFunc(a[flow], b[flow], bytes.Equal) {
+			w.t.Errorf("port %#x got %d packets of flow %s, want %d, or others than were sent", id, len(a[flow]), flow, len(b[flow]))
+		}
+	}
+	if len(a) != len(b) {
+		w.t.Errorf("port %#x got %d flows, want %d", id, len(a), len(b))
+	}
+}
+
+// byFlow cuts frames into packets and sorts them by addresses and ports.
+func (w *world) byFlow(list [][]byte) map[string][][]byte {
+	flows := map[string][][]byte{}
+	dst := make([]byte, packet.MaxFrame)
+	for _, b := range list {
+		f := packet.Frame{B: b}
+		if r := packet.Parse(&f); r != packet.OK {
+			w.t.Fatalf("a malformed frame: %v", r)
+		}
+		flow := f.EtherType.String()
+		if f.L4 != 0 {
+			flow = fmt.Sprint(f.Tuple())
+		}
+		flows[flow] = append(flows[flow], packetsOf(&f, dst)...)
+	}
+	return flows
 }
 
 // routers reports whether the router has more to say of a frame than the model

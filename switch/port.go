@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fairlead/link"
 	"fairlead/loop"
 	"fairlead/packet"
 	"fairlead/policy"
@@ -71,6 +72,8 @@ type Port struct {
 	worker *loop.Worker
 	source *loop.Source
 	added  time.Time
+
+	offloads interface{ Offload() link.Offload } // the queue; nil if it does not say what it takes
 
 	held atomic.Int32 // frames of it in the hold queue
 
@@ -168,6 +171,7 @@ func (p *Port) turn(now int64, events uint32, read *intake) (again bool) {
 func (s *Switch) run(p *Port, now int64, read *intake) {
 	ports, recorder := s.ports.Load(), s.recorder.Load()
 	frames := p.ln.batch.Frames
+	p.ln.joins = s.joins()
 	for i := range frames {
 		f := &frames[i]
 		f.Time = now

@@ -6,7 +6,8 @@ import "fairlead/packet"
 // has the implementations, link/linktest the contract they all pass.
 //
 // Optional, found by assertion: Fd() int (readiness by epoll) or
-// Notify(func()) (readiness by call); SetCarrier(bool) error.
+// Notify(func()) (readiness by call); SetCarrier(bool) error; Offload()
+// link.Offload, without which nothing is joined on its way there.
 type Queue interface {
 	// ReadBatch appends waiting frames to b until none waits or b is full and
 	// returns how many it appended; zero and no error mean none waited. The

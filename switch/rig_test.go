@@ -31,6 +31,7 @@ type rig struct {
 	ends map[packet.PortID]*end
 
 	recorder *trace.Recorder
+	others   []*Switch // of the same lanes
 }
 
 // An end is the test's side of a port.
@@ -52,6 +53,7 @@ type faulty struct {
 	inject [][]byte
 	err    error
 	slow   time.Duration // a write takes that long, for each frame
+	takes  link.Offload
 	closed chan struct{}
 }
 
@@ -73,6 +75,8 @@ func (q *faulty) WriteBatch(frames []*packet.Frame) (int, error) {
 	time.Sleep(time.Duration(len(frames)) * q.slow)
 	return q.Mem.WriteBatch(frames)
 }
+
+func (q *faulty) Offload() link.Offload { return q.takes }
 
 func (q *faulty) Close() error {
 	close(q.closed)
@@ -208,6 +212,10 @@ func (r *rig) checkConservation() {
 		}
 	}
 	totals := r.sw.Totals()
+	for _, s := range r.others {
+		c := s.Totals()
+		totals.Add(&c)
+	}
 	if err := totals.CheckCopies(); err != nil {
 		r.t.Error(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fairlead/link"
 	"fairlead/loop"
 	"fairlead/packet"
 	"fairlead/policy"
@@ -116,6 +117,7 @@ type Switch struct {
 	ticker *loop.Timer // of the gateway's Tick; on worker 0 only, as is due
 	due    int64       // when it fires; 0 is never
 	closed atomic.Bool
+	join   atomic.Bool // small frames of a flow may be joined
 
 	mu          sync.Mutex // serialises what follows and the replacing of ports
 	generations map[uint16]uint16
@@ -182,6 +184,7 @@ func (s *Switch) AddPort(conf PortConfig) (*Port, error) {
 		conf: conf, sw: s, ln: s.lanes.lanes[conf.Worker], worker: s.lanes.loop.Worker(conf.Worker),
 		added: time.Now(), batch: packet.BatchFrames,
 	}
+	p.offloads, _ = conf.Queue.(interface{ Offload() link.Offload })
 	limit := conf.FloodLimit
 	if limit == 0 {
 		limit = DefaultFloodLimit
@@ -248,6 +251,15 @@ func (s *Switch) SetAdmit(a *policy.Admit) {
 	t.admit = a
 	s.ports.Store(&t)
 }
+
+// SetJoin says whether small frames that are read from one port together may leave
+// as one, segments or datagrams of a train, where the link takes that. They are not
+// without a word, and where a recorder or a hub shows each packet as it came.
+func (s *Switch) SetJoin(on bool) { s.join.Store(on) }
+
+// joins reports whether frames of this switch, read or to be written, may be joined
+// now.
+func (s *Switch) joins() bool { return s.join.Load() && !s.hub && s.recorder.Load() == nil }
 
 // register has the port's worker told when frames wait. It happens on the
 // worker, so that no turn begins before the port knows its source.

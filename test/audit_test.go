@@ -191,7 +191,7 @@ func (n *node) compareUplink(u api.Uplink) error {
 		return err
 	})
 	c := u.Counts
-	us := kernel{c.Written + other.before.rx, c.WrittenBytes + other.before.rxBytes, c.Read + other.before.tx, c.ReadBytes + other.before.txBytes}
+	us := kernel{c.Written - c.Joined + other.before.rx, c.WrittenBytes - c.JoinedBytes + other.before.rxBytes, c.Read + other.before.tx, c.ReadBytes + other.before.txBytes}
 	if err == nil && us != there {
 		err = fmt.Errorf("uplink %s counted %+v, after %+v, the kernel at the other end %+v", u.Name, c, other.before, there)
 	}
@@ -199,12 +199,13 @@ func (n *node) compareUplink(u api.Uplink) error {
 }
 
 // agree holds a port's counters against the kernel's at the other end of its
-// cable, which has to agree exactly. A textbook wire is the exception: we count
+// cable, which has to agree exactly. What was joined the kernel has seen as one. A
+// textbook wire is the exception: we count
 // what we read, it got every segment as a frame with headers of its own. And of
 // a veth the kernel may have lost what nobody had read yet; it says how many.
 func agree(p api.Port, inside kernel) error {
 	c := p.Counts
-	us := kernel{c.Written, c.WrittenBytes, c.Read, c.ReadBytes}
+	us := kernel{c.Written - c.Joined, c.WrittenBytes - c.JoinedBytes, c.Read, c.ReadBytes}
 	if cut := c.WrittenSegments - c.Written; p.Kind == "wire" && cut > 0 {
 		us.rx = c.WrittenSegments
 		headers := inside.rxBytes - us.rxBytes

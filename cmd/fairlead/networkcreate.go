@@ -23,6 +23,8 @@ const networkOptionsHelp = `Options, KEY=VALUE; those marked * can be changed la
   icc=off         * its containers do not reach one another, but for links and rules
   masquerade=off  * what leaves keeps the containers' addresses: the network outside
                     has to know a way back; host sockets cannot do that
+  join=off        * packets of a flow get to containers as they came, one by one,
+                    instead of small ones joined to segments of a large one
   routed=on       * it and others that are routed reach one another directly
   hub=on            every port gets a copy of every frame
   guard=off         containers may send from any address, as routers do

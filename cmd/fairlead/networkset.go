@@ -102,7 +102,7 @@ so in ` + "`fairlead network create --help`" + `.`,
 	network.define(cmd.Flags())
 	defineHostLink(cmd.Flags(), &hostLink)
 	cmd.Flags().BoolVar(&internal, "internal", false, "Take its ways out")
-	cmd.Flags().StringArrayVarP(&opts, "opt", "o", nil, "Option of the network, `KEY=VALUE` (repeatable): icc, masquerade, routed, dhcp, dhcp-…, domain")
+	cmd.Flags().StringArrayVarP(&opts, "opt", "o", nil, "Option of the network, `KEY=VALUE` (repeatable): icc, join, masquerade, routed, dhcp, dhcp-…, domain")
 	cmd.Flags().StringArrayVar(&uplinks, "uplink", nil, "A way out, `SPEC`, host, or none (repeatable)")
 	return cmd
 }

@@ -115,6 +115,9 @@ func portDetails(out io.Writer, p *api.Port) {
 		fmt.Fprintf(out, "             %d came and were lost: the link had no room for them (sysctl net.core.rmem_max)\n", p.Lost)
 	}
 	fmt.Fprintf(out, "    out      %s to %s\n", frames(c.Written, c.WrittenSegments, c.WrittenBytes), it)
+	if c.Joined > 0 {
+		fmt.Fprintf(out, "             %d of them joined to the one before: one large frame there\n", c.Joined)
+	}
 	reasonLine(out, "dropped", c.Dropped)
 	reasonLine(out, "failed", c.Failed)
 }

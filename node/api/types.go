@@ -360,6 +360,8 @@ type Counts struct {
 	Written         uint64            `json:"written"`
 	WrittenBytes    uint64            `json:"written_bytes"`
 	WrittenSegments uint64            `json:"written_segments"`
+	Joined          uint64            `json:"joined"`            // of those written, in the train of another
+	JoinedBytes     uint64            `json:"joined_bytes"`      // of their headers, which the other end has not got
 	Dropped         map[string]uint64 `json:"dropped,omitempty"` // by reason
 	Failed          map[string]uint64 `json:"failed,omitempty"`  // by reason
 }

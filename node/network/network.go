@@ -92,6 +92,7 @@ func New(conf Config, router *Router) (*Network, error) {
 	gw.SetInternal(conf.Internal)
 	gw.SetMasquerade(!conf.Options.NotMasqueraded)
 	gw.SetRouted(conf.Options.Routed)
+	n.sw.SetJoin(!conf.Options.Unjoined)
 	router.mu.Lock()
 	defer router.mu.Unlock()
 	router.networks = append(router.networks, n)
@@ -186,6 +187,10 @@ func (n *Network) SetMasquerade(masquerade bool) {
 	n.plugUplinksLocked(before)
 	n.endFlows()
 }
+
+// SetJoin says whether small packets of a flow may get to containers as one large
+// one, which their kernels take apart.
+func (n *Network) SetJoin(join bool) { n.sw.SetJoin(join) }
 
 // SetRouted says whether the network and others that are so reach one another by
 // their gateways. Without it they do not, and connections between them end.

@@ -24,6 +24,7 @@ type Options struct {
 	// What may change while the network is used.
 	ICCOff         bool // icc=off: containers do not reach one another
 	NotMasqueraded bool // masquerade=off: what leaves keeps the containers' addresses
+	Unjoined       bool // join=off: every packet gets to its container as it came
 	Routed         bool // routed=on: it and others that are routed reach one another
 	DHCP           DHCP
 }
@@ -58,6 +59,7 @@ var options = map[string]option{
 	"hub":        {set: flag(func(o *Options, on bool) { o.Hub = on })},
 	"guard":      {set: flag(func(o *Options, on bool) { o.Unguarded = !on })},
 	"offload":    {set: flag(func(o *Options, on bool) { o.Textbook = !on })},
+	"join":       {live: true, set: flag(func(o *Options, on bool) { o.Unjoined = !on })},
 	"icc":        {live: true, set: flag(func(o *Options, on bool) { o.ICCOff = !on })},
 	"masquerade": {live: true, set: flag(func(o *Options, on bool) { o.NotMasqueraded = !on })},
 	"routed":     {live: true, set: flag(func(o *Options, on bool) { o.Routed = on })},

@@ -26,6 +26,7 @@ func (o Options) Pairs() map[string]string {
 	say("guard", o.Unguarded, "off")
 	say("offload", o.Textbook, "off")
 	say("link", o.Veth, "veth")
+	say("join", o.Unjoined, "off")
 	say("icc", o.ICCOff, "off")
 	say("masquerade", o.NotMasqueraded, "off")
 	say("routed", o.Routed, "on")

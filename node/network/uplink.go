@@ -69,6 +69,7 @@ func (r *Router) addUplink(conf UplinkConfig, made func(packet.NetworkID) (end, 
 	// what is larger, and a segment of one port has nobody it would not fit.
 	segment := vswitch.Config{ID: id, Name: conf.Name, MTU: maxPacket, Gateway: e}
 	u := &Uplink{Uplink: e, end: e, conf: conf, sw: vswitch.New(segment, r.lanes)}
+	u.sw.SetJoin(true) // where the networks have it so
 	u.raw, _ = e.(*uplink.Raw)
 	r.rt.PlugUplink(e)
 	port, err := u.sw.AddPort(vswitch.PortConfig{

@@ -178,7 +178,7 @@ var settable = []string{"egress", "egress-file", "host-loopback", "internal", "l
 // liveOptions are the options that can, and the value that takes each back: it is
 // then as if nobody had said a word.
 var liveOptions = map[string]string{
-	"icc": "on", "masquerade": "on", "routed": "off", "dhcp": "auto",
+	"icc": "on", "join": "on", "masquerade": "on", "routed": "off", "dhcp": "auto",
 	"dhcp-lease": "", "dhcp-range": "", "dhcp-host": "", "dhcp-route": "", "domain": "",
 }
 

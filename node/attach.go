@@ -94,8 +94,27 @@ func (d *descriptors) place(mode, name string) *int {
 	return nil
 }
 
-// start puts the descriptors to use. What it takes over it takes out of d.
+// errEnding is why a container that was told to end does not start.
+var errEnding = errors.New("it was told to end")
+
+// start puts the descriptors to use. What it takes over it takes out of d. It has
+// ports long before it runs, so whoever ends it waits until start is done: what it
+// has reserved is nobody else's before its ports are gone.
 func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
+	c.wiring.Lock()
+	defer c.wiring.Unlock()
+	n.mu.Lock()
+	if c.ending { // and nobody waits any more
+		n.mu.Unlock()
+		return errEnding
+	}
+	c.starting = d
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		c.starting = nil
+		n.mu.Unlock()
+	}()
 	var pid int
 	var channel *box.Channel
 	var err error
@@ -120,17 +139,18 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 	}
 	if c.mode == modeBridge {
 		awaitLink(channel)
-		if err := n.joinFurther(c, channel); err != nil {
-			n.undo(c, owner, channel)
-			return err
-		}
+		err = n.joinFurther(c, channel)
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if c.ending { // somebody killed it meanwhile, and end has been here already
-		go n.undo(c, owner, channel)
-		return errors.New("it was told to end")
+	if c.ending {
+		err = errEnding // whatever came of it
 	}
+	if err != nil {
+		n.mu.Unlock()
+		n.undo(c, owner, channel)
+		return err
+	}
+	defer n.mu.Unlock()
 	c.pid, c.pidfd, c.channel, c.owner, c.started = pid, d.init, channel, owner, time.Now()
 	d.init = -1
 	if owner == c {
@@ -154,19 +174,22 @@ func awaitLink(channel *box.Channel) {
 	_, _ = channel.Hear() // whatever it says, its ports are opened to nobody's harm but its own
 }
 
-// undo releases what start took over for a container that is gone already. The
-// closed channel ends its init.
+// undo releases what start took over for a container that does not come to run.
+// The closed channel ends its init.
 func (n *Node) undo(c, owner *container, channel *box.Channel) {
 	if owner != nil {
 		n.mu.Lock()
 		x := container{owner: owner}
 		links, last := x.leaveLocked()
-		if last && owner != c { // who has ended before, and left its address to the last
-			n.giveBackLocked(owner)
-		}
 		n.mu.Unlock()
 		for _, e := range links {
 			e.net.Detach(e.port)
+		}
+		if last && owner != c { // who has ended before, and left its address to the last
+			n.mu.Lock()
+			n.router.Forget(owner.number)
+			n.giveBackLocked(owner)
+			n.mu.Unlock()
 		}
 	}
 	if channel != nil {

@@ -99,8 +99,12 @@ func (c *container) electLocked() (best *attachment) {
 	return best
 }
 
-// setHomeLocked tells the router where c's answers go.
+// setHomeLocked tells the router where c's answers go, as long as it has ports: its
+// number may be another's soon.
 func (n *Node) setHomeLocked(c *container) {
+	if c.ending && c.members == 0 {
+		return
+	}
 	var h gateway.Home
 	for _, a := range c.liveLocked() {
 		h.Subnets = append(h.Subnets, a.lan.net.Config().Gateway.Masked())

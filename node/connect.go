@@ -285,6 +285,9 @@ func (n *Node) joinFurther(c *container, channel *box.Channel) error {
 		if i == 0 {
 			continue
 		}
+		if c.isEnding(n) {
+			return errEnding
+		}
 		if err := n.wire(c, a, channel); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -332,6 +333,126 @@ func TestEndWhileStarting(t *testing.T) {
 	}
 	if list := r.list(); len(list) != 0 {
 		t.Errorf("left: %+v", list)
+	}
+}
+
+// TestKilledWhileStarting: a container that was told to end while its init makes
+// further interfaces has its address as long as it has a port.
+func TestKilledWhileStarting(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	r.network(api.NetworkCreate{Name: "alpha"})
+	g := newGuest(t, "g")
+	i := newInit(t)
+	c := r.create(api.CreateRequest{Name: "web", Networks: []api.EndpointRequest{{Network: "default"}, {Network: "alpha"}}})
+	attached := make(chan error, 1)
+	go func() {
+		attached <- r.Hand(r.ctx, "/v1/containers/"+c.ID+"/attach",
+			api.Attach{Descriptors: []string{"tap", "init", "channel"}, Interface: "eth0", Index: 2}, []int{g.tap.Fd(), i.pidfd, i.channel})
+	}()
+	m, session := i.message(t)
+	if m.Link == nil || m.Link.Name != "eth1" {
+		t.Fatalf("the init got %+v", m)
+	}
+	killed, dead := make(chan error, 1), make(chan struct{})
+	go func() { killed <- r.Post(r.ctx, "/v1/containers/"+c.ID+"/kill", api.SignalRequest{}, nil) }()
+	go func() {
+		_ = i.cmd.Wait()
+		i.dead.Store(true)
+		close(dead)
+	}()
+	select {
+	case <-dead:
+	case <-time.After(10 * time.Second):
+		t.Error("its init lives")
+	}
+	// The dead init's channel, which is the test's, keeps start waiting.
+	if next := r.create(api.CreateRequest{}); next.Link.Address != "172.17.0.3/16" {
+		t.Errorf("web has a port, and the next got %s", next.Link.Address)
+	}
+	api.CloseAll(session)
+	if err := <-killed; err != nil {
+		t.Error(err)
+	}
+	refused(t, <-attached, "attach container web: it was told to end")
+	r.gone("web")
+	if next := r.create(api.CreateRequest{}); next.Link.Address != "172.17.0.2/16" {
+		t.Errorf("nobody has web's address, and the next got %s", next.Link.Address)
+	}
+}
+
+// TestStartAfterEnd: who was told to end before it begins to start gets no port.
+func TestStartAfterEnd(t *testing.T) {
+	h := newHandlers(t)
+	g := newGuest(t, "g")
+	c, err := h.create(api.CreateRequest{Name: "pipe", Foreign: "pid:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.end(c)
+	fd, err := unix.Dup(g.tap.Fd())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &descriptors{fd, -1, -1}
+	defer d.close()
+	refused(t, h.start(c, api.Attach{}, d), "it was told to end")
+	if ports := h.networks()[0].Switch().Ports(); len(ports) != 0 {
+		t.Errorf("%d ports", len(ports))
+	}
+}
+
+// homes is how many containers the router knows the way to.
+func (h *handlers) homes() int {
+	return reflect.ValueOf(h.router).Elem().FieldByName("rt").Elem().FieldByName("homes").Len()
+}
+
+// TestHomesAreForgotten: the router knows no containers that are gone, however
+// they came to an end.
+func TestHomesAreForgotten(t *testing.T) {
+	h := newHandlers(t)
+	file, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := h.create(api.CreateRequest{Name: "pipe", Foreign: "pid:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.attach(c, api.Attach{Descriptors: []string{"tap"}}, []int{file}); err == nil || !strings.HasSuffix(err.Error(), "is not of /dev/net/tun") {
+		t.Errorf("attached: %v", err)
+	}
+	if got := h.homes(); got != 0 {
+		t.Errorf("after a start that failed: %d", got)
+	}
+	settle := func(c *container) {
+		h.mu.Lock()
+		h.settleLocked(c)
+		h.mu.Unlock()
+	}
+	web := h.join(t, "web")
+	settle(web.container)
+	if got := h.homes(); got != 1 {
+		t.Errorf("of one that runs: %d", got)
+	}
+	h.end(web.container)
+	settle(web.container) // its link says that it has gone only now
+	if got := h.homes(); got != 0 {
+		t.Errorf("of one that has ended: %d", got)
+	}
+	x := h.join(t, "x")
+	settle(x.container)
+	h.mu.Lock()
+	x.members++ // somebody who shares its namespace is starting
+	h.mu.Unlock()
+	h.end(x.container)
+	settle(x.container)
+	if got := h.homes(); got != 1 {
+		t.Errorf("of one whose namespace is used: %d", got)
+	}
+	h.undo(&container{}, x.container, nil)
+	if got := h.homes(); got != 0 {
+		t.Errorf("of one whose namespace nobody uses: %d", got)
 	}
 }
 

@@ -291,7 +291,7 @@ func (n *Node) close() {
 func (n *Node) endAll() {
 	list := n.list()
 	for _, c := range list {
-		n.kill(c)
+		go n.kill(c) // one that is just starting is waited for
 	}
 	deadline := time.After(5 * time.Second)
 	for _, c := range list {

@@ -92,8 +92,9 @@ type container struct {
 	started     time.Time
 	ending      bool
 	pid         int
-	netns       uint64 // inode of its network namespace, if it has a port
-	pidfd       int    // -1 without
+	netns       uint64       // inode of its network namespace, if it has a port
+	pidfd       int          // -1 without
+	starting    *descriptors // while start puts them to use, else nil
 	channel     *box.Channel
 	watch       *loop.Source
 	exit        int
@@ -103,8 +104,8 @@ type container struct {
 	addresses []ownAddress  // of uplinks, by 1:1 NAT
 	entry     *attachment   // where published ports lead; nil while they lead nowhere
 
-	// wiring is held, before mu, by whoever connects or disconnects it while it
-	// runs: that waits for its init.
+	// wiring is held, before mu, by whoever starts it, or connects or disconnects
+	// it while it runs: that waits for its init.
 	wiring sync.Mutex
 
 	done chan struct{} // closed when it is gone; exit is valid then
@@ -233,9 +234,12 @@ func (n *Node) end(c *container) {
 	c.ending = true
 	c.forget.Stop()
 	c.dropClientLocked()
+	if c.starting != nil && c.starting.init >= 0 { // start waits for this init no longer
+		_ = unix.PidfdSendSignal(c.starting.init, unix.SIGKILL, nil, 0)
+	}
 	n.mu.Unlock()
 
-	c.wiring.Lock() // until whoever is connecting it has seen that
+	c.wiring.Lock() // until whoever is starting or connecting it has seen that
 	defer c.wiring.Unlock()
 	n.mu.Lock()
 	n.closePortsLocked(c)
@@ -264,6 +268,9 @@ func (n *Node) end(c *container) {
 	delete(n.containers, c.id)
 	n.ports.release(c.published)
 	if c.owner != c {
+		if len(c.attachments) > 0 {
+			n.router.Forget(c.number) // what it was told of a start that failed
+		}
 		n.giveBackLocked(c)
 	}
 	if last {

@@ -19,8 +19,8 @@ import (
 // that swaps seconds.
 const wireWithin = 10 * time.Second
 
-// undoWithin is what one has for undoing what it did not finish, or for what nobody
-// waits for.
+// undoWithin is what one has for undoing what it did not finish, for what nobody
+// waits for, and for what is done whether it answers or not.
 const undoWithin = time.Second
 
 // connect connects a container that runs to a further network.
@@ -44,7 +44,7 @@ func (n *Node) connect(ref string, req api.EndpointRequest) error {
 	}
 	if err != nil {
 		n.mu.Unlock()
-		return errors.Join(err, n.takeOff(c, a))
+		return errors.Join(err, n.takeOff(c, a, undoWithin))
 	}
 	n.settleLocked(c)
 	n.mu.Unlock()
@@ -163,19 +163,26 @@ func asked(c *container, err error) error {
 	return fmt.Errorf("container %s: %w", c.name(), err)
 }
 
-// rerouteAll does so for many, whose inits are waited for at the same time.
-func (n *Node) rerouteAll(list []*container) {
+// rerouteAll does so for many, whose inits are waited for at the same time, and says
+// who has the default route of before; again is the command that asks them again.
+func (n *Node) rerouteAll(list []*container, again string) (warnings []string) {
 	var all sync.WaitGroup
-	for _, c := range list {
+	errs := make([]error, len(list))
+	for i, c := range list {
 		all.Go(func() {
 			c.wiring.Lock()
 			defer c.wiring.Unlock()
-			if err := n.reroute(c, wireWithin); err != nil {
-				slog.Warn("default route", "container", c.name(), "err", err)
-			}
+			errs[i] = n.reroute(c, wireWithin)
 		})
 	}
 	all.Wait()
+	for i, err := range errs {
+		if err != nil {
+			slog.Warn("default route", "container", list[i].name(), "err", err)
+			warnings = append(warnings, fmt.Sprintf("%v; it has the default route of before: `%s` asks it again", err, again))
+		}
+	}
+	return warnings
 }
 
 // disconnect takes a container that runs off a network. With force it does so
@@ -201,14 +208,18 @@ func (n *Node) disconnect(l *lan, ref string, force bool) error {
 	if err != nil {
 		return err
 	}
-	if err := n.reroute(c, wireWithin); err != nil && !force {
+	within := wireWithin
+	if force {
+		within = undoWithin
+	}
+	if err := n.reroute(c, within); err != nil && !force {
 		n.mu.Lock()
 		a.leaving = false
 		n.settleLocked(c) // somebody may have published what there was without it
 		n.mu.Unlock()
 		return err
 	}
-	if err = n.takeOff(c, a); err == nil {
+	if err = n.takeOff(c, a, within); err == nil {
 		n.restoreRoute(c)
 	}
 	slog.Info("disconnected", "container", c.name(), "network", l.name)
@@ -243,7 +254,7 @@ func (n *Node) beginDisconnect(c *container, l *lan) (*attachment, error) {
 
 // takeOff takes an attachment off a container that runs: its port first, so that
 // it is in no table any more. The error is about the interface inside.
-func (n *Node) takeOff(c *container, a *attachment) (err error) {
+func (n *Node) takeOff(c *container, a *attachment, within time.Duration) (err error) {
 	n.mu.Lock()
 	a.leaving = true
 	n.dropAddressesLocked(c, a)
@@ -253,7 +264,7 @@ func (n *Node) takeOff(c *container, a *attachment) (err error) {
 	if e != nil {
 		e.net.Detach(e.port)
 		if !c.isEnding(n) {
-			if err = box.RequestUnlink(channel, e.index, wireWithin); err != nil {
+			if err = box.RequestUnlink(channel, e.index, within); err != nil {
 				err = asked(c, err)
 			}
 		}

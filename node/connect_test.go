@@ -295,6 +295,74 @@ func TestDisconnectForced(t *testing.T) {
 	h.end(web.container)
 }
 
+// TestDisconnectSilent: an init that does not answer is not waited for when that is
+// forced.
+func TestDisconnectSilent(t *testing.T) {
+	h := newHandlers(t)
+	web := h.join(t, "web")
+	release := make(chan struct{})
+	h.answering(t, web, func(*box.Message) ([]*box.Message, []int) {
+		<-release
+		return nil, nil
+	})
+	start := time.Now()
+	if err := h.disconnect(h.lans[0], "web", true); err != nil {
+		t.Error(err)
+	}
+	close(release)
+	if d := time.Since(start); d >= wireWithin {
+		t.Errorf("it took %v", d)
+	}
+	h.end(web.container)
+}
+
+// TestChangeSilent: a container whose init does not answer keeps nobody from making
+// another network, and is named to who has changed his.
+func TestChangeSilent(t *testing.T) {
+	h := newHandlers(t)
+	h.makeNetwork(t, api.NetworkCreate{Name: "alpha"})
+	g := newGuest(t, "g")
+	web := h.join(t, "web")
+	changing, release := make(chan struct{}), make(chan struct{})
+	h.answering(t, web, func(ask *box.Message) ([]*box.Message, []int) {
+		switch {
+		case ask.Link != nil:
+			fd, err := unix.Dup(g.tap.Fd())
+			if err != nil {
+				t.Error(err)
+			}
+			return []*box.Message{{Ready: &box.Ready{Index: 7}}, {Linked: true}}, []int{fd}
+		case ask.Default != nil && ask.Default.Index == 2: // away from alpha
+			close(changing)
+			<-release
+			return failure("no")
+		}
+		return []*box.Message{{Done: true}}, nil
+	})
+	if err := h.connect("web", api.EndpointRequest{Network: "alpha"}); err != nil {
+		t.Fatal(err)
+	}
+	yes := true
+	warned := make(chan []string, 1)
+	go func() {
+		warnings, err := h.changeNetwork("alpha", api.NetworkRequest{Internal: &yes})
+		if err != nil {
+			t.Error(err)
+		}
+		warned <- warnings
+	}()
+	<-changing
+	h.makeNetwork(t, api.NetworkCreate{Name: "omega"})
+	if len(warned) > 0 {
+		t.Error("omega was made after alpha was changed")
+	}
+	close(release)
+	want := "[container web: set the default route: no; it has the default route of before: `fairlead network set --internal=true alpha` asks it again]"
+	if got := fmt.Sprint(<-warned); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 // TestElection: the default route is that of the highest priority, then of the
 // first name, and never of an internal network.
 func TestElection(t *testing.T) {
@@ -390,7 +458,7 @@ func FuzzNetworkRequests(f *testing.F) {
 			}
 		}
 		no := false
-		if err := h.changeNetwork("default", api.NetworkRequest{HostLoopback: &no, Egress: &api.Egress{Spec: "all"}}); err != nil {
+		if _, err := h.changeNetwork("default", api.NetworkRequest{HostLoopback: &no, Egress: &api.Egress{Spec: "all"}}); err != nil {
 			t.Error(err)
 		}
 		if _, err := os.Stat(filepath.Join(h.conf.Dir, stateFile)); !os.IsNotExist(err) {

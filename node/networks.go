@@ -174,10 +174,14 @@ func (n *Node) inspectNetworkLocked(l *lan) api.NetworkInspect {
 		}
 	}
 	d.IPAM = api.NetworkIPAM{Driver: "default", Options: map[string]string{}, Config: []api.NetworkIPAMConfig{config}}
+	listed := make(map[*attachment]bool)
 	for _, c := range n.onNetworkLocked(l) {
-		if a := c.onLocked(l); a.up() && c.share == nil {
-			d.Containers[c.id] = api.NetworkContainer{Name: c.name(), EndpointID: a.id, MacAddress: a.macWord(), IPv4Address: a.prefixWord()}
+		a := c.onLocked(l)
+		if !a.up() || listed[a] || c.share != nil && n.containers[c.share.id] != nil {
+			continue // of those that share a namespace the first to make it, or one of the others
 		}
+		listed[a] = true
+		d.Containers[c.id] = api.NetworkContainer{Name: c.name(), EndpointID: a.id, MacAddress: a.macWord(), IPv4Address: a.prefixWord()}
 	}
 	return d
 }
@@ -251,13 +255,25 @@ func (n *Node) removableLocked(ref string) (*lan, error) {
 		for _, c := range users {
 			names = append(names, fmt.Sprintf("name:%q id:%q", c.name(), c.id[:12]))
 		}
-		return nil, fail(http.StatusForbidden, "error while removing network: network %s has active endpoints (%s); `fairlead network disconnect %[1]s %[3]s` takes one off",
-			l.name, strings.Join(names, ", "), users[0].name())
+		return nil, fail(http.StatusForbidden, "error while removing network: network %s has active endpoints (%s); %s",
+			l.name, strings.Join(names, ", "), takesOff(l, users))
 	}
 	if up := n.uplinksLocked(l); len(up) > 0 {
 		return nil, fail(http.StatusConflict, "network %s has %s; remove them first: `fairlead network set %[1]s --uplink none`", l.name, plural(len(up), "uplink"))
 	}
 	return l, nil
+}
+
+// takesOff is what takes one of a network's users off it, or the last of them.
+func takesOff(l *lan, users []*container) string {
+	names := ""
+	for _, c := range users {
+		if c.share == nil {
+			return fmt.Sprintf("`fairlead network disconnect %s %s` takes one off", l.name, c.name())
+		}
+		names += " " + c.name()
+	}
+	return fmt.Sprintf("they have the networks of container %s, which has ended; `fairlead stop%s` takes it off them", users[0].share.name(), names)
 }
 
 // postNetwork changes a network while it is used.
@@ -266,10 +282,22 @@ func (n *Node) postNetwork(w http.ResponseWriter, r *http.Request) (any, error) 
 	if err := body(w, r, &req); err != nil {
 		return nil, err
 	}
-	return done, n.changeNetwork(r.PathValue("name"), req)
+	warnings, err := n.changeNetwork(r.PathValue("name"), req)
+	return api.NetworkChanged{Warnings: warnings}, err
 }
 
-func (n *Node) changeNetwork(ref string, req api.NetworkRequest) error {
+// changeNetwork changes a network. Warnings are about containers that do not follow.
+func (n *Node) changeNetwork(ref string, req api.NetworkRequest) (warnings []string, err error) {
+	on, err := n.changeLan(ref, req)
+	if len(on) > 0 {
+		warnings = n.rerouteAll(on, fmt.Sprintf("fairlead network set --internal=%t %s", *req.Internal, ref))
+	}
+	return warnings, err
+}
+
+// changeLan does so but for what inits are waited for, on which no other network
+// waits: on are the containers whose default route may lead elsewhere now.
+func (n *Node) changeLan(ref string, req api.NetworkRequest) (on []*container, err error) {
 	n.linking.Lock()
 	defer n.linking.Unlock()
 	n.mu.Lock()
@@ -287,12 +315,11 @@ func (n *Node) changeNetwork(ref string, req api.NetworkRequest) error {
 	}
 	n.mu.Unlock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := n.home.writeState(next); err != nil {
-		return err
+		return nil, err
 	}
-	var on []*container
 	n.mu.Lock()
 	n.changeLanLocked(l, &to)
 	if req.Internal != nil {
@@ -304,8 +331,7 @@ func (n *Node) changeNetwork(ref string, req api.NetworkRequest) error {
 		}
 	}
 	n.mu.Unlock()
-	n.rerouteAll(on)
-	return nil
+	return on, nil
 }
 
 // changedLocked is what a network is to be, which is not changed: its name and its

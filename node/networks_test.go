@@ -1,10 +1,17 @@
 package node
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fairlead/node/api"
+	"fairlead/node/box"
 	"fairlead/test/lab"
 )
 
@@ -73,6 +80,107 @@ func TestNetworks(t *testing.T) {
 	if a = r.network(api.NetworkCreate{Name: "a"}); a.IPAM.Config[0].Subnet != "172.18.0.0/16" {
 		t.Errorf("%+v", a)
 	}
+}
+
+// TestNetworkOfSharers: a network whose only users share the namespace of a container
+// that has ended is used, and what is said to take them off does.
+func TestNetworkOfSharers(t *testing.T) {
+	h := newHandlers(t)
+	h.makeNetwork(t, api.NetworkCreate{Name: "alpha"})
+	x := h.join(t, "x")
+	g := newGuest(t, "g")
+	h.answering(t, x, func(ask *box.Message) ([]*box.Message, []int) {
+		if ask.Link == nil {
+			return []*box.Message{{Done: true}}, nil
+		}
+		fd, err := unix.Dup(g.tap.Fd())
+		if err != nil {
+			t.Error(err)
+		}
+		return []*box.Message{{Ready: &box.Ready{Index: 7}}, {Linked: true}}, []int{fd}
+	})
+	if err := h.connect("x", api.EndpointRequest{Network: "alpha"}); err != nil {
+		t.Fatal(err)
+	}
+	var sharers []*container
+	for _, name := range []string{"shelly", "sherry"} {
+		h.mu.Lock()
+		x.pidfd = 0 // of a process that runs, as far as anybody asks
+		h.mu.Unlock()
+		c, err := h.create(api.CreateRequest{Name: name, Command: []string{"sh"}, Network: "container:x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.mu.Lock()
+		x.pidfd = -1
+		c.running, c.owner = true, x.container
+		x.members++
+		h.mu.Unlock()
+		sharers = append(sharers, c)
+	}
+	users := func() (names string) {
+		for _, c := range get[api.NetworkInspect](t, h, "/v1/networks/alpha").Containers {
+			names += c.Name + " " + c.IPv4Address
+		}
+		return names
+	}
+	ids := func(list ...*container) string {
+		var all []string
+		for _, c := range list {
+			all = append(all, fmt.Sprintf("name:%q id:%q", c.name(), c.id[:12]))
+		}
+		return "error while removing network: network alpha has active endpoints (" + strings.Join(all, ", ") + "); "
+	}
+	if got := users(); got != "x 172.18.0.2/16" {
+		t.Errorf("used by %s", got)
+	}
+	refused(t, h.removeNetwork("alpha"), ids(sharers[0], sharers[1], x.container)+"`fairlead network disconnect alpha x` takes one off")
+	h.end(x.container)
+	if got := users(); got != "shelly 172.18.0.2/16" {
+		t.Errorf("used by %s", got)
+	}
+	refused(t, h.removeNetwork("alpha"), ids(sharers...)+"they have the networks of container x, which has ended; `fairlead stop shelly sherry` takes it off them")
+	for _, c := range sharers {
+		h.end(c)
+	}
+	if got := users(); got != "" {
+		t.Errorf("used by %s", got)
+	}
+}
+
+// TestNetworkIsSavedFirst: nobody can join a network that may not come to be.
+func TestNetworkIsSavedFirst(t *testing.T) {
+	h := newHandlers(t)
+	path := filepath.Join(h.conf.Dir, stateFile+".new")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	disk, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	made := make(chan error, 1)
+	go func() { // more than a pipe holds
+		_, err := h.createNetwork(api.NetworkCreate{Name: "alpha", Labels: map[string]string{"a": strings.Repeat("b", 1<<20)}})
+		made <- err
+	}()
+	lab.Eventually(t, 10*time.Second, func() error {
+		if n, err := disk.Read(make([]byte, 1)); n != 1 {
+			return fmt.Errorf("nothing is saved: %w", err)
+		}
+		return nil
+	})
+	_, err = h.create(api.CreateRequest{Command: []string{"sh"}, Network: "alpha"})
+	refused(t, err, "network alpha not found; `fairlead network ls` lists those there are")
+	_ = disk.Close() // what is full
+	if err := <-made; err == nil || !strings.Contains(err.Error(), "state.json.new cannot be written, nothing is changed: ") {
+		t.Errorf("made: %v", err)
+	}
+	if list := h.listLans(); len(list) != 1 {
+		t.Errorf("%d networks", len(list))
+	}
+	h.makeNetwork(t, api.NetworkCreate{Name: "alpha"}) // its name, number and subnet are free
 }
 
 // What is wrong is refused by name, and changes nothing.

@@ -376,7 +376,9 @@ func (l *labWork) make(ctx context.Context, c *api.Client, change *labfile.Chang
 		if ways == nil && was.Uplinks != nil {
 			ways = &waysOut{host: true} // what a network has of which nobody says anything
 		}
-		err = c.Post(ctx, networkPath(w.Name), l.setNetwork(w, was), nil)
+		var changed api.NetworkChanged
+		err = c.Post(ctx, networkPath(w.Name), l.setNetwork(w, was), &changed)
+		sayWarnings(l.cmd.ErrOrStderr(), changed.Warnings)
 	default:
 		return nil
 	}

@@ -253,9 +253,7 @@ func (o *connectOptions) hang(ctx context.Context, c *api.Client, stderr io.Writ
 		return err
 	}
 	defer foreign.Close()
-	for _, w := range foreign.Warnings {
-		fmt.Fprintln(stderr, "fairlead: warning: "+w)
-	}
+	sayWarnings(stderr, foreign.Warnings)
 	return c.Hand(ctx, containerPath(created.ID, "attach"), api.Attach{
 		Descriptors: []string{"tap"}, Pid: in.PID, Interface: link.Name, Index: foreign.Index, Netns: foreign.NetNS.Ino, PeerNetns: foreign.PeerNetNS,
 	}, []int{foreign.TAP})

@@ -329,16 +329,17 @@ func newNetworkPrune() *cobra.Command {
 				return err
 			}
 			lines = slices.DeleteFunc(lines, func(l networkLine) bool { return !l.dangling() || !wanted.fit(&l) })
-			for i, l := range lines {
+			var errs []error
+			head := "Deleted Networks:\n"
+			for _, l := range lines {
 				if err := c.Delete(cmd.Context(), networkPath(l.ID), nil); err != nil {
-					return err
+					errs = append(errs, err) // somebody may just have joined it
+					continue
 				}
-				if i == 0 {
-					fmt.Fprintln(cmd.OutOrStdout(), "Deleted Networks:")
-				}
-				fmt.Fprintln(cmd.OutOrStdout(), l.Network)
+				fmt.Fprint(cmd.OutOrStdout(), head, l.Network, "\n")
+				head = ""
 			}
-			return nil
+			return errors.Join(errs...)
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not ask")

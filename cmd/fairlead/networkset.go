@@ -1,7 +1,8 @@
 package main
 
 import (
-	"context"
+	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -68,7 +69,7 @@ so in ` + "`fairlead network create --help`" + `.`,
 				if change == nil {
 					return wrongCall(cmd, "there is nothing to set: say --uplink, --egress, --host-loopback, --host-link, --internal or --opt")
 				}
-				return setNetwork(cmd.Context(), args[0], change)
+				return setNetwork(cmd, args[0], change)
 			}
 			ways, err := parseUplinks(uplinks)
 			if err != nil {
@@ -92,7 +93,7 @@ so in ` + "`fairlead network create --help`" + `.`,
 			}
 			sayLost(cmd.ErrOrStderr(), lost)
 			if change != nil {
-				if err := setNetwork(ctx, args[0], change); err != nil {
+				if err := setNetwork(cmd, args[0], change); err != nil {
 					return err
 				}
 			}
@@ -131,6 +132,18 @@ func (o *networkFlags) change(cmd *cobra.Command, internal *bool, opts []string)
 }
 
 // setNetwork changes a network while it is used.
-func setNetwork(ctx context.Context, name string, change *api.NetworkRequest) error {
-	return client().Post(ctx, networkPath(name), change, nil)
+func setNetwork(cmd *cobra.Command, name string, change *api.NetworkRequest) error {
+	var changed api.NetworkChanged
+	if err := client().Post(cmd.Context(), networkPath(name), change, &changed); err != nil {
+		return err
+	}
+	sayWarnings(cmd.ErrOrStderr(), changed.Warnings)
+	return nil
+}
+
+// sayWarnings says what is less than was asked for.
+func sayWarnings(stderr io.Writer, list []string) {
+	for _, w := range list {
+		fmt.Fprintln(stderr, "fairlead: warning: "+w)
+	}
 }

@@ -116,9 +116,7 @@ func (o *runOptions) begin(ctx context.Context, cmd *cobra.Command, term *termin
 	}
 	signals.to(b.Signal)
 	err = b.Started()
-	for _, w := range b.Warnings {
-		fmt.Fprintln(cmd.ErrOrStderr(), "fairlead: warning: "+w)
-	}
+	sayWarnings(cmd.ErrOrStderr(), b.Warnings)
 	if err != nil {
 		abandon(b)
 		awaitGone(created.ID)

@@ -42,6 +42,11 @@ type NetworkRequest struct {
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
+// NetworkChanged answers POST /v1/networks/{name}.
+type NetworkChanged struct {
+	Warnings []string `json:"warnings,omitempty"` // about containers that do not follow
+}
+
 // NetworkInspect is one network: an element of GET /v1/networks, and the answer
 // of GET /v1/networks/{name}, in the shape of `docker network inspect`.
 type NetworkInspect struct {

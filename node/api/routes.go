@@ -50,7 +50,7 @@ var Routes = []Route{
 	{Method: "GET", Path: "/v1/networks/{name}", Summary: "inspect a network", Out: NetworkInspect{}},
 	{Method: "POST", Path: "/v1/networks/{name}/host-link", Summary: "hand over a TAP of this host's, with the gateway's address and MAC, as the host's own link", In: HostLinkRequest{}, Out: Done{}, Upgrade: true},
 	{Method: "DELETE", Path: "/v1/networks/{name}/host-link", Summary: "remove the host's own link"},
-	{Method: "POST", Path: "/v1/networks/{name}", Summary: "change a network while it is used", In: NetworkRequest{}},
+	{Method: "POST", Path: "/v1/networks/{name}", Summary: "change a network while it is used", In: NetworkRequest{}, Out: NetworkChanged{}},
 	{Method: "DELETE", Path: "/v1/networks/{name}", Summary: "remove a network nobody is on"},
 	{Method: "POST", Path: "/v1/networks/{name}/connect", Summary: "connect a container that runs", In: ConnectRequest{}},
 	{Method: "POST", Path: "/v1/networks/{name}/disconnect", Summary: "take a container, or what was hung in, off a network", In: DisconnectRequest{}},

@@ -42,6 +42,7 @@ type dhcpClient struct {
 	renew   []string // a command inside; a signal if it is one word
 	release []string
 	done    string // what it says when it has renewed
+	book    string // the file its renew reads, which it may write after its script has run
 }
 
 // dhcpClients returns the clients, with their files in a directory.
@@ -49,12 +50,12 @@ func dhcpClients(dir string) []dhcpClient {
 	script := filepath.Join(dir, "script")
 	files := []string{"-lf", dir + "/leases", "-pf", dir + "/pid", "-cf", dir + "/conf", "-sf", script}
 	return []dhcpClient{
-		{"udhcpc", []string{"udhcpc", "-f", "-i", "eth0", "-s", script, "-O", "mtu", "-O", "hostname", "-O", "domain"}, []string{"USR1"}, []string{"USR2"}, "renew"},
+		{"udhcpc", []string{"udhcpc", "-f", "-i", "eth0", "-s", script, "-O", "mtu", "-O", "hostname", "-O", "domain"}, []string{"USR1"}, []string{"USR2"}, "renew", ""},
 		{"dhclient", slices.Concat([]string{"dhclient", "-d"}, files, []string{"eth0"}),
 			slices.Concat([]string{"dhclient", "-1", "-d"}, files, []string{"eth0"}),
-			slices.Concat([]string{"dhclient", "-r"}, files, []string{"eth0"}), "REBOOT"},
+			slices.Concat([]string{"dhclient", "-r"}, files, []string{"eth0"}), "REBOOT", dir + "/leases"},
 		{"dhcpcd", []string{"sh", "-c", "mount -n -t tmpfs none /run; mount -n -t tmpfs none /var/lib/dhcpcd; exec dhcpcd -B -4 -f " + dir + "/dhcpcd.conf -c " + script + " eth0"},
-			[]string{"dhcpcd", "-n", "-4", "eth0"}, []string{"dhcpcd", "-k", "-4", "eth0"}, "RENEW"},
+			[]string{"dhcpcd", "-n", "-4", "eth0"}, []string{"dhcpcd", "-k", "-4", "eth0"}, "RENEW", ""},
 	}
 }
 
@@ -78,14 +79,27 @@ func TestS19_Clients(t *testing.T) {
 			if !strings.Contains(string(log), "mask=24") && !strings.Contains(string(log), "mask=255.255.255.0") {
 				t.Errorf("it has heard no mask:\n%s", log)
 			}
-			if out := n.exec("c", "ip", "addr", "show", "eth0"); !strings.Contains(out, "inet 172.17.0.2/24 brd 172.17.0.255") || !strings.Contains(out, "mtu 1400") {
-				t.Errorf("it has\n%s", out)
-			}
+			lab.Eventually(t, patience/3, func() error { // its script is still at work
+				if out := n.exec("c", "ip", "addr", "show", "eth0"); !strings.Contains(out, "inet 172.17.0.2/24 brd 172.17.0.255") || !strings.Contains(out, "mtu 1400") {
+					return fmt.Errorf("it has\n%s", out)
+				}
+				return nil
+			})
 			lease := n.lease("172.17.0.2")
 			if lease.Container != "c" || lease.Kind != "container" || lease.State != "bound" || lease.Expires == nil {
 				t.Errorf("%+v", lease)
 			}
 			before := *lease.Expires
+			lab.Eventually(t, patience/3, func() error {
+				if c.book == "" {
+					return nil
+				}
+				book, err := os.ReadFile(c.book)
+				if err == nil && !strings.HasSuffix(string(book), "}\n") {
+					err = fmt.Errorf("it has written down no lease: %q", book)
+				}
+				return err
+			})
 			n.dhcpTell("c", c.renew)
 			n.dhcpSaid(dir, c.program, func(line string) bool { return strings.HasPrefix(line, c.done+" ip=172.17.0.2 ") })
 			if after := n.lease("172.17.0.2").Expires; after == nil || !after.After(before) {

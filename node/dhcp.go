@@ -105,7 +105,7 @@ func (n *Node) startDHCP() {
 func (d *lenders) close() {
 	d.stop()
 	d.running.Wait()
-	d.save()
+	d.save(d.snapshot())
 }
 
 // publishDHCPLocked has the DHCP servers follow the registry.
@@ -159,9 +159,13 @@ func (d *lenders) Message(q gateway.Question, reply func(gateway.Offer)) bool {
 // run is the goroutine that has the servers.
 func (d *lenders) run() {
 	var writes <-chan time.Time
+	var written chan struct{} // closed when the file is; who waits for this goroutine waits for no disk
 	for {
 		select {
 		case <-d.ctx.Done():
+			if written != nil {
+				<-written
+			}
 			return
 		case fn := <-d.calls:
 			fn()
@@ -172,11 +176,17 @@ func (d *lenders) run() {
 			d.answer(h)
 		case <-d.timer.C:
 		case <-writes:
-			writes = nil
-			d.save()
+			file, done := d.snapshot(), make(chan struct{})
+			writes, written = nil, done
+			go func() {
+				d.save(file)
+				close(done)
+			}()
+		case <-written:
+			written = nil
 		}
 		d.tick()
-		if writes == nil && d.changes() != d.saved {
+		if writes == nil && written == nil && d.changes() != d.saved {
 			writes = time.After(leasesEvery)
 		}
 	}
@@ -442,10 +452,10 @@ func (l *lender) leases() (list []keptLease) {
 	return list
 }
 
-// save writes the leases down.
-func (d *lenders) save() {
+// snapshot is what the file has to be now.
+func (d *lenders) snapshot() *leasesOnDisk {
 	d.saved = d.changes()
-	file := leasesOnDisk{Version: leasesVersion, Networks: map[string][]keptLease{}}
+	file := &leasesOnDisk{Version: leasesVersion, Networks: map[string][]keptLease{}}
 	for name, list := range d.kept { // of networks that are off
 		file.Networks[name] = list
 	}
@@ -454,7 +464,12 @@ func (d *lenders) save() {
 			file.Networks[l.name] = list
 		}
 	}
-	if err := d.write(&file); err != nil {
+	return file
+}
+
+// save writes it down.
+func (d *lenders) save(file *leasesOnDisk) {
+	if err := d.write(file); err != nil {
 		slog.Error("leases are not written down", "err", err)
 	}
 }

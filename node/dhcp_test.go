@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
 
 	"fairlead/gateway"
 	"fairlead/loop"
@@ -216,6 +218,49 @@ func TestLeasesOfServersThatEnd(t *testing.T) {
 		if got := o.lent(); !slices.Equal(got, c.want) {
 			t.Errorf("%v: %v are lent, want %v", c.there, got, c.want)
 		}
+	}
+}
+
+// TestLeasesOnSlowDisk: while the leases are written nobody waits for it who has to do
+// with the servers.
+func TestLeasesOnSlowDisk(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, leasesFile+".new")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for full := make([]byte, 4096); err == nil; { // no more fits in
+		_, err = unix.Write(fd, full)
+	}
+	disk := os.NewFile(uintptr(fd), path)
+	t.Cleanup(func() { _ = disk.Close() })
+	o := newOffice(t, dir)
+	defer func() { go func() { _, _ = io.Copy(io.Discard, disk) }() }() // for the last word on leases, too
+	if kind, _ := o.asks(0, 1, dhcpv4.MessageTypeRequest, wants("192.0.2.60")); kind != dhcpv4.MessageTypeAck {
+		t.Fatalf("%v", kind)
+	}
+	written := false
+	called := make(chan struct{}, 1)
+	for end := time.Now().Add(10 * time.Second); !written && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		go o.call(func() {
+			written = o.saved == o.changes()
+			called <- struct{}{}
+		})
+		select {
+		case <-called:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the servers wait for the disk")
+		}
+	}
+	if !written {
+		t.Error("nothing is written")
+	}
+	if kind, _ := o.asks(0, 2, dhcpv4.MessageTypeRequest, wants("192.0.2.61")); kind != dhcpv4.MessageTypeAck {
+		t.Errorf("meanwhile: %v", kind)
 	}
 }
 

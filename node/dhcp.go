@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -34,12 +35,14 @@ const (
 	leasesFile    = "leases.json"
 	leasesVersion = 1
 	leasesEvery   = time.Second
+
+	maxLeasesFile = 16 << 20 // as state.json
 )
 
 // lenders are the DHCP servers of a node's networks: dhcp.Server with a clock, the
 // networks' addresses and a file. One goroutine has them.
 type lenders struct {
-	home    *os.Root
+	home    *home
 	ctx     context.Context
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -86,16 +89,16 @@ type fixedStation struct {
 	name string
 }
 
-// startDHCP starts the DHCP servers, which have no networks yet.
-func (n *Node) startDHCP() {
+// startDHCP starts the DHCP servers, which have no networks yet. The leases of before
+// are theirs from now on.
+func (n *Node) startDHCP(leases map[string][]keptLease) {
 	d := &lenders{
-		home:     n.home.Root,
+		home: n.home, kept: leases,
 		messages: newQueue[message](maxDHCP, dhcpPerContainer), heard: make(chan heard, maxDHCP), calls: make(chan func()),
 		borrowers: make(map[borrowerKey]*borrower),
 		of:        make(map[packet.NetworkID]*lender),
 		timer:     time.NewTimer(time.Hour),
 	}
-	d.kept = d.load()
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	d.running.Go(d.run)
 	n.dhcp = d
@@ -389,34 +392,50 @@ func (d *lenders) changes() (sum uint64) {
 	return sum
 }
 
-// load reads the file. What is no lease of ours is no reason to be without
-// addresses: stations are asked for theirs again.
-func (d *lenders) load() map[string][]keptLease {
-	b, err := d.home.ReadFile(leasesFile)
-	if err != nil {
-		return map[string][]keptLease{}
+// readLeases reads the file. One of a later version is refused, as networks are.
+// What is no lease of ours is no reason to be without addresses, so it is put
+// aside: stations are asked for theirs again.
+func (h *home) readLeases() (map[string][]keptLease, error) {
+	path := filepath.Join(h.Name(), leasesFile)
+	text, err := h.readSome(leasesFile, maxLeasesFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return map[string][]keptLease{}, nil
 	}
-	file, err := readLeases(b)
-	if err != nil {
-		slog.Warn("leases of before are forgotten", "file", leasesFile, "err", err)
+	file := new(leasesOnDisk)
+	if err == nil {
+		file, err = parseLeases(text)
 	}
-	return file
-}
-
-// readLeases reads what is in the file.
-func readLeases(b []byte) (map[string][]keptLease, error) {
-	none := map[string][]keptLease{}
-	var file leasesOnDisk
-	if err := json.Unmarshal(b, &file); err != nil {
-		return none, err
-	}
-	if file.Version != leasesVersion {
-		return none, fmt.Errorf("version %d, this program writes %d", file.Version, leasesVersion)
+	switch {
+	case errors.Is(err, errLaterVersion):
+		return nil, fmt.Errorf("%s: %w; `rm %[1]s` forgets its leases", path, err)
+	case err != nil:
+		if err := h.Rename(leasesFile, leasesFile+".bad"); err != nil {
+			return nil, fmt.Errorf("put %s aside, which cannot be read: %w", path, err)
+		}
+		slog.Warn("leases of the node before cannot be read, and are put aside", "file", path+".bad", "err", err)
 	}
 	if file.Networks == nil {
-		return none, nil
+		file.Networks = map[string][]keptLease{}
 	}
 	return file.Networks, nil
+}
+
+var errLaterVersion = errors.New("start the one that wrote it")
+
+// parseLeases reads what is in the file; without an error it is not nil.
+func parseLeases(text []byte) (*leasesOnDisk, error) {
+	file := new(leasesOnDisk)
+	err := json.Unmarshal(text, file)
+	switch {
+	case file.Version > leasesVersion: // whatever else there is, it may have a meaning
+		err = fmt.Errorf("it has version %d, and this fairlead reads version %d: %w", file.Version, leasesVersion, errLaterVersion)
+	case err == nil && file.Version != leasesVersion:
+		err = fmt.Errorf("it has version %d, and there is none but %d", file.Version, leasesVersion)
+	}
+	if err != nil {
+		return new(leasesOnDisk), err
+	}
+	return file, nil
 }
 
 // restore has a server know the leases of before, as far as they last.
@@ -474,21 +493,10 @@ func (d *lenders) save(file *leasesOnDisk) {
 	}
 }
 
-// write replaces the file at once, or removes it when there is nothing to keep.
+// write replaces the file, or removes it when there is nothing to keep.
 func (d *lenders) write(file *leasesOnDisk) error {
 	if len(file.Networks) == 0 {
-		if err := d.home.Remove(leasesFile); !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return nil
+		return d.home.removeFile(leasesFile)
 	}
-	b, err := json.MarshalIndent(file, "", "  ")
-	if err != nil {
-		return err
-	}
-	const fresh = leasesFile + ".new"
-	if err := d.home.WriteFile(fresh, append(b, '\n'), 0o600); err != nil {
-		return err
-	}
-	return d.home.Rename(fresh, leasesFile)
+	return d.home.replace(leasesFile, file)
 }

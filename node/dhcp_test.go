@@ -48,7 +48,11 @@ func newOffice(t *testing.T, dir string) *office {
 		t.Fatal(err)
 	}
 	n := &Node{home: &home{Root: root}}
-	n.startDHCP()
+	leases, err := n.home.readLeases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.startDHCP(leases)
 	o := &office{n.dhcp, t, dir, net}
 	o.is(nil)
 	t.Cleanup(func() {
@@ -266,7 +270,7 @@ func TestLeasesOnSlowDisk(t *testing.T) {
 
 // A file that says something else is no reason to be without addresses.
 func TestLeasesOfOthers(t *testing.T) {
-	for _, text := range []string{"", "{", `{"version": 2, "networks": {}}`, `{"version":1,"networks":{"office":[{"ip":"10.0.0.1"},{"mac":"02:00:00:00:00:01","ip":"192.0.2.9","expires":"2001-01-01T00:00:00Z"}]}}`} {
+	for _, text := range []string{"", "{", `{"networks": {}}`, `{"version":1,"networks":{"office":[{"ip":7}]}}`, `{"version":1,"networks":{"office":[{"ip":"10.0.0.1"},{"mac":"02:00:00:00:00:01","ip":"192.0.2.9","expires":"2001-01-01T00:00:00Z"}]}}`} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, leasesFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -274,9 +278,36 @@ func TestLeasesOfOthers(t *testing.T) {
 		if got := newOffice(t, dir).lent(); len(got) > 0 {
 			t.Errorf("%s: %v are lent", text, got)
 		}
+		aside := text
+		if strings.Contains(text, "expires") {
+			aside = "" // it can be read; nothing of it holds
+		}
+		got, err := os.ReadFile(filepath.Join(dir, leasesFile+".bad"))
+		if string(got) != aside || (err == nil) == strings.Contains(text, "expires") {
+			t.Errorf("%s: put aside is %q, %v", text, got, err)
+		}
 	}
-	if _, err := readLeases([]byte(`{"version": 2}`)); err == nil || !strings.Contains(err.Error(), "version 2, this program writes 1") {
-		t.Error(err)
+}
+
+// One of a later version is refused, and stays as it is.
+func TestLeasesOfALaterVersion(t *testing.T) {
+	dir := shortDir(t)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, leasesFile)
+	for _, text := range []string{`{"version": 2}`, `{"version":2,"networks":[1]}`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := Serve(t.Context(), Config{Dir: dir, Version: "test"})
+		want := path + ": it has version 2, and this fairlead reads version 1: start the one that wrote it; `rm " + path + "` forgets its leases"
+		if err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+		if now, err := os.ReadFile(path); string(now) != text {
+			t.Errorf("it is %s, %v", now, err)
+		}
 	}
 }
 
@@ -343,9 +374,9 @@ func FuzzLeases(f *testing.F) {
 	f.Add([]byte(`{"version":1,"networks":{"office":[{"mac":"02:00:00:00:00:01","ip":"192.0.2.9","hostname":"a","expires":"2040-01-01T00:00:00Z"}]}}`))
 	f.Add([]byte(`{"version":2}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		list, err := readLeases(b)
-		if err != nil && len(list) > 0 {
-			t.Errorf("%v, %v", list, err)
+		file, err := parseLeases(b)
+		if err != nil && len(file.Networks) > 0 {
+			t.Errorf("%v, %v", file, err)
 		}
 	})
 }

@@ -228,6 +228,10 @@ func newNode(conf Config, home *home) (*Node, error) {
 	first := &lan{id: newID(), name: defaultName, created: n.started}
 	n.lans = []*lan{first}
 	saved, err := home.readState()
+	var leases map[string][]keptLease
+	if err == nil {
+		leases, err = home.readLeases()
+	}
 	var want setup
 	if err == nil {
 		want, err = readSetup(conf.Up)
@@ -238,8 +242,8 @@ func newNode(conf Config, home *home) (*Node, error) {
 	if err == nil {
 		err = n.startDNS()
 	}
-	n.startDHCP()
 	if err == nil {
+		n.startDHCP(leases)
 		err = n.useNames(conf.Up.Names)
 	}
 	if err == nil {
@@ -257,7 +261,9 @@ func newNode(conf Config, home *home) (*Node, error) {
 		if n.dns != nil {
 			n.dns.close()
 		}
-		n.dhcp.close()
+		if n.dhcp != nil {
+			n.dhcp.close()
+		}
 		_ = l.Close()
 		return nil, err
 	}

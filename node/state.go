@@ -118,16 +118,26 @@ func (h *home) writeState(s *state) error {
 
 func (h *home) replaceState(s *state) error {
 	if len(s.Networks) == 0 {
-		if err := h.Remove(stateFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
+		return h.removeFile(stateFile)
 	}
-	text, err := json.MarshalIndent(s, "", "  ")
+	return h.replace(stateFile, s)
+}
+
+// removeFile takes a file away if it is there.
+func (h *home) removeFile(name string) error {
+	if err := h.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// replace writes a file anew, whole or not at all, also when the power fails.
+func (h *home) replace(name string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	const fresh = stateFile + ".new"
+	fresh := name + ".new"
 	f, err := h.OpenFile(fresh, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -137,7 +147,7 @@ func (h *home) replaceState(s *state) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = h.Rename(fresh, stateFile)
+		err = h.Rename(fresh, name)
 	}
 	if err != nil {
 		return errors.Join(err, h.Remove(fresh))

@@ -27,6 +27,8 @@ var parts = map[string]func(args []string) error{
 	"hurry":     hurry,
 	"inject":    inject,
 	"mdns":      mdns,
+	"mix":       mix,
+	"mixed":     mixed,
 	"odd":       odd,
 	"oddities":  oddServer,
 	"persist":   persist,

@@ -21,11 +21,12 @@ help: ## list the targets
 	@($(check)) || true
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: go ## build bin/fairlead, a static binary
+build: go ## build bin/fairlead, a static binary, and what its command bench starts
 	CGO_ENABLED=0 go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./test/world
+	CGO_ENABLED=0 go build -o bin/fairlead-bench ./bench
 
-install: build ## install below PREFIX=/usr/local (DESTDIR=): program, manual, completions, units
-	install -D -m 755 bin/fairlead $(DESTDIR)$(PREFIX)/bin/fairlead
+install: build ## install below PREFIX=/usr/local (DESTDIR=): programs, manual, completions, units
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/fairlead bin/fairlead-bench
 	bin/fairlead man $(SHARE)/man
 	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
 	bin/fairlead completion bash >$(SHARE)/bash-completion/completions/fairlead
@@ -57,8 +58,9 @@ engines: build ## compare with real container engines, as root
 fuzz: go ## fuzz every parser (FUZZTIME=30s each)
 	@FUZZTIME=$(FUZZTIME) test/fuzz.sh $(PKG)
 
-bench: build ## measure beside the kernel bridge (ARGS=-h for more)
-	@bin/world go run ./bench $(ARGS)
+bench: build ## measure beside the kernel bridge and other switches (ARGS=--help for more; DEPS=no)
+	@test/deps.sh ../bench/packages.txt || echo 'Going on without them.'
+	@bin/fairlead bench $(ARGS)
 
 lint: go $(LINT) ## run the linters of .golangci.yml
 	$(LINT) run

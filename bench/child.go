@@ -36,10 +36,16 @@ type end struct {
 type crossed struct {
 	Frames, Bytes uint64
 	CPU           float64 // seconds of the process; 0 where it has none
+
+	// What it has now, if it tells.
+	Flows  int
+	Memory float64 // bytes
 }
 
+// minus is what was carried since o.
 func (c crossed) minus(o crossed) crossed {
-	return crossed{c.Frames - o.Frames, c.Bytes - o.Bytes, c.CPU - o.CPU}
+	c.Frames, c.Bytes, c.CPU = c.Frames-o.Frames, c.Bytes-o.Bytes, c.CPU-o.CPU
+	return c
 }
 
 // A child is a running path, seen from outside.
@@ -100,8 +106,11 @@ func carry(args []string) error {
 	}
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
-		n := crossed{CPU: cpuSeconds()}
-		n.Frames, n.Bytes = count()
+		n := count()
+		n.CPU = cpuSeconds()
+		if n.Memory, err = resident(os.Getpid()); err != nil {
+			return err
+		}
 		b, err := json.Marshal(n)
 		if err != nil {
 			return err
@@ -120,9 +129,9 @@ const firstLink = 3
 
 // start begins to carry between the inherited links and returns how to count
 // what was written to them.
-func start(kind string, ends []end) (count func() (frames, bytes uint64), err error) {
+func start(kind string, ends []end) (count func() crossed, err error) {
 	var done relay.Crossed
-	count = func() (uint64, uint64) { return done.Frames.Load(), done.Bytes.Load() }
+	count = func() crossed { return crossed{Frames: done.Frames.Load(), Bytes: done.Bytes.Load()} }
 	switch kind {
 	case "raw":
 		go func() { exit("path", relay.Raw([2]int{firstLink, firstLink + 1}, &done)) }()
@@ -137,20 +146,15 @@ func start(kind string, ends []end) (count func() (frames, bytes uint64), err er
 			taps = append(taps, &water.Interface{ReadWriteCloser: os.NewFile(uintptr(firstLink+i), "tap")})
 		}
 		go func() { exit("path", relay.Textbook(taps, &done)) }()
-	case "fairlead", "fairlead-2":
-		n := workers
-		if kind == "fairlead-2" {
-			n = 2
-			runtime.GOMAXPROCS(n + 2)
-		}
-		sw, err := startFairlead(n, ends)
-		if err != nil {
-			return nil, err
-		}
-		return func() (uint64, uint64) {
-			t := sw.Totals()
-			return t.Written, t.WrittenBytes
-		}, nil
+	case "fairlead":
+		return startFairlead(workers, ends, nil)
+	case "fairlead-2":
+		runtime.GOMAXPROCS(2 + 2)
+		return startFairlead(2, ends, nil)
+	case "fairlead-open":
+		return startFairlead(workers, ends, openOptions)
+	case "flows":
+		return startFlows(ends)
 	case "nat-out", "nat-in":
 		return direction(strings.TrimPrefix(kind, "nat-")).start(ends)
 	default:
@@ -160,8 +164,8 @@ func start(kind string, ends []end) (count func() (frames, bytes uint64), err er
 }
 
 // startFairlead begins to carry between the inherited links through a switch.
-func startFairlead(workers int, ends []end) (*vswitch.Switch, error) {
-	_, _, n, err := newNetwork(workers)
+func startFairlead(workers int, ends []end, options map[string]string) (count func() crossed, err error) {
+	_, _, n, err := newNetworkOf(workers, options, nat.Config{})
 	if err != nil {
 		return nil, err
 	}
@@ -174,20 +178,28 @@ func startFairlead(workers int, ends []end) (*vswitch.Switch, error) {
 			return nil, err
 		}
 	}
-	return n.Switch(), nil
+	return func() crossed { return written(n.Switch().Totals()) }, nil
 }
+
+// written is what a switch or a router has carried.
+func written(t vswitch.Counts) crossed { return crossed{Frames: t.Written, Bytes: t.WrittenBytes} }
 
 // newNetwork wires a network as a node does.
 func newNetwork(workers int) (*loop.Loop, *network.Router, *network.Network, error) {
+	return newNetworkOf(workers, nil, nat.Config{})
+}
+
+// newNetworkOf does so with options and bounds that are not the usual ones.
+func newNetworkOf(workers int, pairs map[string]string, flows nat.Config) (*loop.Loop, *network.Router, *network.Network, error) {
 	l, err := loop.New(workers)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	options, err := network.ParseOptions(nil)
+	options, err := network.ParseOptions(pairs)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	router := network.NewRouter(vswitch.NewLanes(l), nat.Config{})
+	router := network.NewRouter(vswitch.NewLanes(l), flows)
 	n, err := network.New(network.Config{ID: networkID, Name: "bench", Gateway: gatewayAddr, Options: options}, router)
 	return l, router, n, err
 }

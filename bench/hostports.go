@@ -50,7 +50,7 @@ func hostPorts() *workload {
 			publish func(l *lab) crowd
 			crowds  []crowd
 		}{
-			{name: "fairlead", rounds: min(o.pairs, 2), publish: fairleadPorts},
+			{name: "fairlead", rounds: min(o.Pairs, 2), publish: fairleadPorts},
 			{name: "pasta-1500", rounds: 1, publish: pastaPorts},
 			{name: "rootlesskit", rounds: 1, publish: rootlesskitPorts},
 			{name: "docker-proxy", rounds: 1, publish: dockerPorts},

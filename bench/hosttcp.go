@@ -196,7 +196,7 @@ const seldomBelow, seldomEvery = 0.7, 3
 // rounds measures all sites in turns, and those again of which a class's best
 // shows only then that it is.
 func (m *sites) rounds(l *lab, o *options) {
-	for round := range o.pairs {
+	for round := range o.Pairs {
 		for _, e := range m.list {
 			if !e.seldom || round%seldomEvery == 0 {
 				m.once(l, o, e, round)
@@ -207,9 +207,9 @@ func (m *sites) rounds(l *lab, o *options) {
 		}
 		slices.Reverse(m.list) // neither of two neighbours is always the first
 	}
-	for round := o.pairs; ; round++ {
+	for round := o.Pairs; ; round++ {
 		i := slices.IndexFunc(m.list, func(e *measured) bool {
-			return e.program != "" && !e.gone && len(e.figure.Samples) < o.pairs && m.best(e.mtu == 1500) == e
+			return e.program != "" && !e.gone && len(e.figure.Samples) < o.Pairs && m.best(e.mtu == 1500) == e
 		})
 		if i < 0 {
 			return
@@ -252,7 +252,7 @@ func (m *sites) once(l *lab, o *options, e *measured, round int) {
 	}
 	s.Round = round
 	e.figure.add(s)
-	progress("%s  round %d of %d  %-13s %8.2f %s", m.w.name, round+1, max(o.pairs, round+1), e.name, s.Value, m.w.unit)
+	progress("%s  round %d of %d  %-13s %8.2f %s", m.w.name, round+1, max(o.Pairs, round+1), e.name, s.Value, m.w.unit)
 }
 
 // sortOut finds those that cannot be the best of their class.

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"os"
@@ -66,6 +67,25 @@ func (l *lab) Fatalf(f string, a ...any) { l.Errorf(f, a...); panic(broken{}) }
 
 // Failed has what services said shown, unless it was the user who ended it.
 func (l *lab) Failed() bool { return l.err != nil && l.ctx.Err() == nil && !l.attempted }
+
+// packages lists the programs of others and where Debian has them.
+//
+//go:embed packages.txt
+var packages string
+
+// packageOf is the Debian package of a program.
+func packageOf(program string) string {
+	for line := range strings.Lines(packages) {
+		line, _, _ = strings.Cut(line, "#")
+		if f := strings.Fields(line); len(f) > 1 && slices.Contains(f[1:], program) {
+			return f[0]
+		}
+	}
+	panic("bench: name the package that has " + program + " in packages.txt")
+}
+
+// PackageOf is what package lab asks: what is installed has no checkout to read it from.
+func (l *lab) PackageOf(program string) string { return packageOf(program) }
 
 // Skipf says that something is missing here, and what to try.
 func (l *lab) Skipf(f string, a ...any) { l.Fatalf(f, a...) }

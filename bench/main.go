@@ -1,12 +1,14 @@
 // Command bench measures fairlead beside the kernel's bridge, the least a relay
-// can be and what the books teach, all in the same run:
+// can be, what the books teach and other switches, all in the same run. It is
+// built as fairlead-bench, and `fairlead bench` starts it:
 //
-//	go run ./bench
-//	go run ./bench -quick -only tcp-1
-//	go run ./bench -check -json bench.json
+//	fairlead bench
+//	fairlead bench --quick --only tcp-1
+//	fairlead bench --check --json bench.json
 //
-// It needs iperf3 and no rights: it makes a world of its own (test/world), in
-// which containers are network namespaces and nothing touches the machine.
+// It needs iperf3 and no rights: it makes a world of its own (test/world/maker),
+// in which containers are network namespaces and nothing touches the machine.
+// Other programs stand beside us where they are installed (packages.txt).
 //
 // # What is measured
 //
@@ -57,10 +59,16 @@
 //
 // # Files
 //
-//	main.go       flags, the world, what runs in which order
+//	main.go       the world, what runs in which order
+//	flags/        the command line, which `fairlead bench` knows too
+//	choice.go     which workloads and paths are measured, and how long that takes
 //	lab.go        how the lab's hosts are used by a program that is no test
 //	paths.go      what carries traffic
 //	child.go      paths that are processes
+//	ovs.go        paths: Open vSwitch
+//	vde.go        paths: VDE
+//	backlog.go    paths: the kernel's bridge with a longer queue
+//	turns.go      how paths are measured in turns
 //	tcp.go        workload: bulk TCP
 //	nat.go        workload: bulk TCP through NAT, and its paths
 //	death.go      workload: how fast the dead are gone
@@ -72,213 +80,237 @@
 //	hostports.go  workload: ten thousand published ports
 //	ends.go       the two ends of those: small clients and servers
 //	results.go    figures, ratios, bars
+//	bars.go       more bars
 //	report.go     the table and the JSON
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"fairlead/bench/flags"
+	"fairlead/test/world/maker"
 )
 
 // options are what the flags say.
-type options struct {
-	only    string
-	paths   string
-	pairs   int
-	seconds int
-	quick   bool
-	check   bool
-	json    string
-}
+type options flags.Options
 
 // roles are what this program does when it started itself, by the first
 // argument.
 var roles = map[string]func(args []string) error{"path": carry, "prober": prober, "echo": echo, "near": near, "far": far}
 
+// Exit statuses besides those of `fairlead bench --check`.
+const (
+	exitFailure     = 125 // an error of ours
+	exitInterrupted = 128 + int(syscall.SIGINT)
+)
+
 func main() {
+	maker.Play()
 	if len(os.Args) > 1 {
 		if role, ok := roles[os.Args[1]]; ok {
 			exit(os.Args[1], role(os.Args[2:]))
 		}
 	}
-	var o options
-	flag.StringVar(&o.only, "only", "", "measure only workloads whose name holds one of these `WORDS`, comma between them")
-	flag.StringVar(&o.paths, "paths", "", "measure only these `PATHS`, comma between them, also those that are not measured unasked")
-	flag.IntVar(&o.pairs, "pairs", minPairs, "how often each path is measured; bars need seven")
-	flag.IntVar(&o.seconds, "seconds", 3, "how long one measurement of throughput takes")
-	flag.BoolVar(&o.quick, "quick", false, "one second each, and of the paths only fairlead, the raw relay and the kernel")
-	flag.BoolVar(&o.check, "check", false, "end with status 1 when a bar is not met")
-	flag.StringVar(&o.json, "json", "", "write all figures to `FILE`")
-	flag.Usage = usage
-	flag.Parse()
-	if err := o.validate(); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(2)
-	}
-	if os.Getenv("FAIRLEAD_WORLD") == "" {
-		enterWorld() // does not return
-	}
-	os.Exit(o.run())
-}
-
-func usage() {
-	fmt.Fprintf(os.Stderr, "Usage: go run ./bench [OPTIONS]\n\nWorkloads:\n")
-	for _, w := range workloads {
-		fmt.Fprintf(os.Stderr, "  %-14s %s\n", w.name, w.what)
-	}
-	for _, list := range []struct {
-		of    string
-		paths []*path
-	}{{"of bulk traffic", paths}, {"through NAT", natPaths(out)}} {
-		fmt.Fprintf(os.Stderr, "\nPaths %s:\n", list.of)
-		for _, p := range list.paths {
-			what := p.what
-			if p.asked {
-				what += " (only with -paths)"
-			}
-			fmt.Fprintf(os.Stderr, "  %-14s %s\n", p.name, what)
-		}
-	}
-	fmt.Fprintf(os.Stderr, "\nPaths by the host's sockets:\n")
-	for _, p := range leaders {
-		fmt.Fprintf(os.Stderr, "  %-14s %s\n", p.name, p.what)
-	}
-	fmt.Fprintf(os.Stderr, "\nOptions:\n")
-	flag.PrintDefaults()
-}
-
-func (o *options) validate() error {
+	o, err := parse(os.Args[1:])
 	switch {
-	case flag.NArg() > 0:
-		return fmt.Errorf("%q is no option; see -help", flag.Arg(0))
-	case o.pairs < 1 || o.seconds < 1:
-		return errors.New("-pairs and -seconds are at least 1")
-	case o.check && o.pairs < minPairs:
-		return fmt.Errorf("-check needs at least %d pairs, else a bar cannot be met", minPairs)
-	case len(o.chosen()) == 0:
-		return fmt.Errorf("-only %s: no workload's name holds that; see -help", o.only)
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "fairlead: bench: %v; see `fairlead bench --help`\n", err)
+		os.Exit(exitFailure)
+	case o.List:
+		list(os.Stdout)
+	case os.Getenv(worldVariable) == "":
+		os.Exit(o.enterWorld())
+	default:
+		os.Exit(o.run())
 	}
-	for _, name := range split(o.paths) {
-		if !slices.ContainsFunc(slices.Concat(paths, natPaths(out)), func(p *path) bool { return p.name == name }) &&
-			!slices.ContainsFunc(leaders, func(p *leader) bool { return p.name == name }) {
-			return fmt.Errorf("-paths: there is no path %q; see -help", name)
+}
+
+// parse reads the command line.
+func parse(args []string) (*options, error) {
+	set := pflag.NewFlagSet("bench", pflag.ContinueOnError)
+	set.Usage = func() {} // the error says it
+	said := flags.Define(set)
+	if err := set.Parse(args); err != nil {
+		return nil, err
+	}
+	if set.NArg() > 0 {
+		return nil, fmt.Errorf("accepts no arguments, and got %q", set.Arg(0))
+	}
+	if err := said.Complete(set.Changed); err != nil {
+		return nil, err
+	}
+	o := (*options)(said)
+	return o, o.validate()
+}
+
+// validate refuses what there is not.
+func (o *options) validate() error {
+	for _, word := range o.Only {
+		if !slices.ContainsFunc(workloads, func(w *workload) bool { return strings.Contains(w.name, word) }) {
+			return fmt.Errorf("--only %s: no workload's name holds that", word)
 		}
 	}
-	if o.json == "" {
-		return nil
-	}
-	var err error
-	if o.json, err = filepath.Abs(o.json); err != nil {
-		return err
-	}
-	wd, err := os.Getwd()
-	if err != nil {
-		return err
-	}
-	// The world begins with an empty /tmp and ends with it.
-	for _, dir := range []string{"/tmp/", "/run/"} {
-		if strings.HasPrefix(o.json, dir) && !strings.HasPrefix(o.json, wd+"/") {
-			return fmt.Errorf("-json %s: bench has a %s of its own, which is gone at the end; name a file in the checkout, such as -json bench.json", o.json, dir)
+	for _, name := range o.Paths {
+		if !isPath(name) {
+			return fmt.Errorf("--paths %s: there is no such path", name)
 		}
 	}
-	return nil
+	_, err := o.folders()
+	return err
 }
 
-// chosen are the workloads -only names.
-func (o *options) chosen() []*workload {
-	var ws []*workload
-	for _, w := range workloads {
-		if slices.ContainsFunc(strings.Split(o.only, ","), func(word string) bool { return strings.Contains(w.name, word) }) {
-			ws = append(ws, w)
+// folders are where files are written. They have to be seen in the world, which
+// begins with an empty /tmp and /run and ends with them.
+func (o *options) folders() (dirs []string, err error) {
+	for name, files := range map[string][]string{"json": {o.JSON}, "resume": {o.Resume}, "svg": {o.SVG}, "fill": o.Fill} {
+		for _, file := range files {
+			if file == "" {
+				continue
+			}
+			dir, err := filepath.Abs(filepath.Dir(file))
+			if err != nil {
+				return nil, err
+			}
+			if _, err := os.Stat(dir); err != nil {
+				return nil, fmt.Errorf("--%s %s: %w", name, file, err)
+			}
+			if slices.Contains(maker.Fresh, dir) {
+				return nil, fmt.Errorf("--%s %s: the measurement has a %s of its own, which is gone at the end; name one in another folder", name, file, dir)
+			}
+			dirs = append(dirs, dir)
 		}
 	}
-	return ws
+	return dirs, nil
 }
 
-// measuresLeader reports whether a leader is measured.
-func (o *options) measuresLeader(p *leader) bool {
-	return o.paths == "" || slices.Contains(split(o.paths), p.name)
-}
+// worldVariable says that we are in a world, and whether root made it or a plain
+// user.
+const worldVariable = "FAIRLEAD_WORLD"
 
-// measures reports whether a path of bulk traffic is measured.
-func (o *options) measures(p *path) bool {
-	if o.paths != "" {
-		return slices.Contains(split(o.paths), p.name)
-	}
-	return !p.asked && (p.quick || !o.quick)
-}
-
-// split takes a list with commas apart.
-func split(list string) []string {
-	if list == "" {
-		return nil
-	}
-	return strings.Split(list, ",")
-}
-
-// enterWorld starts this program again in a world of its own. `go run` builds
-// both, so it is there.
-func enterWorld() {
+// enterWorld runs this program again in a world of its own, and ends as it does.
+func (o *options) enterWorld() int {
 	self, err := os.Executable()
+	var w maker.World
 	if err == nil {
-		var path string
-		if path, err = exec.LookPath("go"); err == nil {
-			err = syscall.Exec(path, append([]string{"go", "run", module + "/test/world", self}, os.Args[1:]...), os.Environ())
-		}
+		w.Keep, err = o.folders()
 	}
-	fmt.Fprintln(os.Stderr, "bench: make a world of its own:", err)
-	os.Exit(125)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "fairlead: bench: %v\n", err)
+		return exitFailure
+	}
+	bin := os.Getenv(binaryVariable)
+	if bin == "" {
+		bin = filepath.Join(filepath.Dir(self), "fairlead")
+	}
+	w.Keep, w.Env = append(w.Keep, bin), append(w.Env, binaryVariable+"="+bin)
+	restore := takeBacklog(&w)
+	defer restore()
+	return w.Run(append([]string{self}, os.Args[1:]...)...)
 }
+
+// binaryVariable names the program whose nodes and containers are measured, for
+// package lab. It lies beside this one.
+const binaryVariable = "FAIRLEAD_BIN"
 
 // exit ends a role.
 func exit(role string, err error) {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench %s: %v\n", role, err)
-		os.Exit(125)
+		os.Exit(exitFailure)
 	}
 	os.Exit(0)
 }
-
-// module is the name in go.mod.
-const module = "fairlead"
 
 // run measures what was chosen, prints the table and returns the exit status.
 // An interrupted run prints what it has.
 func (o *options) run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	res := newResults(o)
-	for _, w := range o.chosen() {
+	res, err := newResults(o), error(nil)
+	if o.Resume != "" {
+		err = res.resume(o.Resume)
+	}
+	if err == nil {
+		err = o.measure(ctx, res)
+	}
+	endProgress()
+	if err == nil {
+		res.print(os.Stdout)
+		err = o.publish(res)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "fairlead: bench: %v\n", err)
+		return exitFailure
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case len(res.Failures) > 0, o.Check && !res.barsMet():
+		return 1
+	}
+	return 0
+}
+
+// measure measures the chosen workloads that are not complete. What there is is
+// written after each, so that whatever ends us costs one workload.
+func (o *options) measure(ctx context.Context, res *results) error {
+	ws := slices.DeleteFunc(o.chosen(), func(w *workload) bool { return res.has(w.name) })
+	res.skipPaths(o)
+	left := o.expected(ws)
+	fmt.Fprintf(os.Stderr, "%s, about %s.\n", counted(len(ws), "workload"), about(left))
+	for i, w := range ws {
+		progress("%s  %d of %d, about %s to go", w.name, i+1, len(ws), about(left))
 		l := &lab{ctx: ctx, name: w.name}
-		if err := l.do(func() { w.measure(l, o, res) }); err != nil {
-			res.fail(w, err)
+		res.end(w, l.do(func() { w.measure(l, o, res) }))
+		if file := cmp.Or(o.Resume, o.JSON); file != "" {
+			if err := res.writeJSON(file); err != nil {
+				return err
+			}
 		}
 		if ctx.Err() != nil {
 			break
 		}
+		left -= w.expected(o)
 	}
-	endProgress()
-	res.print(os.Stdout)
-	if o.json != "" {
-		if err := res.writeJSON(o.json); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			return 125
+	return nil
+}
+
+// publish draws the charts and fills the documents.
+func (o *options) publish(res *results) error {
+	if o.SVG != "" {
+		if err := res.writeSVG(o.SVG); err != nil {
+			return err
 		}
 	}
-	switch {
-	case ctx.Err() != nil:
-		return 130
-	case len(res.Failures) > 0, o.check && !res.barsMet():
-		return 1
+	for _, name := range o.Fill {
+		if err := res.fillFile(name); err != nil {
+			return err
+		}
 	}
-	return 0
+	return nil
+}
+
+// about is a time as people say it who do not know exactly.
+func about(d time.Duration) string {
+	if d < 90*time.Second {
+		return counted(int(d.Round(10*time.Second)/time.Second), "second")
+	}
+	return counted(int((d+30*time.Second)/time.Minute), "minute")
+}
+
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"time"
 
 	"fairlead/nat"
 	"fairlead/node/box"
@@ -14,7 +15,7 @@ import (
 
 // natBar is the part of our own switching's figure that translated TCP has to
 // reach: what looking a flow up and rewriting four fields may cost.
-const natBar = 0.9
+const natBar = 0.95
 
 // A direction is which way connections are opened through NAT; the bytes flow
 // the same way.
@@ -36,16 +37,20 @@ var (
 // publishedPort of the uplink's address leads to iperf3 in the container.
 const publishedPort = 8080
 
-// natTCP is iperf3 between a container and a host outside, one stream with
-// CUBIC. It stands beside our own switching of the same stream.
-func natTCP(d direction) *workload {
-	w := &workload{name: "nat-" + string(d), unit: "Gb/s"}
+// natTCP is iperf3 between a container and a host outside. It stands beside our
+// own switching of the same streams.
+func natTCP(d direction, cc string, streams int) *workload {
+	w := &workload{
+		name: fmt.Sprintf("nat-%s-%d-%s", d, streams, cc), unit: "Gb/s",
+		quick: streams == 1 && cc == "cubic",
+		takes: func(o *options) time.Duration { return o.takeTurns(natPaths(d)) },
+	}
 	w.what = map[direction]string{
 		out: "TCP from a container to a host outside, masqueraded",
 		in:  "TCP from a host outside to a published port of a container",
-	}[d]
+	}[d] + fmt.Sprintf(", %s, %s", counted(streams, "stream"), cc)
 	w.measure = func(l *lab, o *options, r *results) {
-		figures := w.bulk(l, o, r, natPaths(d), "cubic", 1)
+		figures := w.bulk(l, o, r, natPaths(d), cc, streams)
 		compare(figures, "kernel", "switching")
 		if f, other := figures["fairlead"], figures["switching"]; f != nil && other != nil {
 			r.atLeast(f, other, natBar)
@@ -60,8 +65,8 @@ func natPaths(d direction) []*path {
 	return []*path{
 		{name: "fairlead", every: 1, quick: true, what: "node/network with a TAP outside as its uplink", lay: d.fairlead(tap)},
 		{name: "switching", every: 1, quick: true, what: "fairlead without NAT: two TAPs on one network", lay: process("fairlead", tap, tap)},
-		{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs, masquerade and dnat of nftables", lay: d.kernel},
-		{name: "socket", every: 3, what: "fairlead with a packet socket on a veth pair as its uplink", lay: d.fairlead(socket)},
+		{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs, masquerade and dnat of nftables", lay: d.kernel, programs: []string{"nft"}},
+		{name: "socket", every: seldom, what: "fairlead with a packet socket on a veth pair as its uplink", lay: d.fairlead(socket)},
 	}
 }
 
@@ -107,7 +112,7 @@ func packetSocket(l *lab, h *hosts.Host) *os.File {
 }
 
 // start begins to translate between the inherited links, in the path's process.
-func (d direction) start(ends []end) (count func() (frames, bytes uint64), err error) {
+func (d direction) start(ends []end) (count func() crossed, err error) {
 	_, router, n, err := newNetwork(workers)
 	if err != nil {
 		return nil, err
@@ -138,15 +143,14 @@ func (d direction) start(ends []end) (count func() (frames, bytes uint64), err e
 			Proto: packet.ProtoTCP, OutsidePort: publishedPort, InsidePort: iperfPort,
 		})
 	})
-	return func() (uint64, uint64) {
-		t := router.Totals()
-		return t.Written, t.WrittenBytes
-	}, err
+	return func() crossed { return written(router.Totals()) }, err
 }
 
 // kernel has the kernel translate, as it does for Docker.
-func (d direction) kernel(l *lab, c *cable) {
-	hosts.Need(l, "nft")
+func (d direction) kernel(l *lab, c *cable) { d.kernelHost(l, c) }
+
+// kernelHost is the host whose kernel does.
+func (d direction) kernelHost(l *lab, c *cable) *hosts.Host {
 	d.place(c)
 	inside, outside := d.ends()
 	h := plainBridge(l, c.name, c.ends[inside])
@@ -166,4 +170,5 @@ func (d direction) kernel(l *lab, c *cable) {
 			}
 		}`, uplinkAddr.Addr(), publishedPort, addrs[0], iperfPort))
 	c.crossed = sentBy(h, "port1", "up0")
+	return h
 }

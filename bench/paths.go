@@ -11,7 +11,6 @@ import (
 
 	"fairlead/link"
 	"fairlead/node/box"
-	"fairlead/packet"
 	hosts "fairlead/test/lab"
 )
 
@@ -24,13 +23,20 @@ type path struct {
 	every int
 	// brief paths are so slow that one second says it.
 	brief bool
-	// quick paths are measured with -quick too.
+	// quick paths are measured with --quick too.
 	quick bool
-	// asked paths are measured only if -paths names them: what was tried and
+	// asked paths are measured only if --paths names them: what was tried and
 	// decided against.
 	asked bool
+	// peers are programs of others. One that fails is noted, and nothing else.
+	peer bool
+
+	programs []string     // of packages.txt, which have to be here
+	possible func() error // says why it cannot be measured here; nil: it can
 
 	lay func(l *lab, p *cable)
+	// during is called before each measurement, and undo behind it.
+	during func() (undo func(), err error)
 }
 
 // paths are the paths of bulk traffic. Those compared with one another are
@@ -38,11 +44,18 @@ type path struct {
 var paths = []*path{
 	{name: "fairlead", every: 1, quick: true, what: "node/network on a loop, two TAPs", lay: process("fairlead", tap, tap)},
 	{name: "raw", every: 1, quick: true, what: "two TAPs, one worker, a read and a write each", lay: process("raw", tap, tap)},
-	{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs", lay: kernelBridge},
-	{name: "fairlead-wire", every: 3, brief: true, what: "fairlead, the receiver on a textbook wire", lay: process("fairlead", tap, wire)},
-	{name: "veth", every: 1, asked: true, what: "fairlead, two veth pairs by packet sockets", lay: process("fairlead", veth, veth)},
+	{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs, its defaults", lay: kernelBridge},
+	{name: "kernel-10000", every: seldom, what: "the same with net.core.netdev_max_backlog=10000", lay: kernelBridge, possible: mayLengthen, during: lengthen},
+	{name: "fairlead-veth", every: seldom, what: "fairlead, two veth pairs by packet sockets", lay: process("fairlead", veth, veth)},
+	{name: "fairlead-wire", every: seldom, brief: true, what: "fairlead, the receiver on a textbook wire", lay: process("fairlead", tap, wire)},
 	{name: "two-workers", every: 1, asked: true, what: "fairlead with two workers, a TAP each", lay: process("fairlead-2", tap, tap)},
-	{name: "textbook", every: 3, brief: true, what: "water and gopacket, a frame for each Read", lay: process("textbook", wire, wire)},
+	{name: "textbook", every: 1, brief: true, peer: true, what: "water and gopacket, a frame for each Read", lay: process("textbook", wire, wire)},
+	{name: "ovs", every: 1, brief: true, peer: true, what: "Open vSwitch, userspace datapath, its defaults", lay: openVSwitch(false),
+		programs: []string{"ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl", "ethtool"}},
+	{name: "ovs-tso", every: 1, peer: true, what: "Open vSwitch, userspace datapath, userspace-tso-enable=true", lay: openVSwitch(true),
+		programs: []string{"ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl"}},
+	{name: "vde", every: 1, brief: true, peer: true, what: "VDE: vde_switch and two vde_plug2tap", lay: vde,
+		programs: []string{"vde_switch", "vde_plug2tap"}},
 }
 
 // The addresses of the two containers, the same on every path.
@@ -84,20 +97,20 @@ func layCable(l *lab, p *path) *cable {
 // process is a path that is a process of this program.
 func process(kind string, links ...linkKind) func(l *lab, c *cable) {
 	return func(l *lab, c *cable) {
-		var ends []end
-		var fds []*os.File
-		for i, h := range c.ends {
-			fds = append(fds, makeLink(l, h, links[i]))
-			eth0, err := h.Netlink.LinkByName("eth0")
-			l.check(err, "find eth0 of %s", h.Name)
-			ends = append(ends, end{Link: links[i], MAC: packet.MAC(eth0.Attrs().HardwareAddr), Addr: c.prefix[i].Addr()})
-			h.Up(l, "eth0")
-		}
+		ends, fds := c.links(l, links...)
+		defer closeFiles(fds) // the process has its own
 		c.crossed = startChild(l, kind, ends, fds).crossed
-		for _, f := range fds {
-			f.Close() // the process has its own
-		}
 	}
+}
+
+// links makes eth0 of both containers, and returns the other ends.
+func (c *cable) links(l *lab, kinds ...linkKind) (ends []end, fds []*os.File) {
+	for i, h := range c.ends {
+		fds = append(fds, makeLink(l, h, kinds[i]))
+		ends = append(ends, end{Link: kinds[i], MAC: c.mac(l, i), Addr: c.prefix[i].Addr()})
+		h.Up(l, "eth0")
+	}
+	return ends, fds
 }
 
 // makeLink makes eth0 of a container and returns the other end.
@@ -175,6 +188,40 @@ func sentBy(h *hosts.Host, devs ...string) func() (crossed, error) {
 		}
 		return n, nil
 	}
+}
+
+// receivedBy counts what an interface of a host received.
+func receivedBy(h *hosts.Host, dev string) (n crossed, err error) {
+	link, err := h.Netlink.LinkByName(dev)
+	if err != nil {
+		return n, err
+	}
+	s := link.Attrs().Statistics
+	return crossed{Frames: s.RxPackets, Bytes: s.RxBytes}, nil
+}
+
+// spentBy adds to a count what processors have spent on services.
+func spentBy(count func() (crossed, error), services ...*hosts.Service) func() (crossed, error) {
+	return func() (crossed, error) {
+		n, err := count()
+		for _, s := range services {
+			n.CPU += threadsCPU(s.Pid())
+		}
+		return n, err
+	}
+}
+
+// dropped is how many frames the containers' interfaces did not take: what a TAP
+// whose queue nobody empties in time throws away.
+func (c *cable) dropped() (n uint64, err error) {
+	for _, h := range c.ends {
+		link, err := h.Netlink.LinkByName("eth0")
+		if err != nil {
+			return n, err
+		}
+		n += link.Attrs().Statistics.TxDropped
+	}
+	return n, nil
 }
 
 // connect opens a connection and makes sure that it comes from whom it should.

@@ -1,88 +1,78 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"slices"
 	"strings"
-	"text/tabwriter"
+	"unicode/utf8"
+
+	"golang.org/x/term"
 )
 
-// print writes the table for people.
-func (r *results) print(out io.Writer) {
-	m := &r.Machine
-	fmt.Fprintf(out, "%s, %d CPUs, Linux %s, %s, as %s, load %s at the start; %d rounds of %d s\n\n",
-		m.CPU, m.CPUs, m.Kernel, m.Go, m.User, m.Load, r.Pairs, r.Seconds)
-	r.table(out, "", []string{"÷ kernel", "÷ raw"}, func(f *figure) []string { return []string{f.times("kernel"), f.times("raw")} })
-	r.table(out, hostGroup, []string{"fairlead is"}, func(f *figure) []string { return []string{r.fairleadBeside(f)} })
-	for _, f := range r.Figures {
-		if f.Note != "" && len(f.Samples) > 0 {
-			fmt.Fprintf(out, "%s, %s: %s\n", f.Workload, f.Path, f.Note)
-		}
+// defaultWidth is that of the table where no terminal says another.
+const defaultWidth = 100
+
+// terminalWidth is how many columns a terminal has.
+func terminalWidth(f *os.File) int {
+	if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+		return width
 	}
-	if len(r.Bars) > 0 {
-		fmt.Fprintln(out, "\nBars:")
-	}
-	for _, b := range r.Bars {
-		verdict := "met    "
-		if !b.Met {
-			verdict = "NOT MET"
-		}
-		fmt.Fprintf(out, "  %s  %s: %s, want %s\n", verdict, b.Name, b.Have, b.Want)
-	}
-	if len(r.NotRun) > 0 {
-		fmt.Fprintln(out, "\nPeers not run:")
-	}
-	for _, f := range r.NotRun {
-		fmt.Fprintf(out, "  %s: %s\n", f.Workload, f.Why)
-	}
-	if len(r.Failures) > 0 {
-		fmt.Fprintln(out, "\nNot measured:")
-	}
-	for _, f := range r.Failures {
-		fmt.Fprintf(out, "  %s: %s\n", f.Workload, f.Why)
+	return defaultWidth
+}
+
+// A column of the table. Where it does not fit, those with the highest rank are
+// left out.
+type column struct {
+	name string
+	rank int
+	cell func(f *figure) string
+}
+
+// columns are all there are; "–" is where a path has nothing to say.
+func (r *results) columns() []column {
+	return []column{
+		{"path", 0, func(f *figure) string { return f.Path }},
+		{"median", 0, func(f *figure) string { return number(f.Value.Median) }},
+		{"quartiles", 2, func(f *figure) string { return number(f.Value.Q1) + "–" + number(f.Value.Q3) }},
+		{"÷ kernel", 1, func(f *figure) string { return f.timesOf(r.besideKernel(f)) }},
+		{"÷ raw", 7, func(f *figure) string { return f.timesOf(r.find(f.Workload, "raw")) }},
+		{"÷ peer", 3, func(f *figure) string { return f.timesOf(r.bestPeer(f.Workload)) }},
+		{"retr/GB", 5, func(f *figure) string { return f.costs().retransmits }},
+		{"CPU s/GB", 4, func(f *figure) string { return f.costs().perGB }},
+		{"CPU s/Mfr", 6, func(f *figure) string { return f.costs().perMillion }},
 	}
 }
 
-// table writes the figures of a group, with columns of ratios of its own.
-func (r *results) table(out io.Writer, group string, ratios []string, cells func(f *figure) []string) {
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	const row = "%-14s\t%-13s\t%s\t%s\t%s\t%s\t%s\t\n"
-	last := ""
-	for _, f := range r.Figures {
-		if len(f.Samples) == 0 || f.Group != group {
-			continue
-		}
-		if last == "" {
-			fmt.Fprintf(t, row, "workload", "path", "median", "quartiles", "unit", strings.Join(ratios, "\t"), "retrans/GB\tCPU s\tCPU s/GB")
-		}
-		name := f.Workload
-		if name == last {
-			name = ""
-		}
-		last = f.Workload
-		fmt.Fprintf(t, row, name, f.Path, fmt.Sprintf("%.2f", f.Value.Median), fmt.Sprintf("%.2f–%.2f", f.Value.Q1, f.Value.Q3),
-			f.Unit, strings.Join(cells(f), "\t"), f.costs())
+// legend says what the columns are.
+const legend = "÷: how many times better, round by round, than the kernel's bridge, the raw relay and the best peer " +
+	"of the same run. retr: segments sent again. CPU: of the path's own process, for each gigabyte and each million frames; " +
+	"the kernel's work is no process's."
+
+// number writes a figure in few places: 0.031, 31.40, 612.0, 1025k.
+func number(v float64) string {
+	switch a := math.Abs(v); {
+	case math.IsInf(v, 0) || math.IsNaN(v):
+		return "–"
+	case a == 0:
+		return "0"
+	case a < 0.1:
+		return fmt.Sprintf("%.2g", v)
+	case a < 100:
+		return fmt.Sprintf("%.2f", v)
+	case a < 10_000:
+		return fmt.Sprintf("%.0f", v)
+	case a < 100_000:
+		return fmt.Sprintf("%.1fk", v/1e3)
+	case a < 10_000_000:
+		return fmt.Sprintf("%.0fk", v/1e3)
 	}
-	t.Flush()
-	if last != "" {
-		fmt.Fprintln(out)
-	}
+	return fmt.Sprintf("%.1fM", v/1e6)
 }
 
-// fairleadBeside is how many times better fairlead is than a path of the same
-// workload.
-func (r *results) fairleadBeside(f *figure) string {
-	for _, ours := range r.Figures {
-		if ours.Path == "fairlead" && ours.Workload == f.Workload && f != ours {
-			return strings.Replace(ours.times(f.Path)+" ×", "– ×", "–", 1)
-		}
-	}
-	return ""
-}
-
-// times is the ratio to another path as a cell of the table.
+// times is the ratio to another path, as it was kept.
 func (f *figure) times(other string) string {
 	q, ok := f.Ratios[other]
 	if !ok {
@@ -91,34 +81,185 @@ func (f *figure) times(other string) string {
 	return fmt.Sprintf("%.2f", q.Median)
 }
 
-// costs are the cells that exist for bulk traffic only.
-func (f *figure) costs() string {
-	var bytes, cpu float64
-	var retransmits int
-	var each []float64
-	for _, s := range f.Samples {
-		bytes += s.Bytes
-		cpu += s.CPU
-		retransmits += s.Retransmits
-		each = append(each, s.CPU)
+// timesOf is the ratio to another figure as a cell of the table.
+func (f *figure) timesOf(other *figure) string {
+	if other == nil || other == f {
+		return "–"
 	}
-	if bytes == 0 {
-		return "–\t–\t–"
+	ratios := f.beside(other)
+	if len(ratios) == 0 {
+		return "–"
 	}
-	again := fmt.Sprintf("%.1f", float64(retransmits)/(bytes/1e9))
-	if cpu == 0 {
-		return again + "\t–\t–"
-	}
-	return fmt.Sprintf("%s\t%.2f\t%.3f", again, quantiles(each).Median, cpu/(bytes/1e9))
+	return fmt.Sprintf("%.2f", quantiles(ratios).Median)
 }
 
-// writeJSON writes all figures.
-func (r *results) writeJSON(name string) error {
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
+// A cost is what traffic took, as cells.
+type cost struct{ retransmits, perGB, perMillion string }
+
+func (f *figure) costs() cost {
+	var bytes, frames, cpu float64
+	for _, s := range f.Samples {
+		bytes, frames, cpu = bytes+s.Bytes, frames+s.Frames, cpu+s.CPU
 	}
-	return os.WriteFile(name, append(b, '\n'), 0o644)
+	c := cost{"–", "–", "–"}
+	if bytes > 0 && f.Unit == "Gb/s" {
+		c.retransmits = fmt.Sprintf("%.1f", f.again())
+	}
+	if bytes > 0 && cpu > 0 {
+		c.perGB = fmt.Sprintf("%.3f", cpu/(bytes/1e9))
+	}
+	if frames > 0 && cpu > 0 {
+		c.perMillion = fmt.Sprintf("%.2f", cpu/(frames/1e6))
+	}
+	return c
+}
+
+// print writes the table for people, as wide as their terminal is.
+func (r *results) print(out *os.File) { r.printIn(out, terminalWidth(out)) }
+
+// printIn writes the table in lines of that width.
+func (r *results) printIn(out io.Writer, width int) {
+	r.sort()
+	wrap(out, "", r.heading(), width)
+	blocks := r.blocks(nil)
+	shown := r.fitting(blocks, width)
+	var widths []int
+	for _, c := range shown {
+		widths = append(widths, c.width(slices.Concat(blocks...)))
+	}
+	line := func(cell func(c column) string) {
+		text := ""
+		for i, c := range shown {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell(c)))
+			if i == 0 {
+				text = "  " + cell(c) + pad
+			} else {
+				text += "  " + pad + cell(c)
+			}
+		}
+		fmt.Fprintln(out, text)
+	}
+	for i, block := range blocks {
+		if i == 0 {
+			fmt.Fprintln(out)
+			line(func(c column) string { return c.name })
+		}
+		fmt.Fprintln(out)
+		f := block[0]
+		wrap(out, "", fmt.Sprintf("%s, %s: %s", f.Workload, f.Unit, f.What), width)
+		for _, f := range block {
+			line(func(c column) string { return c.cell(f) })
+		}
+		for _, f := range block {
+			if f.Note != "" {
+				wrap(out, "  ", f.Path+": "+f.Note, width)
+			}
+		}
+	}
+	if len(blocks) > 0 {
+		fmt.Fprintln(out)
+		wrap(out, "", legend, width)
+	}
+	r.printRest(out, width)
+}
+
+// printRest writes what is not in the table.
+func (r *results) printRest(out io.Writer, width int) {
+	if len(r.Bars) > 0 {
+		fmt.Fprintln(out, "\nBars:")
+	}
+	for _, b := range r.Bars {
+		verdict := "met    "
+		if !b.Met {
+			verdict = "NOT MET"
+		}
+		wrap(out, "  ", fmt.Sprintf("%s  %s: %s, want %s", verdict, b.Name, b.Have, b.Want), width)
+	}
+	for _, list := range []struct {
+		name     string
+		failures []failure
+	}{{"Peers not run", r.NotRun}, {"Not measured", r.Failures}} {
+		if len(list.failures) > 0 {
+			fmt.Fprintf(out, "\n%s:\n", list.name)
+		}
+		for _, f := range list.failures {
+			wrap(out, "  ", f.Workload+": "+f.Why, width)
+		}
+	}
+}
+
+// heading says where and how it was measured.
+func (r *results) heading() string {
+	m := &r.Machine
+	return fmt.Sprintf("%s, %d CPUs, Linux %s, %s, as %s, load %s at the start, %s; commit %s; %d rounds of %d s",
+		m.CPU, m.CPUs, m.Kernel, m.Go, m.User, m.Load, m.Time.Format("2006-01-02 15:04 MST"), r.Commit, r.Pairs, r.Seconds)
+}
+
+// blocks are the figures with samples, those of a workload together. With words
+// it is only the workloads whose name holds one of them.
+func (r *results) blocks(words []string) (blocks [][]*figure) {
+	at := map[string]int{}
+	for _, f := range r.Figures {
+		wanted := len(words) == 0 || slices.ContainsFunc(words, func(word string) bool { return strings.Contains(f.Workload, word) })
+		if !wanted || len(f.Samples) == 0 {
+			continue
+		}
+		i, known := at[f.Workload]
+		if !known {
+			i = len(blocks)
+			at[f.Workload] = i
+			blocks = append(blocks, nil)
+		}
+		blocks[i] = append(blocks[i], f)
+	}
+	return blocks
+}
+
+// fitting are the columns that have something to say of some figures, and fit a
+// width. The first two always do.
+func (r *results) fitting(blocks [][]*figure, width int) []column {
+	figures := slices.Concat(blocks...)
+	shown := slices.DeleteFunc(r.columns(), func(c column) bool {
+		return c.rank > 0 && !slices.ContainsFunc(figures, func(f *figure) bool { return c.cell(f) != "–" })
+	})
+	for {
+		total, last := 0, 0
+		for i, c := range shown {
+			total += 2 + c.width(figures)
+			if c.rank > shown[last].rank {
+				last = i
+			}
+		}
+		if total <= width || shown[last].rank == 0 {
+			return shown
+		}
+		shown = slices.Delete(shown, last, last+1)
+	}
+}
+
+// width is how much room a column needs.
+func (c column) width(figures []*figure) int {
+	widest := utf8.RuneCountInString(c.name)
+	for _, f := range figures {
+		widest = max(widest, utf8.RuneCountInString(c.cell(f)))
+	}
+	return widest
+}
+
+// wrap writes text in lines of a width. Those that go on are further in.
+func wrap(out io.Writer, indent, text string, width int) {
+	line, empty := indent, true
+	for word := range strings.SplitSeq(text, " ") {
+		if !empty && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			fmt.Fprintln(out, line)
+			line, empty = indent+"    ", true
+		}
+		if !empty {
+			line += " "
+		}
+		line, empty = line+word, false
+	}
+	fmt.Fprintln(out, line)
 }
 
 // Progress goes to standard error: on a terminal to one line that changes, else

@@ -1,22 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
-	"time"
 
-	"golang.org/x/sys/unix"
+	"fairlead/bench/flags"
 )
 
 // The rule for bars: a single ratio means nothing on a machine whose figures
 // vary by a fifth.
 const (
-	minPairs    = 7    // so many pairs at least,
-	quartileBar = 0.93 // and their lower quartile this part of the bar
+	minPairs    = flags.MinPairs // so many pairs at least,
+	quartileBar = 0.93           // and their lower quartile this part of the bar
 )
 
 // A sample is one measurement of one path.
@@ -24,8 +22,10 @@ type sample struct {
 	Round       int     `json:"round"` // samples of one round stand beside each other
 	Value       float64 `json:"value"`
 	Retransmits int     `json:"retransmits"`
-	CPU         float64 `json:"cpu_seconds"` // of the path's process; 0 where it has none
-	Bytes       float64 `json:"bytes"`       // received at the far end
+	Dropped     uint64  `json:"tx_dropped,omitempty"` // by the containers' interfaces
+	CPU         float64 `json:"cpu_seconds"`          // of the path's process; 0 where it has none
+	Bytes       float64 `json:"bytes"`                // received at the far end
+	Frames      float64 `json:"frames,omitempty"`     // carried by the path for that CPU
 }
 
 // A figure is what a path reached on a workload.
@@ -35,12 +35,18 @@ type figure struct {
 	Unit     string   `json:"unit"`
 	Value    quantile `json:"value"`
 	Samples  []sample `json:"samples"`
+	What     string   `json:"what,omitempty"`
 	Note     string   `json:"note,omitempty"`
 	Group    string   `json:"group,omitempty"`
 	Less     bool     `json:"less_is_better,omitempty"`
+	Peer     bool     `json:"peer,omitempty"` // somebody else's program for what we do
 
 	// Ratios to the other paths of the workload, by their names.
 	Ratios map[string]quantile `json:"ratios,omitempty"`
+
+	// Run is the workload that was running, as --only names it. It may have
+	// figures of others: host-ports measures host-ports-mem.
+	Run string `json:"run"`
 }
 
 // A bar is what a figure has to reach.
@@ -51,6 +57,7 @@ type bar struct {
 	Met   bool    `json:"met"`
 	Bound float64 `json:"bound"`
 	Value float64 `json:"value"`
+	Run   string  `json:"run"`
 }
 
 // A failure is a workload that could not be measured, or a path that was not
@@ -60,50 +67,44 @@ type failure struct {
 	Why      string `json:"why"`
 }
 
-// results are all that was measured.
+// results are all that was measured. Complete are the workloads that were
+// measured to their end: what a run that resumes takes over (resume.go).
 type results struct {
+	Format   int       `json:"format"`
 	Machine  machine   `json:"machine"`
+	Commit   string    `json:"commit"`
 	Pairs    int       `json:"pairs"`
 	Seconds  int       `json:"seconds"`
+	Quick    bool      `json:"quick,omitempty"`
+	Paths    string    `json:"paths,omitempty"` // that were asked for
+	Complete []string  `json:"complete"`
 	Figures  []*figure `json:"figures"`
 	Bars     []bar     `json:"bars"`
 	Failures []failure `json:"failures,omitempty"`
 	NotRun   []failure `json:"not_run,omitempty"` // of peers
 }
 
-// machine is where it was measured.
-type machine struct {
-	Time   time.Time `json:"time"`
-	Kernel string    `json:"kernel"`
-	CPU    string    `json:"cpu"`
-	CPUs   int       `json:"cpus"`
-	Go     string    `json:"go"`
-	User   string    `json:"user"` // root, or user in a user namespace
-	Load   string    `json:"load"` // the load average at the start
+func newResults(o *options) *results {
+	return &results{
+		Format: formatVersion, Machine: thisMachine(), Commit: thisCommit(),
+		Pairs: o.Pairs, Seconds: o.Seconds, Quick: o.Quick, Paths: strings.Join(o.Paths, ","),
+	}
 }
 
-func newResults(o *options) *results {
-	var u unix.Utsname
-	_ = unix.Uname(&u)
-	load, _ := os.ReadFile("/proc/loadavg")
-	r := &results{
-		Pairs: o.pairs, Seconds: o.duration(),
-		Machine: machine{
-			Time: time.Now().UTC().Truncate(time.Second), Kernel: unix.ByteSliceToString(u.Release[:]),
-			CPUs: runtime.NumCPU(), Go: runtime.Version(), User: os.Getenv("FAIRLEAD_WORLD"),
-		},
+// end ends the measurement of a workload, with what went wrong. All that came
+// since the one before is its.
+func (r *results) end(w *workload, err error) {
+	for _, f := range r.Figures {
+		f.Run = cmp.Or(f.Run, w.name)
 	}
-	if f := strings.Fields(string(load)); len(f) > 0 {
-		r.Machine.Load = f[0]
+	for i := range r.Bars {
+		r.Bars[i].Run = cmp.Or(r.Bars[i].Run, w.name)
 	}
-	info, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(info)) {
-		if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "model name" {
-			r.Machine.CPU = strings.TrimSpace(value)
-			break
-		}
+	if err != nil {
+		r.fail(w, err)
+	} else {
+		r.Complete = append(r.Complete, w.name)
 	}
-	return r
 }
 
 func (r *results) fail(w *workload, err error) {
@@ -121,7 +122,7 @@ func (r *results) barsMet() bool {
 
 // figure starts the figure of a path on a workload.
 func (r *results) figure(w *workload, path string) *figure {
-	f := &figure{Workload: w.name, Path: path, Unit: w.unit, Group: w.group, Less: w.less}
+	f := &figure{Workload: w.name, Path: path, Unit: w.unit, What: w.what, Group: w.group, Less: w.less, Peer: isPeer(path)}
 	r.Figures = append(r.Figures, f)
 	return f
 }
@@ -147,16 +148,9 @@ func (f *figure) better(value, other float64) float64 {
 }
 
 // ratio compares the samples of f with those of other that were taken beside
-// them: how many times better they are.
+// them: how many times better they are. It is kept.
 func (f *figure) ratio(other *figure) (q quantile, pairs int) {
-	var ratios []float64
-	for _, s := range f.Samples {
-		for _, o := range other.Samples {
-			if s.Round == o.Round && o.Value > 0 {
-				ratios = append(ratios, f.better(s.Value, o.Value))
-			}
-		}
-	}
+	ratios := f.beside(other)
 	if len(ratios) == 0 {
 		return quantile{}, 0
 	}
@@ -166,6 +160,57 @@ func (f *figure) ratio(other *figure) (q quantile, pairs int) {
 	}
 	f.Ratios[other.Path] = q
 	return q, len(ratios)
+}
+
+// beside lists how many times better the samples of f are than those of other of
+// the same rounds. A sample of nothing has no ratio.
+func (f *figure) beside(other *figure) (ratios []float64) {
+	for _, s := range f.Samples {
+		for _, o := range other.Samples {
+			if s.Round == o.Round && s.Value > 0 && o.Value > 0 {
+				ratios = append(ratios, f.better(s.Value, o.Value))
+			}
+		}
+	}
+	return ratios
+}
+
+// isPeer reports whether a path is somebody else's program for what we do.
+func isPeer(name string) bool {
+	p := leaderNamed(name)
+	return p != nil && p.program != "" || slices.ContainsFunc(paths, func(p *path) bool { return p.name == name && p.peer })
+}
+
+// find looks for the figure of a path on a workload, with samples.
+func (r *results) find(workload, path string) *figure {
+	for _, f := range r.Figures {
+		if f.Workload == workload && f.Path == path && len(f.Samples) > 0 {
+			return f
+		}
+	}
+	return nil
+}
+
+// besideKernel is the figure of the kernel's bridge that one stands beside: of
+// fairlead-1000 it is that of kernel-1000, where that is measured.
+func (r *results) besideKernel(f *figure) *figure {
+	if _, variant, ok := strings.Cut(f.Path, "-"); ok {
+		if k := r.find(f.Workload, "kernel-"+variant); k != nil {
+			return k
+		}
+	}
+	return r.find(f.Workload, "kernel")
+}
+
+// bestPeer is the peer with the best median on a workload.
+func (r *results) bestPeer(workload string) (best *figure) {
+	for _, f := range r.Figures {
+		if f.Workload == workload && f.Peer && len(f.Samples) > 0 &&
+			(best == nil || f.better(f.Value.Median, best.Value.Median) > 1) {
+			best = f
+		}
+	}
+	return best
 }
 
 // atLeast is the bar that f reaches bound times other.

@@ -81,7 +81,7 @@ func TestAtMost(t *testing.T) {
 }
 
 func TestPrint(t *testing.T) {
-	r := newResults(&options{pairs: 7, seconds: 3})
+	r := newResults(&options{Pairs: 7, Seconds: 3})
 	w := &workload{name: "tcp-1-cubic", unit: "Gb/s"}
 	for _, path := range []string{"fairlead", "raw", "kernel"} {
 		f := r.figure(w, path)
@@ -94,9 +94,9 @@ func TestPrint(t *testing.T) {
 	r.atLeast(r.Figures[0], r.Figures[1], 2)
 	r.fail(&workload{name: "stall"}, errors.New("no such program"))
 	var out bytes.Buffer
-	r.print(&out)
+	r.printIn(&out, 200)
 	for _, want := range []string{
-		"tcp-1-cubic     fairlead        20.00  20.00–20.00  Gb/s      1.00   1.00         1.5   0.50     0.250",
+		"fairlead   20.00  20.00–20.00      1.00   1.00      1.5     0.250",
 		"NOT MET  tcp-1-cubic: fairlead beside raw: 1.000, lower quartile 1.000, 7 pairs, want at least 2.00",
 		"stall: no such program",
 	} {
@@ -128,41 +128,5 @@ func TestLabCleansUp(t *testing.T) {
 	l = &lab{ctx: ctx}
 	if err := l.do(func() { l.check(nil, "do nothing") }); err == nil {
 		t.Error("an interrupted lab goes on")
-	}
-}
-
-func TestOptions(t *testing.T) {
-	for name, c := range map[string]struct {
-		o    options
-		want string
-	}{
-		"as it comes":      {options{pairs: 7, seconds: 3}, ""},
-		"too few for bars": {options{pairs: 3, seconds: 3, check: true}, "at least 7 pairs"},
-		"no time":          {options{pairs: 7}, "at least 1"},
-		"unknown":          {options{pairs: 7, seconds: 3, only: "sctp"}, "no workload's name"},
-		"unknown path":     {options{pairs: 7, seconds: 3, paths: "raw,carrier-pigeon"}, "no path \"carrier-pigeon\""},
-		"JSON gets lost":   {options{pairs: 7, seconds: 3, json: "/tmp/bench.json"}, "name a file in the checkout"},
-		"JSON":             {options{pairs: 7, seconds: 3, json: "bench.json"}, ""},
-	} {
-		err := c.o.validate()
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-		}
-	}
-	for name, want := range map[string]int{"": 5, "raw": 1, "raw,two-workers": 2} {
-		o, n := options{paths: name}, 0
-		for _, p := range paths {
-			if o.measures(p) {
-				n++
-			}
-		}
-		if n != want {
-			t.Errorf("-paths %q measures %d paths, want %d", name, n, want)
-		}
-	}
-	for only, want := range map[string]int{"nat,stall": 3, "host-in-1-,host-ports": 3} {
-		if got := len((&options{only: only}).chosen()); got != want {
-			t.Errorf("-only %s chooses %d workloads, want %d", only, got, want)
-		}
 	}
 }

@@ -43,19 +43,23 @@ func stall() *workload {
 			{figure: r.figure(w, "attached"), victim: func(name string) int { return n.container(l, name, "").Pid }},
 		}
 		quiet, attached, more := cases[0], cases[2], r.figure(w, "difference")
-		window := time.Duration(o.duration()) * time.Second / deaths
-		for round := range o.pairs {
+		window := time.Duration(o.Seconds) * time.Second / deaths
+		for round := range o.Pairs {
 			for _, c := range cases {
 				c.pids = nil
 				for i := range deaths {
 					c.pids = append(c.pids, c.victim(fmt.Sprintf("victim%d", i)))
 				}
-				pauses := n.pauses(l, echo.IP, window, c.pids)
+				pauses := n.pauses(l, echo.IP, window, deaths, func(i int) {
+					if c.pids[i] != 0 {
+						l.check(syscall.Kill(c.pids[i], syscall.SIGKILL), "kill a container")
+					}
+				})
 				c.worst = slices.Max(pauses)
 				for i, p := range pauses {
 					c.figure.add(sample{Round: round*deaths + i, Value: p})
 				}
-				progress("%s  round %d of %d  %-10s %.2f %s", w.name, round+1, o.pairs, c.figure.Path, c.worst, w.unit)
+				progress("%s  round %d of %d  %-10s %.2f %s", w.name, round+1, o.Pairs, c.figure.Path, c.worst, w.unit)
 			}
 			more.add(sample{Round: round, Value: attached.worst - quiet.worst})
 			slices.Reverse(cases)
@@ -83,13 +87,13 @@ func (n *node) loner(l *lab, name string) *api.Container {
 	return n.known(l, name, 0)
 }
 
-// pauses runs the prober in a container, kills one process at the start of each
-// window of time, and returns the longest pause in each window in milliseconds.
-func (n *node) pauses(l *lab, ip string, window time.Duration, victims []int) (pauses []float64) {
+// pauses runs the prober in a container, calls do at the start of each window of
+// time, and returns the longest pause in each window in milliseconds.
+func (n *node) pauses(l *lab, ip string, window time.Duration, windows int, do func(i int)) (pauses []float64) {
 	self, err := os.Executable()
 	l.check(err, "find this program")
 	cmd := exec.CommandContext(l.ctx, n.bin, "run", "--name", "prober", "--",
-		self, "prober", ip, window.String(), strconv.Itoa(len(victims)))
+		self, "prober", ip, window.String(), strconv.Itoa(windows))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	l.check(err, "start the prober")
@@ -97,11 +101,9 @@ func (n *node) pauses(l *lab, ip string, window time.Duration, victims []int) (p
 	lines := bufio.NewReader(out)
 	_, err = lines.ReadString('\n') // it has begun
 	l.check(err, "hear from the prober")
-	for start, i := time.Now(), 0; i < len(victims); i++ {
+	for start, i := time.Now(), 0; i < windows; i++ {
 		time.Sleep(time.Until(start.Add(time.Duration(i) * window)))
-		if victims[i] != 0 {
-			l.check(syscall.Kill(victims[i], syscall.SIGKILL), "kill a container")
-		}
+		do(i)
 	}
 	var each []time.Duration
 	l.check(json.NewDecoder(lines).Decode(&each), "hear from the prober")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -20,32 +21,44 @@ type workload struct {
 
 	group string // of which table
 	less  bool   // is better
+	quick bool   // it is one of the eight of --quick
 
-	measure func(l *lab, o *options, r *results) // of all its paths
+	takes   func(o *options) time.Duration // about; nil: usual
+	measure func(l *lab, o *options, r *results)
 }
 
 // workloads are all there are, in the order in which they run.
 var workloads = func() []*workload {
 	var ws []*workload
-	for _, cc := range []string{"cubic", "bbr"} {
-		for _, streams := range []int{1, 4} {
-			ws = append(ws, bulkTCP(cc, streams))
+	each := func(one func(cc string, streams int) *workload) {
+		for _, cc := range []string{"cubic", "bbr"} {
+			for _, streams := range []int{1, 2, 4, 8} {
+				ws = append(ws, one(cc, streams))
+			}
 		}
 	}
-	ws = append(ws, natTCP(out), natTCP(in), gone(), stall())
+	each(bulkTCP)
+	for _, d := range []direction{out, in} {
+		each(func(cc string, streams int) *workload { return natTCP(d, cc, streams) })
+	}
+	ws = append(ws, gone(), stall(), ports(), macs(), flows(), attach(), idleNode(), nodeMemory())
 	return append(ws, hostWorkloads()...)
 }()
 
-// rawBar is the part of the raw relay's figure that fairlead has to reach: what
-// a switch, its guard, its counters and its gateway may cost.
-const rawBar = 0.95
+// What fairlead has to reach.
+const (
+	rawBar    = 0.95 // of the raw relay: what a switch, its guard, its counters and its gateway may cost
+	cubicPeer = 1.0  // of the best other switch in user space
+	bbrPeer   = 0.9  // the same with BBR
 
-// duration is how many seconds one measurement of throughput takes.
-func (o *options) duration() int {
-	if o.quick {
-		return 1
-	}
-	return o.seconds
+	oneStreamAgain  = 0.0  // retransmits for each gigabyte
+	manyStreamAgain = 10.0 // the same with four streams
+)
+
+// kernelBars are the parts of the kernel bridge's figure to reach.
+var kernelBars = map[string]float64{
+	"tcp-1-cubic": 1.3, "tcp-1-bbr": 0.75,
+	"tcp-4-cubic": 0.42, "tcp-4-bbr": 0.5,
 }
 
 // bulkTCP is iperf3 from one container to another, with a congestion control.
@@ -54,14 +67,39 @@ func (o *options) duration() int {
 func bulkTCP(cc string, streams int) *workload {
 	w := &workload{
 		name: fmt.Sprintf("tcp-%d-%s", streams, cc), unit: "Gb/s",
-		what: fmt.Sprintf("TCP from one container to another, %d streams, %s", streams, cc),
+		what:  fmt.Sprintf("TCP from one container to another, %s, %s", counted(streams, "stream"), cc),
+		quick: streams == 1 || streams == 4,
+		takes: func(o *options) time.Duration { return o.takeTurns(paths) },
 	}
 	w.measure = func(l *lab, o *options, r *results) {
 		figures := w.bulk(l, o, r, paths, cc, streams)
 		compare(figures, "kernel", "raw", "fairlead")
-		if f, other := figures["fairlead"], figures["raw"]; f != nil && other != nil {
-			r.atLeast(f, other, rawBar)
+		f := figures["fairlead"]
+		if f == nil {
+			return
 		}
+		if raw := figures["raw"]; raw != nil {
+			r.atLeast(f, raw, rawBar)
+			if streams == 4 && cc == "cubic" {
+				r.cheaper(f, raw, "CPU time for each gigabyte", cpuOfBytes)
+			}
+		}
+		if kernel, bound := figures["kernel"], kernelBars[w.name]; kernel != nil && bound > 0 {
+			r.atLeast(f, kernel, bound)
+			if raw := figures["raw"]; raw != nil {
+				r.Bars[len(r.Bars)-1].Have += fmt.Sprintf("; the raw relay, which only reads and writes, has %s", raw.times("kernel"))
+			}
+		}
+		if best := r.bestPeer(w.name); best != nil {
+			r.atLeast(f, best, map[string]float64{"cubic": cubicPeer, "bbr": bbrPeer}[cc])
+		}
+		switch streams {
+		case 1:
+			r.noMore(f, "retransmits for each gigabyte", f.again(), oneStreamAgain)
+		case 4:
+			r.noMore(f, "retransmits for each gigabyte", f.again(), manyStreamAgain)
+		}
+		r.noMore(f, "frames its TAPs dropped", f.dropped(), 0)
 	}
 	return w
 }
@@ -70,34 +108,12 @@ func bulkTCP(cc string, streams int) *workload {
 func (w *workload) bulk(l *lab, o *options, r *results, paths []*path, cc string, streams int) map[string]*figure {
 	hosts.Need(l, "iperf3")
 	needCongestionControl(l, cc)
-	var cables []*cable
-	figures := map[string]*figure{}
-	for _, p := range paths {
-		if !o.measures(p) {
-			continue
-		}
-		c := layCable(l, p)
-		c.settle(l, func() error { return c.connect(l) })
+	return w.turns(l, o, r, paths, func(l *lab, c *cable) func() (sample, error) {
 		c.ends[1].Serve(l, "iperf3", "-s")
 		c.ends[1].Listens(l, iperfPort)
-		c.settle(l, func() error { _, err := c.iperf(l, "-n", "1M"); return err })
-		cables = append(cables, c)
-		figures[p.name] = r.figure(w, p.name)
-	}
-	for round := range o.pairs {
-		for _, c := range cables {
-			if round%c.every != 0 {
-				continue
-			}
-			s, err := c.bulk(l, o, cc, streams)
-			l.check(err, "path %s", c.name)
-			s.Round = round
-			figures[c.name].add(s)
-			progress("%s  round %d of %d  %-13s %6.2f %s", w.name, round+1, o.pairs, c.name, s.Value, w.unit)
-		}
-		slices.Reverse(cables) // neither of two neighbours is always the first
-	}
-	return figures
+		c.settle(l, func() error { _, err := c.iperf(l, 5*time.Second, "-n", "1M"); return err })
+		return func() (sample, error) { return c.bulk(l, o, cc, streams) }
+	})
 }
 
 // compare puts every figure in relation to those of some paths.
@@ -125,15 +141,16 @@ const iperfPort = 5201
 
 // bulk measures once, and proves by the path's counters that it was crossed.
 func (c *cable) bulk(l *lab, o *options, cc string, streams int) (s sample, err error) {
-	seconds := o.duration()
-	if c.brief {
-		seconds = 1
+	lost, err := c.dropped()
+	if err != nil {
+		return s, err
 	}
 	before, err := c.crossed()
 	if err != nil {
 		return s, err
 	}
-	report, err := c.iperf(l, "-t", strconv.Itoa(seconds), "-C", cc, "-P", strconv.Itoa(streams))
+	seconds := o.lasts(c.path)
+	report, err := c.iperf(l, time.Duration(seconds+20)*time.Second, "-t", strconv.Itoa(seconds), "-C", cc, "-P", strconv.Itoa(streams))
 	if err != nil {
 		return s, err
 	}
@@ -141,12 +158,17 @@ func (c *cable) bulk(l *lab, o *options, cc string, streams int) (s sample, err 
 	if err != nil {
 		return s, err
 	}
+	now, err := c.dropped()
+	if err != nil {
+		return s, err
+	}
+	lost = now - lost
 	// Headers come on top, so what crossed is more than what arrived.
 	n, got := after.minus(before), report.End.Received
 	if float64(n.Bytes) < got.Bytes {
 		return s, fmt.Errorf("iperf3 received %.0f bytes and %d crossed the path: the traffic went another way, and is not reported", got.Bytes, n.Bytes)
 	}
-	return sample{Value: got.Rate / 1e9, Bytes: got.Bytes, Retransmits: report.End.Sent.Retransmits, CPU: n.CPU}, nil
+	return sample{Value: got.Rate / 1e9, Bytes: got.Bytes, Retransmits: report.End.Sent.Retransmits, Dropped: lost, CPU: n.CPU}, nil
 }
 
 // An iperfReport is what is used of iperf3's JSON.
@@ -163,14 +185,20 @@ type iperfReport struct {
 	} `json:"end"`
 }
 
-// iperf runs a client of iperf3 in the first container against the second.
-func (c *cable) iperf(l *lab, args ...string) (*iperfReport, error) {
+// iperf runs a client of iperf3 in the first container against the second, which
+// ends within some time: some peers carry so little that it never does.
+func (c *cable) iperf(l *lab, within time.Duration, args ...string) (*iperfReport, error) {
+	ctx, cancel := context.WithTimeout(l.ctx, within)
+	defer cancel()
 	args = append([]string{"-J", "--connect-timeout", "2000",
 		"-c", c.server.Addr().String(), "-p", strconv.Itoa(int(c.server.Port()))}, args...)
-	out, err := c.ends[0].Command(l.ctx, "iperf3", args...).Output()
+	out, err := c.ends[0].Command(ctx, "iperf3", args...).Output()
 	var report iperfReport
 	if json.Unmarshal(out, &report) == nil && report.Error != "" {
 		return nil, fmt.Errorf("iperf3: %s", report.Error)
+	}
+	if ctx.Err() != nil && l.ctx.Err() == nil {
+		err = fmt.Errorf("no end after %v", within)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("iperf3: %w", err)

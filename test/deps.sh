@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of packages.txt, or of the list given, that are
 # missing. It does so as root only, and not with DEPS=no; otherwise it says what is
-# missing. Called by make deps, make test and make engines.
+# missing. Called by make deps, make test, make engines and make bench.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -24,7 +24,7 @@ while read -ra line; do
 done < <(sed 's/#.*//; /^[[:space:]]*$/d' "${1:-packages.txt}")
 [ ${#missing[@]} -gt 0 ] || exit 0
 
-echo "Missing Debian packages for the tests: ${missing[*]}"
+echo "Missing Debian packages: ${missing[*]}"
 if [ "${DEPS:-}" = no ] || ! command -v apt-get >/dev/null; then
 	exit 0
 elif [ "$(id -u)" != 0 ]; then

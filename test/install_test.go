@@ -21,6 +21,11 @@ func TestInstall(t *testing.T) {
 		t.Fatalf("make install: %v\n%s", err, out)
 	}
 	prefix := filepath.Join(dest, "opt", "fairlead")
+	for _, name := range []string{"fairlead", "fairlead-bench"} {
+		if info, err := os.Stat(filepath.Join(prefix, "bin", name)); err != nil || info.Mode().Perm() != 0o755 {
+			t.Errorf("bin/%s: %v (%v)", name, info, err)
+		}
+	}
 	for name, holds := range map[string]string{
 		"share/man/man1/fairlead.1":                     ".TH",
 		"share/man/man1/fairlead-network-connect.1":     ".TH",

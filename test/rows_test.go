@@ -70,20 +70,22 @@ var folders = []folder{
 	{path: "node", row: 4, plus: []string{"node/api", "node/box"}, calls: "the lock of its folder, descriptors it was handed",
 		why: "the registry above networks and containers"},
 
-	{path: "cmd/fairlead", row: 5, plus: []string{"cmd/fairlead/spell", "cmd/fairlead/labfile"}, why: "the program"},
+	{path: "cmd/fairlead", row: 5, plus: []string{"cmd/fairlead/spell", "cmd/fairlead/labfile", "bench/flags"}, why: "the program"},
 	{path: "cmd/fairlead/labfile", row: 5, plus: []string{"cmd/fairlead/spell"}, only: []string{"node/api", "policy"},
 		why: "the file of a lab and the plan from it; pure, so it knows no node"},
 	{path: "cmd/fairlead/spell", row: 5, only: []string{}, why: "which word was meant, of a command line or of a file"},
-	{path: "bench", row: 5, calls: "traffic generators", plus: []string{"bench/relay", "test/lab"},
+	{path: "bench", row: 5, calls: "traffic generators", plus: []string{"bench/flags", "bench/relay", "test/lab", "test/world/maker"},
 		why: "measures what users would run"},
+	{path: "bench/flags", row: 5, only: []string{}, why: "a command line that two programs read"},
 	{path: "bench/relay", row: 5, calls: "the rival is a relay of bare system calls",
 		why: "what the switch is measured against"},
 	{path: "test", row: 5, plus: []string{"test/lab"}, calls: "what real programs do",
 		why: "uses the house as users do"},
 	{path: "test/lab", row: 5, helper: true, calls: "network namespaces",
 		why: "hosts and cables; knows nothing of the house, so every test may use it"},
-	{path: "test/world", row: 5, calls: "namespaces and mounts",
-		why: "where tests run; knows nothing of the house"},
+	{path: "test/world", row: 5, plus: []string{"test/world/maker"}, why: "the command that runs another in a world"},
+	{path: "test/world/maker", row: 5, calls: "namespaces and mounts",
+		why: "where tests and measurements run; knows nothing of the house"},
 }
 
 // Imports go down, never sideways; only tests may put brothers together.

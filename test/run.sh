@@ -82,6 +82,7 @@ if [ $race = yes ]; then
 	# Static as the real one is, because it also runs where there is no libc.
 	CGO_ENABLED=1 go build -race -tags netgo,osusergo -ldflags '-linkmode external -extldflags -static' \
 		-o bin/race/ ./cmd/...
+	cp bin/fairlead-bench bin/race/ # which fairlead looks for beside itself
 	CGO_ENABLED=1 go list -race -test -export $packages >/dev/null 2>&1 || true
 fi
 

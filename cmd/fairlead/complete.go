@@ -43,6 +43,7 @@ var flagWords = map[string]lister{
 	"egress": words("all", "none", "internet", "allow:"), "uplink": words("tap:", "if:", "host", "none"),
 	"signal": words("TERM", "KILL", "INT", "HUP", "USR1", "USR2", "STOP", "CONT", "QUIT"),
 	"as":     words("kernel"), "names": words("on", "off"), "ip": words("dhcp"),
+	"only": benchNames("Workloads"), "paths": benchNames("Paths"),
 }
 
 // optWords are those of --opt.
@@ -66,6 +67,10 @@ func complete(cmd *cobra.Command) {
 			c = one(optWords[name])
 		case f.Name == "file":
 			c = files("yaml", "yml")
+		case f.Name == "resume" || f.Name == "json" && f.Value.Type() == "string":
+			c = files("json")
+		case f.Name == "svg":
+			c = files("svg")
 		case f.Name == "rootfs" || f.Name == "workdir":
 			c = directories
 		case list != nil:

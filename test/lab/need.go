@@ -131,9 +131,12 @@ func Binary(t T) string {
 }
 
 // packageOf finds the Debian package of a program in test/packages.txt, or among
-// the engines.
+// the engines. A program that is no test may have a list of its own.
 func packageOf(t T, program string) string {
 	t.Helper()
+	if own, ok := t.(interface{ PackageOf(program string) string }); ok {
+		return own.PackageOf(program)
+	}
 	for _, line := range append(table(t, "packages.txt"), table(t, "engines.txt")...) {
 		fields := strings.Fields(line)
 		if slices.Contains(fields[1:], program) {

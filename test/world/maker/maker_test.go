@@ -1,4 +1,4 @@
-package main
+package maker
 
 import (
 	"os"
@@ -14,13 +14,18 @@ import (
 )
 
 // The test binary plays the program: as the world's first process by its name,
-// as the one outside by this variable.
+// as the one outside by this variable, which may name a folder to keep.
 const playVariable = "WORLD_TEST_PLAY"
 
 func TestMain(m *testing.M) {
-	if os.Args[0] == initName || os.Getenv(playVariable) != "" {
+	Play()
+	if play := os.Getenv(playVariable); play != "" {
 		os.Unsetenv(playVariable)
-		main()
+		var w World
+		if play != "1" {
+			w.Keep, w.Files = []string{play}, []*os.File{os.Stdin}
+		}
+		os.Exit(w.Run(os.Args[1:]...))
 	}
 	os.Exit(m.Run())
 }
@@ -54,9 +59,7 @@ func TestStatus(t *testing.T) {
 	}{
 		{0, []string{"true"}},
 		{3, []string{"sh", "-c", "exit 3"}},
-		{3, []string{"--", "sh", "-c", "exit 3"}},
 		{128 + 15, []string{"sh", "-c", "kill -TERM $$"}},
-		{125, nil},
 		{126, []string{"/etc/passwd"}},
 		{127, []string{"no-such-program"}},
 	} {
@@ -80,7 +83,7 @@ func TestFurniture(t *testing.T) {
 		"interfaces":  {"ls /sys/class/net", "lo"},
 		"loopback":    {"cat /sys/class/net/lo/flags", "0x9"}, // IFF_LOOPBACK | IFF_UP
 		"processes":   {"set -- /proc/[0-9]*; echo $#", "2"},
-		"checkout":    {"pwd; ls main.go", cwd(t) + "\nmain.go"},
+		"checkout":    {"pwd; ls maker.go", cwd(t) + "\nmaker.go"},
 		"environment": {"echo $XDG_RUNTIME_DIR$FAIRLEAD_DIR$https_proxy", ""},
 		"downloads":   {"echo $GOPROXY", "off"},
 	} {
@@ -90,6 +93,21 @@ func TestFurniture(t *testing.T) {
 		if got := strings.TrimSpace(string(out)); got != c.want {
 			t.Errorf("%s: got %q (%v), want %q", what, got, err, c.want)
 		}
+	}
+}
+
+// A folder that is to be kept is seen, and a descriptor handed on is there.
+func TestKeep(t *testing.T) {
+	lab.NoLeaks(t)
+	dir := t.TempDir()
+	cmd := world(t, "sh", "-c", "cat <&3 >"+dir+"/file")
+	cmd.Env = append(cmd.Env, playVariable+"="+dir)
+	cmd.Stdin = strings.NewReader("hello")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "file")); err != nil || string(text) != "hello" {
+		t.Errorf("what was written inside: %q (%v)", text, err)
 	}
 }
 
@@ -154,10 +172,11 @@ func TestReachable(t *testing.T) {
 	if err := os.WriteFile(tool, nil, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	kept := t.TempDir()
 	t.Setenv("GOCACHE", filepath.Join(root, "cache")) // below what is kept
 	t.Setenv("GOENV", filepath.Join(dir, "absent"))
-	got := reachable(inner, tool)
-	for _, want := range []string{root, filepath.Dir(tool)} {
+	got := reachable(inner, tool, []string{kept})
+	for _, want := range []string{root, filepath.Dir(tool), kept} {
 		if !slices.Contains(got, want) {
 			t.Errorf("%s is not kept: %q", want, got)
 		}

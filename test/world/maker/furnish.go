@@ -1,4 +1,4 @@
-package main
+package maker
 
 import (
 	"fmt"
@@ -19,11 +19,12 @@ const rankVariable = "FAIRLEAD_WORLD"
 // home is $HOME inside: whatever lands there is gone at the end.
 const home = "/tmp/home"
 
-// fresh are the folders that begin empty.
-var fresh = []string{"/tmp", "/run"}
+// Fresh are the folders that begin empty.
+var Fresh = []string{"/tmp", "/run"}
 
-// furnish makes the new namespaces usable for command.
-func furnish(command string) error {
+// furnish makes the new namespaces usable for command, which sees the folders to
+// keep.
+func furnish(command string, keep []string) error {
 	// Without this the mounts below would be seen outside.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
@@ -32,7 +33,7 @@ func furnish(command string) error {
 	if err != nil {
 		return err
 	}
-	if err := empty(reachable(cwd, command)); err != nil {
+	if err := empty(reachable(cwd, command, keep)); err != nil {
 		return err
 	}
 	if err := os.Chdir(cwd); err != nil {
@@ -71,7 +72,7 @@ func empty(keep []string) error {
 		defer f.Close()
 		files[i] = f
 	}
-	for _, dir := range fresh {
+	for _, dir := range Fresh {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
 			return fmt.Errorf("mount %s: %w", dir, err)
 		}
@@ -103,16 +104,16 @@ func place(path string, f *os.File) error {
 }
 
 // reachable lists what lies in a fresh folder and is needed all the same: the
-// checkout, the command, Go and its caches, and this program, for rooms.
-// Parents come before their children.
-func reachable(cwd, command string) []string {
-	want := []string{checkout(cwd)}
+// checkout, the command, Go and its caches, this program, for rooms, and what
+// more is to be kept. Parents come before their children.
+func reachable(cwd, command string, more []string) []string {
+	want := append([]string{checkout(cwd)}, more...)
 	for _, name := range []string{"GOROOT", "GOPATH", "GOMODCACHE", "GOCACHE", "GOENV"} {
 		want = append(want, os.Getenv(name))
 	}
 	want = append(want, filepath.Dir(filepath.Dir(program("go")))) // of GOROOT/bin/go
 	for _, path := range []string{program(command), program("/proc/self/exe")} {
-		if dir := filepath.Dir(path); !slices.Contains(fresh, dir) {
+		if dir := filepath.Dir(path); !slices.Contains(Fresh, dir) {
 			path = dir // go test reads and writes files beside the test binary
 		}
 		want = append(want, path)
@@ -120,7 +121,7 @@ func reachable(cwd, command string) []string {
 	slices.Sort(want)
 	var keep []string
 	for _, path := range slices.Compact(want) {
-		hidden := slices.ContainsFunc(fresh, func(dir string) bool { return strings.HasPrefix(path, dir+"/") })
+		hidden := slices.ContainsFunc(Fresh, func(dir string) bool { return strings.HasPrefix(path, dir+"/") })
 		kept := slices.ContainsFunc(keep, func(dir string) bool { return strings.HasPrefix(path, dir+"/") })
 		if _, err := os.Stat(path); hidden && !kept && err == nil {
 			keep = append(keep, path)
@@ -163,7 +164,7 @@ func environment(outside []string, rank string) []string {
 		name, value, _ := strings.Cut(kv, "=")
 		switch {
 		case slices.Contains([]string{"PATH", "USER", "LOGNAME", "TERM", "LANG", "TZ", "CC", "CXX", "CI"}, name),
-			slices.Contains([]string{"FAIRLEAD_BIN", "FAIRLEAD_NOTRUN"}, name),
+			slices.Contains([]string{"FAIRLEAD_BIN", "FAIRLEAD_NOTRUN", "FAIRLEAD_BACKLOG"}, name),
 			strings.HasPrefix(name, "LC_"), strings.HasPrefix(name, "GO"), strings.HasPrefix(name, "CGO_"):
 			set[name] = value
 		}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What ten containers that do nothing may cost, the node and their inits
+// together.
+const (
+	idleContainers = 10
+	idleCPUBar     = 0.1  // % of one processor
+	idleMemoryBar  = 20.0 // MB of anonymous memory
+	idleWatch      = time.Minute
+	idleWatchQuick = 10 * time.Second
+	idleSettles    = 5 * time.Second // what has just started still tidies up
+)
+
+const megabyte = 1e6
+
+// idleNode measures what ten containers cost in which nothing happens.
+func idleNode() *workload {
+	w := &workload{name: "scale-idle", unit: "%", less: true, what: "of one processor, for ten containers that do nothing: the node with their inits, and the node alone"}
+	memory := &workload{name: "scale-idle-mem", unit: "MB", less: true, what: "anonymous memory of the same"}
+	watch := func(o *options) time.Duration {
+		if o.Quick {
+			return idleWatchQuick
+		}
+		return idleWatch
+	}
+	w.takes = func(o *options) time.Duration { return watch(o) + idleSettles + 5*time.Second }
+	w.measure = func(l *lab, o *options, r *results) {
+		n := startNode(l)
+		alone := []int{n.pid(l)}
+		all := alone
+		for i := range idleContainers {
+			all = append(all, n.container(l, fmt.Sprintf("idle%d", i), "exec sleep 1000").Pid)
+		}
+		sleep(l, idleSettles)
+		before := map[int]float64{}
+		for _, pid := range all {
+			before[pid] = threadsCPU(pid)
+		}
+		start := time.Now()
+		progress("%s  watching for %v", w.name, watch(o))
+		sleep(l, watch(o))
+		took := time.Since(start).Seconds()
+		for _, who := range []struct {
+			path string
+			pids []int
+		}{{"fairlead", all}, {"node", alone}} {
+			var cpu, bytes float64
+			for _, pid := range who.pids {
+				cpu += threadsCPU(pid) - before[pid]
+				anonymous, err := anonymousMemory(pid)
+				l.check(err, "ask for the memory of process %d", pid)
+				bytes += anonymous
+			}
+			f, m := r.figure(w, who.path), r.figure(memory, who.path)
+			f.add(sample{Value: 100 * cpu / took, CPU: cpu})
+			m.add(sample{Value: bytes / megabyte})
+			if who.path == "fairlead" {
+				r.atMost(f, fmt.Sprintf("in %v", watch(o)), f.Value.Median, idleCPUBar)
+				r.atMost(m, "ten containers", m.Value.Median, idleMemoryBar)
+			}
+		}
+	}
+	return w
+}
+
+// sleep waits, unless it is interrupted.
+func sleep(l *lab, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-l.ctx.Done():
+	}
+	l.check(nil, "wait")
+}
+
+// anonymousMemory is what a process has in memory that no file backs, in bytes.
+func anonymousMemory(pid int) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "RssAnon:" {
+			n, err := strconv.ParseFloat(f[1], 64)
+			return n * 1024, err
+		}
+	}
+	return 0, fmt.Errorf("/proc/%d/status has no RssAnon", pid)
+}
+
+// nodeMemory is how much memory the process has that leads a container outside,
+// with one container. A node without any stands beside it.
+func nodeMemory() *workload {
+	w := &workload{name: "scale-memory", unit: "MB", less: true, what: "resident memory of what leads one container outside; the node's with none beside it"}
+	w.measure = func(l *lab, o *options, r *results) {
+		f := r.figure(w, "fairlead-empty")
+		bytes, err := resident(startNode(l).pid(l))
+		l.check(err, "ask for the node's memory")
+		f.add(sample{Value: bytes / megabyte})
+		for _, p := range leaders {
+			if p.mtu != 1500 || !o.measuresLeader(p) {
+				continue
+			}
+			once := &lab{ctx: l.ctx, name: l.name, attempted: p.program != ""}
+			err := once.do(func() {
+				bytes, err := resident(laySite(once, p, "", nil).pid)
+				once.check(err, "ask for its memory")
+				r.figure(w, p.name).add(sample{Value: bytes / megabyte})
+			})
+			if err != nil && p.program == "" {
+				l.check(err, "%s", p.name)
+			} else if err != nil {
+				r.notRun(w, p.name, err)
+			}
+		}
+	}
+	return w
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+)
+
+// A place in a document holds what is made from the results: from a line
+//
+//	<!-- bench: table tcp- nat- -->
+//
+// to the line <!-- /bench -->. The words are those of --only. Instead of table
+// there may be machine or bars.
+var place = regexp.MustCompile(`(?s)(<!-- bench: (table|machine|bars)([^\n]*?) -->\n).*?(<!-- /bench -->)`)
+
+// fill puts results into the places of a document.
+func (r *results) fill(text string) string {
+	return place.ReplaceAllStringFunc(text, func(whole string) string {
+		m := place.FindStringSubmatch(whole)
+		return m[1] + "\n" + r.markdown(m[2], strings.Fields(m[3])) + "\n" + m[4]
+	})
+}
+
+// fillFile does so in a file, which has at least one.
+func (r *results) fillFile(name string) error {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if !place.Match(text) {
+		return fmt.Errorf("%s has no place for figures: a line <!-- bench: table --> and a line <!-- /bench -->", name)
+	}
+	return os.WriteFile(name, []byte(r.fill(string(text))), 0o644)
+}
+
+// markdown writes a part of the results.
+func (r *results) markdown(part string, words []string) string {
+	r.sort()
+	var b strings.Builder
+	switch part {
+	case "machine":
+		b.WriteString(r.heading() + ".\n")
+	case "bars":
+		b.WriteString("| bar | want | have | |\n| --- | --- | --- | --- |\n")
+		for _, x := range r.Bars {
+			verdict := "met"
+			if !x.Met {
+				verdict = "**not met**"
+			}
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", x.Name, x.Want, x.Have, verdict)
+		}
+	default:
+		r.markdownTable(&b, words)
+	}
+	return b.String()
+}
+
+func (r *results) markdownTable(b *strings.Builder, words []string) {
+	blocks := r.blocks(words)
+	shown := r.fitting(blocks, len(r.columns())*1000)
+	b.WriteString("| workload |")
+	for _, c := range shown {
+		b.WriteString(" " + c.name + " |")
+	}
+	b.WriteString("\n| --- |" + strings.Repeat(" --- |", len(shown)) + "\n")
+	var notes []string
+	for _, block := range blocks {
+		name := fmt.Sprintf("`%s`, %s", block[0].Workload, block[0].Unit)
+		for _, f := range block {
+			b.WriteString("| " + name + " |")
+			for _, c := range shown {
+				cell := c.cell(f)
+				if f.Path == "fairlead" {
+					cell = "**" + cell + "**"
+				}
+				b.WriteString(" " + cell + " |")
+			}
+			b.WriteString("\n")
+			name = ""
+			if f.Note != "" {
+				notes = append(notes, fmt.Sprintf("- `%s`, %s: %s.\n", f.Workload, f.Path, f.Note))
+			}
+		}
+	}
+	if len(notes) > 0 {
+		b.WriteString("\n" + strings.Join(notes, ""))
+	}
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// formatVersion is that of the JSON. It changes when a reader of the one before
+// would misunderstand it.
+const formatVersion = 2
+
+// machine is where it was measured.
+type machine struct {
+	Time   time.Time `json:"time"`
+	Kernel string    `json:"kernel"`
+	CPU    string    `json:"cpu"`
+	CPUs   int       `json:"cpus"`
+	Go     string    `json:"go"`
+	User   string    `json:"user"` // root, or user in a user namespace
+	Load   string    `json:"load"` // the load average at the start
+}
+
+func thisMachine() machine {
+	var u unix.Utsname
+	_ = unix.Uname(&u)
+	m := machine{
+		Time: time.Now().UTC().Truncate(time.Second), Kernel: unix.ByteSliceToString(u.Release[:]),
+		CPUs: runtime.NumCPU(), Go: runtime.Version(), User: os.Getenv("FAIRLEAD_WORLD"),
+	}
+	load, _ := os.ReadFile("/proc/loadavg")
+	if f := strings.Fields(string(load)); len(f) > 0 {
+		m.Load = f[0]
+	}
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "model name" {
+			m.CPU = strings.TrimSpace(value)
+			break
+		}
+	}
+	return m
+}
+
+// thisCommit is the commit of the checkout, and a few digits of what was changed
+// since: what it is built from, as long as no new file is unknown to git.
+func thisCommit() string {
+	git := func(args ...string) (string, error) {
+		// A checkout of another user is as good.
+		out, err := exec.Command("git", append([]string{"-c", "safe.directory=*"}, args...)...).Output()
+		return strings.TrimSpace(string(out)), err
+	}
+	commit, err := git("rev-parse", "--short=12", "HEAD")
+	if err != nil {
+		return "unknown"
+	}
+	diff, err := git("diff", "HEAD", "--", "*.go", "go.mod")
+	if err != nil {
+		return "unknown"
+	}
+	if diff != "" {
+		commit += fmt.Sprintf("+%x", sha256.Sum256([]byte(diff)))[:9]
+	}
+	return commit
+}
+
+// readResults reads what writeJSON wrote.
+func readResults(name string) (*results, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	r := &results{}
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if r.Format != formatVersion {
+		return nil, fmt.Errorf("%s has format %d, and this bench reads %d", name, r.Format, formatVersion)
+	}
+	return r, nil
+}
+
+// resume takes over the workloads that a file has complete. A file that is not
+// there has none. One of another machine, commit or set of options is refused:
+// its figures do not stand beside those to come.
+func (r *results) resume(name string) error {
+	old, err := readResults(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	if err := r.sameAs(old); err != nil {
+		return fmt.Errorf("resume: %s %w; give another file to begin anew", name, err)
+	}
+	r.Machine.Time, r.Machine.Load = old.Machine.Time, old.Machine.Load
+	for _, run := range old.Complete {
+		if !r.has(run) {
+			r.take(old, run)
+		}
+	}
+	return nil
+}
+
+// sameAs says in what the conditions of old differ.
+func (r *results) sameAs(old *results) error {
+	for _, c := range []struct{ what, old, now string }{
+		{"commit", old.Commit, r.Commit},
+		{"kernel", old.Machine.Kernel, r.Machine.Kernel},
+		{"processor", old.Machine.CPU, r.Machine.CPU},
+		{"number of processors", fmt.Sprint(old.Machine.CPUs), fmt.Sprint(r.Machine.CPUs)},
+		{"Go", old.Machine.Go, r.Machine.Go},
+		{"user", old.Machine.User, r.Machine.User},
+		{"number of pairs", fmt.Sprint(old.Pairs), fmt.Sprint(r.Pairs)},
+		{"seconds", fmt.Sprint(old.Seconds), fmt.Sprint(r.Seconds)},
+		{"--quick", fmt.Sprint(old.Quick), fmt.Sprint(r.Quick)},
+		{"--paths", fmt.Sprintf("%q", old.Paths), fmt.Sprintf("%q", r.Paths)},
+	} {
+		if c.old != c.now {
+			return fmt.Errorf("was measured with another %s: %s, and this is %s", c.what, c.old, c.now)
+		}
+		if c.what == "commit" && c.now == "unknown" {
+			return errors.New("cannot be held against this commit, which git does not know here")
+		}
+	}
+	return nil
+}
+
+// take takes over all that came of one run.
+func (r *results) take(old *results, run string) {
+	for _, f := range old.Figures {
+		if f.Run == run {
+			r.Figures = append(r.Figures, f)
+		}
+	}
+	for _, b := range old.Bars {
+		if b.Run == run {
+			r.Bars = append(r.Bars, b)
+		}
+	}
+	for _, f := range old.NotRun {
+		if workload, _, _ := strings.Cut(f.Workload, ", "); workload == run {
+			r.NotRun = append(r.NotRun, f)
+		}
+	}
+	r.Complete = append(r.Complete, run)
+}
+
+// has reports whether a workload has been measured to its end.
+func (r *results) has(run string) bool { return slices.Contains(r.Complete, run) }
+
+// sort puts figures and bars into the order of the workloads, whatever was
+// measured first.
+func (r *results) sort() {
+	order := map[string]int{}
+	for i, w := range workloads {
+		order[w.name] = i
+	}
+	slices.SortStableFunc(r.Figures, func(a, b *figure) int { return order[a.Run] - order[b.Run] })
+	slices.SortStableFunc(r.Bars, func(a, b bar) int { return order[a.Run] - order[b.Run] })
+}
+
+// writeJSON writes all figures. Whoever interrupts it leaves the file as it was.
+func (r *results) writeJSON(name string) error {
+	r.sort()
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // no more there when all went well
+	_, err = f.Write(append(b, '\n'))
+	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return os.Rename(f.Name(), name)
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"slices"
+	"time"
+)
+
+// A turn is a path that was laid, and how it is measured once.
+type turn struct {
+	*cable
+	figure  *figure
+	measure func() (sample, error)
+	seldom  bool // it is so slow that it bounds nothing
+	gone    bool // it did not work any more
+}
+
+// seldom paths are measured in one round of so many.
+const seldom = 3
+
+// turns lays the paths that are to be measured and measures them in turns; what
+// prepare returns measures one of them once. A peer that does not work is noted,
+// and nothing else.
+func (w *workload) turns(l *lab, o *options, r *results, paths []*path, prepare func(l *lab, c *cable) func() (sample, error)) map[string]*figure {
+	var turns []*turn
+	figures := map[string]*figure{}
+	for _, p := range paths {
+		if !o.measures(p) {
+			continue
+		}
+		t := &turn{}
+		lay := func(l *lab) {
+			t.cable = layCable(l, p)
+			t.settle(l, func() error { return t.connect(l) })
+			t.measure = prepare(l, t.cable)
+		}
+		if !p.peer {
+			lay(l)
+		} else if err := l.attempt(lay); err != nil {
+			l.check(nil, "lay path %s", p.name) // which ends here when it was interrupted
+			r.notRun(w, p.name, err)
+			continue
+		}
+		t.figure = r.figure(w, p.name)
+		figures[p.name] = t.figure
+		turns = append(turns, t)
+	}
+	for round := range o.Pairs {
+		for _, t := range turns {
+			if t.gone || round%t.every != 0 || t.seldom && round%seldom != 0 {
+				continue
+			}
+			s, err := t.once()
+			if err != nil && t.peer && l.ctx.Err() == nil {
+				r.notRun(w, t.name, err)
+				t.gone = true
+				continue
+			}
+			l.check(err, "path %s", t.name)
+			s.Round = round
+			t.figure.add(s)
+			progress("%s  round %d of %d  %-13s %6.2f %s", w.name, round+1, o.Pairs, t.name, s.Value, w.unit)
+		}
+		if round == 0 {
+			sortOut(turns)
+		}
+		slices.Reverse(turns) // neither of two neighbours is always the first
+	}
+	return figures
+}
+
+// once measures one path.
+func (t *turn) once() (sample, error) {
+	if t.during != nil {
+		undo, err := t.during()
+		if err != nil {
+			return sample{}, err
+		}
+		defer undo()
+	}
+	return t.measure()
+}
+
+// sortOut has all peers but the best measured seldom: it alone bounds us.
+func sortOut(turns []*turn) {
+	var best *turn
+	for _, t := range turns {
+		if !t.peer || len(t.figure.Samples) == 0 {
+			continue
+		}
+		t.seldom = true
+		if best == nil || t.figure.better(t.figure.Samples[0].Value, best.figure.Samples[0].Value) > 1 {
+			best = t
+		}
+	}
+	if best != nil {
+		best.seldom = false
+	}
+}
+
+// lasts is how many seconds one measurement of a path takes.
+func (o *options) lasts(p *path) int {
+	if p.brief {
+		return 1
+	}
+	return o.Seconds
+}
+
+// What comes with each path and with each measurement.
+const (
+	laying = 700 * time.Millisecond
+	around = 200 * time.Millisecond
+)
+
+// takeTurns is how long the turns of some paths take, when each measurement takes
+// as long as one of throughput.
+func (o *options) takeTurns(paths []*path) (d time.Duration) {
+	peers := 0
+	for _, p := range paths {
+		if !o.measures(p) {
+			continue
+		}
+		every := p.every
+		if p.peer {
+			if peers++; peers > 1 {
+				every = seldom
+			}
+		}
+		rounds := (o.Pairs + every - 1) / every
+		d += laying + time.Duration(rounds)*(time.Duration(o.lasts(p))*time.Second+around)
+	}
+	return d
+}

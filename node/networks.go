@@ -314,7 +314,7 @@ func (n *Node) changeLan(ref string, req api.NetworkRequest) (on []*container, e
 		}
 	}
 	n.mu.Unlock()
-	if err != nil {
+	if err != nil || req.Check {
 		return nil, err
 	}
 	if err := n.home.writeState(next); err != nil {

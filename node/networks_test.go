@@ -247,3 +247,18 @@ func lastOf(t *testing.T, r *rig) string {
 	list, _, _ := strings.Cut(rest, " can, ")
 	return list
 }
+
+// TestCheckChange: who only asks is told what would be refused, and changes nothing.
+func TestCheckChange(t *testing.T) {
+	h := newHandlers(t)
+	h.makeNetwork(t, api.NetworkCreate{Name: "alpha"})
+	yes := true
+	_, err := h.changeNetwork("alpha", api.NetworkRequest{Check: true, Internal: &yes, Options: map[string]string{"icc": "maybe"}})
+	refused(t, err, `network alpha: option icc: "maybe" is neither on nor off`)
+	if _, err := h.changeNetwork("alpha", api.NetworkRequest{Check: true, Internal: &yes, Options: map[string]string{"icc": "off"}, Labels: map[string]string{"a": "b"}}); err != nil {
+		t.Fatal(err)
+	}
+	if now := get[api.NetworkInspect](t, h, "/v1/networks/alpha"); now.Internal || len(now.Options) != 0 || len(now.Labels) != 0 {
+		t.Errorf("changed: %+v", now)
+	}
+}

@@ -64,7 +64,7 @@ func TestUplinkDeleted(t *testing.T) {
 	far := o.Router.FarHost
 	o.exec("web", "ping", "-c", "1", "-W", "5", far)
 	o.Router.Run(t, "ip", "link", "del", "up0")
-	lab.Eventually(t, 10*time.Second, func() error { return contains(o.run("network", "ls"), "down: its interface was removed") })
+	lab.Eventually(t, 10*time.Second, func() error { return contains(o.run("network", "ls"), "tap:up0: its interface was removed") })
 	r := o.try("exec", "web", "ping", "-c", "1", "-W", "5", far)
 	if !strings.Contains(r.stdout, "From 172.17.0.1 icmp_seq=1 Destination Net Unreachable") {
 		t.Errorf("without an uplink: %v", r)

@@ -188,6 +188,38 @@ containers:
 	}
 }
 
+// Networks of a node that has ended are there for who asks, as for who runs; and what
+// is published where nothing leads outside is said to lead nowhere.
+func TestNetworksWithoutANode(t *testing.T) {
+	n := newNodeDir(t)
+	n.run("network", "create", "--internal", "inner")
+	n.run("network", "create", "outer")
+	n.run("down", "--all")
+	if out := n.run("network", "ls", "--format", "{{.Name}}"); out != "default\ninner\nouter\n" {
+		t.Errorf("ls: %q", out)
+	}
+	n.run("down", "--all")
+	if out := n.run("network", "inspect", "-f", "{{.Internal}}", "inner"); out != "true\n" {
+		t.Errorf("inspect: %q", out)
+	}
+	n.run("down", "--all")
+	if out := n.run("network", "rm", "outer"); out != "outer\n" {
+		t.Errorf("rm: %q", out)
+	}
+	n.run("network", "set", "--label", "stage=test", "inner")
+	n.run("down", "--all")
+	if out := n.run("network", "ls", "--format", "{{.Name}} {{.Labels}}"); out != "default \ninner stage=test\n" {
+		t.Errorf("ls: %q", out)
+	}
+	if r := n.try("run", "-d", "--name", "web", "-p", "8099:80", "--network", "inner", "--", "sleep", "1000"); r.code != 0 || !strings.Contains(r.stderr, "published ports of web lead nowhere: no network of it leads outside") {
+		t.Errorf("run -p on an internal network: %v", r)
+	}
+	n.run("network", "connect", "default", "web")
+	if r := n.try("port", "web"); r.code != 0 || strings.Contains(r.stderr, "nowhere") {
+		t.Errorf("on another network, too: %v", r)
+	}
+}
+
 // sortLines puts lines in order.
 func sortLines(s string) string {
 	lines := strings.Split(s, "\n")

@@ -29,53 +29,57 @@ func defineHostLink(f *pflag.FlagSet, value *string) {
 	f.Lookup("host-link").NoOptDefVal = "on"
 }
 
-// setHostLinkSoon is setHostLink with a node that is started if there is none.
-func setHostLinkSoon(ctx context.Context, network, value string) error {
-	c := client()
-	if value != "off" {
-		var err error
-		if c, err = ensure(ctx); err != nil {
-			return err
-		}
-	}
-	return setHostLink(ctx, c, network, value)
-}
-
 // setHostLink has a network have a link to this host, or with "off" not. Any other
 // value but "on" is the name of a TAP.
 func setHostLink(ctx context.Context, c *api.Client, network, value string) error {
-	var of api.NetworkInspect // whatever name it was called by
-	if err := c.Get(ctx, networkPath(cmp.Or(network, "default")), &of); err != nil {
+	if value != "off" {
+		_, err := linkHost(ctx, c, network, value)
 		return err
 	}
-	path := networkPath(of.ID) + "/host-link"
-	if value == "off" {
-		return c.Delete(ctx, path, nil)
+	of, err := networkOf(ctx, c, network)
+	if err != nil {
+		return err
+	}
+	return c.Delete(ctx, networkPath(of.ID)+"/host-link", nil)
+}
+
+// networkOf is a network, whatever name it was called by.
+func networkOf(ctx context.Context, c *api.Client, network string) (of api.NetworkInspect, err error) {
+	err = c.Get(ctx, networkPath(cmp.Or(network, defaultNetwork)), &of)
+	return of, err
+}
+
+// linkHost links this host to a network. made is false of a link that was there.
+func linkHost(ctx context.Context, c *api.Client, network, value string) (made bool, err error) {
+	of, err := networkOf(ctx, c, network)
+	if err != nil {
+		return false, err
 	}
 	var switches []api.Switch
 	if err := c.Get(ctx, "/v1/switches", &switches); err != nil {
-		return err
+		return false, err
 	}
 	i := slices.IndexFunc(switches, func(s api.Switch) bool { return s.Network == of.Name })
 	if i < 0 {
-		return fmt.Errorf("network %s has just gone", of.Name)
+		return false, fmt.Errorf("network %s has just gone", of.Name)
 	}
 	want, err := wantedHostLink(&switches[i], value)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if have := switches[i].HostLink; have != "" && (want.Name == "" || want.Name == have) {
-		return nil
+		return false, nil
 	}
 	if err := takesHostLink(&want); err != nil {
-		return err
+		return false, err
 	}
 	opened, err := box.OpenHostLink(want)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer opened.Close()
-	return c.Hand(ctx, path, api.HostLinkRequest{Interface: opened.Name, Index: opened.Index}, []int{opened.FD})
+	err = c.Hand(ctx, networkPath(of.ID)+"/host-link", api.HostLinkRequest{Interface: opened.Name, Index: opened.Index}, []int{opened.FD})
+	return err == nil, err
 }
 
 // wantedHostLink is what the interface has to be.

@@ -35,11 +35,12 @@ type NetworkRequest struct {
 	// gateway's address.
 	HostLoopback *bool `json:"host_loopback,omitempty"`
 	Internal     *bool `json:"internal,omitempty"`
-	// Options are those that can change while a network is used: icc, masquerade
-	// and link.
+	// Options are those that can change while a network is used.
 	Options map[string]string `json:"options,omitempty"`
 	// Labels stand for all it has.
-	Labels map[string]string `json:"labels,omitempty"`
+	Labels map[string]string `json:"labels,omitzero"`
+	// Check has it only said whether the rest could be done.
+	Check bool `json:"check,omitempty"`
 }
 
 // NetworkChanged answers POST /v1/networks/{name}.

@@ -23,7 +23,7 @@ help: ## list the targets
 
 build: go ## build bin/fairlead, a static binary, and what its command bench starts
 	CGO_ENABLED=0 go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./test/world
-	CGO_ENABLED=0 go build -o bin/fairlead-bench ./bench
+	CGO_ENABLED=0 go build -ldflags '-X main.version=$(VERSION)' -o bin/fairlead-bench ./bench
 
 install: build ## install below PREFIX=/usr/local (DESTDIR=): programs, manual, completions, units
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin bin/fairlead bin/fairlead-bench

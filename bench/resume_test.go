@@ -84,12 +84,4 @@ func TestResumeRefuses(t *testing.T) {
 	if err := r.resume(name); err == nil || !strings.Contains(err.Error(), name) {
 		t.Errorf("no JSON: %v", err)
 	}
-	// A checkout that git does not know may be any commit.
-	r.Commit = "unknown"
-	if err := r.writeJSON(name); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.resume(name); err == nil || !strings.Contains(err.Error(), "git does not know") {
-		t.Errorf("an unknown commit: %v", err)
-	}
 }

@@ -62,8 +62,9 @@ func readMeasured(t *testing.T, file string) (m measured) {
 
 // What is installed measures, and what is resumed is not measured again.
 func TestBenchInstalled(t *testing.T) {
-	args := []string{"--only", "tcp-1-cubic", "--paths", "fairlead,kernel", "--pairs", "2", "--seconds", "1"}
-	cmd := benchCall(t, append(args, "--json", "bench.json")...)
+	cmd := benchCall(t, "--only", "tcp-1-cubic", "--paths", "fairlead,kernel", "--pairs", "2", "--seconds", "1", "--resume", "bench.json")
+	again := exec.Command(cmd.Path, cmd.Args[1:]...)
+	again.Dir, again.Env = cmd.Dir, cmd.Env
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -76,6 +77,12 @@ func TestBenchInstalled(t *testing.T) {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
+	}
+	if out, err = again.CombinedOutput(); err != nil || !strings.Contains(string(out), "0 workloads") || !strings.Contains(string(out), "÷ kernel") {
+		t.Errorf("resumed: %v\n%s", err, out)
+	}
+	if m := readMeasured(t, filepath.Join(cmd.Dir, "bench.json")); len(m.Figures) != 2 || len(m.Figures[0].Samples) != 2 {
+		t.Errorf("resumed: measured %+v", m)
 	}
 }
 

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"math"
-	"strings"
 	"testing"
 )
 
@@ -80,35 +78,6 @@ func TestAtMost(t *testing.T) {
 	}
 }
 
-func TestPrint(t *testing.T) {
-	r := newResults(&options{Pairs: 7, Seconds: 3})
-	w := &workload{name: "tcp-1-cubic", unit: "Gb/s"}
-	for _, path := range []string{"fairlead", "raw", "kernel"} {
-		f := r.figure(w, path)
-		for round := range 7 {
-			f.add(sample{Round: round, Value: 20, Bytes: 2e9, Retransmits: 3, CPU: 0.5})
-		}
-	}
-	r.figure(w, "never measured")
-	r.Figures[0].ratio(r.Figures[2])
-	r.atLeast(r.Figures[0], r.Figures[1], 2)
-	r.fail(&workload{name: "stall"}, errors.New("no such program"))
-	var out bytes.Buffer
-	r.printIn(&out, 200)
-	for _, want := range []string{
-		"fairlead   20.00  20.00–20.00      1.00   1.00      1.5     0.250",
-		"NOT MET  tcp-1-cubic: fairlead beside raw: 1.000, lower quartile 1.000, 7 pairs, want at least 2.00",
-		"stall: no such program",
-	} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("no %q in\n%s", want, out.String())
-		}
-	}
-	if strings.Contains(out.String(), "never measured") {
-		t.Errorf("a path without samples is in\n%s", out.String())
-	}
-}
-
 // What a measurement made is cleaned up in reverse, also when it broke off.
 func TestLabCleansUp(t *testing.T) {
 	l := &lab{ctx: context.Background(), name: "x"}
@@ -128,5 +97,70 @@ func TestLabCleansUp(t *testing.T) {
 	l = &lab{ctx: ctx}
 	if err := l.do(func() { l.check(nil, "do nothing") }); err == nil {
 		t.Error("an interrupted lab goes on")
+	}
+}
+
+// A cost of nothing, as of a processor that was idle, has no ratio.
+func TestRatioOfNothing(t *testing.T) {
+	f, other := pair([]float64{0, 10}, []float64{10, 10})
+	f.Less, other.Less = true, true
+	if q, pairs := f.ratio(other); pairs != 1 || q.Median != 1 {
+		t.Errorf("%d pairs, median %v", pairs, q.Median)
+	}
+}
+
+// All that comes while a workload is measured belongs to it.
+func TestEnd(t *testing.T) {
+	r := newResults(&options{Pairs: 7, Seconds: 1})
+	for _, name := range []string{"first", "second"} {
+		w := &workload{name: name}
+		f := r.figure(&workload{name: name + "-mem"}, "fairlead")
+		f.add(sample{Value: 1})
+		r.atMost(f, "worst", 1, 2)
+		r.end(w, map[string]error{"second": errors.New("no")}[name])
+	}
+	if r.Figures[0].Run != "first" || r.Figures[1].Run != "second" || r.Bars[0].Run != "first" || r.Bars[1].Run != "second" {
+		t.Errorf("%+v %+v %+v", r.Figures[0], r.Figures[1], r.Bars)
+	}
+	if !r.has("first") || r.has("second") || len(r.Failures) != 1 {
+		t.Errorf("complete are %v, failures %v", r.Complete, r.Failures)
+	}
+}
+
+// Whom a path stands beside, and who is the best of the others.
+func TestBeside(t *testing.T) {
+	r := &results{}
+	add := func(workload, path string, value float64, less, peer bool) *figure {
+		f := &figure{Workload: workload, Path: path, Less: less, Peer: peer}
+		f.add(sample{Value: value})
+		r.Figures = append(r.Figures, f)
+		return f
+	}
+	wire := add("a", "fairlead-wire", 1, false, false)
+	few, many := add("b", "fairlead-2", 1, false, false), add("b", "fairlead-10", 1, false, false)
+	add("a", "kernel", 1, false, false)
+	add("a", "kernel-10", 1, false, false)
+	kernel := add("b", "kernel-10", 1, false, false)
+	slow, fast := add("a", "ovs", 2, false, true), add("a", "vde", 3, false, true)
+	late, soon := add("b", "ovs", 3, true, true), add("b", "vde", 2, true, true)
+	if r.besideKernel(wire).Path != "kernel" || r.besideKernel(few) != nil || r.besideKernel(many) != kernel {
+		t.Error("a path stands beside a kernel's bridge of another kind")
+	}
+	if r.bestPeer("a") != fast || r.bestPeer("b") != soon {
+		t.Errorf("the best peers are not %s and %s but %s and %s", fast.Path, soon.Path, slow.Path, late.Path)
+	}
+	if r.bestPeer("c") != nil {
+		t.Error("a workload nobody has measured has a best peer")
+	}
+}
+
+func TestPeers(t *testing.T) {
+	for name, want := range map[string]bool{
+		"fairlead": false, "raw": false, "kernel": false, "switching": false, "fairlead-wire": false,
+		"textbook": true, "ovs": true, "vde": true, "slirp-1500": true, "docker-proxy": true,
+	} {
+		if got := isPeer(name); got != want {
+			t.Errorf("%s: a peer is %v", name, got)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,11 +42,11 @@ func benchCall(t *testing.T, args ...string) *exec.Cmd {
 }
 
 // measured is what is read here of the JSON.
-type measured struct {
-	Figures []struct {
-		Workload, Path string
-		Samples        []struct{ Value float64 }
-	}
+type measured struct{ Figures []figure }
+
+type figure struct {
+	Workload, Path string
+	Samples        []struct{ Value float64 }
 }
 
 func readMeasured(t *testing.T, file string) (m measured) {
@@ -83,6 +84,22 @@ func TestBenchInstalled(t *testing.T) {
 	}
 	if m := readMeasured(t, filepath.Join(cmd.Dir, "bench.json")); len(m.Figures) != 2 || len(m.Figures[0].Samples) != 2 {
 		t.Errorf("resumed: measured %+v", m)
+	}
+}
+
+// The switches of others carry beside us, where they are installed.
+func TestEngineSwitchesCarry(t *testing.T) {
+	lab.NeedEngine(t, "ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl", "vde_switch", "vde_plug2tap", "ethtool")
+	cmd := benchCall(t, "--only", "tcp-1-cubic", "--paths", "ovs,ovs-tso,vde", "--pairs", "1", "--seconds", "1", "--json", "bench.json")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	m := readMeasured(t, filepath.Join(cmd.Dir, "bench.json"))
+	for _, name := range []string{"ovs", "ovs-tso", "vde"} {
+		if !slices.ContainsFunc(m.Figures, func(f figure) bool { return f.Path == name && len(f.Samples) == 1 && f.Samples[0].Value > 0 }) {
+			t.Errorf("%s: nothing measured\n%s", name, out)
+		}
 	}
 }
 

@@ -151,6 +151,8 @@ func start(kind string, ends []end) (count func() crossed, err error) {
 	case "fairlead-2":
 		runtime.GOMAXPROCS(2 + 2)
 		return startFairlead(2, ends, nil)
+	case "fairlead-join-off":
+		return startFairlead(workers, ends, map[string]string{"join": "off"})
 	case "fairlead-open":
 		return startFairlead(workers, ends, openOptions)
 	case "flows":

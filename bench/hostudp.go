@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	hosts "fairlead/test/lab"
 )
 
 // What fairlead has to reach beside the best peer.
@@ -23,8 +25,8 @@ func atUsualMTU(p *leader) bool { return p.mtu <= 1500 }
 // ends lays sites of that class with a far and a near end.
 func (w *workload) ends(l *lab, o *options, r *results, d direction, prepare func(l *lab, s *site, near, far *endProcess) func(round int) (sample, error)) *sites {
 	return w.sites(l, o, r, d, "", atUsualMTU, func(l *lab, s *site) func(int) (sample, error) {
-		far := startEnd(l, s, !d.side(), "far")
-		near := startEnd(l, s, d.side(), "near")
+		far := startFar(l, s.commandOn(l, !d.side()), datagrams{})
+		near := startEnd(l, s.commandOn(l, d.side()), "near")
 		// What is slow only once: ARP, and the first flow.
 		for deadline := time.Now().Add(10 * time.Second); ; {
 			_, err := near.do(job{Do: "echo", To: s.server(d, echoTCPPort), For: time.Millisecond})
@@ -39,6 +41,11 @@ func (w *workload) ends(l *lab, o *options, r *results, d direction, prepare fun
 	})
 }
 
+// commandOn prepares commands in the container, or outside.
+func (s *site) commandOn(l *lab, inside bool) func(name string, args ...string) *hosts.Cmd {
+	return func(name string, args ...string) *hosts.Cmd { return s.command(l.ctx, inside, name, args...) }
+}
+
 // hostUDP is how many datagrams of a size arrive in a second while hardly any is
 // lost.
 func hostUDP(d direction, size int) *workload {
@@ -48,7 +55,7 @@ func hostUDP(d direction, size int) *workload {
 	}[d])
 	w.measure = func(l *lab, o *options, r *results) {
 		m := w.ends(l, o, r, d, func(l *lab, s *site, near, far *endProcess) func(int) (sample, error) {
-			f := &flooding{near: near, far: far, job: job{Do: "flood", To: s.server(d, sinkPort), Size: size, For: trial}}
+			f := &flooding{near: near, far: far, job: job{Do: "datagrams", To: s.server(d, sinkPort), For: trial, Datagrams: datagrams{Least: size, Most: size}}}
 			return func(int) (sample, error) {
 				cpu := s.cpu()
 				rate, err := f.search()
@@ -71,7 +78,7 @@ func hostUDPCost(d direction, size int) *workload {
 	}[d])
 	w.measure = func(l *lab, o *options, r *results) {
 		m := w.ends(l, o, r, d, func(l *lab, s *site, near, far *endProcess) func(int) (sample, error) {
-			f := &flooding{near: near, far: far, job: job{Do: "flood", To: s.server(d, sinkPort), Size: size, For: time.Second}}
+			f := &flooding{near: near, far: far, job: job{Do: "datagrams", To: s.server(d, sinkPort), For: time.Second, Datagrams: datagrams{Least: size, Most: size}}}
 			return func(int) (sample, error) {
 				if s.pid == 0 {
 					return sample{}, errors.New("it is several processes, one for each port")
@@ -79,10 +86,10 @@ func hostUDPCost(d direction, size int) *workload {
 				cpu := s.cpu()
 				arrived, sent, err := f.try(costRate)
 				cpu = s.cpu() - cpu
-				if err == nil && arrived < (1-lossLimit)*float64(sent.Count) {
-					err = fmt.Errorf("of %d datagrams %.0f arrived", sent.Count, arrived)
+				if err == nil && float64(arrived.Count) < (1-lossLimit)*float64(sent.Count) {
+					err = fmt.Errorf("of %d datagrams %d arrived", sent.Count, arrived.Count)
 				}
-				return sample{Value: cpu / arrived * 1e6, CPU: cpu}, err
+				return sample{Value: cpu / float64(arrived.Count) * 1e6, CPU: cpu}, err
 			}
 		})
 		m.rounds(l, o)
@@ -117,8 +124,8 @@ func (f *flooding) search() (best float64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if sent.Count > 0 && arrived >= (1-lossLimit)*float64(sent.Count) {
-			best, low = max(best, arrived/sent.Took.Seconds()), rate
+		if sent.Count > 0 && float64(arrived.Count) >= (1-lossLimit)*float64(sent.Count) {
+			best, low = max(best, float64(arrived.Count)/sent.Took.Seconds()), rate
 			if float64(sent.Count) < 0.9*rate*sent.Took.Seconds() {
 				break // the sender cannot, or is held back
 			}
@@ -141,26 +148,26 @@ func (f *flooding) search() (best float64, err error) {
 	return best, nil
 }
 
-// try sends at a rate and counts what arrives.
-func (f *flooding) try(rate float64) (arrived float64, sent outcome, err error) {
+// try sends at a rate, 0 being as fast as it can, and counts what arrives.
+func (f *flooding) try(rate float64) (arrived, sent outcome, err error) {
 	before, err := f.arrived()
 	if err != nil {
-		return 0, sent, err
+		return arrived, sent, err
 	}
 	f.job.Rate = rate
 	if sent, err = f.near.do(f.job); err != nil {
-		return 0, sent, err
+		return arrived, sent, err
 	}
-	after, err := f.arrived()
-	return float64(after - before), sent, err
+	arrived, err = f.arrived()
+	return arrived.minus(before), sent, err
 }
 
 // arrived counts when no more arrive.
-func (f *flooding) arrived() (uint64, error) {
+func (f *flooding) arrived() (outcome, error) {
 	for last := uint64(math.MaxUint64); ; {
 		o, err := f.far.do(job{Do: "count"})
 		if err != nil || o.Count == last {
-			return o.Count, err
+			return o, err
 		}
 		last = o.Count
 		time.Sleep(20 * time.Millisecond)
@@ -195,7 +202,7 @@ func hostLatency(d direction) *workload {
 		m := w.ends(l, o, r, d, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
 			return func(int) (sample, error) {
 				got, err := near.do(job{Do: "echo", To: s.server(d, echoTCPPort), For: 300 * time.Millisecond})
-				return sample{Value: float64(got.Median) / 1e3}, err
+				return sample{Value: micros(got.P50)}, err
 			}
 		})
 		m.rounds(l, o)

@@ -71,6 +71,11 @@
 //	turns.go      how paths are measured in turns
 //	tcp.go        workload: bulk TCP
 //	nat.go        workload: bulk TCP through NAT, and its paths
+//	udp.go        workload: datagrams from one container to another
+//	requests.go   workload: time of requests and answers, also beside bulk traffic
+//	conns.go      workload: connections through NAT
+//	http.go       workload: HTTP requests by wrk
+//	parts.go      workloads with several figures, and what all with ends have in common
 //	death.go      workload: how fast the dead are gone
 //	stall.go      workload: whom that delays
 //	host.go       what leads containers outside by sockets of the host
@@ -78,10 +83,22 @@
 //	hostline.go   workload: the same over long and bad lines
 //	hostudp.go    workload: datagrams, connections, requests
 //	hostports.go  workload: ten thousand published ports
-//	ends.go       the two ends of those: small clients and servers
+//	ends.go       the two ends of all but bulk TCP: processes that do jobs
+//	endtcp.go     their clients and servers of TCP
+//	enddatagram.go  their generator and sink of UDP
+//	histogram.go  quantiles of durations
+//	ports.go      workload: many ports
+//	macs.go       workload: many MAC addresses
+//	flows.go      workload: many flows through NAT
+//	spray.go      the small frames of those three
+//	attach.go     workload: time to attach a thousand ports
+//	idle.go       workloads: containers that do nothing, memory
 //	results.go    figures, ratios, bars
 //	bars.go       more bars
-//	report.go     the table and the JSON
+//	resume.go     the JSON, and runs that go on
+//	report.go     the table
+//	markdown.go   the same in documents
+//	svg.go        the same as charts
 package main
 
 import (
@@ -107,7 +124,7 @@ type options flags.Options
 
 // roles are what this program does when it started itself, by the first
 // argument.
-var roles = map[string]func(args []string) error{"path": carry, "prober": prober, "echo": echo, "near": near, "far": far}
+var roles = map[string]func(args []string) error{"path": carry, "prober": prober, "echo": echo, "near": near, "far": far, "spin": spin}
 
 // Exit statuses besides those of `fairlead bench --check`.
 const (
@@ -129,6 +146,8 @@ func main() {
 		os.Exit(exitFailure)
 	case o.List:
 		list(os.Stdout)
+	case o.Show != "":
+		os.Exit(o.show())
 	case os.Getenv(worldVariable) == "":
 		os.Exit(o.enterWorld())
 	default:
@@ -165,6 +184,9 @@ func (o *options) validate() error {
 		if !isPath(name) {
 			return fmt.Errorf("--paths %s: there is no such path", name)
 		}
+	}
+	if o.Show != "" {
+		return nil // outside of any world
 	}
 	_, err := o.folders()
 	return err
@@ -247,6 +269,8 @@ func (o *options) run() int {
 	endProgress()
 	if err == nil {
 		res.print(os.Stdout)
+	}
+	if err == nil && ctx.Err() == nil { // a part would take the whole's place
 		err = o.publish(res)
 	}
 	switch {
@@ -256,6 +280,23 @@ func (o *options) run() int {
 	case ctx.Err() != nil:
 		return exitInterrupted
 	case len(res.Failures) > 0, o.Check && !res.barsMet():
+		return 1
+	}
+	return 0
+}
+
+// show prints what was measured some other time, and returns the exit status.
+func (o *options) show() int {
+	res, err := readResults(o.Show)
+	if err == nil {
+		res.print(os.Stdout)
+		err = o.publish(res)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "fairlead: bench: %v\n", err)
+		return exitFailure
+	case o.Check && !res.barsMet():
 		return 1
 	}
 	return 0

@@ -48,6 +48,7 @@ var paths = []*path{
 	{name: "kernel-10000", every: seldom, what: "the same with net.core.netdev_max_backlog=10000", lay: kernelBridge, possible: mayLengthen, during: lengthen},
 	{name: "fairlead-veth", every: seldom, what: "fairlead, two veth pairs by packet sockets", lay: process("fairlead", veth, veth)},
 	{name: "fairlead-wire", every: seldom, brief: true, what: "fairlead, the receiver on a textbook wire", lay: process("fairlead", tap, wire)},
+	{name: "join-off", every: 1, asked: true, what: "fairlead with join=off, small frames of a flow each by itself", lay: process("fairlead-join-off", tap, tap)},
 	{name: "two-workers", every: 1, asked: true, what: "fairlead with two workers, a TAP each", lay: process("fairlead-2", tap, tap)},
 	{name: "textbook", every: 1, brief: true, peer: true, what: "water and gopacket, a frame for each Read", lay: process("textbook", wire, wire)},
 	{name: "ovs", every: 1, brief: true, peer: true, what: "Open vSwitch, userspace datapath, its defaults", lay: openVSwitch(false),

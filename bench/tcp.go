@@ -22,6 +22,7 @@ type workload struct {
 	group string // of which table
 	less  bool   // is better
 	quick bool   // it is one of the eight of --quick
+	even  bool   // peers are measured as often as we are: the best of several figures may be several
 
 	takes   func(o *options) time.Duration // about; nil: usual
 	measure func(l *lab, o *options, r *results)
@@ -41,7 +42,9 @@ var workloads = func() []*workload {
 	for _, d := range []direction{out, in} {
 		each(func(cc string, streams int) *workload { return natTCP(d, cc, streams) })
 	}
-	ws = append(ws, gone(), stall(), ports(), macs(), flows(), attach(), idleNode(), nodeMemory())
+	ws = append(ws, udpWorkloads()...)
+	ws = append(ws, requestWorkloads()...)
+	ws = append(ws, natConnections(), httpRequests(), gone(), stall(), ports(), macs(), flows(), attach(), idleNode(), nodeMemory())
 	return append(ws, hostWorkloads()...)
 }()
 

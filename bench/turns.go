@@ -44,28 +44,43 @@ func (w *workload) turns(l *lab, o *options, r *results, paths []*path, prepare 
 		figures[p.name] = t.figure
 		turns = append(turns, t)
 	}
+	take := func(t *turn, round int) {
+		s, err := t.once()
+		if err != nil && t.peer && l.ctx.Err() == nil {
+			r.notRun(w, t.name, err)
+			t.gone = true
+			return
+		}
+		l.check(err, "path %s", t.name)
+		s.Round = round
+		t.figure.add(s)
+		progress("%s  round %d of %d  %-13s %6.2f %s", w.name, round+1, max(o.Pairs, round+1), t.name, s.Value, w.unit)
+	}
 	for round := range o.Pairs {
 		for _, t := range turns {
-			if t.gone || round%t.every != 0 || t.seldom && round%seldom != 0 {
-				continue
+			if !t.gone && round%t.every == 0 && (!t.seldom || round%seldom == 0) {
+				take(t, round)
 			}
-			s, err := t.once()
-			if err != nil && t.peer && l.ctx.Err() == nil {
-				r.notRun(w, t.name, err)
-				t.gone = true
-				continue
-			}
-			l.check(err, "path %s", t.name)
-			s.Round = round
-			t.figure.add(s)
-			progress("%s  round %d of %d  %-13s %6.2f %s", w.name, round+1, o.Pairs, t.name, s.Value, w.unit)
 		}
-		if round == 0 {
+		if round == 0 && !w.even {
 			sortOut(turns)
 		}
 		slices.Reverse(turns) // neither of two neighbours is always the first
 	}
-	return figures
+	// Of a peer it may show only at the end that it is the best, whom bars are
+	// about. It is measured as often as the others then.
+	for round := o.Pairs; ; round++ {
+		best := r.bestPeer(w.name)
+		i := slices.IndexFunc(turns, func(t *turn) bool { return t.figure == best && !t.gone })
+		if i < 0 || len(best.Samples) >= o.Pairs {
+			return figures
+		}
+		for _, t := range turns {
+			if t.figure == best || !t.peer && t.every == 1 {
+				take(t, round)
+			}
+		}
+	}
 }
 
 // once measures one path.
@@ -113,7 +128,12 @@ const (
 
 // takeTurns is how long the turns of some paths take, when each measurement takes
 // as long as one of throughput.
-func (o *options) takeTurns(paths []*path) (d time.Duration) {
+func (o *options) takeTurns(paths []*path) time.Duration {
+	return o.takeTurnsOf(paths, func(p *path) time.Duration { return time.Duration(o.lasts(p)) * time.Second })
+}
+
+// takeTurnsOf is how long turns take whose measurements take some other time.
+func (o *options) takeTurnsOf(paths []*path, lasts func(p *path) time.Duration) (d time.Duration) {
 	peers := 0
 	for _, p := range paths {
 		if !o.measures(p) {
@@ -126,7 +146,7 @@ func (o *options) takeTurns(paths []*path) (d time.Duration) {
 			}
 		}
 		rounds := (o.Pairs + every - 1) / every
-		d += laying + time.Duration(rounds)*(time.Duration(o.lasts(p))*time.Second+around)
+		d += laying + time.Duration(rounds)*(lasts(p)+around)
 	}
 	return d
 }

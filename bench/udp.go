@@ -1,0 +1,198 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What fairlead has to reach with datagrams.
+const (
+	oneFlowBar = 1.4  // of the kernel bridge
+	mixedBar   = 0.75 // the same with many flows
+	joiningBar = 0.97 // with many flows, of what it does when it joins none
+	peerBar    = 0.9  // of the best other switch in user space
+)
+
+// moment is how long one measurement takes of what does not begin slowly.
+func (o *options) moment() time.Duration {
+	if o.Quick {
+		return 400 * time.Millisecond
+	}
+	return time.Second
+}
+
+// frame60 is the payload of a datagram whose frame is as short as Ethernet
+// has it, without its checksum: 60 bytes.
+const frame60 = 60 - 14 - 20 - 8
+
+// udpWorkloads are datagrams from one container to another, which a real socket
+// receives. A generator sends as fast as it can, and what counts is what
+// arrives.
+func udpWorkloads() []*workload {
+	const mixed = 64
+	one := datagrams{Least: frame60, Most: frame60}
+	many := datagrams{Least: 18, Most: 200, Flows: mixed}
+	large := datagrams{Least: 1400, Most: 1400}
+	// As QUIC sends: trains that the kernel takes apart, and a window. Three
+	// trains are what a socket's buffer has room for with the kernel's defaults,
+	// because each datagram takes more of it than its size.
+	quic := datagrams{Least: 1252, Most: 1252, Train: 40, Window: 120}
+	quicGRO := quic
+	quicGRO.GRO = true
+	ws := []*workload{
+		udp("udp60", "of 18 bytes, frames of 60, one flow", one),
+		udp("udp-mixed", fmt.Sprintf("of 18 to 200 bytes, %d flows at random", mixed), many),
+		udp("udp1400", "of 1400 bytes, one flow", large),
+		udp("udp-quic", "of 1252 bytes as QUIC sends them: trains of 40 (UDP_SEGMENT), three on their way, acknowledged", quic),
+		udp("udp-quic-gro", "the same, received as trains (UDP_GRO)", quicGRO),
+		udpLoss("udp60-loss", "of 18 bytes, frames of 60, one flow", one),
+	}
+	ws[0].quick = true
+	return ws
+}
+
+// udp is how many datagrams of a kind arrive in a second.
+func udp(name, what string, d datagrams) *workload {
+	w := &workload{name: name, unit: "k/s", what: "UDP datagrams " + what, takes: takeMoments(paths, 1)}
+	w.measure = func(l *lab, o *options, r *results) {
+		figures := w.turns(l, o, r, datagramPaths(), func(l *lab, c *cable) func() (sample, error) {
+			f := c.flooding(l, d, o.moment())
+			return func() (sample, error) { return f.sample(c) }
+		})
+		compare(figures, "kernel", "raw", "fairlead")
+		switch {
+		case d.Flows > 1:
+			r.hold(figures, "kernel", mixedBar)
+			r.hold(figures, "join-off", joiningBar)
+		case d.Most == frame60:
+			r.hold(figures, "kernel", oneFlowBar)
+		}
+		r.holdPeers(w, figures)
+	}
+	return w
+}
+
+// hold holds fairlead against another path, if both were measured.
+func (r *results) hold(figures map[string]*figure, path string, bound float64) {
+	if f, other := figures["fairlead"], figures[path]; f != nil && other != nil {
+		r.atLeast(f, other, bound)
+	}
+}
+
+// holdPeers holds fairlead against the best switch of others.
+func (r *results) holdPeers(w *workload, figures map[string]*figure) {
+	if best := r.bestPeer(w.name); best != nil {
+		r.hold(figures, best.Path, peerBar)
+	}
+}
+
+// datagramPaths are the paths, and fairlead without joining also unasked.
+func datagramPaths() []*path {
+	ps := slices.Clone(paths)
+	for i, p := range ps {
+		if p.name == "join-off" {
+			unasked := *p
+			unasked.asked = false
+			ps[i] = &unasked
+		}
+	}
+	return ps
+}
+
+// flooding starts both ends of floods on a cable.
+func (c *cable) flooding(l *lab, d datagrams, during time.Duration) *flooding {
+	near, far := c.startEnds(l, d)
+	return &flooding{near: near, far: far, job: job{Do: "datagrams", To: c.to(sinkPort), For: during, Datagrams: d}}
+}
+
+// sample sends as fast as it can over a cable.
+func (f *flooding) sample(c *cable) (s sample, err error) {
+	var arrived, sent outcome
+	lost, err := c.dropped()
+	if err != nil {
+		return s, err
+	}
+	n, err := c.across(func() (float64, error) {
+		arrived, sent, err = f.try(0)
+		return float64(arrived.Bytes), err
+	})
+	if err != nil {
+		return s, err
+	}
+	now, err := c.dropped()
+	if err != nil {
+		return s, err
+	}
+	return sample{
+		Value: float64(arrived.Count) / sent.Took.Seconds() / 1e3, Bytes: float64(arrived.Bytes), Frames: float64(arrived.Count),
+		CPU: n.CPU, Dropped: now - lost,
+	}, c.inOrder(arrived)
+}
+
+// inOrder says that datagrams are not as they were sent. The kernel's bridge may
+// change their order, when their sender moves to another processor; a path that
+// reads a link in one place may not.
+func (c *cable) inOrder(arrived outcome) error {
+	switch {
+	case arrived.Count == 0:
+		return errors.New("no datagram arrived")
+	case arrived.Damaged > 0:
+		return fmt.Errorf("%d of %d datagrams arrived otherwise than they were sent", arrived.Damaged, arrived.Count)
+	case arrived.Disordered > 0 && !strings.HasPrefix(c.name, "kernel"):
+		return fmt.Errorf("%d of %d datagrams arrived out of order, or twice", arrived.Disordered, arrived.Count)
+	}
+	return nil
+}
+
+// udpLoss is which part of the datagrams gets lost that are sent at half of
+// what a path carries, at all of it, and at half as much again.
+func udpLoss(name, what string, d datagrams) *workload {
+	w := &workload{name: name, what: "loss at 50, 100 and 150 % of what the path carries, UDP datagrams " + what, takes: takeMoments(paths, 2)}
+	offered := []float64{0.5, 1, 1.5}
+	var parts []*workload
+	for _, part := range offered {
+		parts = append(parts, &workload{
+			name: fmt.Sprintf("%s%.0f", name, 100*part), unit: "%", less: true,
+			what: fmt.Sprintf("UDP datagrams lost at %.0f %% of what the path carries, %s", 100*part, what),
+		})
+	}
+	w.measure = func(l *lab, o *options, r *results) {
+		least := map[string][]float64{} // part of what was to be sent that was sent
+		all := w.parts(l, o, r, datagramPaths(), parts, func(l *lab, c *cable) func() ([]sample, error) {
+			f := c.flooding(l, d, o.moment()/2)
+			least[c.name] = slices.Repeat([]float64{1}, len(offered))
+			return func() (samples []sample, err error) {
+				full, err := f.sample(c)
+				if err != nil {
+					return nil, err
+				}
+				for i, part := range offered {
+					rate := full.Value * 1e3 * part
+					arrived, sent, err := f.try(rate)
+					if err == nil {
+						err = c.inOrder(arrived)
+					}
+					if err != nil {
+						return nil, err
+					}
+					least[c.name][i] = min(least[c.name][i], float64(sent.Count)/(rate*sent.Took.Seconds()))
+					lost := 100 * (1 - float64(arrived.Count)/float64(sent.Count))
+					samples = append(samples, sample{Value: math.Max(lost, 0)})
+				}
+				return samples, nil
+			}
+		})
+		for i, figures := range all {
+			for path, f := range figures {
+				if least[path][i] < 0.95 {
+					f.Note = fmt.Sprintf("the sender got no further than %.0f %% of what the path carries", 100*offered[i]*least[path][i])
+				}
+			}
+		}
+	}
+	return w
+}

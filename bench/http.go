@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	hosts "fairlead/test/lab"
 )
 
 // httpConnections is over how many connections wrk asks, which stay open.
@@ -22,7 +20,10 @@ func httpRequests() *workload {
 		what: fmt.Sprintf("HTTP requests by wrk over %d connections that stay open, a page of %d bytes", httpConnections, pageSize),
 	}
 	w.measure = func(l *lab, o *options, r *results) {
-		hosts.Need(l, "wrk")
+		if err := (&path{programs: []string{"wrk"}}).missing(); err != nil {
+			r.notRun(w, "wrk", err)
+			return
+		}
 		figures := w.turns(l, o, r, paths, func(l *lab, c *cable) func() (sample, error) {
 			startFar(l, commandOn(c.ends[1]), datagrams{})
 			return func() (sample, error) { return c.http(l, o.moment()) }

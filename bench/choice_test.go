@@ -37,6 +37,8 @@ func TestParse(t *testing.T) {
 		"--seconds -1":                                    "--seconds -1: at least 1",
 		"--check --pairs 3":                               "--check needs --pairs 7",
 		"--resume x.json --json y.json":                   "no place beside it",
+		"--show x.json --fill docs/x.md":                  "",
+		"--show x.json --json y.json":                     "no place beside it",
 		"--only sctp":                                     "--only sctp: no workload's name holds that",
 		"--only tcp,sctp":                                 "--only sctp: no workload's name holds that",
 		"--paths raw,carrier-pigeon":                      "--paths carrier-pigeon: there is no such path",

@@ -25,6 +25,7 @@ type Options struct {
 	List    bool
 	JSON    string
 	Resume  string
+	Show    string
 	SVG     string
 	Fill    []string // documents
 }
@@ -52,6 +53,7 @@ func Define(set *pflag.FlagSet) *Options {
 	set.BoolVar(&o.Check, "check", false, "End with status 1 when a bar is not met")
 	set.StringVar(&o.JSON, "json", "", "Write all figures to `FILE`, after each workload")
 	set.StringVar(&o.Resume, "resume", "", "Go on with the run whose figures are in `FILE`, from --json, and write them there")
+	set.StringVar(&o.Show, "show", "", "Print the figures in `FILE`, from --json, and measure nothing")
 	set.StringVar(&o.SVG, "svg", "", "Draw charts into the folder `DIR`")
 	set.StringSliceVar(&o.Fill, "fill", nil, "Put the figures into these `DOCUMENTS`, between <!-- bench: table --> and <!-- /bench -->")
 	set.BoolVar(&o.List, "list", false, "Print the workloads and the paths, and measure nothing")
@@ -70,6 +72,8 @@ func (o *Options) Complete(said func(name string) bool) error {
 		return fmt.Errorf("--check needs --pairs %d at least, else no bar can be met", MinPairs)
 	case o.Resume != "" && o.JSON != "":
 		return errors.New("--resume FILE writes to FILE again, so --json has no place beside it")
+	case o.Show != "" && (o.Resume != "" || o.JSON != ""):
+		return errors.New("--show measures nothing, so --json and --resume have no place beside it")
 	}
 	if !said("pairs") {
 		o.Pairs = MinPairs

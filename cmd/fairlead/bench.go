@@ -40,6 +40,7 @@ a bar was not met. --help and --list name all workloads and paths.`,
 		Example: `  fairlead bench --quick
   fairlead bench --json bench.json
   fairlead bench --resume bench.json
+  fairlead bench --show bench.json --svg charts
   fairlead bench --only tcp-1,nat --paths fairlead,kernel --seconds 1
   fairlead bench --check`,
 		Args: exactly(0),

@@ -327,10 +327,10 @@ func (s *sink) check(f *sinkFlow, b []byte) {
 // outcome is what has come so far.
 func (s *sink) outcome() outcome {
 	o := outcome{Count: s.count.Load(), Bytes: s.bytes.Load(), Damaged: s.damaged.Load(), Disordered: s.disordered.Load()}
-	for _, f := range s.flows {
+	for i := range s.flows { // the rest of a flow is the receiving thread's
 		var info [unix.SK_MEMINFO_DROPS + 1]uint32
 		size := uint32(unsafe.Sizeof(info))
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(f.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s.flows[i].fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
 		if errno == 0 {
 			o.Overflowed += uint64(info[unix.SK_MEMINFO_DROPS])

@@ -4,8 +4,8 @@
 # has built bin/ before.
 #
 # That is everything, with the race detector where a C compiler is; then what
-# makes sense without the detector only; and a moment of fuzzing per parser. No
-# test measures the machine, so several run side by side.
+# makes sense without the detector only; each benchmark once; and a moment of
+# fuzzing per parser. No test measures the machine, so several run side by side.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -37,6 +37,15 @@ raced() {
 # released is what the detector would falsify, without it.
 released() { tests -run Release "$@"; }
 
+# benched runs each benchmark once, so that none rots; what it measures is nothing.
+benched() {
+	local said status=0
+	said=$(tests -short -run '^$' -bench . -benchtime 1x "$@" 2>&1) || status=$?
+	[ $status = 0 ] && said=${said##*$'\n'}
+	echo "$said"
+	return $status
+}
+
 # moment fuzzes the parsers of a package, with a bound: one that loops would
 # hang the fuzzer for good.
 moment() { timeout --foreground 5m bin/world env FUZZTIME=10000x test/fuzz.sh "$1"; }
@@ -63,6 +72,9 @@ jobs() {
 	[ $race = no ] || go list -f '{{.ImportPath}} {{.Dir}}' $packages | while read -r package folder; do
 		! grep -qs 'NeedRelease(t)' "$folder"/*_test.go || echo "released $package"
 	done
+	go list -f '{{.ImportPath}} {{.Dir}}' $packages | while read -r package folder; do
+		! grep -qs '^func Benchmark' "$folder"/*_test.go || echo "benched $package"
+	done
 	[ -z "$rest" ] || sed 's/^/raced /' <<<"$rest"
 	sed 's/^/moment /' <<<"$packages"
 }
@@ -88,7 +100,7 @@ fi
 
 # Most tests wait more than they compute, so three jobs have room on two cores.
 export race
-export -f tests raced released moment job
+export -f tests raced released benched moment job
 jobs | xargs -P 3 -L 1 bash -c 'job "$@"' job || failed=1
 
 if compgen -G '.cache/race.*' >/dev/null; then

@@ -311,10 +311,10 @@ func (c *conn) probe(b *packet.Batch, now int64) {
 // offer sets the window: what the socket's send buffer takes, in whole steps of
 // its scale. It is never taken back. While nothing comes it stays, for else a
 // duplicate acknowledgement would not look like one (RFC 5681 2). Nor is the socket
-// asked for small requests that are answered as they come: what was offered last
-// takes many more of them.
+// asked for each of small requests that are answered as they come: what was offered
+// last takes many more of them.
 func (c *conn) offer() uint16 {
-	enough := c.pingpong >= pingpongs && c.rcvEdge-c.rcvNxt >= manyRequests
+	enough := c.pingpong >= pingpongs && c.rcvNxt-c.offeredAt < someRequests && c.rcvEdge-c.rcvNxt >= manyRequests
 	if c.fd >= 0 && (c.bits.has(reopen) || c.offeredAt != c.rcvNxt && !enough) {
 		c.bits &^= reopen
 		c.offeredAt = c.rcvNxt
@@ -366,8 +366,9 @@ func (c *conn) sendRoom() uint32 {
 const (
 	twoTrains = 128 << 10
 
-	// manyRequests is a window so large that a request is no hurry to widen it.
-	manyRequests = 32 << 10
+	// manyRequests is a window so large that a request is no hurry to widen it,
+	// someRequests what no more than some of them come to: an upload is more.
+	manyRequests, someRequests = 32 << 10, 4 << 10
 
 	// longBuffer is the send buffer of a connection over a long way, which is as
 	// fast as the buffer is full. Waiting until a third of it is free leaves that

@@ -47,7 +47,7 @@ func requestWorkloads() (ws []*workload) {
 func requestTime(load load) *workload {
 	w := &workload{
 		name: "request-" + load.name, what: "time of a TCP request and its answer, 100 bytes each, " + load.what,
-		quick: load.name == "idle", even: true, takes: takeMoments(paths, 1.1),
+		quick: load.name == "idle", even: true, takes: takeMoments(paths, 1.3),
 	}
 	var parts []*workload
 	for _, part := range []string{"p50", "p99", "p99.9"} {

@@ -57,9 +57,13 @@ func udpWorkloads() []*workload {
 
 // udp is how many datagrams of a kind arrive in a second.
 func udp(name, what string, d datagrams) *workload {
-	w := &workload{name: name, unit: "k/s", what: "UDP datagrams " + what, takes: takeMoments(paths, 1)}
+	on := paths
+	if d.Train == 0 {
+		on = withJoinOff() // trains come as one frame, and are joined with nothing
+	}
+	w := &workload{name: name, unit: "k/s", what: "UDP datagrams " + what, takes: takeMoments(on, 1)}
 	w.measure = func(l *lab, o *options, r *results) {
-		figures := w.turns(l, o, r, datagramPaths(), func(l *lab, c *cable) func() (sample, error) {
+		figures := w.turns(l, o, r, on, func(l *lab, c *cable) func() (sample, error) {
 			f := c.flooding(l, d, o.moment())
 			return func() (sample, error) { return f.sample(c) }
 		})
@@ -90,8 +94,8 @@ func (r *results) holdPeers(w *workload, figures map[string]*figure) {
 	}
 }
 
-// datagramPaths are the paths, and fairlead without joining also unasked.
-func datagramPaths() []*path {
+// withJoinOff are the paths, with fairlead without joining also unasked.
+func withJoinOff() []*path {
 	ps := slices.Clone(paths)
 	for i, p := range ps {
 		if p.name == "join-off" {
@@ -151,7 +155,7 @@ func (c *cable) inOrder(arrived outcome) error {
 // udpLoss is which part of the datagrams gets lost that are sent at half of
 // what a path carries, at all of it, and at half as much again.
 func udpLoss(name, what string, d datagrams) *workload {
-	w := &workload{name: name, what: "loss at 50, 100 and 150 % of what the path carries, UDP datagrams " + what, takes: takeMoments(paths, 2)}
+	w := &workload{name: name, what: "loss at 50, 100 and 150 % of what the path carries, UDP datagrams " + what, takes: takeMoments(paths, 1.2)}
 	offered := []float64{0.5, 1, 1.5}
 	var parts []*workload
 	for _, part := range offered {
@@ -162,8 +166,8 @@ func udpLoss(name, what string, d datagrams) *workload {
 	}
 	w.measure = func(l *lab, o *options, r *results) {
 		least := map[string][]float64{} // part of what was to be sent that was sent
-		all := w.parts(l, o, r, datagramPaths(), parts, func(l *lab, c *cable) func() ([]sample, error) {
-			f := c.flooding(l, d, o.moment()/2)
+		all := w.parts(l, o, r, paths, parts, func(l *lab, c *cable) func() ([]sample, error) {
+			f := c.flooding(l, d, o.moment()/4)
 			least[c.name] = slices.Repeat([]float64{1}, len(offered))
 			return func() (samples []sample, err error) {
 				full, err := f.sample(c)

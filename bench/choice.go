@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os/exec"
@@ -38,6 +39,13 @@ func (o *options) chosen() []*workload {
 		}
 	}
 	return ws
+}
+
+// free are the options of a workload no bar is about.
+func (o *options) free() *options {
+	f := *o
+	f.Pairs = cmp.Or(o.Few, o.Pairs)
+	return &f
 }
 
 // measuresLeader reports whether a leader is measured.

@@ -28,7 +28,9 @@ var badLines = []badLine{
 // machine itself, over the same relay. All sockets have the machine's default
 // congestion control: with CUBIC a line that loses packets shows nothing else.
 func hostLine(d direction, b badLine) *workload {
-	w := &workload{name: fmt.Sprintf("host-%s-%s", d, b.name), unit: "Gb/s"}
+	w := &workload{name: fmt.Sprintf("host-%s-%s", d, b.name), unit: "Gb/s", takes: func(o *options) time.Duration {
+		return time.Duration(2*o.Pairs) * (time.Duration(b.seconds)*time.Second + around)
+	}}
 	w.what = map[direction]string{out: "TCP from a container to a host outside, ", in: "TCP from a host outside to a published port, "}[d] + b.what
 	w.measure = func(l *lab, o *options, r *results) {
 		hosts.Need(l, "iperf3")

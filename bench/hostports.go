@@ -43,6 +43,7 @@ var portCosts = []struct {
 // costs.
 func hostPorts() *workload {
 	w := &workload{name: "host-ports", what: "until 10,000 ports are published, TCP and UDP; then memory for each, and CPU while nobody comes"}
+	w.takes = func(*options) time.Duration { return 30 * time.Second }
 	w.measure = func(l *lab, o *options, r *results) {
 		paths := []struct {
 			name    string

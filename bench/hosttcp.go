@@ -55,16 +55,15 @@ func (d direction) side() (clientInside bool) { return d == out }
 // have each congestion control, as the host has. Connections and bytes have the
 // same direction.
 func hostTCP(d direction, cc string, streams int) *workload {
-	w := &workload{name: fmt.Sprintf("host-%s-%d-%s", d, streams, cc), unit: "Gb/s"}
+	w := &workload{name: fmt.Sprintf("host-%s-%d-%s", d, streams, cc), unit: "Gb/s", takes: takeSites(d, everyLeader, time.Second+around)}
 	w.what = map[direction]string{
-		out: fmt.Sprintf("TCP from a container to a host outside, %d streams, %s", streams, cc),
-		in:  fmt.Sprintf("TCP from a host outside to a published port, %d streams, %s", streams, cc),
+		out: fmt.Sprintf("TCP from a container to a host outside, %s, %s", counted(streams, "stream"), cc),
+		in:  fmt.Sprintf("TCP from a host outside to a published port, %s, %s", counted(streams, "stream"), cc),
 	}[d]
 	w.measure = func(l *lab, o *options, r *results) {
 		hosts.Need(l, "iperf3")
 		needCongestionControl(l, cc)
-		every := func(*leader) bool { return true }
-		m := w.sites(l, o, r, d, cc, every, func(l *lab, s *site) func(round int) (sample, error) {
+		m := w.sites(l, o, r, d, cc, everyLeader, func(l *lab, s *site) func(round int) (sample, error) {
 			s.serveIperf(l, d)
 			return func(int) (sample, error) { return s.bulk(l, d, 1, streams) }
 		})
@@ -157,6 +156,32 @@ type measured struct {
 	seldom  bool // it is so slow that it bounds nothing
 	gone    bool // it did not work any more
 }
+
+// takeSites is how long the rounds of a class's sites take, when one measurement
+// takes each.
+func takeSites(d direction, class func(p *leader) bool, each time.Duration) func(o *options) time.Duration {
+	return func(o *options) (all time.Duration) {
+		known := map[bool]bool{} // whether the best of a class was counted, by whether its MTU is the usual one
+		for _, p := range leaders {
+			if !o.measuresLeader(p) || !class(p) || p.onlyIn && d == out {
+				continue
+			}
+			rounds := o.Pairs
+			if p.program != "" {
+				if usual := p.mtu == 1500; known[usual] {
+					rounds = (rounds + seldomEvery - 1) / seldomEvery
+				} else {
+					known[usual] = true
+				}
+			}
+			all += laying + time.Duration(rounds)*each
+		}
+		return all
+	}
+}
+
+// everyLeader is the class of all.
+func everyLeader(*leader) bool { return true }
 
 // sites lays a site for each leader of a class. Prepare returns how it is measured. Peers
 // that do not start are noted, and nothing else.

@@ -49,7 +49,7 @@ func (s *site) commandOn(l *lab, inside bool) func(name string, args ...string) 
 // hostUDP is how many datagrams of a size arrive in a second while hardly any is
 // lost.
 func hostUDP(d direction, size int) *workload {
-	w := &workload{name: fmt.Sprintf("host-%s-udp%d", d, size), unit: "k/s"}
+	w := &workload{name: fmt.Sprintf("host-%s-udp%d", d, size), unit: "k/s", takes: takeSites(d, atUsualMTU, 1200*time.Millisecond)}
 	w.what = fmt.Sprintf("UDP datagrams of %d bytes, as many as arrive with at most 1 %% lost, %s", size, map[direction]string{
 		out: "from a container", in: "to a published port",
 	}[d])
@@ -72,7 +72,7 @@ func hostUDP(d direction, size int) *workload {
 // it, at a rate that all bear: how many arrive at most is on a small machine a
 // matter of the sender, and of who is not scheduled for some milliseconds.
 func hostUDPCost(d direction, size int) *workload {
-	w := &workload{name: fmt.Sprintf("host-%s-udp%d-cpu", d, size), unit: "µs", less: true}
+	w := &workload{name: fmt.Sprintf("host-%s-udp%d-cpu", d, size), unit: "µs", less: true, takes: takeSites(d, atUsualMTU, 1200*time.Millisecond)}
 	w.what = fmt.Sprintf("processor time for each UDP datagram of %d bytes, %d a second, %s", size, costRate, map[direction]string{
 		out: "from a container", in: "to a published port",
 	}[d])
@@ -177,7 +177,7 @@ func (f *flooding) arrived() (outcome, error) {
 // hostConnections is how many connections are made in a second, eight side by
 // side, each with a request, an answer and an end.
 func hostConnections(d direction) *workload {
-	w := &workload{name: fmt.Sprintf("host-%s-conns", d), unit: "1/s"}
+	w := &workload{name: fmt.Sprintf("host-%s-conns", d), unit: "1/s", takes: takeSites(d, atUsualMTU, 900*time.Millisecond)}
 	w.what = "TCP connections with a request of 100 bytes, " + map[direction]string{out: "from a container", in: "to a published port"}[d]
 	w.measure = func(l *lab, o *options, r *results) {
 		m := w.ends(l, o, r, d, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
@@ -196,7 +196,7 @@ func hostConnections(d direction) *workload {
 // hostLatency is how long a request and its answer take on a connection with
 // nothing else on it.
 func hostLatency(d direction) *workload {
-	w := &workload{name: fmt.Sprintf("host-%s-request", d), unit: "µs", less: true}
+	w := &workload{name: fmt.Sprintf("host-%s-request", d), unit: "µs", less: true, takes: takeSites(d, atUsualMTU, 500*time.Millisecond)}
 	w.what = "median time of a request and an answer of 100 bytes, " + map[direction]string{out: "from a container", in: "to a published port"}[d]
 	w.measure = func(l *lab, o *options, r *results) {
 		m := w.ends(l, o, r, d, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {

@@ -21,7 +21,8 @@ type path struct {
 
 	// every is in which rounds it is measured: each, or one of so many.
 	every int
-	// brief paths are so slow that one second says it.
+	// brief paths are measured for a second: slow ones, and those that only stand
+	// by.
 	brief bool
 	// quick paths are measured with --quick too.
 	quick bool
@@ -45,8 +46,8 @@ var paths = []*path{
 	{name: "fairlead", every: 1, quick: true, what: "node/network on a loop, two TAPs", lay: process("fairlead", tap, tap)},
 	{name: "raw", every: 1, quick: true, what: "two TAPs, one worker, a read and a write each", lay: process("raw", tap, tap)},
 	{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs, its defaults", lay: kernelBridge},
-	{name: "kernel-10000", every: seldom, what: "the same with net.core.netdev_max_backlog=10000", lay: kernelBridge, possible: mayLengthen, during: lengthen},
-	{name: "fairlead-veth", every: seldom, what: "fairlead, two veth pairs by packet sockets", lay: process("fairlead", veth, veth)},
+	{name: "kernel-10000", every: seldom, brief: true, what: "the same with net.core.netdev_max_backlog=10000", lay: kernelBridge, possible: mayLengthen, during: lengthen},
+	{name: "fairlead-veth", every: seldom, brief: true, what: "fairlead, two veth pairs by packet sockets", lay: process("fairlead", veth, veth)},
 	{name: "fairlead-wire", every: seldom, brief: true, what: "fairlead, the receiver on a textbook wire", lay: process("fairlead", tap, wire)},
 	{name: "join-off", every: 1, asked: true, what: "fairlead with join=off, small frames of a flow each by itself", lay: process("fairlead-join-off", tap, tap)},
 	{name: "two-workers", every: 1, asked: true, what: "fairlead with two workers, a TAP each", lay: process("fairlead-2", tap, tap)},

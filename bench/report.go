@@ -170,7 +170,10 @@ func (r *results) printRest(out io.Writer, width int) {
 	}
 	for _, b := range r.Bars {
 		verdict := "met    "
-		if !b.Met {
+		switch {
+		case b.Open:
+			verdict = "open   " // too few pairs to tell
+		case !b.Met:
 			verdict = "NOT MET"
 		}
 		wrap(out, "  ", fmt.Sprintf("%s  %s: %s, want %s", verdict, b.Name, b.Have, b.Want), width)

@@ -55,6 +55,7 @@ type bar struct {
 	Want  string  `json:"want"`
 	Have  string  `json:"have"`
 	Met   bool    `json:"met"`
+	Open  bool    `json:"open,omitempty"` // too few pairs to tell
 	Bound float64 `json:"bound"`
 	Value float64 `json:"value"`
 	Run   string  `json:"run"`
@@ -221,6 +222,7 @@ func (r *results) atLeast(f, other *figure, bound float64) {
 		Want:  fmt.Sprintf("at least %.2f", bound),
 		Have:  fmt.Sprintf("%.3f, lower quartile %.3f, %d pairs", q.Median, q.Q1, pairs),
 		Met:   pairs >= minPairs && q.Median >= bound && q.Q1 >= quartileBar*bound,
+		Open:  pairs > 0 && pairs < minPairs,
 		Bound: bound, Value: q.Median,
 	})
 }

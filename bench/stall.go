@@ -32,6 +32,9 @@ const stallBar = 2.0
 // how much is seen from the deaths of containers that hang on no switch.
 func stall() *workload {
 	w := &workload{name: "stall", unit: "ms", what: "longest pause of forwarding between two containers while twenty others die"}
+	w.takes = func(o *options) time.Duration {
+		return time.Duration(o.Pairs) * time.Duration(3*o.Seconds+2) * time.Second
+	}
 	w.measure = func(l *lab, o *options, r *results) {
 		n := startNode(l)
 		self, err := os.Executable()

@@ -19,6 +19,7 @@ type Options struct {
 	Only    []string // words of names of workloads; none: all
 	Paths   []string // names of paths; none: those measured unasked
 	Pairs   int
+	Few     int // pairs of workloads no bar is about
 	Seconds int
 	Quick   bool
 	Check   bool
@@ -38,7 +39,8 @@ const MinPairs = 7
 // takes less than an hour, and a quick one two minutes.
 const (
 	seconds                  = 2
-	quickPairs, quickSeconds = 4, 1
+	few                      = 4
+	quickPairs, quickSeconds = few, 1
 )
 
 // Define adds the flags to a set and returns where their values are.
@@ -48,7 +50,7 @@ func Define(set *pflag.FlagSet) *Options {
 	set.StringSliceVar(&o.Only, "only", nil, "Measure only workloads whose name holds one of these `WORDS`, comma between them")
 	set.StringSliceVar(&o.Paths, "paths", nil, "Measure only these `PATHS`, comma between them, also those that are not measured unasked")
 	set.BoolVar(&o.Quick, "quick", false, fmt.Sprintf("Two minutes: eight workloads, only fairlead, the raw relay and the kernel, %d rounds of a second", quickPairs))
-	set.IntVar(&o.Pairs, "pairs", 0, fmt.Sprintf("Measure each path `N` times; bars need %d, which is what is done unasked", MinPairs))
+	set.IntVar(&o.Pairs, "pairs", 0, fmt.Sprintf("Measure each path `N` times; bars need %d, which is what is done unasked (%d where there is no bar)", MinPairs, few))
 	set.IntVar(&o.Seconds, "seconds", 0, fmt.Sprintf("One measurement of throughput takes `N` seconds (default %d)", seconds))
 	set.BoolVar(&o.Check, "check", false, "End with status 1 when a bar is not met")
 	set.StringVar(&o.JSON, "json", "", "Write all figures to `FILE`, after each workload")
@@ -75,8 +77,9 @@ func (o *Options) Complete(said func(name string) bool) error {
 	case o.Show != "" && (o.Resume != "" || o.JSON != ""):
 		return errors.New("--show measures nothing, so --json and --resume have no place beside it")
 	}
+	o.Few = o.Pairs
 	if !said("pairs") {
-		o.Pairs = MinPairs
+		o.Pairs, o.Few = MinPairs, few
 		if o.Quick && !o.Check {
 			o.Pairs = quickPairs
 		}

@@ -211,7 +211,7 @@ func upgrade(w http.ResponseWriter, r *http.Request, message any, fn func(fds []
 	if !ok || buffered.Reader.Buffered() > 0 {
 		return nil, nil // the client spoke before 101; its descriptors are lost already
 	}
-	_ = peer.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = peer.SetDeadline(time.Now().Add(bodyWithin))
 	if _, err := fmt.Fprintf(peer, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", api.Protocol); err != nil {
 		return nil, nil //nolint:nilerr // the client has left, nobody hears the error
 	}
@@ -223,7 +223,8 @@ func upgrade(w http.ResponseWriter, r *http.Request, message any, fn func(fds []
 	if err != nil {
 		answer.Error = err.Error()
 	}
-	_ = api.SendMessage(peer.UnixConn, answer, nil) // fails only when the client has left
+	_ = peer.SetDeadline(time.Now().Add(bodyWithin)) // fn may have waited for others for longer than that
+	_ = api.SendMessage(peer.UnixConn, answer, nil)  // fails only when the client has left
 	return nil, nil
 }
 

@@ -54,6 +54,30 @@ func TestSocketIsOurs(t *testing.T) {
 	}
 }
 
+// TestAnswerAfterLongWork: who handed descriptors over hears what came of them,
+// however long that took.
+func TestAnswerAfterLongWork(t *testing.T) {
+	dir := shortDir(t)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := listen(api.Socket(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := new(Node).newServer()
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = upgrade(w, r, new(api.Attach), func(fds []int) error {
+			api.CloseAll(fds)
+			_ = r.Context().Value(connKey{}).(*controlConn).SetDeadline(time.Unix(1, 0)) // as if the time had passed
+			return errors.New("what came of it")
+		})
+	})
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	refused(t, api.NewClient(dir).Hand(t.Context(), "/v1/containers/web/attach", api.Attach{}, []int{0}), "what came of it")
+}
+
 // TestPeerOfAnotherUserNamespace: a container runs under our uid and may find
 // the socket; it hears 403 and nothing else.
 func TestPeerOfAnotherUserNamespace(t *testing.T) {

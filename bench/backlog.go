@@ -45,17 +45,20 @@ func takeBacklog(w *maker.World) (restore func()) {
 	}
 }
 
-// backlog is the machine's setting as a world was given it, or nil. Processes we
-// start are given other descriptors.
-var backlog = func() *os.File {
+// backlog is the machine's setting, if our world was given it, or nil.
+var backlog *os.File
+
+// inheritBacklog takes what our world was given. Processes we start are given
+// other descriptors.
+func inheritBacklog() {
 	fd, err := strconv.Atoi(os.Getenv(backlogVariable))
 	if err != nil {
-		return nil
+		return
 	}
 	syscall.CloseOnExec(fd)
 	os.Unsetenv(backlogVariable)
-	return os.NewFile(uintptr(fd), backlogFile)
-}()
+	backlog = os.NewFile(uintptr(fd), backlogFile)
+}
 
 // mayLengthen says why the setting cannot be written.
 func mayLengthen() error {

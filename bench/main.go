@@ -259,6 +259,7 @@ func exit(role string, err error) {
 func (o *options) run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	inheritBacklog()
 	res, err := newResults(o), error(nil)
 	if o.Resume != "" {
 		err = res.resume(o.Resume)

@@ -11,8 +11,8 @@ import (
 //
 //	<!-- bench: table tcp- nat- -->
 //
-// to the line <!-- /bench -->. The words are those of --only. Instead of table
-// there may be machine or bars.
+// to the line <!-- /bench -->. It has the workloads whose name begins with
+// one of the words. Instead of table there may be machine or bars.
 var place = regexp.MustCompile(`(?s)(<!-- bench: (table|machine|bars)([^\n]*?) -->\n).*?(<!-- /bench -->)`)
 
 // fill puts results into the places of a document.

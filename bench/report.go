@@ -199,11 +199,11 @@ func (r *results) heading() string {
 }
 
 // blocks are the figures with samples, those of a workload together. With words
-// it is only the workloads whose name holds one of them.
+// it is only the workloads whose name begins with one of them.
 func (r *results) blocks(words []string) (blocks [][]*figure) {
 	at := map[string]int{}
 	for _, f := range r.Figures {
-		wanted := len(words) == 0 || slices.ContainsFunc(words, func(word string) bool { return strings.Contains(f.Workload, word) })
+		wanted := len(words) == 0 || slices.ContainsFunc(words, func(word string) bool { return strings.HasPrefix(f.Workload, word) })
 		if !wanted || len(f.Samples) == 0 {
 			continue
 		}

@@ -188,3 +188,36 @@ func TestCharts(t *testing.T) {
 		}
 	}
 }
+
+// docs/performance.md has a place for each workload, and none for what there is
+// not.
+func TestPerformanceDocument(t *testing.T) {
+	text, err := os.ReadFile("../docs/performance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words []string
+	for _, m := range place.FindAllStringSubmatch(string(text), -1) {
+		words = append(words, strings.Fields(m[3])...)
+	}
+	used := map[string]bool{}
+	for _, w := range workloads {
+		here := false
+		for _, word := range words {
+			if strings.HasPrefix(w.name, word) {
+				here, used[word] = true, true
+			}
+		}
+		if !here {
+			t.Errorf("docs/performance.md has no place for %s: <!-- bench: table %[1]s -->", w.name)
+		}
+	}
+	for _, word := range words {
+		if !used[word] {
+			t.Errorf("docs/performance.md has a place for %s, which no workload begins with", word)
+		}
+	}
+	if n, places := strings.Count(string(text), "<!-- bench:"), len(place.FindAll(text, -1)); n != places {
+		t.Errorf("docs/performance.md begins %d places, and %d of them end", n, places)
+	}
+}

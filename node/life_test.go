@@ -155,167 +155,6 @@ func TestKillAndStop(t *testing.T) {
 	refused(t, r.Delete(r.ctx, "/v1/containers/web", nil), "container web is running; stop it with `fairlead stop web`")
 }
 
-// TestAttachWrongDescriptors: whatever is handed over that was not asked for is
-// refused and closed, and the container can still be attached.
-func TestAttachWrongDescriptors(t *testing.T) {
-	lab.NoLeaks(t)
-	r := serve(t)
-	i := newInit(t)
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
-	fd := map[string]int{"tap": int(null.Fd()), "init": i.pidfd, "channel": i.channel, "other": int(null.Fd())}
-	describe := func(names []string) string { return strings.Join(names, "+") }
-
-	// Every choice of up to four names, in every order, for every mode.
-	names := []string{"tap", "init", "channel", "other"}
-	var choices [][]string
-	var choose func(have []string)
-	choose = func(have []string) {
-		choices = append(choices, have)
-		if len(have) < 4 {
-			for _, n := range names {
-				choose(append(have[:len(have):len(have)], n))
-			}
-		}
-	}
-	choose(nil)
-	needs := map[string]string{
-		"default": "channel+init+tap", "none": "channel+init", "host": "channel+init", "foreign": "tap",
-	}
-	for mode, want := range needs {
-		req := api.CreateRequest{Name: "web", Network: mode}
-		if mode == "foreign" {
-			req = api.CreateRequest{Name: "web", Foreign: "pid:1"}
-		}
-		r.create(req)
-		before := openDescriptors(t)
-		for _, choice := range choices {
-			if describe(sorted(choice)) == want {
-				continue // right, and tried below
-			}
-			var fds []int
-			for _, n := range choice {
-				fds = append(fds, fd[n])
-			}
-			err := r.Hand(r.ctx, "/v1/containers/web/attach", api.Attach{Descriptors: choice}, fds)
-			if err == nil || !strings.Contains(err.Error(), "descriptor ") {
-				t.Errorf("%s: %s: %v", mode, describe(choice), err)
-			}
-		}
-		// Names and descriptors that do not agree in number.
-		for _, n := range []int{0, 1, 4} {
-			err := r.Hand(r.ctx, "/v1/containers/web/attach", api.Attach{Descriptors: []string{"init", "channel"}}, []int{0, 0, 0, 0}[:n])
-			refused(t, err, fmt.Sprintf("the message names 2 descriptors and brought %d", n))
-		}
-		lab.Eventually(t, 10*time.Second, func() error { // the connections' own
-			if n := openDescriptors(t); n > before {
-				return fmt.Errorf("mode %s: %d descriptors, there were %d", mode, n, before)
-			}
-			return nil
-		})
-		if got := r.inspect("web"); got.State.Status != "created" {
-			t.Errorf("%s: %+v", mode, got.State)
-		}
-		if err := r.Delete(r.ctx, "/v1/containers/web", nil); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func sorted(names []string) []string {
-	s := append([]string(nil), names...)
-	for i := range s {
-		for j := range i {
-			if s[i] < s[j] {
-				s[i], s[j] = s[j], s[i]
-			}
-		}
-	}
-	return s
-}
-
-// openDescriptors counts those of this process.
-func openDescriptors(t testing.TB) int {
-	t.Helper()
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
-}
-
-// TestAttachImpostors: descriptors with the right names that are something else
-// end the container, with what it had.
-func TestAttachImpostors(t *testing.T) {
-	lab.NoLeaks(t)
-	r := serve(t)
-	i := newInit(t)
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
-	stream, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer api.CloseAll(stream[:])
-	dead := newInit(t)
-	dead.die()
-	file := int(null.Fd())
-	for _, c := range []struct {
-		name    string
-		network string
-		fds     []int // tap, init, channel
-		want    string
-	}{
-		{"a file for init", "none", []int{-1, file, i.channel}, " is not a pidfd"},
-		{"a channel for init", "none", []int{-1, i.channel, i.channel}, " is not a pidfd"},
-		{"a dead init", "none", []int{-1, dead.pidfd, i.channel}, "the process has ended"},
-		{"a file for the channel", "none", []int{-1, i.pidfd, file}, " is not a channel (a unix socket of type seqpacket)"},
-		{"a stream for the channel", "none", []int{-1, i.pidfd, stream[0]}, " is not a channel (a unix socket of type seqpacket)"},
-		{"a file for the TAP", "default", []int{file, i.pidfd, i.channel}, " is not of /dev/net/tun"},
-		{"a channel for the TAP", "default", []int{i.channel, i.pidfd, i.channel}, " is not of /dev/net/tun"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			before := openDescriptors(t)
-			created := r.create(api.CreateRequest{Name: "web", Network: c.network})
-			names, fds := []string{"tap", "init", "channel"}, c.fds
-			if c.fds[0] < 0 {
-				names, fds = names[1:], fds[1:]
-			}
-			err := r.Hand(r.ctx, "/v1/containers/web/attach", api.Attach{Descriptors: names}, fds)
-			if err == nil || !strings.HasPrefix(err.Error(), "attach container web: ") || !strings.HasSuffix(err.Error(), c.want) {
-				t.Errorf("got %v, want …%s", err, c.want)
-			}
-			r.gone(created.ID)
-			lab.Eventually(t, 10*time.Second, func() error {
-				if n := openDescriptors(t); n > before {
-					return fmt.Errorf("%d descriptors, there were %d", n, before)
-				}
-				return nil
-			})
-		})
-	}
-}
-
-// TestAttachTwice: the second to come is refused and changes nothing.
-func TestAttachTwice(t *testing.T) {
-	lab.NoLeaks(t)
-	r := serve(t)
-	c, _ := r.run(api.CreateRequest{Name: "web"})
-	refused(t, r.attach(c.ID, newInit(t)), "container web has its descriptors already, or is just ending")
-	if got := r.inspect("web"); !got.State.Running {
-		t.Error("it does not run any more")
-	}
-	refused(t, r.attach("nobody", newInit(t)), "No such container: nobody; `fairlead ps` lists those that run")
-	err := r.Post(r.ctx, "/v1/containers/web/attach", nil, nil)
-	refused(t, err, "/v1/containers/web/attach takes descriptors: ask for Upgrade: fairlead-fd")
-}
-
 // TestEndWhileStarting has containers killed at the moment they are attached:
 // each ends, whoever is first.
 func TestEndWhileStarting(t *testing.T) {
@@ -616,5 +455,38 @@ func TestNothingStartsAnyMore(t *testing.T) {
 	}
 	if code, _ := h.call("GET", "/v1/containers/web", ""); code != 200 {
 		t.Errorf("inspect: %d", code)
+	}
+}
+
+// TestNetworkChangesWhileStarting: a container that starts while its network is cut
+// off has no default route once it runs.
+func TestNetworkChangesWhileStarting(t *testing.T) {
+	lab.NoLeaks(t)
+	r := serve(t)
+	r.network(api.NetworkCreate{Name: "alpha"})
+	g, i := newGuest(t, "g"), newInit(t)
+	c := r.create(api.CreateRequest{Name: "web", Networks: []api.EndpointRequest{{Network: "alpha"}}})
+	if c.Link.Gateway == "" {
+		t.Fatal("it was to have a default route")
+	}
+	yes := true
+	if err := r.Post(r.ctx, "/v1/networks/alpha", api.NetworkRequest{Internal: &yes}, nil); err != nil {
+		t.Fatal(err)
+	}
+	attached := make(chan error, 1)
+	go func() {
+		attached <- r.Hand(r.ctx, "/v1/containers/"+c.ID+"/attach",
+			api.Attach{Descriptors: []string{"tap", "init", "channel"}, Interface: "eth0", Index: 2}, []int{g.tap.Fd(), i.pidfd, i.channel})
+	}()
+	m, session := i.message(t)
+	if m.Default == nil || m.Default.Via.IsValid() {
+		t.Errorf("the init got %+v", m)
+	}
+	answer, err := box.NewChannel(session[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(answer.Send(&box.Message{Done: true}), answer.Close(), <-attached); err != nil {
+		t.Error(err)
 	}
 }

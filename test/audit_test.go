@@ -156,7 +156,8 @@ func (n *node) compareWithKernel() error {
 				// (noop_enqueue in net/sched/sch_generic.c), which a packet socket
 				// takes for sent (net_xmit_errno; packet_snd in
 				// net/packet/af_packet.c).
-				inside.rx, inside.rxBytes = max(inside.rx, p.Counts.Written), max(inside.rxBytes, p.Counts.WrittenBytes)
+				c := p.Counts
+				inside.rx, inside.rxBytes = max(inside.rx, c.Written-c.Joined), max(inside.rxBytes, c.WrittenBytes-c.JoinedBytes)
 			}
 			if err := agree(p, inside); err != nil {
 				return err

@@ -33,6 +33,11 @@
 // sender's processor in softirq and is no process's time, so its CPU column is
 // empty.
 //
+// Open vSwitch and VDE are Debian's, with their defaults, which is what their
+// counters and CPU times are of. They have links as they make them: veth pairs by
+// packet sockets, and TAPs without virtio-net headers. Of those only the best is
+// measured as often as we are: it alone bounds us.
+//
 // # The host's sockets
 //
 // The workloads that begin with host- stand beside what leads containers of

@@ -83,11 +83,13 @@ func TestCompletionInBash(t *testing.T) {
 	ctx, cancel := contextWithPatience()
 	defer cancel()
 	for line, want := range map[string]string{
-		"fairlead stop w":          "web worker",
-		"fairlead stop web w":      "worker",
-		"fairlead run --network d": "default",
-		"fairlead ps --no-":        "--no-trunc",
-		"fairlead unpub":           "unpublish",
+		"fairlead stop w":             "web worker",
+		"fairlead stop web w":         "worker",
+		"fairlead run --network d":    "default",
+		"fairlead ps --no-":           "--no-trunc",
+		"fairlead unpub":              "unpublish",
+		"fairlead bench --paths ov":   "ovs ovs-tso",
+		"fairlead bench --only tcp-8": "tcp-8-bbr tcp-8-cubic",
 	} {
 		// What the shell does when the Tab key is pressed; _init_completion is what
 		// the script needs of the package bash-completion.

@@ -56,7 +56,7 @@ a bar was not met. --help and --list name all workloads and paths.`,
 		cmd.Root().HelpFunc()(cmd, args)
 		fmt.Fprintln(cmd.OutOrStdout())
 		if err := bench(cmd, "--list"); err != nil {
-			fmt.Fprintf(cmd.OutOrStdout(), "The workloads and paths are not listed: %v.\n", err)
+			fmt.Fprintf(cmd.OutOrStdout(), "Workloads and paths are known to %s, which is not here.\n", benchProgram)
 		}
 	})
 	return cmd

@@ -150,18 +150,20 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 		n.undo(c, owner, channel)
 		return err
 	}
-	defer n.mu.Unlock()
 	c.pid, c.pidfd, c.channel, c.owner, c.started = pid, d.init, channel, owner, time.Now()
 	d.init = -1
 	if owner == c {
-		c.route = c.electLocked()
+		n.setHomeLocked(c) // networks may have changed since it was made
 	}
 	n.publishLocked()
-	if c.pidfd < 0 {
-		return nil // its link says when it ends
+	if c.pidfd >= 0 { // else its link says when it ends
+		c.watch, err = n.loop.Worker(n.lanes.Home(c.number)).Add(c.pidfd, unix.EPOLLIN|unix.EPOLLONESHOT, death{n, c})
 	}
-	c.watch, err = n.loop.Worker(n.lanes.Home(c.number)).Add(c.pidfd, unix.EPOLLIN|unix.EPOLLONESHOT, death{n, c})
-	return err
+	n.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return n.reroute(c, wireWithin)
 }
 
 // awaitLink waits until a container's own end of its link is in order, or its

@@ -290,7 +290,7 @@ func (c *container) isEnding(n *Node) bool {
 // first.
 func (n *Node) joinFurther(c *container, channel *box.Channel) error {
 	n.mu.Lock()
-	list, route := slices.Clone(c.attachments), c.electLocked()
+	list := slices.Clone(c.attachments)
 	n.mu.Unlock()
 	for i, a := range list {
 		if i == 0 {
@@ -302,13 +302,6 @@ func (n *Node) joinFurther(c *container, channel *box.Channel) error {
 		if err := n.wire(c, a, channel); err != nil {
 			return err
 		}
-	}
-	if route == nil || route == list[0] {
-		return nil // as it was made
-	}
-	r := box.DefaultRoute{Via: route.lan.net.Config().Gateway.Addr(), Index: route.endpoint.index}
-	if err := box.RequestDefaultRoute(channel, r, wireWithin); err != nil {
-		return asked(c, err)
 	}
 	return nil
 }

@@ -134,7 +134,11 @@ func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, erro
 	n.mu.Unlock()
 	n.mu.Lock()
 	if len(c.attachments) > 0 {
-		created.Link = c.apiLocked(c.attachments[0])
+		a := c.attachments[0]
+		created.Link = c.apiLocked(a)
+		if c.electLocked() == a {
+			c.route = a // as it is made; start looks whether it still should be
+		}
 	}
 	if c.door != nil {
 		created.SharePid = c.door.pid

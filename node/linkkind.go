@@ -54,7 +54,7 @@ func readLink(net network.Options, pairs map[string]string) (linkOptions, error)
 	case !wire && pairs["link"] != "":
 		o.textbook = false
 	default:
-		return o, fail(http.StatusBadRequest, "options offload=off and link=veth exclude each other: a textbook wire is a TAP")
+		return o, fail(http.StatusBadRequest, "options offload=off and link=veth exclude each other: a textbook wire is a TAP; leave one of them out")
 	}
 	return o, nil
 }

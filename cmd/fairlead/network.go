@@ -254,7 +254,7 @@ func (o *connectOptions) hang(ctx context.Context, c *api.Client, stderr io.Writ
 	}
 	defer foreign.Close()
 	sayWarnings(stderr, foreign.Warnings)
-	return c.Hand(ctx, containerPath(created.ID, "attach"), api.Attach{
+	return handOver(ctx, c, created, api.Attach{
 		Descriptors: []string{"tap"}, Pid: in.PID, Interface: link.Name, Index: foreign.Index, Netns: foreign.NetNS.Ino, PeerNetns: foreign.PeerNetNS,
 	}, []int{foreign.TAP})
 }

@@ -66,7 +66,7 @@ func plug(ctx context.Context, c *api.Client, created *api.Created, target strin
 		return err
 	}
 	defer u.Close()
-	err = c.Hand(ctx, containerPath(created.ID, "attach"), api.Attach{
+	err = handOver(ctx, c, created, api.Attach{
 		Descriptors: []string{"tap"}, Interface: u.Name, Index: u.Index,
 	}, []int{u.FD})
 	if err != nil {

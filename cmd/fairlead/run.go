@@ -133,7 +133,7 @@ func (o *runOptions) start(ctx context.Context, c *api.Client, created *api.Crea
 	}
 	b, err := box.Start(spec, term.stdio())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("container %s: %w", created.Name, err)
 	}
 	term.started()
 	attach := api.Attach{Descriptors: []string{"init", "channel"}, Pid: b.PID}
@@ -143,12 +143,22 @@ func (o *runOptions) start(ctx context.Context, c *api.Client, created *api.Crea
 		attach.Interface, attach.Index, attach.PeerNetns = spec.Interface.Name, b.Index, b.PeerNetNS
 		fds = append(fds, b.TAP)
 	}
-	if err := c.Hand(ctx, containerPath(created.ID, "attach"), attach, fds); err != nil {
+	if err := handOver(ctx, c, created, attach, fds); err != nil {
 		abandon(b)
 		return nil, err
 	}
 	b.Release()
 	return b, nil
+}
+
+// handOver hands a container's descriptors to the node, which names it when it
+// refuses.
+func handOver(ctx context.Context, c *api.Client, created *api.Created, m api.Attach, fds []int) error {
+	err := c.Hand(ctx, containerPath(created.ID, "attach"), m, fds)
+	if refused := new(api.Error); err != nil && !errors.As(err, &refused) {
+		return fmt.Errorf("container %s: %w", created.Name, err)
+	}
+	return err
 }
 
 // abandon ends a container whose start went wrong on our side. Closing it is not

@@ -197,7 +197,9 @@ func (c *Client) hand(ctx context.Context, conn *net.UnixConn, path string, msg 
 		return fmt.Errorf("hand over descriptors at %s: %w", path, err)
 	}
 	var done Done
-	if _, err := ReceiveMessage(conn, &done); err != nil {
+	if _, err := ReceiveMessage(conn, &done); errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("the node's answer at %s: %w: %w", path, ErrLeft, err)
+	} else if err != nil {
 		return fmt.Errorf("the node's answer at %s: %w", path, err)
 	}
 	if done.Error != "" {

@@ -247,7 +247,7 @@ func TestHand(t *testing.T) {
 		t.Errorf("refused: %v", err)
 	}
 	c = upgraded(func(*net.UnixConn, Attach, []int) {})
-	if err := c.Hand(ctx, "/x", message, nil); !errors.Is(err, io.ErrUnexpectedEOF) || !strings.HasPrefix(err.Error(), "the node's answer at /x: ") {
+	if err := c.Hand(ctx, "/x", message, nil); !errors.Is(err, ErrLeft) || err.Error() != "the node's answer at /x: the node left without an answer: unexpected EOF" {
 		t.Errorf("left: %v", err)
 	}
 	c = answering(t, "HTTP/1.1 404 Not Found\r\n\r\n"+`{"error":"No such container: x"}`)

@@ -46,7 +46,10 @@ func (r *results) markdown(part string, words []string) string {
 		b.WriteString("| bar | want | have | |\n| --- | --- | --- | --- |\n")
 		for _, x := range r.Bars {
 			verdict := "met"
-			if !x.Met {
+			switch {
+			case x.Open:
+				verdict = "too few pairs"
+			case !x.Met:
 				verdict = "**not met**"
 			}
 			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", x.Name, x.Want, x.Have, verdict)

@@ -62,6 +62,10 @@ func (r *results) markdown(part string, words []string) string {
 
 func (r *results) markdownTable(b *strings.Builder, words []string) {
 	blocks := r.blocks(words)
+	if len(blocks) == 0 {
+		b.WriteString("Not measured in this run.\n")
+		return
+	}
 	shown := r.fitting(blocks, len(r.columns())*1000)
 	b.WriteString("| workload |")
 	for _, c := range shown {

@@ -130,6 +130,9 @@ func TestFill(t *testing.T) {
 	if strings.Contains(text, "old") || strings.Contains(text, "udp60-latency`") {
 		t.Errorf("what was there before, or was not asked for, is in\n%s", text)
 	}
+	if none := r.fill("<!-- bench: table sctp -->\nold\n<!-- /bench -->"); none != "<!-- bench: table sctp -->\n\nNot measured in this run.\n\n<!-- /bench -->" {
+		t.Errorf("a place for what was not measured holds %q", none)
+	}
 	if again := r.fill(text); again != text {
 		t.Errorf("filled again it is another:\n%s", again)
 	}

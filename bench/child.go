@@ -146,6 +146,10 @@ func start(kind string, ends []end) (count func() crossed, err error) {
 			taps = append(taps, &water.Interface{ReadWriteCloser: os.NewFile(uintptr(firstLink+i), "tap")})
 		}
 		go func() { exit("path", relay.Textbook(taps, &done)) }()
+	case "datagrams":
+		go func() {
+			exit("path", relay.Datagrams(firstLink, firstLink+1, firstLink+2, datagramHead(ends[0]), &done))
+		}()
 	case "fairlead":
 		return startFairlead(workers, ends, nil)
 	case "fairlead-2":

@@ -29,6 +29,7 @@ type leader struct {
 	// socket to socket and no packet is made that it could bound.
 	mtu    int
 	onlyIn bool // it knows published ports only
+	rawUDP bool // it is no peer but the bound of all that read a TAP, and knows datagrams only
 
 	program, pkg string // what has to be there, and the Debian package that has it
 	lay          func(s *site, l *lab)
@@ -38,6 +39,7 @@ type leader struct {
 // usual MTU, the one its programs expect.
 var leaders = []*leader{
 	{name: "fairlead", mtu: 1500, what: "a node, a container with a TAP of MTU 1500", lay: (*site).layFairlead},
+	{name: "host-raw", mtu: 1500, rawUDP: true, what: "a TAP and two UDP sockets, a read and a write: the bound of datagrams", lay: (*site).layRaw},
 	{name: "slirp-1500", mtu: 1500, program: "slirp4netns", pkg: "slirp4netns", what: "slirp4netns, MTU 1500", lay: (*site).laySlirp},
 	{name: "pasta-1500", mtu: 1500, program: "pasta", pkg: "passt", what: "pasta, MTU 1500", lay: (*site).layPasta},
 	{name: "slirp-65520", mtu: 65520, program: "slirp4netns", pkg: "slirp4netns", what: "slirp4netns, MTU 65520", lay: (*site).laySlirp},

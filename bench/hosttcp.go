@@ -167,7 +167,7 @@ func takeSites(d direction, class func(p *leader) bool, each time.Duration) func
 				continue
 			}
 			rounds := o.Pairs
-			if p.program != "" {
+			if p.peer() {
 				if usual := p.mtu == 1500; known[usual] {
 					rounds = (rounds + seldomEvery - 1) / seldomEvery
 				} else {
@@ -180,8 +180,8 @@ func takeSites(d direction, class func(p *leader) bool, each time.Duration) func
 	}
 }
 
-// everyLeader is the class of all.
-func everyLeader(*leader) bool { return true }
+// everyLeader is the class of all that carry everything.
+func everyLeader(p *leader) bool { return !p.rawUDP }
 
 // sites lays a site for each leader of a class. Prepare returns how it is measured. Peers
 // that do not start are noted, and nothing else.
@@ -199,14 +199,14 @@ func (w *workload) sites(l *lab, o *options, r *results, d direction, cc string,
 		switch {
 		case l.ctx.Err() != nil:
 			l.Fatalf("interrupted")
-		case err != nil && p.program == "":
+		case err != nil && p.ours():
 			l.check(err, "%s", p.name)
 		case err != nil:
 			r.notRun(w, p.name, err)
 			continue
 		}
 		e.figure = r.figure(w, p.name)
-		if p.program == "" {
+		if p.ours() {
 			e.figure.Note = e.note
 		}
 		m.list = append(m.list, e)
@@ -234,13 +234,13 @@ func (m *sites) rounds(l *lab, o *options) {
 	}
 	for round := o.Pairs; ; round++ {
 		i := slices.IndexFunc(m.list, func(e *measured) bool {
-			return e.program != "" && !e.gone && len(e.figure.Samples) < o.Pairs && m.best(e.mtu == 1500) == e
+			return e.peer() && !e.gone && len(e.figure.Samples) < o.Pairs && m.best(e.mtu == 1500) == e
 		})
 		if i < 0 {
 			return
 		}
 		for _, e := range m.list {
-			if e.program == "" || e == m.list[i] {
+			if e.ours() || e == m.list[i] {
 				m.once(l, o, e, round)
 			}
 		}
@@ -250,7 +250,7 @@ func (m *sites) rounds(l *lab, o *options) {
 // best is the peer of a class that has the best median.
 func (m *sites) best(usual bool) (best *measured) {
 	for _, e := range m.list {
-		if e.program != "" && len(e.figure.Samples) > 0 && (e.mtu == 1500) == usual &&
+		if e.peer() && len(e.figure.Samples) > 0 && (e.mtu == 1500) == usual &&
 			(best == nil || e.figure.better(e.figure.Value.Median, best.figure.Value.Median) > 1) {
 			best = e
 		}
@@ -267,7 +267,7 @@ func (m *sites) once(l *lab, o *options, e *measured, round int) {
 	if l.ctx.Err() != nil {
 		l.Fatalf("interrupted")
 	}
-	if err != nil && e.program == "" {
+	if err != nil && e.ours() {
 		l.check(err, "%s", e.name)
 	}
 	if err != nil {
@@ -283,11 +283,11 @@ func (m *sites) once(l *lab, o *options, e *measured, round int) {
 // sortOut finds those that cannot be the best of their class.
 func (m *sites) sortOut() {
 	for _, e := range m.list {
-		if e.program == "" || len(e.figure.Samples) == 0 {
+		if !e.peer() || len(e.figure.Samples) == 0 {
 			continue
 		}
 		for _, other := range m.list {
-			if other.program == "" || len(other.figure.Samples) == 0 || (other.mtu == 1500) != (e.mtu == 1500) {
+			if !other.peer() || len(other.figure.Samples) == 0 || (other.mtu == 1500) != (e.mtu == 1500) {
 				continue
 			}
 			q := e.figure.better(e.figure.Samples[0].Value, other.figure.Samples[0].Value)
@@ -296,28 +296,32 @@ func (m *sites) sortOut() {
 	}
 }
 
-// bar holds fairlead against the best peer of a class.
-func (m *sites) bar(class func(p *leader) bool, what string, bound float64) {
-	var ours, best *figure
+// compare has fairlead's ratios to all others and returns its figure, if there is
+// one.
+func (m *sites) compare() (ours *figure) {
 	for _, e := range m.list {
-		f := e.figure
-		switch {
-		case len(f.Samples) == 0:
-		case e.program == "":
-			ours = f
-		case class(e.leader) && (best == nil || f.better(f.Value.Median, best.Value.Median) > 1):
-			best = f
+		if e.ours() && len(e.figure.Samples) > 0 {
+			ours = e.figure
 		}
 	}
-	if ours == nil {
-		return
-	}
 	for _, e := range m.list {
-		if e.figure != ours && len(e.figure.Samples) > 0 {
+		if ours != nil && e.figure != ours && len(e.figure.Samples) > 0 {
 			ours.ratio(e.figure)
 		}
 	}
-	if best != nil {
+	return ours
+}
+
+// bar holds fairlead against the best peer of a class.
+func (m *sites) bar(class func(p *leader) bool, what string, bound float64) {
+	var best *figure
+	for _, e := range m.list {
+		f := e.figure
+		if len(f.Samples) > 0 && e.peer() && class(e.leader) && (best == nil || f.better(f.Value.Median, best.Value.Median) > 1) {
+			best = f
+		}
+	}
+	if ours := m.compare(); ours != nil && best != nil {
 		m.r.atLeast(ours, best, bound)
 		m.r.Bars[len(m.r.Bars)-1].Name += ", the best peer " + what
 	}

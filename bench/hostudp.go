@@ -20,15 +20,18 @@ const lossLimit = 0.01
 
 // atUsualMTU is the class peers of these workloads are in: nobody counts
 // datagrams of 1400 bytes, or connections, at an MTU of 64 KiB.
-func atUsualMTU(p *leader) bool { return p.mtu <= 1500 }
+func atUsualMTU(p *leader) bool { return p.mtu <= 1500 && !p.rawUDP }
+
+// carriesDatagrams is the class of those that do, whatever else they do not.
+func carriesDatagrams(p *leader) bool { return p.mtu <= 1500 }
 
 // ends lays sites of that class with a far and a near end.
-func (w *workload) ends(l *lab, o *options, r *results, d direction, prepare func(l *lab, s *site, near, far *endProcess) func(round int) (sample, error)) *sites {
-	return w.sites(l, o, r, d, "", atUsualMTU, func(l *lab, s *site) func(int) (sample, error) {
+func (w *workload) ends(l *lab, o *options, r *results, d direction, class func(p *leader) bool, prepare func(l *lab, s *site, near, far *endProcess) func(round int) (sample, error)) *sites {
+	return w.sites(l, o, r, d, "", class, func(l *lab, s *site) func(int) (sample, error) {
 		far := startFar(l, s.commandOn(l, !d.side()), datagrams{})
 		near := startEnd(l, s.commandOn(l, d.side()), "near")
 		// What is slow only once: ARP, and the first flow.
-		for deadline := time.Now().Add(10 * time.Second); ; {
+		for deadline := time.Now().Add(10 * time.Second); !s.rawUDP; {
 			_, err := near.do(job{Do: "echo", To: s.server(d, echoTCPPort), For: time.Millisecond})
 			if err == nil {
 				break
@@ -49,12 +52,12 @@ func (s *site) commandOn(l *lab, inside bool) func(name string, args ...string) 
 // hostUDP is how many datagrams of a size arrive in a second while hardly any is
 // lost.
 func hostUDP(d direction, size int) *workload {
-	w := &workload{name: fmt.Sprintf("host-%s-udp%d", d, size), unit: "k/s", takes: takeSites(d, atUsualMTU, 1200*time.Millisecond)}
+	w := &workload{name: fmt.Sprintf("host-%s-udp%d", d, size), unit: "k/s", takes: takeSites(d, carriesDatagrams, 1200*time.Millisecond)}
 	w.what = fmt.Sprintf("UDP datagrams of %d bytes, as many as arrive with at most 1 %% lost, %s", size, map[direction]string{
 		out: "from a container", in: "to a published port",
 	}[d])
 	w.measure = func(l *lab, o *options, r *results) {
-		m := w.ends(l, o, r, d, func(l *lab, s *site, near, far *endProcess) func(int) (sample, error) {
+		m := w.ends(l, o, r, d, carriesDatagrams, func(l *lab, s *site, near, far *endProcess) func(int) (sample, error) {
 			f := &flooding{near: near, far: far, job: job{Do: "datagrams", To: s.server(d, sinkPort), For: trial, Datagrams: datagrams{Least: size, Most: size}}}
 			return func(int) (sample, error) {
 				cpu := s.cpu()
@@ -72,13 +75,13 @@ func hostUDP(d direction, size int) *workload {
 // it, at a rate that all bear: how many arrive at most is on a small machine a
 // matter of the sender, and of who is not scheduled for some milliseconds.
 func hostUDPCost(d direction, size int) *workload {
-	w := &workload{name: fmt.Sprintf("host-%s-udp%d-cpu", d, size), unit: "µs", less: true, takes: takeSites(d, atUsualMTU, 1200*time.Millisecond)}
+	w := &workload{name: fmt.Sprintf("host-%s-udp%d-cpu", d, size), unit: "µs", less: true, takes: takeSites(d, carriesDatagrams, 700*time.Millisecond)}
 	w.what = fmt.Sprintf("processor time for each UDP datagram of %d bytes, %d a second, %s", size, costRate, map[direction]string{
 		out: "from a container", in: "to a published port",
 	}[d])
 	w.measure = func(l *lab, o *options, r *results) {
-		m := w.ends(l, o, r, d, func(l *lab, s *site, near, far *endProcess) func(int) (sample, error) {
-			f := &flooding{near: near, far: far, job: job{Do: "datagrams", To: s.server(d, sinkPort), For: time.Second, Datagrams: datagrams{Least: size, Most: size}}}
+		m := w.ends(l, o, r, d, carriesDatagrams, func(l *lab, s *site, near, far *endProcess) func(int) (sample, error) {
+			f := &flooding{near: near, far: far, job: job{Do: "datagrams", To: s.server(d, sinkPort), For: time.Second / 2, Datagrams: datagrams{Least: size, Most: size}}}
 			return func(int) (sample, error) {
 				if s.pid == 0 {
 					return sample{}, errors.New("it is several processes, one for each port")
@@ -93,7 +96,7 @@ func hostUDPCost(d direction, size int) *workload {
 			}
 		})
 		m.rounds(l, o)
-		m.bar(atUsualMTU, "at MTU 1500", datagramBar)
+		m.compare()
 	}
 	return w
 }
@@ -180,7 +183,7 @@ func hostConnections(d direction) *workload {
 	w := &workload{name: fmt.Sprintf("host-%s-conns", d), unit: "1/s", takes: takeSites(d, atUsualMTU, 900*time.Millisecond)}
 	w.what = "TCP connections with a request of 100 bytes, " + map[direction]string{out: "from a container", in: "to a published port"}[d]
 	w.measure = func(l *lab, o *options, r *results) {
-		m := w.ends(l, o, r, d, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
+		m := w.ends(l, o, r, d, atUsualMTU, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
 			return func(int) (sample, error) {
 				cpu := s.cpu()
 				got, err := near.do(job{Do: "once", To: s.server(d, oncePort), For: 700 * time.Millisecond})
@@ -199,7 +202,7 @@ func hostLatency(d direction) *workload {
 	w := &workload{name: fmt.Sprintf("host-%s-request", d), unit: "µs", less: true, takes: takeSites(d, atUsualMTU, 500*time.Millisecond)}
 	w.what = "median time of a request and an answer of 100 bytes, " + map[direction]string{out: "from a container", in: "to a published port"}[d]
 	w.measure = func(l *lab, o *options, r *results) {
-		m := w.ends(l, o, r, d, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
+		m := w.ends(l, o, r, d, atUsualMTU, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
 			return func(int) (sample, error) {
 				got, err := near.do(job{Do: "echo", To: s.server(d, echoTCPPort), For: 300 * time.Millisecond})
 				return sample{Value: micros(got.P50)}, err

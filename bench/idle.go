@@ -105,7 +105,7 @@ func nodeMemory() *workload {
 		l.check(err, "ask for the node's memory")
 		f.add(sample{Value: bytes / megabyte})
 		for _, p := range leaders {
-			if p.mtu != 1500 || !o.measuresLeader(p) {
+			if p.mtu != 1500 || p.rawUDP || !o.measuresLeader(p) {
 				continue
 			}
 			once := &lab{ctx: l.ctx, name: l.name, attempted: p.program != ""}

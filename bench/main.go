@@ -84,6 +84,7 @@
 //	death.go      workload: how fast the dead are gone
 //	stall.go      workload: whom that delays
 //	host.go       what leads containers outside by sockets of the host
+//	hostraw.go    what bounds their datagrams
 //	hosttcp.go    workload: bulk TCP that way, beside peers
 //	hostline.go   workload: the same over long and bad lines
 //	hostudp.go    workload: datagrams, connections, requests

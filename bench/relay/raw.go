@@ -1,7 +1,8 @@
-// Package relay has the two relays the switch is measured against: the least a
-// program can do between two TAPs, and what programs in the books do.
+// Package relay has the relays fairlead is measured against: the least a program
+// can do between two TAPs, or between a TAP and sockets, and what programs in the
+// books do.
 //
-// Neither is a switch: they join exactly two ports and have no table that ages,
+// None is a switch: they join exactly two ends and have no table that ages,
 // no guard, no counters by reason. They count frames and bytes, so that a
 // measurement can prove that the traffic came this way.
 package relay

@@ -39,8 +39,6 @@ func AwaitInterface(ctx context.Context, t *Target, a Await) error {
 		}
 		m, err := channel.Hear()
 		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
 		case err != nil:
 			return fmt.Errorf("the join helper: %w", err)
 		case m.Done:
@@ -48,6 +46,9 @@ func AwaitInterface(ctx context.Context, t *Target, a Await) error {
 		}
 		return answerError(m)
 	})
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err() // the channel may have been closed under whatever was done with it
+	}
 	if err != nil {
 		return fmt.Errorf("%v: %w", *t, err)
 	}

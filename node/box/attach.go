@@ -267,6 +267,9 @@ func bear(i *Interface, target int) (tap int, ready *Ready, err error) {
 	if err := setupInterface(h, i, ready.warn); err != nil {
 		return -1, nil, err
 	}
+	if err := awaitPort(i, tap); err != nil {
+		return -1, nil, err
+	}
 	if i.Veth {
 		return tap, ready, ready.veth(i.Name)
 	}

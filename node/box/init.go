@@ -133,6 +133,9 @@ func (c *container) connect(link int, ready *Ready) error {
 	fds := []int{far}
 	if link >= 0 {
 		defer unix.Close(link)
+		if err := awaitPort(c.spec.Interface, link); err != nil {
+			return err
+		}
 		fds = append(fds, link)
 	}
 	return c.born.Send(&Message{Ready: ready}, fds...)

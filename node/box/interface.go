@@ -156,22 +156,7 @@ func (u *Uplink) giveBack() error {
 		return err
 	}
 	defer home.Close()
-	nursery, err := unix.IoctlRetInt(u.FD, unix.SIOCGSKNS)
-	if err != nil {
-		return fmt.Errorf("find its namespace: %w", err)
-	}
-	defer unix.Close(nursery)
-	err = inNursery(func() error {
-		if err := unix.Setns(nursery, unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter its namespace: %w", err)
-		}
-		inside, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return fmt.Errorf("open netlink: %w", err)
-		}
-		defer inside.Close()
-		return moveBack(inside, u.Name, home)
-	})
+	err = inNurseryOf(u.FD, func(h *netlink.Handle) error { return moveBack(h, u.Name, home) })
 	if err != nil || !u.wasUp {
 		return err
 	}

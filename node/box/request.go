@@ -86,6 +86,9 @@ func (c *container) link(i *Interface, session *Channel) error {
 	if err := setupInterface(h, i, ready.warn); err != nil {
 		return err
 	}
+	if err := awaitPort(i, fd); err != nil {
+		return err
+	}
 	return session.Send(&Message{Ready: ready}, fd)
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"time"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
@@ -88,11 +89,51 @@ func listenAt(h *netlink.Handle, name string) (fd int, err error) {
 	if err = bindPacket(fd, l.Attrs().Index); err == nil {
 		err = h.LinkSetUp(l)
 	}
+	if err == nil {
+		// That the interface was down when the socket was bound (packet_do_bind in
+		// net/packet/af_packet.c) the first frame sent would be told.
+		_, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("interface %s: %w", name, err)
 	}
 	return fd, nil
+}
+
+// portWithin bounds the wait for a port. It takes some microseconds.
+const portWithin = 2 * time.Second
+
+// awaitPort waits until the other end of an interface that has been set up takes
+// frames. A TAP does. The port of a pair has a carrier by then, and the discipline
+// noop until the kernel has seen to that, which loses frames without a word
+// (linkwatch_do_dev in net/core/link_watch.c; noop_enqueue). What can be seen is
+// that the port runs, which is set on the way; since Linux 6.8 whoever asks has it
+// done at once (linkwatch_sync_dev in rtnl_getlink).
+func awaitPort(i *Interface, fd int) error {
+	if !i.Veth {
+		return nil
+	}
+	return inNurseryOf(fd, func(h *netlink.Handle) error {
+		events, err := watchLinks()
+		if err != nil {
+			return err
+		}
+		defer events.Close()
+		for deadline := time.Now().Add(portWithin); ; {
+			l, err := h.LinkByName(portName)
+			if err != nil {
+				return fmt.Errorf("find interface %s: %w", portName, err)
+			}
+			left := time.Until(deadline)
+			if runs(l) || left <= 0 { // a port that loses frames is better than none
+				return nil
+			}
+			if err := events.next(left); err != nil {
+				return err
+			}
+		}
+	})
 }
 
 // packetBuffer bounds what waits at a packet socket, in either direction. The
@@ -156,11 +197,41 @@ func bindPacket(fd, index int) error {
 // inNursery calls fn on a thread in an empty network namespace, which is gone
 // afterwards unless something that fn made keeps it.
 func inNursery(fn func() error) error {
+	return onOwnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make an empty network namespace: %w", err)
+		}
+		return fn()
+	})
+}
+
+// inNurseryOf calls fn on a thread in the nursery that a packet socket pins.
+func inNurseryOf(socket int, fn func(h *netlink.Handle) error) error {
+	nursery, err := unix.IoctlRetInt(socket, unix.SIOCGSKNS)
+	if err != nil {
+		return fmt.Errorf("find its namespace: %w", err)
+	}
+	defer unix.Close(nursery)
+	return onOwnThread(func() error {
+		if err := unix.Setns(nursery, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter its namespace: %w", err)
+		}
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("open netlink: %w", err)
+		}
+		defer h.Close()
+		return fn(h)
+	})
+}
+
+// onOwnThread calls fn on a thread that ends afterwards, whatever fn did to it.
+func onOwnThread(fn func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		if unix.Gettid() != unix.Getpid() {
-			done <- born(fn) // and the thread ends with this goroutine
+			done <- fn() // and the thread ends with this goroutine
 			return
 		}
 		// The first thread is the one whose namespaces others take for the
@@ -168,20 +239,13 @@ func inNursery(fn func() error) error {
 		other := make(chan error)
 		go func() {
 			runtime.LockOSThread()
-			other <- born(fn)
+			other <- fn()
 		}()
 		err := <-other
 		runtime.UnlockOSThread()
 		done <- err
 	}()
 	return <-done
-}
-
-func born(fn func() error) error {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("make an empty network namespace: %w", err)
-	}
-	return fn()
 }
 
 // Offloads of a veth that a virtio-net header has no words for: a frame that

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -203,6 +204,66 @@ func TestVethForeign(t *testing.T) {
 	f.TAP = -1
 	s.kill()
 	unplugged(t, q)
+}
+
+// What the node writes to a pair as soon as it has it arrives: a port joins its
+// network at once, and gets what is flooded there.
+func TestVethFirstFrame(t *testing.T) {
+	lab.NoLeaks(t)
+	needVeth(t)
+	frame := make([]byte, packet.VNetLen+60)
+	copy(frame[packet.VNetLen:], packet.BroadcastMAC[:])
+	arrives := func(i *Interface, fd, pid int) {
+		t.Helper()
+		q := adopt(t, i, fd)
+		t.Cleanup(func() { q.Close() })
+		if _, err := q.WriteBatch([]*packet.Frame{{B: frame}}); err != nil {
+			t.Error(err)
+		}
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !regexp.MustCompile(i.Name + `: +60 +1 `).Match(text) {
+			t.Errorf("the frame for %s was lost:\n%s", i.Name, text)
+		}
+	}
+	const times = 20
+	s := newStranger(t, unix.CLONE_NEWNET)
+	for n := range times {
+		i := eth1()
+		i.Veth, i.Name, i.Addresses = true, fmt.Sprint("foreign", n), nil
+		f, err := AttachForeign(Target{PID: s.cmd.Process.Pid}, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		arrives(i, f.TAP, s.cmd.Process.Pid)
+	}
+	spec := cable("sleep", "1000")
+	spec.Interface.Veth = false
+	r := start(t, spec)
+	for n := range times {
+		i := further(fmt.Sprint("further", n), "172.18.0.2/16")
+		i.Veth = true
+		l, err := RequestLink(r.node, i, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		arrives(i, l.FD, r.PID)
+		l.Take()
+		l.Close()
+	}
+	for range times / 4 {
+		spec := cable("true")
+		b, err := Start(spec, [3]*os.File{os.Stdin, os.Stdout, os.Stderr})
+		if err != nil {
+			t.Fatal(err)
+		}
+		arrives(spec.Interface, b.TAP, b.PID)
+		b.TAP = -1
+		b.Close()
+		_, _ = b.Wait()
+	}
 }
 
 // carry carries frames both ways until the returned function is called.

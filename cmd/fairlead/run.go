@@ -128,8 +128,11 @@ func (o *runOptions) begin(ctx context.Context, cmd *cobra.Command, term *termin
 // start makes the namespaces and hands the container's descriptors to the node.
 func (o *runOptions) start(ctx context.Context, c *api.Client, created *api.Created, term *terminal) (*box.Box, error) {
 	spec, err := o.spec(created)
+	if err == nil {
+		err = spec.Validate()
+	}
 	if err != nil {
-		return nil, err
+		return nil, err // about what was asked for, not about this container
 	}
 	b, err := box.Start(spec, term.stdio())
 	if err != nil {

@@ -55,6 +55,7 @@ type lenders struct {
 	of        map[packet.NetworkID]*lender
 	borrowers map[borrowerKey]*borrower
 	kept      map[string][]keptLease // by the network's name: what is in the file, and not restored yet
+	there     map[string]bool        // the networks there were, by name
 	timer     *time.Timer
 	saved     uint64 // changes that are in the file
 }
@@ -218,6 +219,12 @@ func (d *lenders) follow(all map[packet.NetworkID]lending, there map[string]bool
 			delete(d.of, id)
 		}
 	}
+	for name := range d.there { // else they would be those of the next one of that name
+		if !there[name] {
+			delete(d.kept, name)
+		}
+	}
+	d.there = there
 	for id, to := range all {
 		have := d.of[id]
 		if have == nil {

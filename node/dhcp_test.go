@@ -212,15 +212,22 @@ func TestLeasesOnDisk(t *testing.T) {
 // server has ended and another one begins, unless its network has gone.
 func TestLeasesOfServersThatEnd(t *testing.T) {
 	o := newOffice(t, t.TempDir())
+	there := map[string]bool{"office": true}
 	for _, c := range []struct {
-		there map[string]bool
-		want  []string
-	}{{map[string]bool{"office": true}, []string{"192.0.2.60"}}, {nil, nil}} {
+		follows []map[string]bool
+		want    []string
+	}{
+		{[]map[string]bool{there}, []string{"192.0.2.60"}},
+		{[]map[string]bool{nil}, nil},
+		{[]map[string]bool{there, nil}, nil},
+	} {
 		o.asks(0, 1, dhcpv4.MessageTypeRequest, wants("192.0.2.60"))
-		o.call(func() { o.follow(nil, c.there) })
+		for _, there := range c.follows {
+			o.call(func() { o.follow(nil, there) })
+		}
 		o.is(nil)
 		if got := o.lent(); !slices.Equal(got, c.want) {
-			t.Errorf("%v: %v are lent, want %v", c.there, got, c.want)
+			t.Errorf("%v: %v are lent, want %v", c.follows, got, c.want)
 		}
 	}
 }

@@ -345,12 +345,18 @@ func (c *conn) sendRoom() uint32 {
 	}
 	size, used := sendBuffer(c.fd)
 	free := size - used
-	if free < min(size/8, twoTrains) && !c.s.tcp.io.writable(c.fd) {
-		c.bits |= fullSend
-		if size >= longBuffer {
-			c.s.tcp.lookSoon(c)
+	if free < min(size/8, twoTrains) {
+		if !c.s.tcp.io.writable(c.fd) {
+			c.bits |= fullSend
+			if size >= longBuffer {
+				c.s.tcp.lookSoon(c)
+			}
+			return 0
 		}
-		return 0
+		// The peer has just taken some, and no event will tell: by what there was
+		// before, the window would stay closed.
+		size, used = sendBuffer(c.fd)
+		free = size - used
 	}
 	limit := c.ring()
 	if c.rcvShift == 0 {

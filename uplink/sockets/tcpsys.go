@@ -120,12 +120,13 @@ var pollOut = int16(unix.POLLOUT)
 
 // writable reports whether a socket's send buffer counts as writable. If not, an
 // event will tell when it is: the kernel notes that somebody has asked
-// (tcp_poll).
+// (tcp_poll). A signal, as the Go scheduler sends them, ends the call only if it is
+// not (do_poll in fs/select.c).
 func (io *tcpIO) writable(fd int) bool {
 	p := unix.PollFd{Fd: int32(fd), Events: pollOut}
 	n, _, _ := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&noTime)), 0, 0, 0)
 	runtime.KeepAlive(&p)
-	return int(n) != 0
+	return int(n) > 0
 }
 
 var noTime unix.Timespec

@@ -101,7 +101,7 @@ func listenAt(h *netlink.Handle, name string) (fd int, err error) {
 	return fd, nil
 }
 
-// portWithin bounds the wait for a port. It takes some microseconds.
+// portWithin bounds the wait for a port, which is less than a millisecond.
 const portWithin = 2 * time.Second
 
 // awaitPort waits until the other end of an interface that has been set up takes

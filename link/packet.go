@@ -264,7 +264,7 @@ func restore(room []byte, size int, aux *unix.TpacketAuxdata) int {
 	if v.Flags()&packet.VNetNeedsCSum != 0 && v.CSumOffset() == sctpChecksum && start+sctpLen <= size {
 		field := room[start+sctpChecksum:]
 		clear(field[:4])
-		binary.LittleEndian.PutUint32(field, crc32.Checksum(room[start:size], castagnoli))
+		binary.LittleEndian.PutUint32(field, crc32.Checksum(room[start:size], crc32.MakeTable(crc32.Castagnoli)))
 		v.SetFlags(v.Flags() &^ packet.VNetNeedsCSum)
 		v.SetCSumStart(0)
 		v.SetCSumOffset(0)
@@ -292,8 +292,6 @@ func restore(room []byte, size int, aux *unix.TpacketAuxdata) int {
 
 // The SCTP common header: its length, and where its checksum is.
 const sctpLen, sctpChecksum = 12, 8
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // WriteBatch writes the frames and returns how many; with an error, frame n was
 // not written and those behind it were not tried. It keeps and changes nothing.

@@ -466,3 +466,14 @@ func FuzzNetworkRequests(f *testing.F) {
 		}
 	})
 }
+
+func TestValidInterface(t *testing.T) {
+	for name, want := range map[string]bool{
+		"eth1": true, "_x": true, "0": true, "a.b-c_d": true, "0123456789abcde": true,
+		"": false, "0123456789abcdef": false, ".a": false, "-a": false, "a%d": false, "a/b": false, "a b": false, "ä": false,
+	} {
+		if validInterface(name) != want {
+			t.Errorf("%q: want %v", name, want)
+		}
+	}
+}

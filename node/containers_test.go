@@ -326,7 +326,7 @@ func TestInventedNames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if seen[c.name()] || !validName.MatchString(c.name()) {
+		if seen[c.name()] || !api.ValidName(c.name()) {
 			t.Fatalf("name %d is %q", i, c.name())
 		}
 		seen[c.name()] = true

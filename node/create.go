@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -78,8 +77,6 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	return c, nil
 }
 
-var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
-
 func (n *Node) nameLocked(c *container) error {
 	name := c.req.Name
 	if name == "" {
@@ -101,7 +98,7 @@ func (n *Node) nameLocked(c *container) error {
 
 // nameFreeLocked refuses a name no further container can have.
 func (n *Node) nameFreeLocked(name string) error {
-	if !validName.MatchString(name) {
+	if !api.ValidName(name) {
 		return fail(http.StatusBadRequest, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most", name)
 	}
 	for _, other := range n.containers {
@@ -305,7 +302,7 @@ func checkEndpoint(l *lan, w api.EndpointRequest) error {
 		return fail(http.StatusBadRequest, "network-scoped aliases are only supported for user-defined networks; `fairlead network create NAME` makes one")
 	}
 	for _, alias := range w.Aliases {
-		if !validName.MatchString(alias) {
+		if !api.ValidName(alias) {
 			return fail(http.StatusBadRequest, "invalid alias %q: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most", alias)
 		}
 	}
@@ -314,15 +311,18 @@ func checkEndpoint(l *lan, w api.EndpointRequest) error {
 			return statusError{http.StatusBadRequest, err}
 		}
 	}
-	if w.Interface != "" && !validInterface.MatchString(w.Interface) {
+	if w.Interface != "" && !validInterface(w.Interface) {
 		return fail(http.StatusBadRequest, "%q is no name for an interface: 1 to 15 letters, digits, dots, dashes and underscores", w.Interface)
 	}
 	return nil
 }
 
 // validInterface is what the kernel takes (dev_valid_name in net/core/dev.c), less
-// what would surprise on a terminal and what is a pattern to it.
-var validInterface = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,14}$`)
+// what would surprise on a terminal and what is a pattern to it: the characters of
+// other names, in another order.
+func validInterface(s string) bool {
+	return s != "" && len(s) <= 15 && s[0] != '.' && s[0] != '-' && api.ValidName("eth"+s)
+}
 
 // ifaceLocked is what a further interface of c's is called: want, or the first
 // free one of eth0, eth1 and so on.

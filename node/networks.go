@@ -114,7 +114,7 @@ func (n *Node) networkNameLocked(name string) error {
 		return fail(http.StatusBadRequest, "network name required: `fairlead network create NAME`")
 	case isPredefined(name):
 		return fail(http.StatusForbidden, "operation is not permitted on predefined %s network; choose another name", name)
-	case !validName.MatchString(name):
+	case !api.ValidName(name):
 		return fail(http.StatusBadRequest, "invalid network name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most", name)
 	}
 	for _, l := range n.lans {

@@ -7,8 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"fairlead/node/api"
@@ -72,8 +72,9 @@ func parseState(text []byte) (*state, error) {
 	return s, s.check()
 }
 
-// validID is what newID makes. All that shows an id counts on its length.
-var validID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+// validID reports whether newID could have made it. All that shows an id counts on
+// its length.
+func validID(id string) bool { return len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" }
 
 // check refuses networks that could not be told from one another, or shown. What
 // they were asked to be is read like any request when they are made.
@@ -81,7 +82,7 @@ func (s *state) check() error {
 	names, ids := make(map[string]bool), make(map[string]bool)
 	for _, saved := range s.Networks {
 		switch {
-		case !validID.MatchString(saved.ID):
+		case !validID(saved.ID):
 			return fmt.Errorf("network %q has the id %q, which is not 64 hexadecimal digits", saved.Name, saved.ID)
 		case ids[saved.ID]:
 			return fmt.Errorf("two networks have the id %s", saved.ID)

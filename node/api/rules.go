@@ -2,7 +2,6 @@ package api
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -41,14 +40,30 @@ type RuleSpec struct {
 // ruleForm is the form of a rule, for error messages.
 const ruleForm = "a rule is FROM TO[:PORT[-PORT][/tcp|/udp]], such as web db:5432, with names of containers or any"
 
-var containerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
+// ValidName reports whether a container, a network or an alias can have the name s:
+// [a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}. It is no regexp because one that is compiled when
+// the program starts is in the memory of every container's init.
+func ValidName(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for i, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9':
+		case i > 0 && (c == '_' || c == '.' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return true
+}
 
 // ParseRule reads the two words of a rule: web db:5432.
 func ParseRule(from, to string) (s RuleSpec, err error) {
 	name, ports, has := strings.Cut(to, ":")
 	s = RuleSpec{From: from, To: name}
 	for _, name := range []string{s.From, s.To} {
-		if !containerName.MatchString(name) {
+		if !ValidName(name) {
 			return RuleSpec{}, fmt.Errorf("%q is no name of a container; %s", name, ruleForm)
 		}
 	}
@@ -85,7 +100,7 @@ func ParseLink(s string) (name, alias string, err error) {
 		return "", "", fmt.Errorf("bad format for links: %s; --link takes NAME or NAME:ALIAS, such as web1:db", s)
 	}
 	for _, w := range []string{name, alias} {
-		if !containerName.MatchString(w) {
+		if !ValidName(w) {
 			return "", "", fmt.Errorf("bad format for links: %s: %q is no name; --link takes NAME or NAME:ALIAS, such as web1:db", s, w)
 		}
 	}

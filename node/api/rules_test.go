@@ -75,3 +75,15 @@ func FuzzParseLink(f *testing.F) {
 		}
 	})
 }
+
+func TestValidName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"web": true, "0": true, "A.b-c_d": true, strings.Repeat("x", 64): true,
+		"": false, strings.Repeat("x", 65): false, "_a": false, ".a": false, "-a": false,
+		"a b": false, "a/b": false, "a\n": false, "ä": false, "a\xff": false, "a:b": false,
+	} {
+		if ValidName(name) != want {
+			t.Errorf("%q: want %v", name, want)
+		}
+	}
+}

@@ -58,27 +58,20 @@ func check(t *testing.T, table *Table) {
 	t.Helper()
 	held := 0
 	for port, s := range table.shares {
-		held += len(s.heard) + len(s.wanted)
+		held += len(s.heard) + len(s.wanted) + len(s.permanent)
 		if len(s.heard)+len(s.wanted) > table.perPort {
 			t.Fatalf("port %v holds %d and %d, its share is %d", port, len(s.heard), len(s.wanted), table.perPort)
 		}
-		for _, wanted := range []bool{false, true} {
-			list := *s.list(wanted)
-			for i, a := range list {
-				if n, ok := table.entries[a]; !ok || n.Port != port || n.wanted != wanted || slices.Contains(list[:i], a) {
-					t.Fatalf("port %v lists %v (%v), the entry is %v, %v", port, a, wanted, n, ok)
+		for _, list := range []*[][4]byte{&s.heard, &s.wanted, &s.permanent} {
+			for i, a := range *list {
+				if n, ok := table.entries[a]; !ok || n.Port != port || s.list(n) != list || slices.Contains((*list)[:i], a) {
+					t.Fatalf("port %v lists %v, the entry is %v, %v", port, a, n, ok)
 				}
 			}
 		}
 	}
-	permanent := 0
-	for _, n := range table.entries {
-		if n.State == Permanent {
-			permanent++
-		}
-	}
-	if held+permanent != len(table.entries) {
-		t.Fatalf("the shares hold %d addresses, %d are permanent, the table holds %d", held, permanent, len(table.entries))
+	if held != len(table.entries) {
+		t.Fatalf("the shares hold %d addresses, the table holds %d", held, len(table.entries))
 	}
 	asking := map[packet.ContainerID]int{}
 	for _, q := range table.questions {

@@ -77,18 +77,32 @@ type Table struct {
 
 type neighbour struct {
 	Entry
-	wanted bool // in which list of its port's share it is; Permanent is in none
+	wanted bool // it was asked for
 }
 
 // A share is what one port has in the table, the oldest first: those that made
-// themselves known, and those we asked for.
-type share struct{ heard, wanted [][4]byte }
+// themselves known, and those we asked for; and beside it those that are permanent.
+type share struct{ heard, wanted, permanent [][4]byte }
 
-func (s *share) list(wanted bool) *[][4]byte {
-	if wanted {
+// list is the one a neighbour is in.
+func (s *share) list(n neighbour) *[][4]byte {
+	switch {
+	case n.State == Permanent:
+		return &s.permanent
+	case n.wanted:
 		return &s.wanted
 	}
 	return &s.heard
+}
+
+// shareOf is the share of a port, which may be new.
+func (t *Table) shareOf(port packet.PortID) *share {
+	s := t.shares[port]
+	if s == nil {
+		s = new(share)
+		t.shares[port] = s
+	}
+	return s
 }
 
 // NewTable returns an empty table with a share of PerPort for each port.
@@ -156,18 +170,16 @@ func (t *Table) Learn(e Entry) (waited bool) {
 	if known {
 		t.Remove(e.Addr)
 	}
-	s := t.shares[e.Port]
-	if s == nil {
-		s = new(share)
-		t.shares[e.Port] = s
+	s := t.shareOf(e.Port)
+	switch {
+	case len(s.heard)+len(s.wanted) < t.perPort:
+	case len(s.heard) > 0:
+		t.Remove(s.heard[0])
+	default:
+		t.Remove(s.wanted[0])
 	}
-	if len(s.heard)+len(s.wanted) >= t.perPort {
-		t.Remove((*s.list(len(s.heard) == 0))[0])
-	}
-	list := s.list(wanted)
-	*list = append(*list, e.Addr)
 	e.State = Reachable
-	t.entries[e.Addr] = neighbour{e, wanted}
+	t.put(s, neighbour{e, wanted})
 	return asked && !q.failed
 }
 
@@ -175,7 +187,13 @@ func (t *Table) Learn(e Entry) (waited bool) {
 func (t *Table) Add(e Entry) {
 	t.Remove(e.Addr)
 	e.State = Permanent
-	t.entries[e.Addr] = neighbour{Entry: e}
+	t.put(t.shareOf(e.Port), neighbour{Entry: e})
+}
+
+func (t *Table) put(s *share, n neighbour) {
+	list := s.list(n)
+	*list = append(*list, n.Addr)
+	t.entries[n.Addr] = n
 }
 
 // Remove forgets an address, and that it was asked for.
@@ -186,17 +204,19 @@ func (t *Table) Remove(addr [4]byte) {
 		return
 	}
 	delete(t.entries, addr)
-	if n.State != Permanent {
-		list := t.shares[n.Port].list(n.wanted)
-		i := slices.Index(*list, addr)
-		*list = slices.Delete(*list, i, i+1)
-	}
+	list := t.shares[n.Port].list(n)
+	i := slices.Index(*list, addr)
+	*list = slices.Delete(*list, i, i+1)
 }
 
 // FlushPort forgets everything about a port.
 func (t *Table) FlushPort(port packet.PortID) {
-	for addr, n := range t.entries {
-		if n.Port == port {
+	s := t.shares[port]
+	if s == nil {
+		return
+	}
+	for _, list := range [][][4]byte{s.heard, s.wanted, s.permanent} {
+		for _, addr := range list {
 			delete(t.entries, addr)
 		}
 	}

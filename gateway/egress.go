@@ -18,6 +18,9 @@ func (g *Gateway) SetEgress(e *policy.Egress) { g.egress.Store(e) }
 // SetEgress sets a container's own policy, which is asked before that of its
 // network. It is forgotten when the container's flows are flushed.
 func (r *Router) SetEgress(c packet.ContainerID, e *policy.Egress) {
+	if e == nil && r.ownEgress(c) == nil {
+		return // as of most, and the snapshot stays
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	fresh := make(map[packet.ContainerID]*policy.Egress)

@@ -216,9 +216,7 @@ func (r *Router) FlushContainer(c packet.ContainerID) {
 		t.FlushContainer(c)
 		delete(r.homes, c)
 	})
-	if r.ownEgress(c) != nil {
-		r.SetEgress(c, nil)
-	}
+	r.SetEgress(c, nil)
 }
 
 // forgetPort drops what is kept for a port that is gone.

@@ -160,7 +160,7 @@ func (t *Table) Recycle(n int) {
 // FlushContainer ends all flows of a container: those it pays for, and those of
 // others with its published ports and own addresses.
 func (t *Table) FlushContainer(c packet.ContainerID) {
-	t.flush(func(ref uint32) bool {
+	t.flushOf(c, func(ref uint32) bool {
 		b := t.body(ref)
 		return b.container == c || b.rule != 0 && t.rules.at(b.rule).Container == c
 	})
@@ -169,7 +169,7 @@ func (t *Table) FlushContainer(c packet.ContainerID) {
 // FlushContainerOn ends those of them that have an end on one network: the
 // container leaves it, and stays on others.
 func (t *Table) FlushContainerOn(c packet.ContainerID, n packet.NetworkID) {
-	t.flush(func(ref uint32) bool {
+	t.flushOf(c, func(ref uint32) bool {
 		b := t.body(ref)
 		if rule := b.rule; rule != 0 && t.rules.at(rule).Container == c && t.rules.at(rule).Network == n {
 			return true
@@ -220,14 +220,28 @@ func (t *Table) FlushAddress(n packet.NetworkID, a packet.Addr) {
 // milliseconds for a hundred thousand.
 func (t *Table) flush(gone func(ref uint32) bool) {
 	for i := range t.holders {
-		for class := range t.holders[i].classes {
-			for ref := t.holders[i].classes[class].head; ref != 0; {
-				next := t.body(ref).links[linkHolder].next
-				if gone(ref) {
-					t.end(ref)
-				}
-				ref = next
+		t.flushHolder(&t.holders[i], gone)
+	}
+}
+
+// flushOf is flush for flows of one container: it looks at those the container pays
+// for, and only while rules lead to it at those that others pay for.
+func (t *Table) flushOf(c packet.ContainerID, gone func(ref uint32) bool) {
+	if t.rules.leading[c] > 0 {
+		t.flush(gone)
+	} else {
+		t.flushHolder(t.peekHolder(c), gone)
+	}
+}
+
+func (t *Table) flushHolder(h *holder, gone func(ref uint32) bool) {
+	for class := range h.classes {
+		for ref := h.classes[class].head; ref != 0; {
+			next := t.body(ref).links[linkHolder].next
+			if gone(ref) {
+				t.end(ref)
 			}
+			ref = next
 		}
 	}
 }

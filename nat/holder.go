@@ -37,7 +37,7 @@ func (t *Table) holderOf(c packet.ContainerID) *holder {
 	return &t.holders[i]
 }
 
-// peekHolder is holderOf for planning, which changes nothing.
+// peekHolder is holderOf for who changes nothing about a container without flows.
 func (t *Table) peekHolder(c packet.ContainerID) *holder {
 	if i := int(c & 0xffff); i < len(t.holders) {
 		return &t.holders[i]

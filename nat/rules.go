@@ -50,6 +50,7 @@ type rules struct {
 	inside     map[ownKey]*rule     // one-to-one, by network and inside address
 	outside    map[ownKey]*rule     // one-to-one, by uplink and outside address
 	masquerade map[[2]packet.NetworkID]uint32
+	leading    map[packet.ContainerID]int // how many lead to each container
 }
 
 type rule struct {
@@ -81,6 +82,7 @@ func (r *rules) init() {
 	r.inside = make(map[ownKey]*rule)
 	r.outside = make(map[ownKey]*rule)
 	r.masquerade = make(map[[2]packet.NetworkID]uint32)
+	r.leading = make(map[packet.ContainerID]int)
 }
 
 func (r *rules) at(number uint32) *rule { return (*r.all.Load())[number] }
@@ -94,6 +96,7 @@ func (r *rules) count(number uint32, bytes int) {
 
 // add gives a rule its number.
 func (r *rules) add(x Rule) *rule {
+	r.leading[x.Container]++
 	if len(r.free) > 0 {
 		added := r.at(r.free[0])
 		r.free = r.free[1:]
@@ -259,6 +262,9 @@ func (t *Table) Unpublish(numbers ...uint32) bool {
 func (t *Table) remove(r *rule) {
 	r.gone = true
 	t.rules.free = append(t.rules.free, r.Number)
+	if t.rules.leading[r.Container]--; t.rules.leading[r.Container] == 0 {
+		delete(t.rules.leading, r.Container)
+	}
 	switch r.Kind {
 	case packet.NATMasquerade:
 		delete(t.rules.masquerade, [2]packet.NetworkID{r.Network, r.Uplink})

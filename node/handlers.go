@@ -24,12 +24,13 @@ func (n *Node) getVersion(http.ResponseWriter, *http.Request) (any, error) {
 	}
 	var u unix.Utsname
 	_ = unix.Uname(&u) // an empty release is answer enough
+	sockets := n.sockets()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return api.VersionInfo{
 		Version: n.conf.Version, API: api.Version, Go: runtime.Version(), Kernel: unix.ByteSliceToString(u.Release[:]),
 		Pid: os.Getpid(), Dir: n.conf.Dir, Stays: n.stays, Started: n.started, Containers: len(n.containers),
-		Sockets: n.socketsLocked(),
+		Sockets: sockets,
 	}, nil
 }
 

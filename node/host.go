@@ -139,14 +139,16 @@ func (n *Node) hostLineLocked(l *lan) api.Uplink {
 	return d
 }
 
-// socketsLocked is how many of them there are, and may be.
-func (n *Node) socketsLocked() api.Sockets {
-	b := &n.budget
+// sockets is how many of them there are, and may be. Every command asks, so nobody
+// waits for the looking at all ports.
+func (n *Node) sockets() api.Sockets {
 	var refused uint64
-	for _, l := range n.lans {
-		inside := l.net.Switch().Totals()
-		refused += inside.Dropped[packet.SocketBudget].N
+	for _, net := range n.networks() {
+		refused += net.Switch().Dropped(packet.SocketBudget)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	b := &n.budget
 	return api.Sockets{
 		Descriptors: b.Limit, Used: n.hostWay.Sockets().Stats().Descriptors, Most: b.Total, MostEach: b.Container,
 		Listening: n.listening, MostListening: b.Listeners, Refused: refused,

@@ -2,12 +2,17 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	hosts "fairlead/test/lab"
 )
@@ -150,5 +155,78 @@ func TestSpin(t *testing.T) {
 	l := &lab{ctx: t.Context(), name: t.Name()}
 	if err := l.do(func() { startEnd(l, commandOn(h), "spin") }); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestConnectInterrupted: signals end the call that connects, and not the connection.
+// Where nobody accepts, a SYN is dropped and comes again after a second, so that it
+// takes as long.
+func TestConnectInterrupted(t *testing.T) {
+	full, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(full)
+	if err := unix.Bind(full, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(full, 0); err != nil { // room for one
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(name.(*unix.SockaddrInet4).Port))
+	first, err := dialTCP(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(first)
+
+	thread, dialled := make(chan int, 1), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		thread <- unix.Gettid()
+		fd, err := dialTCP(to)
+		if err == nil {
+			unix.Close(fd)
+		}
+		dialled <- err
+	}()
+	tid := <-thread
+	for sent := 0; ; sent++ {
+		if sent == 50 { // by now it waits, and there is room
+			fd, _, err := unix.Accept4(full, unix.SOCK_CLOEXEC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+		}
+		select {
+		case err := <-dialled:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-time.After(time.Millisecond):
+		}
+		if err := unix.Tgkill(unix.Getpid(), tid, unix.SIGURG); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestConnectRefused: what a connection comes to is heard of also then.
+func TestConnectRefused(t *testing.T) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := listener.Addr().(*net.TCPAddr).AddrPort()
+	listener.Close()
+	if _, err := dialTCP(to); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("got %v", err)
 	}
 }

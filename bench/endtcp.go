@@ -161,13 +161,40 @@ func dialTCP(to netip.AddrPort) (int, error) {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
 	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+		err = connectTCP(fd, to)
 	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("connect to %v: %w", to, err)
 	}
 	return fd, nil
+}
+
+// connectTCP connects a socket. A signal, and the runtime sends itself some, ends the
+// call and not what it has begun (connect(2), EINTR): that is waited for.
+func connectTCP(fd int, to netip.AddrPort) error {
+	deadline := time.Now().Add(patience * time.Second)
+	err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+	if !errors.Is(err, unix.EINTR) {
+		return err
+	}
+	done := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	for {
+		n, err := unix.Poll(done, int(max(0, time.Until(deadline).Milliseconds())))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return unix.ETIMEDOUT
+		}
+		failed, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if failed != 0 {
+			err = unix.Errno(failed)
+		}
+		return err
+	}
 }
 
 // connects makes connections, each with a request, an answer and an end, which

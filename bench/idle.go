@@ -96,9 +96,10 @@ func anonymousMemory(pid int) (float64, error) {
 }
 
 // nodeMemory is how much memory the process has that leads a container outside,
-// with one container. A node without any stands beside it.
+// with one container. A node without any stands beside it, and of switches that lead
+// nowhere what connects two containers.
 func nodeMemory() *workload {
-	w := &workload{name: "scale-memory", unit: "MB", less: true, what: "resident memory of what leads one container outside; the node's with none beside it"}
+	w := &workload{name: "scale-memory", unit: "MB", less: true, what: "resident memory of what leads one container outside; the node's with none beside it, and what Open vSwitch and VDE take between two"}
 	w.measure = func(l *lab, o *options, r *results) {
 		f := r.figure(w, "fairlead-empty")
 		bytes, err := resident(startNode(l).pid(l))
@@ -120,6 +121,33 @@ func nodeMemory() *workload {
 				r.notRun(w, p.name, err)
 			}
 		}
+		switchMemory(l, o, r, w)
 	}
 	return w
+}
+
+// switchMemory is that of the programs of others that connect two containers, once
+// frames have crossed.
+func switchMemory(l *lab, o *options, r *results, w *workload) {
+	for _, p := range paths {
+		if len(p.programs) == 0 || !o.measures(p) {
+			continue
+		}
+		once := &lab{ctx: l.ctx, name: l.name, attempted: true}
+		err := once.do(func() {
+			c := layCable(once, p)
+			c.settle(once, func() error { return c.connect(once) })
+			var all float64
+			for _, s := range c.services {
+				bytes, err := resident(s.Pid())
+				once.check(err, "ask for the memory of process %d", s.Pid())
+				all += bytes
+			}
+			r.figure(w, p.name).add(sample{Value: all / megabyte})
+		})
+		if err != nil {
+			l.check(nil, "%s", p.name) // which ends here when it was interrupted
+			r.notRun(w, p.name, err)
+		}
+	}
 }

@@ -42,5 +42,6 @@ func openVSwitch(tso bool) func(l *lab, c *cable) {
 		configure("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev",
 			"--", "add-port", "br0", "port1", "--", "add-port", "br0", "port2")
 		c.crossed = spentBy(sentBy(h, "port1", "port2"), daemon)
+		c.services = []*hosts.Service{server, daemon}
 	}
 }

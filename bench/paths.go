@@ -76,6 +76,8 @@ type cable struct {
 	server  netip.AddrPort  // where the first reaches the second
 	seen    netip.Addr      // as whom the second sees the first
 	crossed func() (crossed, error)
+
+	services []*hosts.Service // programs of others that are all it takes
 }
 
 // layCable makes two containers and a path between them, and waits until it

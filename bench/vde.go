@@ -17,12 +17,12 @@ func vde(l *lab, c *cable) {
 	h.Run(l, "mkfifo", never)
 	sw := h.Serve(l, "sh", "-c", `exec vde_switch --sock "$1" 0<>"$2"`, "-", socket, never)
 	l.comes(sw, exists(filepath.Join(socket, "ctl")))
-	services := []*hosts.Service{sw}
+	c.services = []*hosts.Service{sw}
 	for _, e := range c.ends {
 		plug := e.Serve(l, "vde_plug2tap", "--sock", socket, "eth0")
 		l.comes(plug, func() error { _, err := e.Netlink.LinkByName("eth0"); return err })
 		e.Up(l, "eth0")
-		services = append(services, plug)
+		c.services = append(c.services, plug)
 	}
 	// Nothing else leads to these TAPs.
 	c.crossed = spentBy(func() (n crossed, err error) {
@@ -34,7 +34,7 @@ func vde(l *lab, c *cable) {
 			n.Frames, n.Bytes = n.Frames+got.Frames, n.Bytes+got.Bytes
 		}
 		return n, nil
-	}, services...)
+	}, c.services...)
 }
 
 // exists waits for a file.

@@ -144,7 +144,7 @@ func New(conf Config) *Forwarder {
 	rng := rand.NewChaCha8(conf.Seed)
 	return &Forwarder{
 		conf: conf, rng: rng, shuffle: rand.New(rng).Shuffle,
-		networks: make(map[packet.NetworkID]Network), zone: NewZone(nil, nil),
+		networks: make(map[packet.NetworkID]Network), zone: NewZone(),
 		flights: make(map[string]*flight), tries: make(map[uint64]*flight), waiting: make(map[packet.ContainerID]int),
 	}
 }

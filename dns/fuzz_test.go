@@ -46,7 +46,7 @@ func FuzzQuery(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, tcp bool) {
 		fw := New(Config{Containers: 4, Total: 4})
 		fw.SetNetwork(lab, Network{Gateway: netip.MustParsePrefix("172.17.0.1/16"), HostLoopback: true})
-		fw.SetZone(NewZone([]Names{{Network: lab, Name: "lab", Hosts: []Host{{[]string{"web1", "www"}, addrs("172.17.0.2", "2001:db8::2")}}}}, nil))
+		fw.SetZone(zoneOf([]segment{{NetworkName{Network: lab, Name: "lab"}, []Host{named(addrs("172.17.0.2", "2001:db8::2"), "web1", "www")}}}, nil))
 		fw.SetServers(Servers{Addrs: []netip.AddrPort{first}, Timeout: perTry, Attempts: 1})
 		q := from(1, 4000, packet.ProtoUDP)
 		if tcp {

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -9,34 +10,36 @@ import (
 	"fairlead/packet"
 )
 
-// A Zone is what there is of containers' names at one moment. It does not change;
-// the next one takes its place.
+// A Zone is what there is of containers' names now. What is set of one container
+// costs as much beside thousands of others as alone.
 type Zone struct {
 	networks map[packet.NetworkID]*names
 	order    []packet.NetworkID // as they were given: the host looks in this one
-	views    map[packet.ContainerID]*View
+	known    map[packet.ContainerID]*known
 }
 
-// Names are those of the containers on a network. Two containers may share one.
-type Names struct {
+// A NetworkName is what a network of containers is called. Two containers on it may
+// share a name.
+type NetworkName struct {
 	Network packet.NetworkID
-	Name    string // of the network
-	// Hidden says that containers do not hear them, only the host does. Docker's
-	// default network has no names.
+	Name    string
+	// Hidden says that containers do not hear names there, only the host does.
+	// Docker's default network has no names.
 	Hidden bool
-	Hosts  []Host
 }
 
-// A Host is one container on one network.
+// A Station is what there is of one container: what others call it, and which
+// names it sees itself, those of networks it is on, and no other.
+type Station struct {
+	Hosts []Host
+	View  []Attached // in the order in which names are looked for
+}
+
+// A Host is a container on one network.
 type Host struct {
-	Names []string // the first one is also that of its addresses
-	Addrs []netip.Addr
-}
-
-// A View is what one container sees: the names of networks it is on, and no other.
-type View struct {
-	Container packet.ContainerID
-	Networks  []Attached // in the order in which names are looked for
+	Network packet.NetworkID
+	Names   []string // the first one is also that of its addresses
+	Addrs   []netip.Addr
 }
 
 // Attached is a network a container is on. Links are further names that it alone
@@ -46,61 +49,120 @@ type Attached struct {
 	Links   map[string]string
 }
 
-// names are Names by what is asked for.
+// names are those on one network, by what is asked for.
 type names struct {
-	name   string
-	hidden bool
-	addrs  map[string][]packet.Addr // empty: the name is known, and has no address
-	of     map[packet.Addr]string   // name and network, see joined
+	NetworkName
+	spelled string
+	hosts   map[string][]*host // those that share the name
+	of      map[packet.Addr]*host
 }
 
-// NewZone makes a zone.
-func NewZone(networks []Names, views []View) *Zone {
-	z := &Zone{networks: make(map[packet.NetworkID]*names, len(networks)), views: make(map[packet.ContainerID]*View, len(views))}
-	for _, n := range networks {
-		z.order = append(z.order, n.Network)
-		z.networks[n.Network] = n.index()
-	}
-	for _, v := range views {
-		known := View{Container: v.Container}
-		for _, at := range v.Networks {
-			links := make(map[string]string, len(at.Links))
-			for name, target := range at.Links {
-				links[plain(spelled(name))] = plain(spelled(target))
-			}
-			known.Networks = append(known.Networks, Attached{at.Network, links})
-		}
-		z.views[v.Container] = &known
-	}
-	return z
+// A host is a Host as it is found.
+type host struct {
+	names []string
+	addrs []packet.Addr // empty: the name is known, and has no address
+	whole string        // its first name and the network's, see joined
 }
 
-func (n *Names) index() *names {
-	x := &names{
-		name: plain(spelled(n.Name)), hidden: n.Hidden,
-		addrs: make(map[string][]packet.Addr), of: make(map[packet.Addr]string),
-	}
-	for _, h := range n.Hosts {
-		var addrs []packet.Addr
-		for _, a := range h.Addrs {
-			addrs = append(addrs, packet.AddrFromNetip(a))
-		}
-		seen := make(map[string]bool, len(h.Names))
-		for _, name := range h.Names {
-			key := plain(spelled(name))
-			if key == "" || seen[key] {
-				continue
+// known is a Station as it is found.
+type known struct {
+	hosts map[*host]*names
+	view  []Attached
+}
+
+// NewZone makes an empty zone.
+func NewZone() *Zone {
+	return &Zone{networks: make(map[packet.NetworkID]*names), known: make(map[packet.ContainerID]*known)}
+}
+
+// SetNetworks says which networks there are. The names on those that were there
+// before stay.
+func (z *Zone) SetNetworks(list []NetworkName) {
+	before := z.networks
+	z.networks, z.order = make(map[packet.NetworkID]*names, len(list)), nil
+	for _, n := range list {
+		x := before[n.Network]
+		if x == nil || x.NetworkName != n {
+			x = &names{
+				NetworkName: n, spelled: plain(spelled(n.Name)),
+				hosts: make(map[string][]*host), of: make(map[packet.Addr]*host),
 			}
-			if len(seen) == 0 {
-				for _, a := range addrs {
-					x.of[a] = joined(spelled(name), spelled(n.Name))
-				}
-			}
-			seen[key] = true
-			x.addrs[key] = append(x.addrs[key], addrs...)
+		}
+		z.networks[n.Network], z.order = x, append(z.order, n.Network)
+	}
+}
+
+// Set says what there is of a container from now on; nil is nothing. Its networks
+// are set before.
+func (z *Zone) Set(c packet.ContainerID, s *Station) {
+	if old := z.known[c]; old != nil {
+		for h, on := range old.hosts {
+			on.remove(h)
+		}
+		delete(z.known, c)
+	}
+	if s == nil {
+		return
+	}
+	k := &known{hosts: make(map[*host]*names, len(s.Hosts))}
+	for i := range s.Hosts {
+		if on := z.networks[s.Hosts[i].Network]; on != nil {
+			k.hosts[on.add(&s.Hosts[i])] = on
 		}
 	}
-	return x
+	for _, at := range s.View {
+		links := make(map[string]string, len(at.Links))
+		for name, target := range at.Links {
+			links[plain(spelled(name))] = plain(spelled(target))
+		}
+		k.view = append(k.view, Attached{at.Network, links})
+	}
+	z.known[c] = k
+}
+
+func (n *names) add(from *Host) *host {
+	h := new(host)
+	for _, a := range from.Addrs {
+		h.addrs = append(h.addrs, packet.AddrFromNetip(a))
+	}
+	for _, name := range from.Names {
+		key := plain(spelled(name))
+		if key == "" || slices.Contains(h.names, key) {
+			continue
+		}
+		if len(h.names) == 0 {
+			h.whole = joined(spelled(name), spelled(n.Name))
+			for _, a := range h.addrs {
+				n.of[a] = h
+			}
+		}
+		h.names = append(h.names, key)
+		n.hosts[key] = append(n.hosts[key], h)
+	}
+	return h
+}
+
+func (n *names) remove(h *host) {
+	for _, key := range h.names {
+		n.hosts[key] = slices.DeleteFunc(n.hosts[key], func(x *host) bool { return x == h })
+		if len(n.hosts[key]) == 0 {
+			delete(n.hosts, key)
+		}
+	}
+	for _, a := range h.addrs {
+		if n.of[a] == h {
+			delete(n.of, a)
+		}
+	}
+}
+
+// addrs are those of who has a name.
+func (n *names) addrs(name string) (list []packet.Addr, known bool) {
+	hosts := n.hosts[name]
+	for _, h := range hosts {
+		list = append(list, h.addrs...)
+	}
+	return list, len(hosts) > 0
 }
 
 // spelled is a name as messages have it, with a dot at its end; empty when it
@@ -136,8 +198,8 @@ func joined(name, network string) string {
 // view is what the asker sees: a container what it is on, the host everything. Who
 // is unknown, a station behind somebody's port, is on the network it asks.
 func (z *Zone) view(q *Question) []Attached {
-	if v := z.views[q.Container]; v != nil {
-		return v.Networks
+	if k := z.known[q.Container]; k != nil {
+		return k.view
 	}
 	if q.Network != HostNetwork {
 		return []Attached{{Network: q.Network}}
@@ -149,7 +211,7 @@ func (z *Zone) view(q *Question) []Attached {
 	return list
 }
 
-// addrs looks a name up, which is in lower case and without the dot at its end.
+// lookUp looks a name up, which is in lower case and without the dot at its end.
 // Names and networks may hold dots, so a.b.c is looked for as such, then as a.b in
 // network c, then as a in network b.c; the first network that knows it answers.
 func (z *Zone) lookUp(q *Question, name string) (addrs []packet.Addr, known bool) {
@@ -159,7 +221,7 @@ func (z *Zone) lookUp(q *Question, name string) (addrs []packet.Addr, known bool
 		for _, linked := range []bool{true, false} {
 			for _, on := range view {
 				n := z.networks[on.Network]
-				if n == nil || n.hidden && q.Network != HostNetwork || network != "" && network != n.name {
+				if n == nil || n.Hidden && q.Network != HostNetwork || network != "" && network != n.spelled {
 					continue
 				}
 				asked := host
@@ -168,7 +230,7 @@ func (z *Zone) lookUp(q *Question, name string) (addrs []packet.Addr, known bool
 				} else if ok {
 					asked = target
 				}
-				if addrs, known := n.addrs[asked]; known {
+				if addrs, known := n.addrs(asked); known {
 					return addrs, true
 				}
 			}
@@ -181,8 +243,8 @@ func (z *Zone) lookUp(q *Question, name string) (addrs []packet.Addr, known bool
 // empty when the asker knows nobody who has it.
 func (z *Zone) nameOf(q *Question, a packet.Addr) string {
 	for _, on := range z.view(q) {
-		if n := z.networks[on.Network]; n != nil && (!n.hidden || q.Network == HostNetwork) && n.of[a] != "" {
-			return n.of[a]
+		if n := z.networks[on.Network]; n != nil && (!n.Hidden || q.Network == HostNetwork) && n.of[a] != nil {
+			return n.of[a].whole
 		}
 	}
 	return ""

@@ -1,7 +1,9 @@
 package dns
 
 import (
+	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -26,31 +28,68 @@ func addrs(list ...string) (addrs []netip.Addr) {
 	return addrs
 }
 
+// A segment is a network with names in a test, and a view what one container sees.
+type (
+	segment struct {
+		NetworkName
+		hosts []Host
+	}
+	view struct {
+		container packet.ContainerID
+		on        []Attached
+	}
+)
+
+// zoneOf is a zone with each host a container of its own, and others with views.
+func zoneOf(segments []segment, views []view) *Zone {
+	z := NewZone()
+	var list []NetworkName
+	for _, s := range segments {
+		list = append(list, s.NetworkName)
+	}
+	z.SetNetworks(list)
+	next := packet.ContainerID(1000)
+	for _, s := range segments {
+		for _, h := range s.hosts {
+			h.Network = s.Network
+			z.Set(next, &Station{Hosts: []Host{h}})
+			next++
+		}
+	}
+	for _, v := range views {
+		z.Set(v.container, &Station{View: v.on})
+	}
+	return z
+}
+
+// named is a host, on the network of its segment.
+func named(addrs []netip.Addr, names ...string) Host { return Host{Names: names, Addrs: addrs} }
+
 // withZone is a world with containers: 1 on the default network, 2 on front, 3 on
 // back, 4 on both, 5 on back and the default one.
 func withZone(t *testing.T, change ...func(*Config)) *world {
 	w := newWorld(t, change...)
 	w.f.SetNetwork(front, Network{Gateway: netip.MustParsePrefix("172.18.0.1/16"), HostLoopback: true})
 	w.f.SetNetwork(back, Network{Gateway: netip.MustParsePrefix("172.19.0.1/16"), Internal: true})
-	w.f.SetZone(NewZone([]Names{
-		{Network: lab, Name: "default", Hidden: true, Hosts: []Host{
-			{[]string{"plain"}, addrs("172.17.0.2")},
-			{[]string{"five"}, addrs("172.17.0.5")},
+	w.f.SetZone(zoneOf([]segment{
+		{NetworkName{lab, "default", true}, []Host{
+			named(addrs("172.17.0.2"), "plain"),
+			named(addrs("172.17.0.5"), "five"),
 		}},
-		{Network: front, Name: "front", Hosts: []Host{
-			{[]string{"Web1", "www", "c0ffee000002", "web1"}, addrs("172.18.0.2", "2001:db8::2")},
-			{[]string{"both", "www"}, addrs("172.18.0.4")},
-			{[]string{"a.b", "x." + strings.Repeat("y", 64), "ü", `b\s`}, addrs("172.18.0.6")},
-			{[]string{"soon"}, nil},
-			{[]string{"six"}, addrs("2001:db8::6")},
+		{NetworkName{front, "front", false}, []Host{
+			named(addrs("172.18.0.2", "2001:db8::2"), "Web1", "www", "c0ffee000002", "web1"),
+			named(addrs("172.18.0.4"), "both", "www"),
+			named(addrs("172.18.0.6"), "a.b", "x."+strings.Repeat("y", 64), "ü", `b\s`),
+			named(nil, "soon"),
+			named(addrs("2001:db8::6"), "six"),
 		}},
-		{Network: back, Name: "Back.End", Hosts: []Host{
-			{[]string{"db", "www"}, addrs("172.19.0.3")},
-			{[]string{"both"}, addrs("172.19.0.4")},
-			{[]string{"a"}, addrs("172.19.0.6")},
-			{[]string{"five"}, addrs("172.19.0.5")},
+		{NetworkName{back, "Back.End", false}, []Host{
+			named(addrs("172.19.0.3"), "db", "www"),
+			named(addrs("172.19.0.4"), "both"),
+			named(addrs("172.19.0.6"), "a"),
+			named(addrs("172.19.0.5"), "five"),
 		}},
-	}, []View{
+	}, []view{
 		{1, []Attached{{Network: lab}}},
 		{2, []Attached{{Network: front, Links: map[string]string{"Mine": "WEB1", "both": "web1", "gone": "nobody"}}}},
 		{3, []Attached{{Network: back}}},
@@ -211,7 +250,7 @@ func TestZoneShuffles(t *testing.T) {
 		many.Addrs = append(many.Addrs, netip.AddrFrom4([4]byte{172, 18, 1, byte(i)}))
 	}
 	w := newWorld(t)
-	w.f.SetZone(NewZone([]Names{{Network: lab, Name: "lab", Hosts: []Host{many}}}, nil))
+	w.f.SetZone(zoneOf([]segment{{NetworkName{Network: lab, Name: "lab"}, []Host{many}}}, nil))
 	first := map[string]bool{}
 	for range 50 {
 		w.replies, w.raw = nil, nil
@@ -293,9 +332,9 @@ func FuzzZone(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name, network, link string) {
 		fw := New(Config{Containers: 4, Total: 4})
 		fw.SetNetwork(front, Network{Gateway: netip.MustParsePrefix("172.18.0.1/16")})
-		fw.SetZone(NewZone(
-			[]Names{{Network: front, Name: network, Hosts: []Host{{[]string{name, "sure"}, addrs("172.18.0.2")}}}},
-			[]View{{2, []Attached{{front, map[string]string{link: "sure"}}}}}))
+		fw.SetZone(zoneOf(
+			[]segment{{NetworkName{Network: front, Name: network}, []Host{named(addrs("172.18.0.2"), name, "sure")}}},
+			[]view{{2, []Attached{{front, map[string]string{link: "sure"}}}}}))
 		ask := func(name string, qtype uint16) *dns.Msg {
 			q := from(2, 4000, packet.ProtoUDP)
 			q.Network, q.Payload = front, packed(t, question(name, qtype))
@@ -322,20 +361,115 @@ func FuzzZone(f *testing.F) {
 	})
 }
 
-func BenchmarkNewZone(b *testing.B) {
+// crowd is a zone with so many containers on a network.
+func crowd(n int) *Zone {
+	z := NewZone()
+	z.SetNetworks([]NetworkName{{Network: front, Name: "front"}})
+	for i := range n {
+		z.Set(one(i))
+	}
+	return z
+}
+
+func one(i int) (packet.ContainerID, *Station) {
+	id := fmt.Sprintf("%012x", i)
+	at := Host{front, []string{fmt.Sprintf("web%d", i), id, id}, []netip.Addr{netip.AddrFrom4([4]byte{172, 18, byte(i >> 8), byte(i)})}}
+	return packet.ContainerID(i + 1), &Station{Hosts: []Host{at}, View: []Attached{{Network: front}}}
+}
+
+// What is said of one container costs no more where there are thousands.
+func TestZoneOfMany(t *testing.T) {
+	change := func(n int) float64 {
+		z, c := crowd(n), packet.ContainerID(n)
+		_, s := one(n - 1)
+		return testing.AllocsPerRun(100, func() { z.Set(c, nil); z.Set(c, s) })
+	}
+	if few, many := change(10), change(10_000); many > few+1 { // a map may grow
+		t.Errorf("%v allocations among ten, %v among ten thousand", few, many)
+	}
+}
+
+// A zone in which containers have come, changed and gone in any order is the one that
+// has what is left.
+func TestZoneChanges(t *testing.T) {
+	networks := []NetworkName{{lab, "default", true}, {front, "front", false}, {back, "back", false}}
+	rng := rand.New(rand.NewPCG(1, 2))
+	some := func(c packet.ContainerID) *Station {
+		s := new(Station)
+		for _, n := range networks {
+			if rng.IntN(2) == 0 {
+				continue
+			}
+			h := Host{Network: n.Network, Names: []string{fmt.Sprintf("web%d", rng.IntN(4)), fmt.Sprintf("alias%d", rng.IntN(3))}}
+			if rng.IntN(4) > 0 {
+				h.Addrs = addrs(fmt.Sprintf("10.%d.0.%d", n.Network, c))
+			}
+			s.Hosts = append(s.Hosts, h)
+			s.View = append(s.View, Attached{n.Network, map[string]string{"mine": fmt.Sprintf("web%d", rng.IntN(4))}})
+		}
+		return s
+	}
+	z, now := NewZone(), map[packet.ContainerID]*Station{}
+	z.SetNetworks(networks)
+	for range 2000 {
+		c := packet.ContainerID(1 + rng.IntN(8))
+		if now[c] = nil; rng.IntN(3) > 0 {
+			now[c] = some(c)
+		}
+		z.Set(c, now[c])
+		fresh := NewZone()
+		fresh.SetNetworks(networks)
+		for c, s := range now {
+			fresh.Set(c, s)
+		}
+		if got, want := everything(z), everything(fresh); got != want {
+			t.Fatalf("after a change it says\n%s\nwant\n%s", got, want)
+		}
+	}
+	for c := range now {
+		z.Set(c, nil)
+	}
+	for _, n := range z.networks {
+		if len(n.hosts)+len(n.of) > 0 {
+			t.Errorf("nobody is left, and %v and %v", n.hosts, n.of)
+		}
+	}
+	z.SetNetworks(nil)
+	if len(z.networks)+len(z.order)+len(z.known) > 0 {
+		t.Errorf("left is %+v", z)
+	}
+}
+
+// everything is what containers and the host hear of the names in TestZoneChanges.
+func everything(z *Zone) string {
+	var b strings.Builder
+	for c := range packet.ContainerID(9) {
+		q := &Question{Container: c, Network: front}
+		if c == 0 {
+			q.Network = HostNetwork
+		}
+		for _, name := range []string{"web0", "web1", "web2", "web3", "alias0", "alias1", "alias2", "mine", "web0.back", "alias1.front"} {
+			list, known := z.lookUp(q, name)
+			slices.SortFunc(list, func(a, b packet.Addr) int { return bytes.Compare(a[:], b[:]) })
+			fmt.Fprintln(&b, c, name, list, known)
+		}
+		for _, n := range []packet.NetworkID{lab, front, back} {
+			for i := range 9 {
+				fmt.Fprintln(&b, c, n, i, z.nameOf(q, packet.AddrFrom4([4]byte{10, byte(n), 0, byte(i)})))
+			}
+		}
+	}
+	return b.String()
+}
+
+func BenchmarkZone(b *testing.B) {
 	for _, n := range []int{100, 1000, 10000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			network := Names{Network: front, Name: "front"}
-			var views []View
-			for i := range n {
-				id := fmt.Sprintf("%012x", i)
-				addr := netip.AddrFrom4([4]byte{172, 18, byte(i >> 8), byte(i)})
-				network.Hosts = append(network.Hosts, Host{[]string{fmt.Sprintf("web%d", i), id, id}, []netip.Addr{addr}})
-				views = append(views, View{packet.ContainerID(i + 1), []Attached{{Network: front}}})
-			}
+			z := crowd(n)
+			c, s := one(n - 1)
 			b.ReportAllocs()
 			for b.Loop() {
-				NewZone([]Names{network}, views)
+				z.Set(c, s)
 			}
 		})
 	}

@@ -78,7 +78,7 @@ func (n *Node) publishAdmitLocked() {
 
 // admittedLocked is what containers of a network may send one another.
 func (n *Node) admittedLocked(l *lan) (list []policy.AdmitRule) {
-	on := n.onLanLocked(l)
+	on := onLan{n, l}
 	for _, r := range n.rules {
 		from, to, there := on.both(r.spec.From, r.spec.To)
 		if r.network != l.name || !there {
@@ -89,18 +89,17 @@ func (n *Node) admittedLocked(l *lan) (list []policy.AdmitRule) {
 		})
 	}
 	links := make(map[linkKey]*opening)
-	for _, c := range n.containers {
-		if c.share != nil || c.ending {
+	for name, from := range n.linked {
+		to := on.named(name)
+		if to == nil {
 			continue
 		}
-		for _, a := range c.attachments {
-			if a.lan != l {
+		for a, c := range from {
+			if a.lan != l || to == c || c.ending || n.containers[c.id] != c {
 				continue
 			}
 			for _, link := range a.links {
-				name, _, _ := strings.Cut(link, ":")
-				to := on[name]
-				if to == nil || to == c {
+				if !strings.HasPrefix(link, name+":") {
 					continue
 				}
 				k := linkKey{a, link}
@@ -122,23 +121,25 @@ func (n *Node) admittedLocked(l *lan) (list []policy.AdmitRule) {
 	return list
 }
 
-// onLan are the containers of a network, by name.
-type onLan map[string]*container
+// onLan are the containers of a network. Node.mu is held by who asks.
+type onLan struct {
+	n *Node
+	l *lan
+}
 
-func (n *Node) onLanLocked(l *lan) onLan {
-	on := make(onLan)
-	for _, c := range n.containers {
-		if !c.ending && c.onLocked(l) != nil && c.stationLocked() != 0 {
-			on[c.name()] = c
-		}
+// named is the one of that name, nil if there is none.
+func (on onLan) named(name string) *container {
+	c := on.n.named[name]
+	if c == nil || c.ending || c.onLocked(on.l) == nil || c.stationLocked() == 0 {
+		return nil
 	}
-	return on
+	return c
 }
 
 // both are the numbers of two containers, any being 0, and whether they are there.
 func (on onLan) both(from, to string) (a, b packet.ContainerID, there bool) {
 	for name, n := range map[string]*packet.ContainerID{from: &a, to: &b} {
-		switch c := on[name]; {
+		switch c := on.named(name); {
 		case name == api.Any:
 		case c == nil:
 			return 0, 0, false
@@ -152,7 +153,7 @@ func (on onLan) both(from, to string) (a, b packet.ContainerID, there bool) {
 // missing are the names of a rule that no container has.
 func (on onLan) missing(s api.RuleSpec) (names []string) {
 	for _, name := range []string{s.From, s.To} {
-		if name != api.Any && on[name] == nil {
+		if name != api.Any && on.named(name) == nil {
 			names = append(names, name)
 		}
 	}
@@ -282,7 +283,7 @@ func (n *Node) describeRuleLocked(r *rule) api.Rule {
 	packets, bytes := r.hits.Sum()
 	d := api.Rule{Number: int(r.number), Network: r.network, From: r.spec.From, To: r.spec.Target(), Packets: packets, Bytes: bytes}
 	if l, err := n.lanLocked(r.network); err == nil { // else it goes just now
-		d.Needed, d.Missing = l.conf.Options.ICCOff, n.onLanLocked(l).missing(r.spec)
+		d.Needed, d.Missing = l.conf.Options.ICCOff, onLan{n, l}.missing(r.spec)
 	}
 	return d
 }
@@ -345,18 +346,16 @@ func (n *Node) admitRules(list *ruleList, l *lan) {
 	}
 	links := l.admission.links
 	slices.SortFunc(keys, func(a, b linkKey) int { return int(links[a].number) - int(links[b].number) })
-	on := n.onLanLocked(l)
+	on := onLan{n, l}
 	for _, k := range keys {
 		o := links[k]
 		f := o.filter(fmt.Sprintf("rule %d: %s", o.number, o.words))
 		f.Out, _, _ = strings.Cut(k.link, ":")
-		for name, c := range on {
-			if slices.Contains(c.attachments, k.from) {
-				f.In = name
-			}
+		if c := n.linked[f.Out][k.from]; c != nil {
+			f.In = c.name()
 		}
 		var ports []string
-		if to := on[f.Out]; to != nil {
+		if to := on.named(f.Out); to != nil {
 			for _, p := range to.exposedPorts() {
 				ports = append(ports, fmt.Sprintf("%s/%s", p.Container, p.Proto))
 			}

@@ -155,7 +155,7 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 	if owner == c {
 		n.setHomeLocked(c) // networks may have changed since it was made
 	}
-	n.publishLocked()
+	n.publishLocked(c)
 	if c.pidfd >= 0 { // else its link says when it ends
 		c.watch, err = n.loop.Worker(n.lanes.Home(c.number)).Add(c.pidfd, unix.EPOLLIN|unix.EPOLLONESHOT, death{n, c})
 	}
@@ -191,6 +191,7 @@ func (n *Node) undo(c, owner *container, channel *box.Channel) {
 			n.mu.Lock()
 			n.router.Forget(owner.number)
 			n.giveBackLocked(owner)
+			n.publishLocked(owner)
 			n.mu.Unlock()
 		}
 	}

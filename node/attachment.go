@@ -115,11 +115,21 @@ func (n *Node) setHomeLocked(c *container) {
 	n.router.SetHome(c.number, h)
 }
 
-// publishLocked has names, and what may pass between containers, follow the
-// registry.
-func (n *Node) publishLocked() {
-	n.publishNamesLocked()
-	n.publishAdmitLocked()
+// publishLocked has names, and what may pass between containers, follow what has
+// become of c. Before is what it was called, if that has changed.
+func (n *Node) publishLocked(c *container, before ...string) {
+	n.publishNamesLocked(c)
+	named := slices.ContainsFunc(c.placesLocked(), func(a *attachment) bool { return len(a.links) > 0 })
+	for _, name := range append(before, c.name()) {
+		for _, from := range n.linked[name] {
+			n.keepFilesLocked(from)
+		}
+		named = named || len(n.linked[name]) > 0 ||
+			slices.ContainsFunc(n.rules, func(r *rule) bool { return r.spec.From == name || r.spec.To == name })
+	}
+	if named {
+		n.publishAdmitLocked()
+	}
 }
 
 // settleLocked has all that depends on where c is follow: the way of its answers,
@@ -127,7 +137,7 @@ func (n *Node) publishLocked() {
 func (n *Node) settleLocked(c *container) {
 	n.setHomeLocked(c)
 	n.moveEntryLocked(c)
-	n.publishLocked()
+	n.publishLocked(c)
 }
 
 // apiLocked is how an attachment of c has to look from inside, for the client

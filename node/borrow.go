@@ -127,15 +127,10 @@ func (d *lenders) borrow(key borrowerKey, net *network.Network, hostname string)
 	}
 }
 
-// keep has leases last as long as the containers do, and not just for being made.
-func (d *lenders) keep(all map[borrowerKey]bool) {
-	for key, b := range d.borrowers {
-		switch {
-		case all[key]:
-			b.kept = true
-		case b.kept:
-			d.end(key)
-		}
+// drop ends the lease of a container that was there.
+func (d *lenders) drop(key borrowerKey) {
+	if b := d.borrowers[key]; b != nil && b.kept {
+		d.end(key)
 	}
 }
 

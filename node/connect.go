@@ -271,12 +271,12 @@ func (n *Node) takeOff(c *container, a *attachment, within time.Duration) (err e
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.vacateLocked(a, len(c.attachments) > 1)
 	c.attachments = slices.DeleteFunc(slices.Clone(c.attachments), func(x *attachment) bool { return x == a })
 	if c.route == a {
 		c.route = nil
 	}
-	n.publishAdmitLocked()
-	a.lan.net.Release(a.addr.Addr())
+	n.publishLocked(c)
 	return err
 }
 

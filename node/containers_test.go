@@ -136,11 +136,12 @@ func TestRename(t *testing.T) {
 func TestFind(t *testing.T) {
 	h := newHandlers(t)
 	add := func(id, name string) {
-		h.containers[id] = called(&container{id: id}, name)
+		h.enterLocked(called(&container{id: id}, name))
 	}
 	add("ab01"+strings.Repeat("0", 60), "web")
 	add("ab02"+strings.Repeat("0", 60), "db")
 	add("ac03"+strings.Repeat("0", 60), "ab")
+	defer clear(h.named)
 	defer clear(h.containers)
 	for range 50 { // the order of a map is never the same
 		for ref, want := range map[string]string{"web": "web", "ab": "ab", "ab01": "web", "ab02": "db", "ac": "ab"} {

@@ -64,15 +64,15 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	if err != nil {
 		c.files.remove()
 		n.ports.release(c.published)
-		c.releaseAddresses()
+		n.vacateAllLocked(c)
 		return nil, err
 	}
 	if c.share != nil {
 		c.share.files.holders++ // its files are c's, too
 	}
 	c.number = n.ids.take()
-	n.containers[c.id] = c
-	n.publishLocked()
+	n.enterLocked(c)
+	n.publishLocked(c)
 	c.forget = time.AfterFunc(lookEvery, func() { n.reconsider(c) })
 	return c, nil
 }
@@ -101,11 +101,9 @@ func (n *Node) nameFreeLocked(name string) error {
 	if !api.ValidName(name) {
 		return fail(http.StatusBadRequest, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 64 of them at most", name)
 	}
-	for _, other := range n.containers {
-		if other.name() == name {
-			return fail(http.StatusConflict, "Conflict. The container name %q is already in use by container %q. "+
-				"Stop it with `fairlead stop %s`, or choose another name.", "/"+name, other.id[:12], name)
-		}
+	if other := n.named[name]; other != nil {
+		return fail(http.StatusConflict, "Conflict. The container name %q is already in use by container %q. "+
+			"Stop it with `fairlead stop %s`, or choose another name.", "/"+name, other.id[:12], name)
 	}
 	return nil
 }
@@ -120,9 +118,15 @@ func (n *Node) rename(c *container, name string) error {
 	if err := n.nameFreeLocked(name); err != nil {
 		return err
 	}
-	slog.Info("container is renamed", "container", c.name(), "name", name)
+	before := c.name()
+	if n.containers[c.id] != c {
+		return fail(http.StatusNotFound, "No such container: %s; `fairlead ps` lists those that run", before)
+	}
+	slog.Info("container is renamed", "container", before, "name", name)
+	n.strikeLocked(c)
 	c.named.Store(&name)
-	n.publishLocked()
+	n.enterLocked(c)
+	n.publishLocked(c, before)
 	return nil
 }
 
@@ -213,7 +217,7 @@ func (n *Node) placeLocked(c *container) error {
 	}
 	for _, w := range wants {
 		if err := n.connectLocked(c, w); err != nil {
-			c.releaseAddresses()
+			n.vacateAllLocked(c)
 			return err
 		}
 	}
@@ -242,9 +246,9 @@ func (n *Node) connectLocked(c *container, w api.EndpointRequest) error {
 	case len(c.attachments) >= maxAttachments:
 		return fail(http.StatusConflict, "container %s is on %d networks, which is all it can be on", c.name(), len(c.attachments))
 	}
-	need := 1
+	need := min(1, len(c.attachments))
 	if n.containers[c.id] == nil { // a new one
-		need = containerDescriptors + len(c.attachments)
+		need += containerDescriptors
 	}
 	if left, limit := n.descriptorsLocked(); left < need {
 		return fail(http.StatusConflict, "this node has no descriptors for more links: start it with a higher `ulimit -n`, which is %d", limit)
@@ -271,19 +275,54 @@ func (n *Node) connectLocked(c *container, w api.EndpointRequest) error {
 	}
 	a.id, a.iface, a.asked = newID(), iface, w
 	a.aliases, a.links, a.priority = w.Aliases, links, w.Priority
-	c.attachments = append(c.attachments, a)
+	n.occupyLocked(c, a)
 	return nil
+}
+
+// occupyLocked gives c an attachment, whose address is reserved.
+func (n *Node) occupyLocked(c *container, a *attachment) {
+	if len(c.attachments) > 0 {
+		n.further++
+	}
+	c.attachments = append(c.attachments, a)
+	if !a.mac.IsZero() {
+		a.lan.macs[a.mac] = c
+	}
+	for _, name := range a.linkedNames() {
+		if n.linked[name] == nil {
+			n.linked[name] = make(map[*attachment]*container)
+		}
+		n.linked[name][a] = c
+	}
+}
+
+// vacateLocked gives back what an attachment has on its network; further says that
+// its container has another one.
+func (n *Node) vacateLocked(a *attachment, further bool) {
+	if further {
+		n.further--
+	}
+	a.lan.net.Release(a.addr.Addr())
+	delete(a.lan.macs, a.mac)
+	for _, name := range a.linkedNames() {
+		if delete(n.linked[name], a); len(n.linked[name]) == 0 {
+			delete(n.linked, name)
+		}
+	}
+}
+
+// vacateAllLocked does so for a container that is gone, or does not come to be.
+func (n *Node) vacateAllLocked(c *container) {
+	for i, a := range c.attachments {
+		n.vacateLocked(a, i > 0)
+	}
 }
 
 // descriptorsLocked is how many descriptors there are for further containers and
 // links.
 func (n *Node) descriptorsLocked() (left, limit int) {
 	most, _, limit := share()
-	left = most * containerDescriptors
-	for _, c := range n.containers {
-		left -= containerDescriptors + max(0, len(c.attachments)-1)
-	}
-	return left, limit
+	return (most-len(n.containers))*containerDescriptors - n.further, limit
 }
 
 // maxAttachments bounds the networks of a container: each is an interface, and
@@ -388,10 +427,8 @@ func (n *Node) macFreeLocked(l *lan, mac packet.MAC) error {
 	if mac == l.net.GatewayMAC() {
 		return fail(http.StatusConflict, "MAC address %s is the gateway's", mac)
 	}
-	for _, other := range n.containers {
-		if a := other.onLocked(l); a != nil && a.mac == mac {
-			return fail(http.StatusConflict, "MAC address %s is already in use by container %s", mac, other.name())
-		}
+	if other := l.macs[mac]; other != nil {
+		return fail(http.StatusConflict, "MAC address %s is already in use by container %s", mac, other.name())
 	}
 	return nil
 }

@@ -53,6 +53,7 @@ type lenders struct {
 
 	// The goroutine's.
 	of        map[packet.NetworkID]*lender
+	fixed     map[packet.ContainerID]map[packet.NetworkID]fixedStation
 	borrowers map[borrowerKey]*borrower
 	kept      map[string][]keptLease // by the network's name: what is in the file, and not restored yet
 	there     map[string]bool        // the networks there were, by name
@@ -77,17 +78,17 @@ type lender struct {
 
 // lending is what a lender is to be.
 type lending struct {
-	name  string
-	net   *network.Network
-	conf  dhcp.ServerConfig
-	fixed map[packet.ContainerID]fixedStation
+	name string
+	net  *network.Network
+	conf dhcp.ServerConfig
 }
 
 // A fixedStation is a container on a network.
 type fixedStation struct {
-	mac  packet.MAC
-	addr netip.Addr
-	name string
+	mac      packet.MAC
+	addr     netip.Addr
+	name     string
+	borrowed bool // the address is somebody else's server's
 }
 
 // startDHCP starts the DHCP servers, which have no networks yet. The leases of before
@@ -98,6 +99,7 @@ func (n *Node) startDHCP(leases map[string][]keptLease) {
 		messages: newQueue[message](maxDHCP, dhcpPerContainer), heard: make(chan heard, maxDHCP), calls: make(chan func()),
 		borrowers: make(map[borrowerKey]*borrower),
 		of:        make(map[packet.NetworkID]*lender),
+		fixed:     make(map[packet.ContainerID]map[packet.NetworkID]fixedStation),
 		timer:     time.NewTimer(time.Hour),
 	}
 	d.ctx, d.stop = context.WithCancel(context.Background())
@@ -112,10 +114,9 @@ func (d *lenders) close() {
 	d.save(d.snapshot())
 }
 
-// publishDHCPLocked has the DHCP servers follow the registry.
-func (n *Node) publishDHCPLocked() {
+// publishLendersLocked has there be the DHCP servers that the networks are to have.
+func (n *Node) publishLendersLocked() {
 	all := make(map[packet.NetworkID]lending, len(n.lans))
-	borrowed := make(map[borrowerKey]bool)
 	there := make(map[string]bool, len(n.lans))
 	for _, l := range n.lans {
 		there[l.name] = true
@@ -128,7 +129,7 @@ func (n *Node) publishDHCPLocked() {
 			domain = l.name
 		}
 		conf := l.net.Config()
-		to := lending{name: l.name, net: l.net, fixed: make(map[packet.ContainerID]fixedStation)}
+		to := lending{name: l.name, net: l.net}
 		var err error
 		if to.conf, err = options.Lending(conf.Gateway, conf.Options.MTU, domain, l.conf.Internal); err != nil {
 			slog.Error("no addresses are lent", "network", l.name, "err", err)
@@ -136,23 +137,7 @@ func (n *Node) publishDHCPLocked() {
 		}
 		all[l.number()] = to
 	}
-	for _, c := range n.containers {
-		if c.share != nil || c.ending {
-			continue
-		}
-		for _, a := range c.attachments {
-			if a.asked.DHCP && !a.leaving {
-				borrowed[borrowerKey{a.lan.number(), a.mac}] = true
-			}
-			if to, ok := all[a.lan.number()]; ok && a.addr.IsValid() {
-				to.fixed[c.number] = fixedStation{a.mac, a.addr.Addr(), c.hostname}
-			}
-		}
-	}
-	n.dhcp.call(func() {
-		n.dhcp.follow(all, there)
-		n.dhcp.keep(borrowed)
-	})
+	n.dhcp.call(func() { n.dhcp.follow(all, there) })
 }
 
 // Message takes a message to a DHCP server. See gateway.DHCP.
@@ -236,16 +221,33 @@ func (d *lenders) follow(all map[packet.NetworkID]lending, there map[string]bool
 			to.net.SetDHCP(d)
 			continue
 		}
-		gone := have.fixed
 		changed := !same(&have.conf, &to.conf)
 		if have.lending = to; changed {
 			have.configure()
 		}
-		for c, was := range gone {
-			if now, ok := to.fixed[c]; !ok || now.addr != was.addr || now.mac != was.mac {
-				have.server.Forget(c)
-			}
+	}
+}
+
+// fix says what a container has on networks from now on. Leases behind it, and
+// addresses that were borrowed for it, last as long as that.
+func (d *lenders) fix(c packet.ContainerID, now map[packet.NetworkID]fixedStation) {
+	for id, was := range d.fixed[c] {
+		is := now[id]
+		moved := is.addr != was.addr || is.mac != was.mac
+		if l := d.of[id]; l != nil && moved {
+			l.server.Forget(c)
 		}
+		if was.borrowed && (moved || !is.borrowed) {
+			d.drop(borrowerKey{id, was.mac})
+		}
+	}
+	for id, is := range now {
+		if b := d.borrowers[borrowerKey{id, is.mac}]; b != nil && is.borrowed {
+			b.kept = true
+		}
+	}
+	if d.fixed[c] = now; len(now) == 0 {
+		delete(d.fixed, c)
 	}
 }
 
@@ -270,7 +272,7 @@ func (d *lenders) receive(m message) {
 		return
 	}
 	from := dhcp.Station{MAC: m.MAC, Addr: m.From.Src.Netip()}
-	if c, ok := l.fixed[m.Container]; ok {
+	if c, ok := d.fixed[m.Container][m.Network]; ok {
 		from.Container = m.Container
 		if c.mac == m.MAC {
 			from.Fixed, from.Name = c.addr, c.name

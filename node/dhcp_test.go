@@ -75,7 +75,15 @@ func (o *office) is(containers map[packet.ContainerID]fixedStation) {
 		o.t.Fatal(err)
 	}
 	o.call(func() {
-		o.follow(map[packet.NetworkID]lending{1: {name: "office", net: o.net, conf: conf, fixed: containers}}, map[string]bool{"office": true})
+		o.follow(map[packet.NetworkID]lending{1: {name: "office", net: o.net, conf: conf}}, map[string]bool{"office": true})
+		for c := range o.fixed { // of which fix deletes
+			if _, stays := containers[c]; !stays {
+				o.fix(c, nil)
+			}
+		}
+		for c, fixed := range containers {
+			o.fix(c, map[packet.NetworkID]fixedStation{1: fixed})
+		}
 	})
 }
 
@@ -133,7 +141,7 @@ func (o *office) lent() (list []string) {
 
 func TestDHCPFollowsTheRegistry(t *testing.T) {
 	o := newOffice(t, t.TempDir())
-	web := fixedStation{packet.MAC{2, 0, 0, 0, 0, 7}, netip.MustParseAddr("192.0.2.7"), "web"}
+	web := fixedStation{mac: packet.MAC{2, 0, 0, 0, 0, 7}, addr: netip.MustParseAddr("192.0.2.7"), name: "web"}
 	o.is(map[packet.ContainerID]fixedStation{5: web})
 	if kind, a := o.asks(5, 7, dhcpv4.MessageTypeDiscover); kind != dhcpv4.MessageTypeOffer || a != web.addr {
 		t.Errorf("%v of %v", kind, a)

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"fairlead/dns"
@@ -61,13 +60,14 @@ type nameserver struct {
 
 	queries *queue[query]
 	calls   chan func() // on the goroutine
-	names   atomic.Pointer[names]
 
 	fw      *dns.Forwarder // the goroutine's, and what follows
-	taken   *names         // of names
-	egress  map[packet.NetworkID]egress
-	checked int64       // when resolv.conf was looked at
-	file    os.FileInfo // it, as it was read; nil before
+	checked int64          // when resolv.conf was looked at
+	file    os.FileInfo    // it, as it was read; nil before
+
+	names  sync.Mutex // held while the Forwarder takes a step; guards its networks and what follows
+	zone   *dns.Zone
+	egress map[packet.NetworkID]egress
 
 	mu     sync.Mutex // guards what follows
 	owner  ownerFunc
@@ -101,7 +101,7 @@ func newNameserver(conf nameserverConfig) (*nameserver, error) {
 		return nil, fmt.Errorf("DNS over TCP: %w", err)
 	}
 	d := &nameserver{
-		conf: conf, tcp: tcp, egress: make(map[packet.NetworkID]egress),
+		conf: conf, tcp: tcp, zone: dns.NewZone(), egress: make(map[packet.NetworkID]egress),
 		queries: newQueue[query](maxQueued, queuedPerContainer), calls: make(chan func()),
 		conns: make(map[packet.ContainerID]int),
 	}
@@ -116,6 +116,7 @@ func newNameserver(conf nameserverConfig) (*nameserver, error) {
 	}
 	_, _ = rand.Read(forwarder.Seed[:]) // it does not return without
 	d.fw = dns.New(forwarder)
+	d.fw.SetZone(d.zone)
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	d.fw.SetServers(dns.ParseResolvConf(""))
 	d.running.Go(d.run)
@@ -181,8 +182,7 @@ func (d *nameserver) run() {
 			d.queries.took(q.Container)
 			now := loop.Clock()
 			d.follow(now)
-			d.learnNames()
-			d.do(d.fw.Query(now, q.Question, q.reply))
+			d.do(func() dns.Step { return d.fw.Query(now, q.Question, q.reply) })
 		}
 	}
 }
@@ -197,28 +197,28 @@ func (d *nameserver) call(fn func()) {
 	}
 }
 
-// publish says what there is from now on. It is looked at when somebody asks, so a
-// hundred changes in a row cost no more than one.
-func (d *nameserver) publish(n *names) { d.names.Store(n) }
-
-// learnNames takes over what was published.
-func (d *nameserver) learnNames() {
-	n := d.names.Load()
-	if n == d.taken {
-		return
-	}
-	d.taken = n
+// setNetworks says which networks there are from now on, and setStation what there
+// is of a container.
+func (d *nameserver) setNetworks(list []known) {
+	d.names.Lock()
+	defer d.names.Unlock()
 	for id := range d.egress {
-		if _, ok := n.networks[id]; !ok {
-			d.fw.RemoveNetwork(id)
-			delete(d.egress, id)
-		}
+		d.fw.RemoveNetwork(id)
 	}
-	for id, network := range n.networks {
-		d.fw.SetNetwork(id, network.Network)
-		d.egress[id] = network.policies
+	clear(d.egress)
+	called := make([]dns.NetworkName, len(list))
+	for i, k := range list {
+		called[i] = k.NetworkName
+		d.fw.SetNetwork(called[i].Network, k.Network)
+		d.egress[called[i].Network] = k.policies
 	}
-	d.fw.SetZone(dns.NewZone(n.zone, n.views))
+	d.zone.SetNetworks(called)
+}
+
+func (d *nameserver) setStation(c packet.ContainerID, s *dns.Station) {
+	d.names.Lock()
+	defer d.names.Unlock()
+	d.zone.Set(c, s)
 }
 
 // setOwner says who knows whose connections are whose.
@@ -244,8 +244,11 @@ func (d *nameserver) stats() (s dns.Stats, c dnsCounts, flying int) {
 	return s, d.counts, flying
 }
 
-// do carries out a step.
-func (d *nameserver) do(s dns.Step) {
+// do takes a step of the Forwarder's and carries it out.
+func (d *nameserver) do(step func() dns.Step) {
+	d.names.Lock()
+	s := step()
+	d.names.Unlock()
 	for _, r := range s.Replies {
 		r.To(r.Message)
 	}
@@ -293,7 +296,7 @@ func (d *nameserver) ask(a *dns.Ask) {
 		exchange = d.askTCP
 	}
 	if exchange(ctx, a) != nil && d.ctx.Err() == nil {
-		d.call(func() { d.do(d.fw.Failed(loop.Clock(), a.Try)) })
+		d.call(func() { d.do(func() dns.Step { return d.fw.Failed(loop.Clock(), a.Try) }) })
 	}
 }
 
@@ -356,9 +359,10 @@ func dial(ctx context.Context, network string, a *dns.Ask) (net.Conn, error) {
 // false when it is none.
 func (d *nameserver) answer(a *dns.Ask, b []byte) (taken bool) {
 	d.call(func() {
-		var s dns.Step
-		s, taken = d.fw.Answer(loop.Clock(), a.Try, b)
-		d.do(s)
+		d.do(func() (s dns.Step) {
+			s, taken = d.fw.Answer(loop.Clock(), a.Try, b)
+			return s
+		})
 	})
 	return taken
 }

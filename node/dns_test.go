@@ -55,10 +55,10 @@ func nameserverOf(t *testing.T, resolvConf string, policies ...egress) *nameserv
 		return packet.ContainerID(b[3]), outgoing, b[2] == 1
 	})
 	policies = append(policies, allowsAll{})
-	d.publish(&names{networks: map[packet.NetworkID]known{
-		outgoing: {dns.Network{Gateway: netip.MustParsePrefix("172.17.0.1/16")}, policies[0]},
-		inward:   {dns.Network{Gateway: netip.MustParsePrefix("10.9.0.1/24"), Internal: true}, policies[0]},
-	}})
+	d.setNetworks([]known{
+		{dns.NetworkName{Network: outgoing}, dns.Network{Gateway: netip.MustParsePrefix("172.17.0.1/16")}, policies[0]},
+		{dns.NetworkName{Network: inward}, dns.Network{Gateway: netip.MustParsePrefix("10.9.0.1/24"), Internal: true}, policies[0]},
+	})
 	return d
 }
 

@@ -10,18 +10,18 @@ import (
 
 	"fairlead/dns"
 	"fairlead/node/api"
-	"fairlead/packet"
 )
 
 // This host asks at an address of its loopback, by UDP and TCP, until it is off.
 func TestNamesForTheHost(t *testing.T) {
 	resolver(t, "127.0.2.1", says(1))
 	d := nameserverOf(t, "nameserver 127.0.2.1\n")
-	web := dns.Host{Names: []string{"web1", "www"}, Addrs: []netip.Addr{netip.MustParseAddr("172.17.0.2")}}
-	d.publish(&names{
-		networks: map[packet.NetworkID]known{outgoing: {dns.Network{Gateway: netip.MustParsePrefix("172.17.0.1/16")}, allowsAll{}}},
-		zone:     []dns.Names{{Network: outgoing, Name: "default", Hidden: true, Hosts: []dns.Host{web}}},
-	})
+	d.setNetworks([]known{{
+		dns.NetworkName{Network: outgoing, Name: "default", Hidden: true},
+		dns.Network{Gateway: netip.MustParsePrefix("172.17.0.1/16")}, allowsAll{},
+	}})
+	web := dns.Host{Network: outgoing, Names: []string{"web1", "www"}, Addrs: []netip.Addr{netip.MustParseAddr("172.17.0.2")}}
+	d.setStation(1, &dns.Station{Hosts: []dns.Host{web}})
 	n := &Node{dns: d}
 	const at = "127.0.2.17:1053"
 	for _, spec := range []string{at, at, "127.0.2.17", "on", ""} { // it is there already

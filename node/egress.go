@@ -24,7 +24,7 @@ type reach struct {
 func (n *Node) applyReachLocked(l *lan) {
 	l.net.SetEgress(l.reach.egress)
 	l.net.SetHostLoopback(l.reach.hostLoopback)
-	n.publishNamesLocked()
+	n.publishNetworksLocked()
 }
 
 // changed is what becomes of r by a request.

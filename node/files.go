@@ -251,12 +251,14 @@ func (n *Node) hostLinesLocked(c *container) (lines []string) {
 // linkedLocked is the container of that name on a network, nil while there is
 // none: another one may come.
 func (n *Node) linkedLocked(l *lan, name string) *container {
-	for _, c := range n.containers {
-		if a := c.onLocked(l); c.name() == name && !c.ending && c.share == nil && a != nil && a.up() && a.addr.IsValid() {
-			return c
-		}
+	c := n.named[name]
+	if c == nil || c.ending || c.share != nil {
+		return nil
 	}
-	return nil
+	if a := c.onLocked(l); a == nil || !a.up() || !a.addr.IsValid() {
+		return nil
+	}
+	return c
 }
 
 // nameserverLocked is how a container's resolv.conf says who answers: on a network

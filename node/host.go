@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 
 	"fairlead/node/api"
@@ -97,7 +98,7 @@ func (n *Node) useHost(name string, use bool) error {
 // setWaysLocked has each network use the uplinks it has, and published ports be
 // listened on if host sockets are one of them.
 func (n *Node) setWaysLocked() error {
-	if err := n.syncListenersLocked(); err != nil {
+	if err := n.syncListenersLocked(maps.Values(n.containers)); err != nil {
 		return err
 	}
 	for _, l := range n.lans {

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/netip"
 
@@ -134,11 +135,11 @@ func (n *Node) bindError(c *container, p *publication, a netip.Addr, err error) 
 		netip.AddrPortFrom(a, p.hostPort), c.insideLocked(), p.port, p.proto, err, mend)}
 }
 
-// syncListenersLocked has all published ports be listened on, or none, as host
-// sockets are a way out or not. After an error it is as it was.
-func (n *Node) syncListenersLocked() error {
+// syncListenersLocked has all published ports of containers be listened on, or none,
+// as host sockets are a way out or not. After an error it is as it was.
+func (n *Node) syncListenersLocked(list iter.Seq[*container]) error {
 	var opened []*publication
-	for _, c := range n.containers {
+	for c := range list {
 		use := c.usesHostLocked(n)
 		for i := range c.published {
 			p := &c.published[i]

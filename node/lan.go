@@ -34,6 +34,12 @@ type lan struct {
 	hostLink *hostLink // nil is none
 
 	admission admission
+	macs      map[packet.MAC]*container // whose containers' ports they are
+}
+
+// newLan makes one, without a network yet.
+func newLan(id, name string, created time.Time) *lan {
+	return &lan{id: id, name: name, created: created, macs: make(map[packet.MAC]*container)}
 }
 
 // custom reports whether containers of the network know one another by name: on

@@ -56,6 +56,15 @@ func (n *Node) linksOfLocked(l *lan, words []string) (links []string, err error)
 	return links, nil
 }
 
+// linkedNames are the names its links lead to.
+func (a *attachment) linkedNames() (names []string) {
+	for _, link := range a.links {
+		name, _, _ := strings.Cut(link, ":")
+		names = append(names, name)
+	}
+	return names
+}
+
 // linkEnvLocked are the variables by which Docker tells a container of its links
 // on the default network: those of the moment at which it is made.
 func (n *Node) linkEnvLocked(c *container) (env []string) {
@@ -63,10 +72,10 @@ func (n *Node) linkEnvLocked(c *container) (env []string) {
 		if a.lan != n.defaultLocked() {
 			continue
 		}
-		on := n.onLanLocked(a.lan)
+		on := onLan{n, a.lan}
 		for _, link := range a.links {
 			name, alias, _ := strings.Cut(link, ":")
-			if to := on[name]; to != nil {
+			if to := on.named(name); to != nil {
 				env = append(env, linkEnv(c.name(), alias, to.onLocked(a.lan).addr.Addr().String(), to.exposedPorts(), to.req.Env)...)
 			}
 		}

@@ -19,17 +19,8 @@ func (n *Node) inventNameLocked(id string) string {
 	_, _ = hex.Decode(b[:], []byte(id[:2])) // an id is hexadecimal
 	base := adjectives[b[0]>>4] + "_" + ropes[b[0]&0xf]
 	name := base
-	for i := 2; n.hasNameLocked(name); i++ {
+	for i := 2; n.named[name] != nil; i++ {
 		name = fmt.Sprintf("%s%d", base, i)
 	}
 	return name
-}
-
-func (n *Node) hasNameLocked(name string) bool {
-	for _, c := range n.containers {
-		if c.name() == name {
-			return true
-		}
-	}
-	return false
 }

@@ -36,7 +36,7 @@ func (n *Node) createNetwork(req api.NetworkCreate) (*lan, error) {
 	defer n.tracing.follow() // it is traced too
 	n.linking.Lock()
 	defer n.linking.Unlock()
-	l := &lan{id: newID(), name: req.Name, created: time.Now()}
+	l := newLan(newID(), req.Name, time.Now())
 	var next *state
 	n.mu.Lock()
 	if err = errLeaving; !n.isLeaving() {
@@ -237,7 +237,8 @@ func (n *Node) takeOut(ref string) error {
 		return err
 	}
 	n.lans = slices.DeleteFunc(n.lans, func(x *lan) bool { return x == l })
-	n.publishLocked()
+	n.publishNetworksLocked()
+	n.publishAdmitLocked()
 	return nil
 }
 

@@ -52,9 +52,12 @@ type Node struct {
 	mu         sync.Mutex // guards what follows
 	stays      bool
 	setup      setup
-	router     *network.Router // changes with linking held, too
-	lans       []*lan          // the default one first, the others in the order they came
-	containers map[string]*container
+	router     *network.Router                       // changes with linking held, too
+	lans       []*lan                                // the default one first, the others in the order they came
+	containers map[string]*container                 // by id, and
+	named      map[string]*container                 // by name; see enterLocked
+	linked     map[string]map[*attachment]*container // whose attachments have links, by the names they lead to
+	further    int                                   // attachments of containers beyond the first
 	ids        idSpace
 	ports      *portBook
 	rules      []*rule // in the order they were added
@@ -218,14 +221,15 @@ func newNode(conf Config, home *home) (*Node, error) {
 	n := &Node{
 		conf: conf, home: home, started: time.Now(), loop: l, lanes: vswitch.NewLanes(l),
 		stays: conf.Stays, lastUse: time.Now(),
-		containers: make(map[string]*container),
-		ports:      newPortBook(),
-		down:       make(chan struct{}),
-		budget:     readBudget(),
+		containers: make(map[string]*container), named: make(map[string]*container),
+		linked: make(map[string]map[*attachment]*container),
+		ports:  newPortBook(),
+		down:   make(chan struct{}),
+		budget: readBudget(),
 	}
 	n.ports.listen, n.ports.unlisten = n.listenLocked, n.unlistenLocked
 	n.host = box.WatchHost(n.hostChanged)
-	first := &lan{id: newID(), name: defaultName, created: n.started}
+	first := newLan(newID(), defaultName, n.started)
 	n.lans = []*lan{first}
 	saved, err := home.readState()
 	var leases map[string][]keptLease

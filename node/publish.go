@@ -134,7 +134,7 @@ func (n *Node) moveEntryLocked(c *container) {
 	}
 	err := n.openPortsLocked(c)
 	if err == nil {
-		err = n.syncListenersLocked()
+		err = n.syncListenersLocked(slices.Values([]*container{c}))
 	}
 	if err != nil {
 		slog.Warn("published ports lead nowhere", "container", c.name(), "err", err)
@@ -389,5 +389,8 @@ func (n *Node) routeAddress(c *container, at *attachment, u *uplink, a netip.Add
 // unroute takes rules away, and ends the connections made by them. All flows are
 // looked at, and new ones wait meanwhile: many rules go together.
 func (n *Node) unroute(rules ...uint32) {
+	if len(rules) == 0 {
+		return
+	}
 	n.router.Flows(func(t *nat.Table) { t.Unpublish(rules...) })
 }

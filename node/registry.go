@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -83,11 +84,12 @@ type container struct {
 	forget       *time.Timer
 
 	// Guarded by Node.mu.
-	attachments []*attachment // to networks, in the order it was connected
-	owner       *container    // whose attachments it uses while it runs: its own or those of share; nil is none
-	members     int           // containers that use its attachments and run; it may have ended itself
-	door        *container    // mode shared: whose namespace it is going to join; nil once it has
-	client      int           // pidfd of whoever reserved it; -1 unknown, or it runs or ends
+	attachments []*attachment                     // to networks, in the order it was connected; see occupyLocked
+	fixed       map[packet.NetworkID]fixedStation // what DHCP servers were told of them
+	owner       *container                        // whose attachments it uses while it runs: its own or those of share; nil is none
+	members     int                               // containers that use its attachments and run; it may have ended itself
+	door        *container                        // mode shared: whose namespace it is going to join; nil once it has
+	client      int                               // pidfd of whoever reserved it; -1 unknown, or it runs or ends
 	running     bool
 	started     time.Time
 	ending      bool
@@ -175,14 +177,17 @@ func (c *container) dropClientLocked() {
 // giveBackLocked returns what a container reserved beside its name.
 func (n *Node) giveBackLocked(c *container) {
 	n.ids.give(c.number)
-	c.releaseAddresses()
+	n.vacateAllLocked(c)
 }
 
-// releaseAddresses gives back what c has on networks.
-func (c *container) releaseAddresses() {
-	for _, a := range c.attachments {
-		a.lan.net.Release(a.addr.Addr())
-	}
+// enterLocked takes a container into the registry, strikeLocked takes it out.
+func (n *Node) enterLocked(c *container) {
+	n.containers[c.id], n.named[c.name()] = c, c
+}
+
+func (n *Node) strikeLocked(c *container) {
+	delete(n.containers, c.id)
+	delete(n.named, c.name())
 }
 
 // find looks a container up by name, id or unique beginning of the id.
@@ -193,12 +198,12 @@ func (n *Node) find(ref string) (*container, error) {
 }
 
 func (n *Node) findLocked(ref string) (*container, error) {
+	if c := cmp.Or(n.containers[ref], n.named[ref]); c != nil {
+		return c, nil // also when ids begin like this name
+	}
 	var found []*container
-	for _, c := range n.containers {
-		if c.name() == ref || c.id == ref {
-			return c, nil // also when ids begin like this name
-		}
-		if ref != "" && strings.HasPrefix(c.id, ref) {
+	for id, c := range n.containers {
+		if ref != "" && strings.HasPrefix(id, ref) {
 			found = append(found, c)
 		}
 	}
@@ -265,7 +270,7 @@ func (n *Node) end(c *container) {
 	}
 
 	n.mu.Lock()
-	delete(n.containers, c.id)
+	n.strikeLocked(c)
 	n.ports.release(c.published)
 	if c.owner != c {
 		if len(c.attachments) > 0 {
@@ -277,7 +282,7 @@ func (n *Node) end(c *container) {
 		n.router.Forget(c.owner.number)
 		n.giveBackLocked(c.owner)
 	}
-	n.publishLocked()
+	n.publishLocked(c)
 	n.lastUse = time.Now()
 	n.mu.Unlock()
 	close(c.done)
@@ -345,13 +350,15 @@ func (n *Node) signal(c *container, sig unix.Signal) error {
 type idSpace struct {
 	used        []bool // by index; index 0 names no container
 	generations []uint16
+	next        int // no index below it is free
 }
 
 func (s *idSpace) take() packet.ContainerID {
-	i := 1
+	i := max(1, s.next)
 	for i < len(s.used) && s.used[i] {
 		i++
 	}
+	s.next = i + 1
 	for len(s.used) <= i {
 		s.used, s.generations = append(s.used, false), append(s.generations, 0)
 	}
@@ -360,4 +367,8 @@ func (s *idSpace) take() packet.ContainerID {
 	return packet.ContainerID(s.generations[i])<<16 | packet.ContainerID(i)
 }
 
-func (s *idSpace) give(id packet.ContainerID) { s.used[id&0xffff] = false }
+func (s *idSpace) give(id packet.ContainerID) {
+	i := int(id & 0xffff)
+	s.used[i] = false
+	s.next = min(s.next, i)
+}

@@ -93,7 +93,8 @@ func (n *Node) setUpLocked(s setup) (closeOld func(), err error) {
 		n.applyReachLocked(l)
 		n.serveDNSLocked(l)
 	}
-	n.publishLocked()
+	n.publishNetworksLocked()
+	n.publishAdmitLocked()
 	return func() {
 		for _, net := range old {
 			net.Close() // waits for links of containers that have just gone

@@ -203,7 +203,7 @@ func (l *lan) requestLocked() api.NetworkCreate {
 // restoreLocked makes the networks there were again.
 func (n *Node) restoreLocked(s *state) error {
 	for _, saved := range s.Networks {
-		if err := n.makeLocked(&lan{id: saved.ID, name: saved.Name, created: saved.Created}, saved.NetworkCreate); err != nil {
+		if err := n.makeLocked(newLan(saved.ID, saved.Name, saved.Created), saved.NetworkCreate); err != nil {
 			return fmt.Errorf("%s: %w; `rm %[1]s` forgets its networks", filepath.Join(n.home.Name(), stateFile), err)
 		}
 		for _, r := range saved.Rules {

@@ -40,7 +40,7 @@ func (n *Node) plugLocked(c *container, l *lan, w api.EndpointRequest) error {
 		}
 	}
 	kind, name, _ := strings.Cut(c.req.Foreign, ":")
-	c.attachments = append(c.attachments, &attachment{
+	n.occupyLocked(c, &attachment{
 		id: newID(), lan: l, asked: w, iface: name, opts: linkOptions{veth: true, plug: kind},
 	})
 	return nil

@@ -34,11 +34,18 @@ type member struct {
 
 func (h *handlers) join(t testing.TB, name string) *member {
 	t.Helper()
-	c, err := h.create(api.CreateRequest{Name: name, Command: []string{"sh"}})
+	return h.joinAs(t, api.CreateRequest{Name: name}, 4*packet.BatchFrames)
+}
+
+// joinAs is join for other requests. There is room for so many frames on their way.
+func (h *handlers) joinAs(t testing.TB, req api.CreateRequest, depth int) *member {
+	t.Helper()
+	req.Command = []string{"sh"}
+	c, err := h.create(req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	near, far := link.NewPair(4 * packet.BatchFrames)
+	near, far := link.NewPair(depth)
 	a := c.attachments[0]
 	e := &endpoint{net: a.lan.net, kind: "tap", index: 2}
 	if e.port, err = e.net.Attach(network.Endpoint{

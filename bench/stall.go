@@ -160,9 +160,15 @@ func prober(args []string) error {
 			}
 		}
 	}
-	for range 100 { // what is slow only once: ARP, and memory never touched
-		if err := ping(); err != nil {
+	soon := time.Now().Add(patience * time.Second)
+	for rounds := 0; rounds < 100; { // what is slow only once: ARP, and memory never touched
+		switch err := ping(); {
+		case err == nil:
+			rounds++
+		case !errors.Is(err, unix.ECONNREFUSED) || time.Now().After(soon):
 			return err
+		default: // its partner is just starting
+			time.Sleep(time.Millisecond)
 		}
 	}
 	fmt.Println("begun")

@@ -83,9 +83,11 @@ func New(c Config) *Table {
 	records := c.Flows + min(c.MaxContainers, 126)*t.waiting
 	t.v4.init(records)
 	t.v6.init(records)
-	t.index.init(2 * c.Flows)
-	t.maps.init(c.Flows)
 	t.rules.init()
+	t.maps.init(c.Flows)
+	// The largest last: a collection begins with it, and a table allocated meanwhile
+	// may get addresses that were used, which are cleared: 2 MB resident for no flow.
+	t.index.init(2 * c.Flows)
 	return t
 }
 

@@ -30,6 +30,8 @@ type end struct {
 	Link linkKind
 	MAC  packet.MAC
 	Addr netip.Addr
+
+	Flows int `json:",omitempty"` // of relay.Lookup
 }
 
 // crossed is what a path has carried so far.
@@ -135,6 +137,10 @@ func start(kind string, ends []end) (count func() crossed, err error) {
 	switch kind {
 	case "raw":
 		go func() { exit("path", relay.Raw([2]int{firstLink, firstLink + 1}, &done)) }()
+	case "lookup":
+		n := ends[0].Flows
+		go func() { exit("path", relay.Lookup([2]int{firstLink, firstLink + 1}, n, &done)) }()
+		return func() crossed { return crossed{Frames: done.Frames.Load(), Bytes: done.Bytes.Load(), Flows: n} }, nil
 	case "textbook":
 		var taps []*water.Interface
 		for i := range ends {

@@ -25,6 +25,7 @@ type spray struct {
 	fd     int
 	frames []byte // of sprayed bytes each
 	next   int
+	random *rand.Rand
 
 	messages [64]struct {
 		header unix.Msghdr
@@ -36,8 +37,8 @@ type spray struct {
 
 // newSpray makes one of count frames, which build makes, in random order.
 func newSpray(l *lab, h *hosts.Host, count int, build func(i int) []byte) *spray {
-	s := &spray{frames: make([]byte, 0, count*sprayed)}
-	for _, i := range rand.New(rand.NewPCG(1, uint64(count))).Perm(count) {
+	s := &spray{frames: make([]byte, 0, count*sprayed), random: rand.New(rand.NewPCG(1, uint64(count)))}
+	for _, i := range s.random.Perm(count) {
 		frame := build(i)[packet.VNetLen:]
 		if len(frame) != sprayed {
 			l.Fatalf("a frame has %d bytes instead of %d", len(frame), sprayed)
@@ -64,6 +65,12 @@ func newSpray(l *lab, h *hosts.Host, count int, build func(i int) []byte) *spray
 		s.iovecs[i].SetLen(sprayed)
 	}
 	return s
+}
+
+// shuffle puts the frames into another random order.
+func (s *spray) shuffle() {
+	at := func(i int) *[sprayed]byte { return (*[sprayed]byte)(s.frames[i*sprayed:]) }
+	s.random.Shuffle(s.count(), func(i, j int) { *at(i), *at(j) = *at(j), *at(i) })
 }
 
 func (s *spray) count() int { return len(s.frames) / sprayed }

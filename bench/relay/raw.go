@@ -27,7 +27,10 @@ const drain = 64
 // buffer, a read and a write for each frame, and nothing else. What it reaches
 // is the ceiling of every switch that reads TAPs one frame at a time. It is done
 // when a descriptor fails.
-func Raw(taps [2]int, crossed *Crossed) error {
+func Raw(taps [2]int, crossed *Crossed) error { return raw(taps, func([]byte) {}, crossed) }
+
+// raw has look look at each frame between reading and writing it.
+func raw(taps [2]int, look func(frame []byte), crossed *Crossed) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -59,6 +62,7 @@ func Raw(taps [2]int, crossed *Crossed) error {
 					break
 				}
 				if errno == 0 {
+					look(buf[:size])
 					_, errno = call(unix.SYS_WRITE, to, buf[:size])
 				}
 				if errno == unix.EIO {

@@ -32,6 +32,7 @@ type world struct {
 	ends   []*end
 	now    int64
 	hub    bool // what is added from now on is a hub
+	plain  bool // nothing is prefetched
 
 	recorder *trace.Recorder
 }
@@ -45,6 +46,13 @@ type side struct {
 	network packet.NetworkID
 	sw      *vswitch.Switch
 	within  func(now int64, out packet.Out) // once, after the next frame was applied
+}
+
+// Prefetch does it for every batch, however few flows there are.
+func (s *side) Prefetch(frames []packet.Frame) {
+	if !s.w.plain {
+		s.w.router.prefetch(s.network, s.MAC(), frames)
+	}
 }
 
 func (s *side) Apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
@@ -330,7 +338,9 @@ func (u *segment) ask(addr [4]byte, out packet.Out) {
 	out.Originate(packet.Place{Network: u.network, Port: u.port}, n)
 }
 
-// Route, Apply, Tick and FlushPort are vswitch.Gateway.
+// Prefetch, Route, Apply, Tick and FlushPort are vswitch.Gateway.
+func (u *segment) Prefetch([]packet.Frame) {}
+
 func (u *segment) Route(f *packet.Frame, d *packet.Decision) {
 	switch {
 	case f.EtherType == packet.EtherTypeARP:

@@ -39,6 +39,9 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	for name, run := range map[string]func(){
 		"a packet of a known flow": func() {
 			for _, k := range []packet.Tuple{known, known6} {
+				var p Prefetch
+				r.Expect(&p, net1, &k)
+				r.Prefetch(&p)
 				f, ok := r.Find(net1, &k, r.now, packet.TCPAck)
 				if !ok || r.Translation(f).After.SrcPort != 40000 {
 					t.Fatal("not found")

@@ -96,7 +96,7 @@ func (t *Table) make(p *Plan) (Flow, packet.Reason) {
 	if p.inward {
 		h.inward++
 	}
-	t.live++
+	t.live.Add(1)
 	t.arm(ref, min(t.deadline(b, q.tuple.DstPort), t.now+youth))
 	if p.Rule != 0 {
 		t.rules.at(p.Rule).flows.Add(1)
@@ -126,7 +126,7 @@ func (t *Table) end(ref uint32) {
 	if b.is(inward) {
 		h.inward--
 	}
-	t.live--
+	t.live.Add(-1)
 	t.disarm(ref)
 	t.append(&t.retired, linkWheel, ref)
 	t.numRetired++

@@ -36,6 +36,12 @@ func TestReadersAndWriter(t *testing.T) {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(w), 0))
 			for !stop.Load() {
+				var batch Prefetch
+				for range 64 {
+					scope, k := key(rnd.IntN(ports))
+					r.Expect(&batch, scope, &k)
+				}
+				r.Prefetch(&batch)
 				for range 64 {
 					scope, k := key(rnd.IntN(ports))
 					now := clock.Load()

@@ -296,6 +296,11 @@ func (d *differential) packet(q question, flags uint8) {
 
 // find compares Find, and has the flow see the packet.
 func (d *differential) find(k modelKey, flags uint8) bool {
+	if d.chance(2) {
+		var p Prefetch // which changes nothing
+		d.table.Expect(&p, k.scope, &k.tuple)
+		d.table.Prefetch(&p)
+	}
 	f, ok := d.table.Find(k.scope, &k.tuple, d.now, flags)
 	want, dir := d.model.find(k, d.now, flags)
 	if ok != (want != nil) || ok && (f.dir() != dir) {

@@ -42,7 +42,7 @@
 //
 // # Concurrency
 //
-// Find, Translation and Seen may be called by any worker at any time: the index
+// Find, Translation, Seen and Prefetch may be called by any worker at any time: the index
 // consists of atomic words, a record is written before the index names it, and
 // Seen writes only atomic words of the packet's own direction. Everything else (planning, committing, ending,
 // expiring, rules, lists) is for one at a time: the owner of the table holds a

@@ -22,6 +22,7 @@ func FuzzFlowTable(f *testing.F) {
 		table.Keep(lan2, true)
 		keptFlows := 0
 		now := int64(0)
+		var batch Prefetch // of packets whose flows may have gone by then
 		check := func(p Plan, reason packet.Reason) {
 			if reason != packet.OK {
 				return
@@ -42,10 +43,12 @@ func FuzzFlowTable(f *testing.F) {
 				t.Fatalf("the answers of %+v are not found", tr)
 			}
 			table.Seen(flow, now, 1, uint8(now))
+			table.Expect(&batch, tr.In, &tr.Before)
 		}
 		for len(b) >= 2 {
 			op, x := b[0], b[1]
 			b = b[2:]
+			table.Prefetch(&batch)
 			c := packet.ContainerID(x & 3)
 			in, remote := packet.AddrFrom4([4]byte{10, 0, 0, x & 3}), packet.AddrFrom4([4]byte{8, 8, 8, x >> 7})
 			k := packet.Tuple{Src: in, Dst: remote, SrcPort: 1000 + uint16(x>>4&7)*20, DstPort: uint16(x >> 6 * 53),

@@ -113,7 +113,7 @@ func (t *Table) records(h *holder) int { return h.flows + max(h.retired-t.waitin
 // crowded reports whether another flow of a container needs one of its own to
 // go.
 func (t *Table) crowded(h *holder, inward bool) bool {
-	return t.live >= t.config.Flows || t.fills(t.records(h), 8) || inward && t.fills(h.inward, 7)
+	return t.live.Load() >= int64(t.config.Flows) || t.fills(t.records(h), 8) || inward && t.fills(h.inward, 7)
 }
 
 // fills reports whether so many flows are as many eighths of what a container

@@ -125,6 +125,6 @@ type Stats struct {
 // Stats returns the table's figures.
 func (t *Table) Stats() Stats {
 	s := t.stats
-	s.Flows, s.Mappings, s.Retired = t.live, t.maps.live, t.numRetired
+	s.Flows, s.Mappings, s.Retired = int(t.live.Load()), t.maps.live, t.numRetired
 	return s
 }

@@ -2,6 +2,7 @@ package nat
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 
 	"fairlead/packet"
 )
@@ -38,8 +39,8 @@ type Table struct {
 	rules rules
 
 	// What follows is the owner's.
-	now        int64 // the last that Commit or Expire was told
-	live       int
+	now        int64        // the last that Commit or Expire was told
+	live       atomic.Int64 // read by anybody
 	retired    list
 	numRetired int
 	waiting    int      // of them that are set aside for each container

@@ -81,7 +81,7 @@ func (t *Table) setClock(now int64) {
 	if behind := t.now/wheelTick - wheelSlots; t.wheel.tick < behind {
 		t.wheel.tick = behind // every slot is due: one turn of the wheel does
 	}
-	if t.live == 0 {
+	if t.live.Load() == 0 {
 		t.wheel.tick = t.now / wheelTick
 	}
 }

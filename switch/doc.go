@@ -6,7 +6,9 @@
 //
 // A worker that is told a port has frames gives it a turn (Port.Ready): it
 // reads a batch, decides on each frame (forward.go), carries the decisions out
-// (apply.go) and flushes what it staged before it reads again.
+// (apply.go) and flushes what it staged before it reads again. Before the first
+// frame of a batch is decided on, the gateway may bring from memory what deciding on
+// all of them will read (Gateway.Prefetch).
 //
 //	             ┌──────────────── forward.go decides ────────────────┐
 //	read ──▶ 1 parse ▶ 2 guard ▶ 3 look up ▶ 4 admit ▶ 5 gateway ▶ 6 emit ──▶ apply.go acts ──▶ write

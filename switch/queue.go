@@ -31,6 +31,10 @@ type Queue interface {
 type Gateway interface {
 	// MAC is the address that leads to step 5.
 	MAC() packet.MAC
+	// Prefetch is called with the frames of a batch, not parsed yet, before the first
+	// of them is decided on: there may be something to bring from memory for all of
+	// them at once. It changes nothing but the record Parse fills beside the bytes.
+	Prefetch(frames []packet.Frame)
 	// Route decides on a frame for the gateway, or on one it hears (then
 	// d.Verdict is Flood). It changes nothing but d.
 	Route(f *packet.Frame, d *packet.Decision)

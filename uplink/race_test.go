@@ -15,6 +15,7 @@ func (o *deaf) Room() []byte                                      { return o.roo
 func (o *deaf) Originate(packet.Place, int)                       {}
 func (o *deaf) Resume(uint64)                                     {}
 func (o *deaf) Wake(packet.NetworkID, int64)                      {}
+func (o *deaf) Prefetch([]packet.Frame)                           {}
 func (o *deaf) Route(*packet.Frame, *packet.Decision)             {}
 func (o *deaf) Apply(*packet.Frame, *packet.Decision, packet.Out) {}
 func (o *deaf) frame(b []byte, now int64) *packet.Frame {

@@ -23,6 +23,7 @@ const maxNeighbours = 1024
 // If it has a method AddressGone(packet.Addr) too, that is told each address
 // that is the uplink's no more: connections from it cannot go on.
 type Inbound interface {
+	Prefetch(frames []packet.Frame)
 	Route(f *packet.Frame, d *packet.Decision)
 	Apply(f *packet.Frame, d *packet.Decision, out packet.Out)
 }

@@ -122,6 +122,8 @@ type inbound struct{ r *rig }
 
 func (r *rig) inbound() Inbound { return inbound{r} }
 
+func (in inbound) Prefetch([]packet.Frame) {}
+
 func (in inbound) Route(_ *packet.Frame, d *packet.Decision) {
 	in.r.routed++
 	d.Verdict, d.Reason = packet.Unicast, packet.Routed

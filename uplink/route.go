@@ -6,6 +6,9 @@ import (
 	"fairlead/packet"
 )
 
+// Prefetch has the router prepare for frames. See vswitch.Gateway.
+func (u *Raw) Prefetch(frames []packet.Frame) { u.inbound.Prefetch(frames) }
+
 // Route decides on a frame from the segment, for the uplink's MAC or for a group.
 // See vswitch.Gateway.
 func (u *Raw) Route(f *packet.Frame, d *packet.Decision) {

@@ -97,7 +97,8 @@ func (r *dgRig) Ready(int64, uint32) (again bool) {
 	return r.batch.Full()
 }
 
-// Route, Apply and EndFlows are the router.
+// Prefetch, Route, Apply and EndFlows are the router.
+func (r *dgRig) Prefetch([]packet.Frame)                           {}
 func (r *dgRig) Route(*packet.Frame, *packet.Decision)             {}
 func (r *dgRig) Apply(*packet.Frame, *packet.Decision, packet.Out) {}
 func (r *dgRig) EndFlows(list []packet.Tuple) {

@@ -9,8 +9,9 @@ import (
 )
 
 // An Inbound takes the packets that come out of sockets: the router. See
-// vswitch.Gateway for Route and Apply.
+// vswitch.Gateway for Prefetch, Route and Apply.
 type Inbound interface {
+	Prefetch(frames []packet.Frame)
 	Route(f *packet.Frame, d *packet.Decision)
 	Apply(f *packet.Frame, d *packet.Decision, out packet.Out)
 	// EndFlows ends the flows with these tuples, as seen on the uplink's segment:

@@ -66,6 +66,7 @@ func (r *rig) stopTime() {
 }
 
 // The router's side: only the end of flows matters.
+func (r *rig) Prefetch([]packet.Frame)                           {}
 func (r *rig) Route(*packet.Frame, *packet.Decision)             {}
 func (r *rig) Apply(*packet.Frame, *packet.Decision, packet.Out) {}
 

@@ -16,8 +16,8 @@ var (
 // MAC is the router's on the segment. See vswitch.Gateway.
 func (s *Sockets) MAC() packet.MAC { return routerMAC }
 
-// Prefetch, Route and Apply give the router what came out of a socket. See
-// vswitch.Gateway.
+// Prefetch has the router prepare for frames, Route and Apply give it what came out
+// of a socket. See vswitch.Gateway.
 func (s *Sockets) Prefetch(frames []packet.Frame) { s.inbound.Prefetch(frames) }
 
 func (s *Sockets) Route(f *packet.Frame, d *packet.Decision) { s.inbound.Route(f, d) }

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func TestAttachWrongDescriptors(t *testing.T) {
 		r.create(req)
 		before := openDescriptors(t)
 		for _, choice := range choices {
-			if describe(sorted(choice)) == want {
+			if describe(slices.Sorted(slices.Values(choice))) == want {
 				continue // right, and tried below
 			}
 			var fds []int
@@ -68,12 +69,7 @@ func TestAttachWrongDescriptors(t *testing.T) {
 			err := r.Hand(r.ctx, "/v1/containers/web/attach", api.Attach{Descriptors: []string{"init", "channel"}}, []int{0, 0, 0, 0}[:n])
 			refused(t, err, fmt.Sprintf("the message names 2 descriptors and brought %d", n))
 		}
-		lab.Eventually(t, 10*time.Second, func() error { // the connections' own
-			if n := openDescriptors(t); n > before {
-				return fmt.Errorf("mode %s: %d descriptors, there were %d", mode, n, before)
-			}
-			return nil
-		})
+		noMoreDescriptors(t, before)
 		if got := r.inspect("web"); got.State.Status != "created" {
 			t.Errorf("%s: %+v", mode, got.State)
 		}
@@ -81,18 +77,6 @@ func TestAttachWrongDescriptors(t *testing.T) {
 			t.Error(err)
 		}
 	}
-}
-
-func sorted(names []string) []string {
-	s := append([]string(nil), names...)
-	for i := range s {
-		for j := range i {
-			if s[i] < s[j] {
-				s[i], s[j] = s[j], s[i]
-			}
-		}
-	}
-	return s
 }
 
 // openDescriptors counts those of this process.
@@ -103,6 +87,18 @@ func openDescriptors(t testing.TB) int {
 		t.Fatal(err)
 	}
 	return len(list)
+}
+
+// noMoreDescriptors waits until there are no more than before: connections of the
+// control socket take a moment to close.
+func noMoreDescriptors(t testing.TB, before int) {
+	t.Helper()
+	lab.Eventually(t, 10*time.Second, func() error {
+		if n := openDescriptors(t); n > before {
+			return fmt.Errorf("%d descriptors, there were %d", n, before)
+		}
+		return nil
+	})
 }
 
 // TestAttachImpostors: descriptors with the right names that are something else
@@ -150,12 +146,7 @@ func TestAttachImpostors(t *testing.T) {
 				t.Errorf("got %v, want …%s", err, c.want)
 			}
 			r.gone(created.ID)
-			lab.Eventually(t, 10*time.Second, func() error {
-				if n := openDescriptors(t); n > before {
-					return fmt.Errorf("%d descriptors, there were %d", n, before)
-				}
-				return nil
-			})
+			noMoreDescriptors(t, before)
 		})
 	}
 }

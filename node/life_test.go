@@ -323,12 +323,7 @@ func TestExec(t *testing.T) {
 		"exec takes four descriptors: standard input, output, error and a session; 3 came")
 	refused(t, exec("early", api.Exec{Command: []string{"id"}}, four), "Container early is not running")
 	refused(t, exec("nobody", api.Exec{Command: []string{"id"}}, four), "No such container: nobody; `fairlead ps` lists those that run")
-	lab.Eventually(t, 10*time.Second, func() error {
-		if n := openDescriptors(t); n > before {
-			return fmt.Errorf("%d descriptors, there were %d", n, before)
-		}
-		return nil
-	})
+	noMoreDescriptors(t, before)
 }
 
 // TestSharedNamespace: who shares a namespace has its files and name, and the

@@ -323,6 +323,7 @@ func TestManySources(t *testing.T) {
 		wg.Go(func() {
 			for range 5 {
 				var sources []*loop.Source
+				before := calls.Load()
 				for range 40 {
 					r, p := pipe(t)
 					defer closeAll(t, r, p)
@@ -332,7 +333,9 @@ func TestManySources(t *testing.T) {
 						return false
 					}))
 				}
-				time.Sleep(time.Millisecond)
+				for calls.Load() == before { // with its own it is called at least once
+					time.Sleep(time.Millisecond)
+				}
 				for _, s := range sources {
 					s.Remove()
 				}
@@ -340,10 +343,6 @@ func TestManySources(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	w.Call(func() {})
-	if calls.Load() == 0 {
-		t.Error("no source was ever called")
-	}
 }
 
 func TestAddError(t *testing.T) {

@@ -26,16 +26,22 @@ func TestStaysAwakeWhereThatPays(t *testing.T) {
 		{"too few before", spinAfter - 1, 0, true, 0},
 		{"a long turn before", spinAfter, 2 * shortTurn, true, 0},
 	} {
-		if c.event {
-			writeWaker(w.waker)
+		awake := uint64(0)
+		// Between two looks at the clock the machine may be busy with others for
+		// longer than any of this takes, so who should stay awake tries again.
+		for tries := 0; tries == 0 || awake < c.awake && tries < 100; tries++ {
+			if c.event {
+				writeWaker(w.waker)
+			}
+			w.stats.awake.Store(0)
+			w.busy, w.short = true, c.short
+			w.now = Clock() - c.turn
+			if n := w.wait(); (n == 1) != c.event {
+				t.Errorf("%s: %d events", c.name, n)
+			}
+			awake = w.Stats().Awake
 		}
-		w.stats.awake.Store(0)
-		w.busy, w.short = true, c.short
-		w.now = Clock() - c.turn
-		if n := w.wait(); (n == 1) != c.event {
-			t.Errorf("%s: %d events", c.name, n)
-		}
-		if awake := w.Stats().Awake; awake != c.awake {
+		if awake != c.awake {
 			t.Errorf("%s: %d events found it awake, want %d", c.name, awake, c.awake)
 		}
 		if !c.event && w.short != 0 {

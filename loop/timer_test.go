@@ -107,19 +107,21 @@ func TestTimerStopAndReset(t *testing.T) {
 }
 
 // TestTimerWakesTheWorker: a sleeping worker wakes up for a timer, not long
-// after it is due, and sleeps until then.
+// after it is due, and sleeps until then. A machine that has no processor for it
+// makes it late, so it tries again.
 func TestTimerWakesTheWorker(t *testing.T) {
 	w := newLoop(t, 1).Worker(0)
-	late := make(chan time.Duration)
-	w.Call(func() {
-		due := w.Now() + int64(50*time.Millisecond)
-		w.AfterFunc(50*time.Millisecond, func(now int64) { late <- time.Duration(now - due) })
+	fired := make(chan time.Duration)
+	eventually(t, "a timer of 50 ms fires within 40 ms of that, after 10 turns at most", func() bool {
+		w.Call(func() {
+			due := w.Now() + int64(50*time.Millisecond)
+			w.AfterFunc(50*time.Millisecond, func(now int64) { fired <- time.Duration(now - due) })
+		})
+		before := w.Stats().Turns
+		late := <-fired
+		if late < 0 {
+			t.Fatalf("the timer fired %v before it was due", -late)
+		}
+		return late <= 40*time.Millisecond && w.Stats().Turns-before <= 10
 	})
-	before := w.Stats().Turns
-	if d := <-late; d < 0 || d > 40*time.Millisecond {
-		t.Errorf("the timer was %v late", d)
-	}
-	if turns := w.Stats().Turns - before; turns > 10 {
-		t.Errorf("%d turns to wait 50 ms", turns)
-	}
 }

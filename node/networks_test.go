@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -165,7 +164,7 @@ func TestNetworkIsSavedFirst(t *testing.T) {
 		_, err := h.createNetwork(api.NetworkCreate{Name: "alpha", Labels: map[string]string{"a": strings.Repeat("b", 1<<20)}})
 		made <- err
 	}()
-	lab.Eventually(t, 10*time.Second, func() error {
+	lab.Eventually(t, patience, func() error {
 		if n, err := disk.Read(make([]byte, 1)); n != 1 {
 			return fmt.Errorf("nothing is saved: %w", err)
 		}

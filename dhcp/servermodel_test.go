@@ -3,7 +3,6 @@ package dhcp
 import (
 	"bytes"
 	"encoding/hex"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -13,9 +12,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"fairlead/packet"
+	"fairlead/test/lab"
 )
-
-var seedFlag = flag.Uint64("seed", 0, "repeat the random test of this seed")
 
 // A modelServer is a DHCP server as RFC 2131 tells it: a list of who has what
 // until when, which is searched from its start. What it leaves open, which address
@@ -136,11 +134,7 @@ type cafe struct {
 }
 
 func TestServerAgainstModel(t *testing.T) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("seed %d", seed)
+	seed := lab.Seed(t)
 	conf := ServerConfig{Server: netip.MustParsePrefix("192.0.2.1/27"), Lease: 10 * time.Minute, Hosts: []Host{
 		{MAC: packet.MAC{2, 0, 0, 0, 0, 1}, Addr: netip.MustParseAddr("192.0.2.20")},
 		{ID: "\x00b", Addr: netip.MustParseAddr("192.0.2.30")},

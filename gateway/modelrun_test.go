@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"cmp"
-	"flag"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -13,10 +12,9 @@ import (
 	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
+	"fairlead/test/lab"
 	"fairlead/trace"
 )
-
-var seedFlag = flag.Uint64("seed", 0, "repeat the random test of this seed")
 
 // A run is one of the differential test: the town, and its model.
 type run struct {
@@ -55,13 +53,9 @@ func (y *tally) add(d *packet.Decision) {
 
 // TestRouterAgainstModel drives router and model through the same random
 // history and compares them after every step: what was decided, which bytes
-// arrived where, and the law of conservation at the end. -seed repeats a history.
+// arrived where, and the law of conservation at the end.
 func TestRouterAgainstModel(t *testing.T) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("seed %d", seed)
+	seed := lab.Seed(t)
 	var seen tally
 	steps := 50_000
 	if raceEnabled {

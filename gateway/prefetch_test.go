@@ -4,27 +4,22 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"testing"
-	"time"
 
 	"fairlead/nat"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
+	"fairlead/test/lab"
 )
 
 // TestPrefetchChangesNothing takes the same batches through two towns, of which only
 // one prefetches: frames of flows there are and are not yet, broken ones, and what is
 // not routed at all.
 func TestPrefetchChangesNothing(t *testing.T) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("repeat with -seed=%d", seed)
 	with, without := newTown(t, nat.Config{}), newTown(t, nat.Config{})
 	without.plain, without.now = true, with.now
 	with.known()
 	without.known()
-	rng := rand.New(rand.NewPCG(seed, 2))
+	rng := rand.New(rand.NewPCG(lab.Seed(t), 2))
 	routed := 0
 	for range 300 {
 		from := rng.IntN(len(with.ends))

@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -9,17 +8,13 @@ import (
 	"time"
 
 	"fairlead/packet"
+	"fairlead/test/lab"
 )
-
-var seedFlag = flag.Uint64("seed", 0, "repeat the random test of this seed")
 
 // TestNATAgainstModel does random things with a small table, in which everything
 // is scarce, and asks the model whether what happened is right.
 func TestNATAgainstModel(t *testing.T) {
-	seed, operations := *seedFlag, 1_000_000
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
+	seed, operations := lab.Seed(t), 1_000_000
 	full := !raceEnabled && !testing.Short()
 	switch {
 	case raceEnabled:
@@ -27,7 +22,6 @@ func TestNATAgainstModel(t *testing.T) {
 	case testing.Short():
 		operations /= 10
 	}
-	t.Logf("repeat with -seed=%d", seed)
 	d := newDifferential(t, seed)
 	// What has to happen is frequent under some seeds and seldom under others: a
 	// full run goes on until everything was seen enough.
@@ -38,7 +32,7 @@ func TestNATAgainstModel(t *testing.T) {
 	i := 0
 	for ; i < operations || i < most && (i%1000 != 0 || len(d.seldom()) > 0); i++ {
 		if d.step(); t.Failed() {
-			t.Fatalf("operation %d of -seed=%d", i, seed)
+			t.Fatalf("operation %d of seed %d", i, seed)
 		}
 	}
 	d.report(i)

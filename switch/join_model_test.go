@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -16,22 +15,18 @@ import (
 	"fairlead/link"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
+	"fairlead/test/lab"
 )
 
 // TestJoinAgainstModel has random mixes of flows joined: the trains are those of the
 // model, and cut again they are the packets that were sent. Each rule must have kept
 // frames apart.
 func TestJoinAgainstModel(t *testing.T) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("repeat with -seed=%d", seed)
 	batches := 1500
 	if raceEnabled {
 		batches /= 3
 	}
-	rng, j, apart := newRand(seed), newJoiner(), map[string]int{}
+	rng, j, apart := newRand(lab.Seed(t)), newJoiner(), map[string]int{}
 	packets, trains := 0, 0
 	for range batches {
 		n := 1 + rng.IntN(packet.BatchFrames)

@@ -2,7 +2,6 @@ package vswitch
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -15,6 +14,7 @@ import (
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/policy"
+	"fairlead/test/lab"
 )
 
 // world is one run of the differential test: the switch and its model.
@@ -30,17 +30,11 @@ type world struct {
 	}
 }
 
-var seedFlag = flag.Uint64("seed", 0, "repeat the random test of this seed")
-
 // TestSwitchAgainstModel drives switch and model through the same random
-// history and compares them after every step. The seed is printed; every
-// verdict and reason must have come up.
+// history and compares them after every step. Every verdict and reason must have
+// come up.
 func TestSwitchAgainstModel(t *testing.T) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("repeat with -seed=%d", seed)
+	seed := lab.Seed(t)
 	steps := 60_000
 	if raceEnabled {
 		steps /= 3 // each is eight times slower

@@ -29,8 +29,7 @@ import (
 func TestJoined(t *testing.T) {
 	lab.Need(t, "ethtool")
 	n := newNode(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := lab.Seed(t)
 	n.start("others-sink", append([]string{"--"}, play(t, "sink", ":5001")...)...)
 	n.start("others")
 	n.logSays("others-sink", "listening")

@@ -24,7 +24,7 @@ func lossy(seed uint64) lab.Line {
 func TestLossyOutside(t *testing.T) {
 	lab.NoLeaks(t)
 	machine, host := lab.NewHost(t, "machine"), lab.NewHost(t, "outside")
-	line := lab.NewRelay(t, lab.NewRelayTAP(t, machine, "eth0"), lab.NewRelayTAP(t, host, "eth0"), lossy(seedOf(t)))
+	line := lab.NewRelay(t, lab.NewRelayTAP(t, machine, "eth0"), lab.NewRelayTAP(t, host, "eth0"), lossy(lab.Seed(t)))
 	const ours, theirs = "192.0.2.2", "192.0.2.1"
 	machine.Addr(t, "eth0", ours+"/24")
 	host.Addr(t, "eth0", theirs+"/24")
@@ -64,7 +64,7 @@ func TestLossyInside(t *testing.T) {
 	sleep := near.Serve(t, "sleep", "1000")
 	n.run("network", "connect", "--name", "c", "default", "pid:"+strconv.Itoa(sleep.Pid()))
 	n.run("publish", "c", "9000:9000")
-	line := moveContainer(t, near, container, lossy(seedOf(t)))
+	line := moveContainer(t, near, container, lossy(lab.Seed(t)))
 
 	sink := play(t, "sink", ":9000")
 	for _, h := range []*lab.Host{host, container} {
@@ -113,13 +113,6 @@ func moveContainer(t *testing.T, from, to *lab.Host, line lab.Line) *lab.Relay {
 func lossyTransfer(t *testing.T, to string, bytes int) []string {
 	t.Helper()
 	return play(t, "transfer", to, strconv.Itoa(bytes))
-}
-
-// seedOf is another one each time, and told.
-func seedOf(t *testing.T) uint64 {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	return seed
 }
 
 // happened is an error unless the line was bad: of a thousand packets a good

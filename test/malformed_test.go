@@ -29,8 +29,7 @@ import (
 func TestMalformedFrames(t *testing.T) {
 	n := newNode(t)
 	heart := n.beating("a", "b")
-	rng, seed := newRNG()
-	t.Logf("seed %d", seed)
+	rng := newRNG(t)
 	for name, options := range map[string][]string{"tap": nil, "wire": {"--opt", wire}, "veth": {"--opt", veth}} {
 		n.start(name, options...)
 		stations := []packettest.Station{n.station(name), n.station("a"), n.station("b")}
@@ -92,8 +91,7 @@ func cutTag(frame []byte) bool {
 func TestLyingHeaders(t *testing.T) {
 	n := newNode(t)
 	heart := n.beating("a", "b")
-	rng, seed := newRNG()
-	t.Logf("seed %d", seed)
+	rng := newRNG(t)
 	n.start("victim")
 	n.start("wire", "--opt", wire)
 	n.start("veth", "--opt", veth)
@@ -151,13 +149,7 @@ func (n *node) failed() map[string]uint64 {
 	return m
 }
 
-func newRNG() (*rand.Rand, uint64) {
-	seed := uint64(time.Now().UnixNano())
-	if s, err := strconv.ParseUint(os.Getenv("FAIRLEAD_SEED"), 10, 64); err == nil {
-		seed = s
-	}
-	return rand.New(rand.NewPCG(seed, 0)), seed
-}
+func newRNG(t *testing.T) *rand.Rand { return rand.New(rand.NewPCG(lab.Seed(t), 0)) }
 
 type rngReader struct{ *rand.Rand }
 

@@ -57,8 +57,7 @@ func TestOffloadsRelease(t *testing.T) {
 func testOffloads(t *testing.T, whole, part int64) {
 	lab.Need(t, "ethtool")
 	n := newNode(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := lab.Seed(t)
 	for _, o := range offloads {
 		link := func(kind string) []string {
 			if kind != "" {

@@ -156,8 +156,7 @@ func TestS22_RandomOrder(t *testing.T) {
 	}
 	before := n.holdings()
 	const clients = 4
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := lab.Seed(t)
 	crews := make([]*crew, clients)
 	var all sync.WaitGroup
 	for i := range crews {

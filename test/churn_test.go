@@ -31,8 +31,7 @@ func TestChurn(t *testing.T) {
 	// The node outlives this part, and all else that is there before.
 	t.Run("shorts", func(t *testing.T) {
 		lab.NoLeaks(t)
-		_, seed := newRNG()
-		t.Logf("seed %d", seed)
+		seed := lab.Seed(t)
 		before := n.holdings()
 		locks := t.TempDir()
 		var clients sync.WaitGroup
@@ -73,8 +72,7 @@ func TestChurn(t *testing.T) {
 // the container's init holds nothing of them.
 func TestChurnOfExec(t *testing.T) {
 	n := newNode(t)
-	rng, seed := newRNG()
-	t.Logf("seed %d", seed)
+	rng := newRNG(t)
 	n.start("a", "--", "sleep", "1000")
 	n.exec("a", "true")
 	before := n.holdings()
@@ -100,8 +98,7 @@ func TestChurnOfExec(t *testing.T) {
 // that leaves no interface in it and nothing on the node.
 func TestChurnOfConnect(t *testing.T) {
 	n := newNode(t)
-	rng, seed := newRNG()
-	t.Logf("seed %d", seed)
+	rng := newRNG(t)
 	path, remove := namedNetns(t)
 	defer remove()
 	before := n.holdings()

@@ -73,8 +73,7 @@ func TestNodeKilled(t *testing.T) {
 // it waits for more. The next command always gets a node.
 func TestNodeKilledAtAnyMoment(t *testing.T) {
 	n := newNodeDir(t)
-	rng, seed := newRNG()
-	t.Logf("seed %d", seed)
+	rng := newRNG(t)
 	killed := 0
 	for range 20 {
 		c := n.background("run", "--", "true")

@@ -4,6 +4,7 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LINTER   := v2.15.0
 LINT     := .cache/bin/golangci-lint-$(LINTER)
 FUZZTIME ?= 30s
+CORPUS   ?= .cache/fuzz
 PKG      ?= ./...
 PREFIX   ?= /usr/local
 SHARE     = $(DESTDIR)$(PREFIX)/share
@@ -22,7 +23,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: go ## build bin/fairlead, a static binary, and what its command bench starts
-	CGO_ENABLED=0 go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./test/world
+	CGO_ENABLED=0 go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/... ./test/world ./test/fuzz
 	CGO_ENABLED=0 go build -ldflags '-X main.version=$(VERSION)' -o bin/fairlead-bench ./bench
 
 install: build ## install below PREFIX=/usr/local (DESTDIR=): programs, manual, completions, units
@@ -55,8 +56,8 @@ engines: build ## compare with real container engines, as root
 	@test/deps.sh engines.txt
 	@test/engines.sh
 
-fuzz: go ## fuzz every parser (FUZZTIME=30s each)
-	@FUZZTIME=$(FUZZTIME) test/fuzz.sh $(PKG)
+fuzz: build ## fuzz every parser (FUZZTIME=30s each; goes on where it stopped; CORPUS=.cache/fuzz)
+	@bin/fuzz -time $(FUZZTIME) -corpus $(CORPUS) -version $(VERSION) $(PKG)
 
 bench: build ## measure beside the kernel bridge and other switches (ARGS=--help for more; DEPS=no)
 	@test/deps.sh ../bench/packages.txt || echo 'Going on without them.'

@@ -81,6 +81,7 @@ var folders = []folder{
 		why: "what the switch is measured against"},
 	{path: "test", row: 5, plus: []string{"test/lab"}, calls: "what real programs do",
 		why: "uses the house as users do"},
+	{path: "test/fuzz", row: 5, only: []string{}, calls: "ends the process groups it started", why: "the command that fuzzes; it runs go test"},
 	{path: "test/lab", row: 5, helper: true, calls: "network namespaces",
 		why: "hosts and cables; knows nothing of the house, so every test may use it"},
 	{path: "test/world", row: 5, plus: []string{"test/world/maker"}, why: "the command that runs another in a world"},

@@ -213,6 +213,7 @@ func (s *Sockets) begun(l *listener, fd int, name []byte) {
 	c.options()
 	s.tcp.io.usePeekOffset(fd)
 	c.initialSequence()
+	s.spare(c.tuple)
 	s.tcp.unnumbered[c.tuple.Reverse()] = c
 	c.wake()
 }

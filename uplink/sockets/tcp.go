@@ -429,7 +429,8 @@ func (c *conn) end() {
 	} else if c.s.tcp.unnumbered[k] == c {
 		delete(c.s.tcp.unnumbered, k)
 	}
-	if !c.bits.has(gone) {
+	// The client's next connection from the same port has the same flow.
+	if !c.bits.has(gone) && c.s.tcp.unnumbered[k] == nil {
 		c.s.ended = append(c.s.ended, k)
 	}
 }

@@ -1,0 +1,63 @@
+package sockets
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"fairlead/packet"
+)
+
+// TestPublishedPortUsedAgain: a client that resets its connection may have the next one
+// from the same port at once. What ends the first must not end the second, whose
+// flow has the same tuple.
+func TestPublishedPortUsedAgain(t *testing.T) {
+	r := newRig(t, Config{})
+	at := publish(r, "tcp4")
+	dial := func(from net.Addr) *net.TCPConn {
+		t.Helper()
+		d := net.Dialer{LocalAddr: from, Timeout: patience}
+		conn, err := d.Dial("tcp4", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		return conn.(*net.TCPConn)
+	}
+	// shake answers the SYN that comes, and returns the tuple of the container's
+	// segments and what it has to acknowledge.
+	shake := func(seq uint32) (k packet.Tuple, ack uint32) {
+		r.read(func(f *packet.Frame) bool {
+			t := packet.TCP(f.Transport())
+			k, ack = f.Tuple().Reverse(), t.Seq()+1
+			return t.Flags() == packet.TCPSyn
+		})
+		r.write(tcpFrame(k, seg{flags: packet.TCPSyn | packet.TCPAck, seq: seq, ack: ack, window: 60000, options: synOptions(1460, 7)}))
+		return k, ack
+	}
+	first := dial(nil)
+	k, _ := shake(100)
+	r.read(func(f *packet.Frame) bool { return packet.TCP(f.Transport()).Flags() == packet.TCPAck })
+
+	// Both are there when the sockets are looked at again.
+	from := first.LocalAddr()
+	_ = first.SetLinger(0)
+	_ = first.Close()
+	second := dial(from)
+	again, ack := shake(7000)
+	if again != k {
+		t.Fatalf("the second connection has the tuple %v, the first had %v", again, k)
+	}
+	r.write(tcpFrame(k, seg{flags: packet.TCPAck, seq: 7001, ack: ack, window: 60000, payload: []byte("hi")}))
+	said := make([]byte, 2)
+	if _, err := io.ReadFull(second, said); err != nil || string(said) != "hi" {
+		t.Errorf("the second connection has %q, %v", said, err)
+	}
+	for r.poll(func(*packet.Frame) {}) {
+	}
+	if r.isEnded(k) {
+		t.Error("the flow of the second connection was ended with the first")
+	}
+}

@@ -74,22 +74,6 @@ func epollWait(epfd int, events *[maxEvents]poll, timeout int) int {
 	return result(n, errno)
 }
 
-// dozeTime is how long a worker that has just had something to do waits, in
-// milliseconds, before it tells the scheduler that it blocks.
-const dozeTime = 1
-
-// epollDoze is epollWait for a moment, and does not tell the scheduler. A garbage
-// collection that wants the thread meanwhile sends it a signal, which ends the
-// call, or waits for that moment.
-func epollDoze(epfd int, events *[maxEvents]poll, timeout int) int {
-	if timeout < 0 || timeout > dozeTime {
-		timeout = dozeTime
-	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT,
-		uintptr(epfd), uintptr(unsafe.Pointer(&events[0])), maxEvents, uintptr(timeout), 0, 0)
-	return result(n, errno)
-}
-
 func result(n uintptr, errno unix.Errno) int {
 	switch errno {
 	case 0:

@@ -23,7 +23,7 @@ type Worker struct {
 	busy    bool            // the last turn had something to do
 	slept   bool            // there was nothing to do before this turn
 	took    int64           // how long the last turn lasted
-	short   int             // waits in a row that something ended within spinTime
+	short   int             // waits in a row that something ended within shortWait; see awake.go
 	ready   []*Source       // to be called in this turn or, from it, in the next
 	running []*Source       // being called; the two swap every turn
 	timers  timerHeap       // pending timers, the next first
@@ -53,7 +53,7 @@ type Stats struct {
 	Turns  uint64 // how often it went around
 	Events uint64 // descriptors epoll reported ready
 	Posted uint64 // posted calls it ran
-	Awake  uint64 // waits that ended before it fell asleep, see doze
+	Awake  uint64 // waits that ended before it fell asleep, see awake.go
 
 	// LongestTurn is the longest time between two looks at epoll since Stats
 	// was called last, sleep excluded.
@@ -220,7 +220,7 @@ func (w *Worker) wait() (n int) {
 		w.idle.Store(true)
 		if w.inbox.empty() && !w.closing.Load() {
 			if w.busy {
-				n = w.doze(timeout)
+				n = w.rest(timeout)
 			} else {
 				n = epollWait(w.epfd, &w.events, timeout)
 			}
@@ -228,11 +228,7 @@ func (w *Worker) wait() (n int) {
 			began := w.now
 			w.now = Clock()
 			w.slept = w.now-began > shortestSleep
-			if n > 0 && w.now-began < shortWait {
-				w.short++
-			} else {
-				w.short = 0
-			}
+			w.noteWait(n > 0, w.now-began)
 			return n
 		}
 		w.idle.Store(false)
@@ -248,32 +244,6 @@ func (w *Worker) endTurn(now int64) {
 		w.stats.longest.Store(w.took)
 	}
 	w.now = now
-}
-
-// A thread that sleeps comes back ten to twenty microseconds after what wakes it,
-// which is most of the time of a request and its answer. So who was woken soon
-// after falling asleep, some times in a row and for little work, stays awake for
-// about that long. Who did so in vain starts over. See docs/decisions/spin.md.
-const (
-	shortWait = int64(40 * time.Microsecond)
-	shortTurn = int64(12 * time.Microsecond) // a longer one did more than pass on a packet or two
-	spinAfter = 8                            // short waits in a row
-	spinTime  = int64(30 * time.Microsecond)
-)
-
-// doze waits a moment for something to happen: awake first, where that pays.
-func (w *Worker) doze(timeout int) (n int) {
-	if w.short >= spinAfter && w.took < shortTurn {
-		for n == 0 && Clock()-w.now < spinTime {
-			n = epollPoll(w.epfd, &w.events)
-		}
-		if n > 0 {
-			w.stats.awake.Add(1)
-			return n
-		}
-		w.short = 0
-	}
-	return epollDoze(w.epfd, &w.events, timeout)
 }
 
 // takeInbox runs the posted calls and puts the woken sources on the ready list.

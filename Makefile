@@ -52,6 +52,10 @@ test: build ## run all tests in a world of their own (PKG=./switch: only those; 
 	@test/deps.sh || echo 'Going on without them.'
 	@test/run.sh $(PKG)
 
+plain: build ## run all scenarios by programs that neither join nor doze nor stay awake
+	@test/deps.sh || echo 'Going on without them.'
+	@PLAIN=yes test/run.sh ./test
+
 engines: build ## compare with real container engines, as root
 	@test/deps.sh engines.txt
 	@test/engines.sh
@@ -79,4 +83,4 @@ $(LINT): | go
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINTER)
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: help build install man demo test engines fuzz bench lint deps clean go
+.PHONY: help build install man demo test plain engines fuzz bench lint deps clean go

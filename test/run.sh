@@ -6,6 +6,10 @@
 # That is everything, with the race detector where a C compiler is; then what
 # makes sense without the detector only; each benchmark once; and a moment of
 # fuzzing per parser. No test measures the machine, so several run side by side.
+#
+# With PLAIN=yes, from make plain, it is the scenarios and package loop alone, by
+# programs whose workers neither doze nor stay awake (build tag plain), on networks
+# that join no packets, and without the race detector.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +20,11 @@ export FAIRLEAD_NOTRUN=$PWD/.cache/notrun FAIRLEAD_BIN=$PWD/bin/fairlead
 : >"$FAIRLEAD_NOTRUN"
 
 race=no
-if [ "${RACE:-}" = no ]; then
+if [ "${PLAIN:-}" = yes ]; then
+	export FAIRLEAD_BIN=$PWD/bin/plain/fairlead
+	go build -tags plain -o bin/plain/ ./cmd/...
+	cp bin/fairlead-bench bin/plain/ # which fairlead looks for beside itself
+elif [ "${RACE:-}" = no ]; then
 	echo "Without the race detector, as RACE=no says."
 elif printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | $(CGO_ENABLED=1 go env CC) -x c -o /dev/null - 2>/dev/null; then
 	race=yes
@@ -33,6 +41,22 @@ raced() {
 	[ $race = yes ] || { tests "$@"; return; }
 	CGO_ENABLED=1 FAIRLEAD_BIN=$PWD/bin/race/fairlead tests -race "$@"
 }
+
+# scenario runs the tests of one file of test/, by the program that was compiled of
+# all of them. One in which no test is chosen ends at once.
+scenario() {
+	local tests said status=0 options=()
+	tests=$(sed -nE 's/^func (Test[A-Za-z0-9_]*)\(t .*/\1/p' "test/$1" | paste -s -d '|')
+	[ -n "$tests" ] || return 0
+	[ $race = no ] || export FAIRLEAD_BIN=$PWD/bin/race/fairlead
+	[ "${PLAIN:-}" != yes ] || options=(-opt join=off)
+	said=$(cd test && ../bin/world ../.cache/scenarios -test.timeout 7m -test.run "^($tests)\$" "${options[@]}" 2>&1) || status=$?
+	[ $status = 0 ] && echo "ok  	test/$1" || printf '%s\nFAIL	test/%s\n' "$said" "$1"
+	return $status
+}
+
+# plain runs the tests of a package as bin/plain is built.
+plain() { tests -tags plain "$@"; }
 
 # released is what the detector would falsify, without it.
 released() { tests -run Release "$@"; }
@@ -51,32 +75,40 @@ benched() {
 # exceeded" and no input (go.dev/issue/75804).
 moment() { bin/world sh -c 'exec bin/fuzz -time 1000x -jobs 1 -corpus "$(mktemp -d)" "$1"' sh "$1"; }
 
-# job shows what a function says when it is done, not amid what others say.
+# job shows what a function says when it is done, not amid what others say. How
+# long it took is noted, in milliseconds.
 job() {
-	local said status=0
+	local said status=0 began=${EPOCHREALTIME/./}
 	said=$("$@" 2>&1) || status=$?
+	printf '%d\t%s\n' $(((${EPOCHREALTIME/./} - began) / 1000)) "$*" >>"$times"
 	[ -z "$said" ] || flock .cache cat <<<"$said"
 	return $status
 }
 
-# jobs lists all there is to do, the longest first: a function and its arguments.
-# The scenarios are half of it, so they are dealt to several jobs. When they do
-# not compile, one job says so.
+# jobs lists all there is to do, the longest first as far as the run before has
+# noted it: a function and its arguments.
 jobs() {
-	local list rest=$packages scenarios=fairlead/test
-	if grep -qx $scenarios <<<"$packages" && list=$(go test -list . $scenarios 2>/dev/null); then
-		awk -v pieces=8 -v package=$scenarios '
-			/^(Test|Fuzz|Example)/ { p = n++ % pieces; piece[p] = piece[p] "|" $1 }
-			END { for (p in piece) print "raced " package " -run ^(" substr(piece[p], 2) ")$" }' <<<"$list"
-		rest=$(grep -vx $scenarios <<<"$packages" || true)
+	all | awk -F '\t' 'before { took[$2] = $1; next } { printf "%d\t%s\n", took[$1], $1 }' before=1 "$times.before" before=0 - |
+		sort -s -k 1,1nr | cut -f 2
+}
+
+# all lists it in the order of a first run. The scenarios are half of it, so they
+# are dealt out by files.
+all() {
+	local rest
+	rest=$(grep -vx fairlead/test <<<"$packages" || true)
+	[ ! -x .cache/scenarios ] || (cd test && printf 'scenario %s\n' *_test.go)
+	if [ "${PLAIN:-}" = yes ]; then
+		echo plain fairlead/loop
+		return
 	fi
+	[ -z "$rest" ] || sed 's/^/raced /' <<<"$rest"
 	[ $race = no ] || go list -f '{{.ImportPath}} {{.Dir}}' $packages | while read -r package folder; do
 		! grep -qs 'NeedRelease(t)' "$folder"/*_test.go || echo "released $package"
 	done
 	go list -f '{{.ImportPath}} {{.Dir}}' $packages | while read -r package folder; do
 		! grep -qs '^func Benchmark' "$folder"/*_test.go || echo "benched $package"
 	done
-	[ -z "$rest" ] || sed 's/^/raced /' <<<"$rest"
 	sed 's/^/moment /' <<<"$packages"
 }
 
@@ -84,10 +116,14 @@ trap 'exit 130' INT TERM
 failed=0
 start=$SECONDS
 packages=$(go list "$@")
-rm -f .cache/race.*
+rm -f .cache/race.* .cache/scenarios
+times=.cache/times
+[ "${PLAIN:-}" != yes ] || times=.cache/times.plain
+touch "$times" && mv "$times" "$times.before" && : >"$times"
 # All is compiled first, with all there is of the machine; what does not compile
 # is said in its turn.
 go list -test -export $packages >/dev/null 2>&1 || true
+detector=()
 if [ $race = yes ]; then
 	# Nodes and inits that tests start report races too, into files. The second
 	# a program under the detector sleeps before it ends would double the time.
@@ -97,17 +133,23 @@ if [ $race = yes ]; then
 		-o bin/race/ ./cmd/...
 	cp bin/fairlead-bench bin/race/ # which fairlead looks for beside itself
 	CGO_ENABLED=1 go list -race -test -export $packages >/dev/null 2>&1 || true
+	detector=(-race)
+fi
+if grep -qx fairlead/test <<<"$packages"; then
+	CGO_ENABLED=$([ $race = no ] && echo 0 || echo 1) go test -c -o .cache/scenarios "${detector[@]}" ./test || failed=1
 fi
 
 # Most tests wait more than they compute, so three jobs have room on two cores.
-export race
-export -f tests raced released benched moment job
+export race times
+export -f tests raced scenario plain released benched moment job
 jobs | xargs -P 3 -L 1 bash -c 'job "$@"' job || failed=1
 
 if compgen -G '.cache/race.*' >/dev/null; then
 	cat .cache/race.*
 	failed=1
 fi
+echo 'The longest jobs, in seconds:'
+sort -rn "$times" | head -n 10 | awk -F '\t' '{ printf "%7.1f  %.90s\n", $1 / 1000, $2 }'
 echo "The tests took $((SECONDS - start)) s."
 if [ $((SECONDS - start)) -gt 600 ]; then
 	echo 'That is more than the ten minutes they may take.'

@@ -14,6 +14,7 @@ const (
 	ICMPSourceQuench = 4 // deprecated by RFC 6633, still an error
 	ICMPRedirect     = 5
 	ICMPEcho         = 8
+	ICMPRouterAdvert = 9 // RFC 1256
 	ICMPTimeExceeded = 11
 	ICMPParameter    = 12
 )

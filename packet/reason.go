@@ -27,6 +27,7 @@ const (
 	SpoofedGateway
 	SpoofedNeighbour
 	LoopbackAddress
+	RogueRouter
 	RogueDHCP
 
 	// 3 look up: why it goes where it goes.
@@ -124,6 +125,8 @@ var reasons = [NumReasons]reasonText{
 		"Start the container with `--mac`, or on a network that was made with `--opt guard=off` (the default one by `fairlead up`)."},
 	LoopbackAddress: {"loopback-address", "A frame carries an address of 127.0.0.0/8 or ::1, which must not leave a host (RFC 1122, 4291).",
 		"Bind the service to the container's own address instead."},
+	RogueRouter: {"rogue-router", "A container says that it is a router, or sends others another way (a router advertisement or a redirect, of IPv6 or IPv4); only the gateway is one here.",
+		"Stop radvd or what else sends it; if it is meant to be a router, have its network made with `--opt guard=off` (the default one by `fairlead up`)."},
 	RogueDHCP: {"rogue-dhcp", "A container sends to where DHCP clients listen (UDP port 68, 546 by IPv6); only the gateway lends addresses here.",
 		"Stop that server; if it is meant to lend addresses, have its network made with `--opt guard=off` (the default one by `fairlead up`)."},
 

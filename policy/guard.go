@@ -15,7 +15,8 @@ type Guard struct {
 	// Trusted is for a port whose frames the node makes itself: nothing is
 	// refused, loopback addresses neither.
 	Trusted bool
-	// Strict holds the port to MAC and Addrs, and refuses what is for DHCP clients.
+	// Strict holds the port to MAC and Addrs, and refuses what is for DHCP clients
+	// and what only a router says.
 	Strict bool
 	MAC    packet.MAC
 	// Addrs are the port's addresses; a handful, so a scan beats a map.
@@ -86,7 +87,17 @@ func (g *Guard) checkIPv4(f *packet.Frame) packet.Reason {
 			return reason
 		}
 	}
+	if g.Strict && f.Proto == packet.ProtoICMP && f.L4 != 0 && isRouters4(packet.ICMP(f.Transport()).Type()) {
+		return packet.RogueRouter
+	}
 	return g.checkLending(f, dhcpClient)
+}
+
+// isRouters4 reports whether a type of ICMP is said by routers only: a redirect
+// (RFC 792), an advertisement (RFC 1256). A host that believes either sends its
+// traffic where it says.
+func isRouters4(kind uint8) bool {
+	return kind == packet.ICMPRedirect || kind == packet.ICMPRouterAdvert
 }
 
 // checkLending refuses what is for a DHCP client: who believes it may have any
@@ -159,9 +170,13 @@ func (g *Guard) checkSource6(a packet.Addr) packet.Reason {
 
 // checkDiscovery looks at what a message of neighbour discovery claims, as checkARP
 // does: it lands in the neighbours' tables, whoever sent it. Any may name a MAC;
-// who has the target is said by an advertisement, and by a redirect.
+// who has the target is said by an advertisement and by a redirect, and by who asks
+// for it from nobody's address: it will be his (RFC 4862 5.4.3).
 func (g *Guard) checkDiscovery(f *packet.Frame) packet.Reason {
 	m, kind := packet.Discovery(f.Transport()), packet.ICMP(f.Transport()).Type()
+	if g.Strict && (kind == packet.ICMPv6RouterAdvert || kind == packet.ICMPv6Redirect) {
+		return packet.RogueRouter // whole or not, it is none of a container's business (RFC 6105)
+	}
 	if !m.Valid() || f.Flags.Has(packet.Fragment) {
 		// Nobody ought to take it (RFC 4861 7.1, RFC 6980 5), and what it claims is
 		// not here to be read.
@@ -179,14 +194,16 @@ func (g *Guard) checkDiscovery(f *packet.Frame) packet.Reason {
 			return packet.SpoofedNeighbour
 		}
 	}
-	if kind == packet.ICMPv6NeighborAdvert || kind == packet.ICMPv6Redirect {
-		if reason := g.checkSource6(m.Target()); reason == packet.SpoofedGateway {
-			return reason
-		} else if reason != packet.OK {
-			return packet.SpoofedNeighbour
-		}
+	claims := kind == packet.ICMPv6NeighborAdvert || kind == packet.ICMPv6Redirect ||
+		kind == packet.ICMPv6NeighborSolicit && packet.IPv6(f.Packet()).Src() == packet.Addr{}
+	if !claims {
+		return packet.OK
 	}
-	return packet.OK
+	switch reason := g.checkSource6(m.Target()); reason {
+	case packet.OK, packet.SpoofedGateway:
+		return reason
+	}
+	return packet.SpoofedNeighbour
 }
 
 // checkARP looks at what the packet claims rather than at who sent it: the

@@ -71,7 +71,20 @@ func arp(src packet.MAC, claim packettest.Station, target netip.Addr) []byte {
 	return b
 }
 
-const solicit, announce = packet.ICMPv6NeighborSolicit, packet.ICMPv6NeighborAdvert
+const (
+	solicit, announce = packet.ICMPv6NeighborSolicit, packet.ICMPv6NeighborAdvert
+	routerAdvert      = packet.ICMPv6RouterAdvert
+)
+
+// asks is the question whether anybody has an address, from nobody's.
+func asks(target netip.Addr) []byte {
+	return packettest.Discovery(at(me, nobody6), group6, solicit, target)
+}
+
+// icmp4 is a message of ICMP, eight bytes of it.
+func icmp4(kind uint8) []byte {
+	return packettest.IP(me, other, packet.ProtoICMP, []byte{kind, 0, 0, 0, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0})
+}
 
 // advert is a message of neighbour discovery from me to other.
 func advert(kind uint8, target netip.Addr, macs ...packet.MAC) []byte {
@@ -86,16 +99,21 @@ func make136(n int) []byte {
 
 // behindOptions puts destination options in front of a packet's payload.
 func behindOptions(b []byte) []byte {
-	return ahead(b, packet.ProtoDestOptions, []byte{byte(packet.ProtoICMPv6), 0, 1, 4, 0, 0, 0, 0})
+	return ahead(b, packet.ProtoDestOptions, []byte{0, 0, 1, 4, 0, 0, 0, 0})
 }
 
 // inFragment has a packet's payload be the first fragment of more.
-func inFragment(b []byte) []byte {
-	return ahead(b, packet.ProtoFragment, []byte{byte(packet.ProtoICMPv6), 0, 0, 1, 0, 0, 0, 1})
+func inFragment(b []byte) []byte { return inFragmentOf(1, b) }
+
+// inFragmentOf puts a fragment header in front of it, with more to come or not.
+func inFragmentOf(more byte, b []byte) []byte {
+	return ahead(b, packet.ProtoFragment, []byte{0, 0, 0, more, 0, 0, 0, 1})
 }
 
+// ahead puts an extension header in front of what follows the fixed one.
 func ahead(b []byte, proto packet.Proto, header []byte) []byte {
 	ip := packet.IPv6(b[packet.VNetLen+packet.EthernetLen:])
+	header[0] = byte(ip.NextHeader())
 	return packettest.IP(me.IPv6(), other.IPv6(), proto, append(header, ip[packet.IPv6Len:]...))
 }
 
@@ -184,7 +202,11 @@ func TestGuard(t *testing.T) {
 		{"from ::1", udp(at(me, lo6), other.IPv6()), packet.LoopbackAddress, packet.LoopbackAddress},
 		{"to ::1", udp(me.IPv6(), at(other, lo6)), packet.LoopbackAddress, packet.LoopbackAddress},
 		{"duplicate address detection", packettest.IP(at(me, nobody6), group6, packet.ProtoICMPv6,
-			append([]byte{packet.ICMPv6NeighborSolicit, 0, 0, 0}, make([]byte, 20)...)), ok, ok},
+			append([]byte{packet.ICMPv6NeighborSolicit, 0, 0, 0}, make([]byte, 20)...)), packet.SpoofedNeighbour, ok},
+		{"duplicate address detection of one's own", asks(me.MAC.LinkLocal()), ok, ok},
+		{"duplicate address detection of a link-local made up", asks(netip.MustParseAddr("fe80::1234")), ok, ok},
+		{"duplicate address detection of another's", asks(other.MAC.LinkLocal()), packet.SpoofedNeighbour, ok},
+		{"duplicate address detection of the gateway's", asks(gateway.MAC.LinkLocal()), packet.SpoofedGateway, packet.SpoofedGateway},
 		{":: to one", udp(at(me, nobody6), other.IPv6()), packet.SpoofedAddress, ok},
 		{"own address, mapped", udp(at(me, mapped(me.IP)), other.IPv6()), packet.SpoofedAddress, packet.SpoofedAddress},
 		{"gateway's address, mapped", udp(at(me, mapped(gateway.IP)), other.IPv6()), packet.SpoofedAddress, packet.SpoofedAddress},
@@ -203,8 +225,20 @@ func TestGuard(t *testing.T) {
 		{"solicitation of the gateway", advert(solicit, gateway.MAC.LinkLocal(), me.MAC), ok, ok},
 		{"router solicitation", advert(packet.ICMPv6RouterSolicit, nobody6, me.MAC), ok, ok},
 		{"router solicitation with another's MAC", advert(packet.ICMPv6RouterSolicit, nobody6, other.MAC), packet.SpoofedNeighbour, ok},
-		{"router advertisement", advert(packet.ICMPv6RouterAdvert, nobody6, me.MAC), ok, ok},
-		{"router advertisement with another's MAC", advert(packet.ICMPv6RouterAdvert, nobody6, other.MAC), packet.SpoofedNeighbour, ok},
+		{"router advertisement", advert(routerAdvert, nobody6, me.MAC), packet.RogueRouter, ok},
+		{"router advertisement without a MAC", advert(routerAdvert, nobody6), packet.RogueRouter, ok},
+		{"router advertisement with another's MAC", advert(routerAdvert, nobody6, other.MAC), packet.RogueRouter, ok},
+		{"router advertisement with the gateway's MAC", advert(routerAdvert, nobody6, gateway.MAC), packet.RogueRouter, packet.SpoofedGateway},
+		{"router advertisement from the gateway's address", packettest.Discovery(at(me, gateway.MAC.LinkLocal()), group6, routerAdvert, nobody6), packet.SpoofedGateway, packet.SpoofedGateway},
+		{"router advertisement to all", packettest.Discovery(me.IPv6(), group6, routerAdvert, nobody6, me.MAC), packet.RogueRouter, ok},
+		{"router advertisement, tagged for no VLAN", packettest.Tagged(advert(routerAdvert, nobody6), 0), packet.RogueRouter, ok},
+		{"router advertisement, tagged for no VLAN twice", packettest.Tagged(advert(routerAdvert, nobody6), 0, 0), packet.RogueRouter, ok},
+		{"router advertisement behind an option", behindOptions(advert(routerAdvert, nobody6)), packet.RogueRouter, ok},
+		{"router advertisement behind two", behindOptions(behindOptions(advert(routerAdvert, nobody6))), packet.RogueRouter, ok},
+		{"router advertisement in a fragment", inFragment(advert(routerAdvert, nobody6)), packet.RogueRouter, ok},
+		{"router advertisement behind an option in a fragment", inFragment(behindOptions(advert(routerAdvert, nobody6))), packet.RogueRouter, ok},
+		{"router advertisement behind an empty fragment header", inFragmentOf(0, advert(routerAdvert, nobody6)), packet.RogueRouter, ok},
+		{"router advertisement that ends early", packettest.IP(me.IPv6(), other.IPv6(), packet.ProtoICMPv6, []byte{routerAdvert, 0, 0, 0, 0, 0, 0, 0}), packet.RogueRouter, ok},
 		{"advertisement", advert(announce, me.MAC.LinkLocal(), me.MAC), ok, ok},
 		{"advertisement without a MAC", advert(announce, me.MAC.LinkLocal()), ok, ok},
 		{"advertisement of own address", advert(announce, global6, me.MAC), ok, ok},
@@ -223,8 +257,14 @@ func TestGuard(t *testing.T) {
 		{"advertisement with an option that is none", packettest.IP(me.IPv6(), other.IPv6(), packet.ProtoICMPv6, append(make136(24), 2, 0, 0, 0, 0, 0, 0, 0)), packet.SpoofedNeighbour, ok},
 		{"advertisement with half an option", packettest.IP(me.IPv6(), other.IPv6(), packet.ProtoICMPv6, append(make136(24), 2)), packet.SpoofedNeighbour, ok},
 		{"advertisement with a long MAC", packettest.IP(me.IPv6(), other.IPv6(), packet.ProtoICMPv6, append(append(make136(24), 2, 2), make([]byte, 14)...)), packet.SpoofedNeighbour, ok},
-		{"redirect to another", advert(packet.ICMPv6Redirect, other.MAC.LinkLocal(), me.MAC), packet.SpoofedNeighbour, ok},
-		{"redirect to oneself", advert(packet.ICMPv6Redirect, me.MAC.LinkLocal(), me.MAC), ok, ok},
+		{"redirect to another", advert(packet.ICMPv6Redirect, other.MAC.LinkLocal(), me.MAC), packet.RogueRouter, ok},
+		{"redirect to oneself", advert(packet.ICMPv6Redirect, me.MAC.LinkLocal(), me.MAC), packet.RogueRouter, ok},
+		{"redirect to the gateway", advert(packet.ICMPv6Redirect, gateway.MAC.LinkLocal()), packet.RogueRouter, packet.SpoofedGateway},
+		{"redirect of IPv4", icmp4(packet.ICMPRedirect), packet.RogueRouter, ok},
+		{"redirect of IPv4, tagged for no VLAN", packettest.Tagged(icmp4(packet.ICMPRedirect), 0), packet.RogueRouter, ok},
+		{"redirect of IPv4 in a fragment", firstFragment(icmp4(packet.ICMPRedirect)), packet.RogueRouter, ok},
+		{"router advertisement of IPv4", icmp4(packet.ICMPRouterAdvert), packet.RogueRouter, ok},
+		{"router solicitation of IPv4", icmp4(10), ok, ok},
 
 		// ARP.
 		{"who has", arp(me.MAC, me, other.IP), ok, ok},
@@ -355,6 +395,10 @@ func FuzzGuard(f *testing.F) {
 				t.Errorf("a datagram to port %d passed: a DHCP client takes it", to)
 			}
 		}
+		if frame.L4 != 0 && (frame.Proto == packet.ProtoICMPv6 && (frame.Transport()[0] == 134 || frame.Transport()[0] == 137) ||
+			frame.Proto == packet.ProtoICMP && (frame.Transport()[0] == 5 || frame.Transport()[0] == 9)) {
+			t.Error("what only a router says passed")
+		}
 		for _, a := range announced(frame) {
 			if a != me.MAC.LinkLocal() && a != me.IP && a != global6 {
 				t.Errorf("it is announced that me is %v", a)
@@ -434,6 +478,10 @@ func TestGuardOfLAN(t *testing.T) {
 		{"advertisement of the container's address", says(announce, global6, station7.MAC), packet.SpoofedNeighbour},
 		{"advertisement of the container's MAC", says(announce, lies.IP, me.MAC), packet.SpoofedNeighbour},
 		{"advertisement in a fragment", mine(inFragment(advert(announce, lies.IP, station7.MAC))), packet.SpoofedAddress},
+		{"router advertisement", says(routerAdvert, nobody6, station7.MAC), packet.OK},
+		{"router advertisement with a container's MAC", says(routerAdvert, nobody6, me.MAC), packet.SpoofedNeighbour},
+		{"redirect to another router", says(packet.ICMPv6Redirect, stranger6, station7.MAC), packet.OK},
+		{"redirect to a container", says(packet.ICMPv6Redirect, me.MAC.LinkLocal(), station7.MAC), packet.SpoofedNeighbour},
 		{"gateway's address", udp(at(station7, gateway.IP), other), packet.SpoofedGateway},
 	} {
 		if got := g.Check(parsed(t, c.frame)); got != c.want {

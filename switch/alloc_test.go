@@ -78,6 +78,7 @@ func TestReleaseZeroAllocations(t *testing.T) {
 		packet.BadSourceMAC:     ping(station{IP: in.IP}, to),
 		packet.LoopbackAddress:  packettest.UDP(in.station, station{MAC: to.MAC, IP: loopback}, 1, 2, nil),
 		packet.SpoofedNeighbour: packettest.Discovery(in.station.IPv6(), to.IPv6(), packet.ICMPv6NeighborAdvert, to.MAC.LinkLocal(), in.MAC),
+		packet.RogueRouter:      packettest.Discovery(in.station.IPv6(), to.IPv6(), packet.ICMPv6RouterAdvert, to.MAC.LinkLocal()),
 		packet.RogueDHCP:        packettest.UDP(in.station, to, 1234, 68, nil),
 		packet.SamePort:         ping(in.station, in.station),
 		packet.ReservedGroup:    ping(in.station, station{MAC: packet.MAC{1, 0x80, 0xc2, 0, 0, 0}, IP: to.IP}),

@@ -224,11 +224,21 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 			kind, options = icmp.TypeCode.Type(), icmp.Payload
 		}
 		switch kind {
+		case layers.ICMPv6TypeRouterAdvertisement, layers.ICMPv6TypeRedirect:
+			if port.guarded {
+				return packet.RogueRouter
+			}
+		}
+		switch kind {
 		case layers.ICMPv6TypeNeighborSolicitation:
 			options = options[20:]
-		case layers.ICMPv6TypeNeighborAdvertisement:
+		case layers.ICMPv6TypeRouterAdvertisement:
+			options = options[12:]
+		case layers.ICMPv6TypeNeighborAdvertisement, layers.ICMPv6TypeRedirect:
 			target := netip.AddrFrom16([16]byte(options[4:20]))
-			options = options[20:]
+			if options = options[20:]; kind == layers.ICMPv6TypeRedirect {
+				options = options[16:]
+			}
 			defer func() {
 				if r == packet.OK {
 					if r = claim6(target); r == packet.SpoofedAddress {

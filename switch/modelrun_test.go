@@ -462,7 +462,7 @@ func (w *world) special(in *end) []byte {
 			targets := []netip.Addr{me.MAC.LinkLocal(), other.MAC.LinkLocal(), gw.MAC.LinkLocal(), netip.MustParseAddr("fe80::1"), netip.MustParseAddr("2001:db8::1")}
 			macs := []packet.MAC{me.MAC, other.MAC, gw.MAC, stationOf(60_000).MAC}
 			pick := func() packet.MAC { return macs[w.rng.IntN(len(macs))] }
-			return packettest.Discovery(me.IPv6(), other.IPv6(), packet.ICMPv6NeighborSolicit+uint8(w.rng.IntN(2)), targets[w.rng.IntN(len(targets))],
+			return packettest.Discovery(me.IPv6(), other.IPv6(), packet.ICMPv6RouterAdvert+uint8(w.rng.IntN(4)), targets[w.rng.IntN(len(targets))],
 				[]packet.MAC{pick(), pick()}[:w.rng.IntN(3)]...)
 		},
 		func() []byte { return ping(station{MAC: me.MAC, IP: netip.MustParseAddr("192.0.2.1")}, other) },

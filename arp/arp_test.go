@@ -309,3 +309,23 @@ func TestStateNames(t *testing.T) {
 		t.Error("states that do not exist have names")
 	}
 }
+
+// Flush forgets what it is told to, and nothing of the shares or the questions of
+// others.
+func TestTableFlush(t *testing.T) {
+	table := NewTable()
+	for n := 1; n <= 4; n++ {
+		table.Learn(entry(n, packet.PortID(n%2+1), second))
+	}
+	table.Add(entry(5, 1, second))
+	table.Asked(second, addr(6), 3)
+	if n := table.Flush(func(e Entry) bool { return e.State != Permanent && e.Port == 1 }); n != 2 {
+		t.Errorf("%d forgotten, want 2", n)
+	}
+	expect(t, table, second, in(Reachable, entry(1, 2, second)), in(Reachable, entry(3, 2, second)), in(Permanent, entry(5, 1, second)),
+		Entry{Addr: addr(6), Container: 3, State: Incomplete})
+	if n := table.Flush(func(Entry) bool { return true }); n != 3 {
+		t.Errorf("%d forgotten, want 3", n)
+	}
+	expect(t, table, second, Entry{Addr: addr(6), Container: 3, State: Incomplete})
+}

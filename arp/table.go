@@ -209,6 +209,18 @@ func (t *Table) Remove(addr [4]byte) {
 	*list = slices.Delete(*list, i, i+1)
 }
 
+// Flush forgets every neighbour for which gone is true and returns how many they
+// were. Gone must not use the table.
+func (t *Table) Flush(gone func(Entry) bool) (n int) {
+	for addr, x := range t.entries {
+		if gone(x.Entry) {
+			t.Remove(addr)
+			n++
+		}
+	}
+	return n
+}
+
 // FlushPort forgets everything about a port.
 func (t *Table) FlushPort(port packet.PortID) {
 	s := t.shares[port]

@@ -125,7 +125,7 @@ func TestHostLinkComesLast(t *testing.T) {
 	w.drain()
 	// The host happens to choose the port that bob sees already. As long as nobody
 	// knows where he is that cannot be mended in the copies for everybody.
-	w.net.sw.FlushMACs()
+	w.net.sw.FlushMACs(false)
 	d := w.one(self, syn(self.station, w.bob.station, seen.SrcPort, 80))
 	if d.Reason != packet.PortsExhausted || d.Originate != packet.OriginReset || len(self.got()) != 1 || len(w.bob.got()) != 0 {
 		t.Errorf("%+v", d)

@@ -131,6 +131,14 @@ func (g *Gateway) AddNeighbour(e arp.Entry) {
 	g.neighbours.Add(e)
 }
 
+// FlushNeighbours forgets every station for which gone is true and returns how many
+// they were. Gone must not use the gateway.
+func (g *Gateway) FlushNeighbours(gone func(arp.Entry) bool) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.neighbours.Flush(gone)
+}
+
 // FlushPort forgets the neighbours behind a port that has gone.
 func (g *Gateway) FlushPort(port packet.PortID) {
 	g.mu.Lock()

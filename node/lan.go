@@ -46,6 +46,13 @@ func newLan(id, name string, created time.Time) *lan {
 // all but the default one, as Docker has it.
 func (l *lan) custom() bool { return l.name != defaultName }
 
+// network is the one it is now. Node.mu must not be held.
+func (l *lan) network(n *Node) *network.Network {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return l.net
+}
+
 // number is what the network is called in packets' records.
 func (l *lan) number() packet.NetworkID { return l.conf.ID }
 

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"fairlead/arp"
 	"fairlead/loop"
 	"fairlead/node/api"
 	"fairlead/node/network"
@@ -141,67 +140,6 @@ func tallies(ts *[packet.NumReasons]vswitch.Tally) map[string]uint64 {
 		}
 	}
 	return m
-}
-
-func (n *Node) getMACs(http.ResponseWriter, *http.Request) (any, error) {
-	at, list := n.residents(), []api.MAC{}
-	for _, net := range n.networks() {
-		name := net.Config().Name
-		list = append(list, api.MAC{Network: name, MAC: net.GatewayMAC().String(), Local: true})
-		for _, e := range net.Switch().MACs(loop.Clock()) {
-			list = append(list, api.MAC{
-				Network: name, VLAN: e.VLAN, MAC: e.MAC.String(), Port: portNumber(e.Port),
-				Container: at.nameOf(net, e.Port), Age: e.Age.Seconds(),
-			})
-		}
-	}
-	return list, nil
-}
-
-// deleteMACs empties the table of the network that is named, or of all.
-func (n *Node) deleteMACs(_ http.ResponseWriter, r *http.Request) (any, error) {
-	nets := n.networks()
-	if name := r.URL.Query().Get("network"); name != "" {
-		n.mu.Lock()
-		l, err := n.lanLocked(name)
-		if err == nil {
-			nets = []*network.Network{l.net}
-		}
-		n.mu.Unlock()
-		if err != nil {
-			return nil, err
-		}
-	}
-	flushed := 0
-	for _, net := range nets {
-		flushed += net.Switch().FlushMACs()
-	}
-	return api.Flushed{MACs: flushed}, nil
-}
-
-// getARP lists who the router knows on networks and uplinks.
-func (n *Node) getARP(http.ResponseWriter, *http.Request) (any, error) {
-	seen := n.segments()
-	list := []api.Neighbour{}
-	now, at := loop.Clock(), n.residents()
-	add := func(network string, e arp.Entry, container string) {
-		a := api.Neighbour{Network: network, IP: packet.AddrFrom4(e.Addr).String(), State: e.State.String(), Port: portNumber(e.Port), Container: container}
-		if !e.MAC.IsZero() {
-			a.MAC, a.Age = e.MAC.String(), time.Duration(now-e.Seen).Seconds()
-		}
-		list = append(list, a)
-	}
-	for _, net := range seen.nets {
-		for _, e := range net.Neighbours(now) {
-			add(net.Config().Name, e, at.nameOf(net, e.Port))
-		}
-	}
-	for _, u := range seen.uplinks {
-		for _, e := range u.State(now).Neighbours {
-			add(u.Name(), e, "")
-		}
-	}
-	return list, nil
 }
 
 // getDrops lists every reason a frame was dropped or a copy failed for. Ports

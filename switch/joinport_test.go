@@ -161,7 +161,7 @@ func TestJoinNot(t *testing.T) {
 		"while traced":         func(r *rig, _ *end) { r.sw.SetRecorder(trace.NewRecorder()) },
 		"towards a wire":       func(_ *rig, out *end) { out.queue.takes = 0 },
 		"with an old kernel":   func(_ *rig, out *end) { out.queue.takes = link.OffloadTCP },
-		"when flooded":         func(r *rig, _ *end) { r.sw.FlushMACs() },
+		"when flooded":         func(r *rig, _ *end) { r.sw.FlushMACs(false) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, in, out := joining(t)

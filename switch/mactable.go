@@ -1,12 +1,15 @@
 package vswitch
 
 import (
+	"fmt"
+	"math"
 	"math/rand/v2"
 	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"fairlead/loop"
 	"fairlead/packet"
 )
 
@@ -26,6 +29,9 @@ import (
 // Moves are followed at once: learning a known key behind another port
 // overwrites the hop.
 //
+// Static entries, at most maxStatic, were added by hand: no learning moves them,
+// and neither ageing nor eviction takes them out. They go with their port.
+//
 // Concurrency. Readers (judge, lookup) take no lock: key, hop and age are
 // atomic words, and a reader looks at the key again after it read the hop, so
 // a slot that changes hands under it counts as a miss. Writers hold mu.
@@ -39,6 +45,7 @@ type macTable struct {
 	mu      sync.Mutex
 	held    map[packet.PortID]int // live entries of each port, for fairness
 	swept   int64                 // when aged entries were last taken out
+	statics int
 	moves   uint64
 	evicted uint64
 }
@@ -46,6 +53,14 @@ type macTable struct {
 // macSlots is the bound of one switch: as Open vSwitch's default, and with 20
 // bytes a slot 160 KiB.
 const macSlots = 8192
+
+// maxStatic bounds what is added by hand: an eighth, so that sixteen slots a
+// learned station may live in are all static about never.
+const maxStatic = macSlots / 8
+
+// static stands for the time a station was heard in entries that were added by
+// hand. It is later than any other, so to ageing they are always fresh.
+const static = math.MaxInt64
 
 // DefaultAgeing is the bridge's default (IEEE 802.1D table 7-5, kernel
 // br_device.c).
@@ -72,12 +87,14 @@ func keyVLAN(k uint64) uint16    { return uint16(k>>48) & 0xfff }
 
 // macKey packs the frame's VLAN and a MAC into one word that is never zero.
 func macKey(f *packet.Frame, m packet.MAC) uint64 {
-	k := 1<<63 | m.Uint64()
 	if f.Tags > 0 {
-		k |= uint64(f.VLAN[0]&0xfff) << 48
+		return stationKey(f.VLAN[0]&0xfff, m)
 	}
-	return k
+	return stationKey(0, m)
 }
+
+// stationKey is the key of a MAC in a VLAN.
+func stationKey(vlan uint16, m packet.MAC) uint64 { return 1<<63 | uint64(vlan)<<48 | m.Uint64() }
 
 func newMACTable(ageing time.Duration, slots int) *macTable {
 	return &macTable{
@@ -135,6 +152,8 @@ func (t *macTable) judge(key uint64, port packet.PortID, now int64) packet.Learn
 	switch {
 	case !ok || now-seen > t.ageing:
 		return packet.LearnNew
+	case seen == static:
+		return packet.LearnNothing
 	case h.port != port:
 		return packet.LearnMoved
 	case now-seen >= int64(time.Second):
@@ -150,6 +169,9 @@ func (t *macTable) learn(key uint64, port packet.PortID, now int64) {
 	a, b := t.pair(key)
 	for _, bucket := range [2]*macBucket{a, b} {
 		if i := bucket.find(key); i >= 0 {
+			if bucket.seen[i].Load() == static {
+				return
+			}
 			if old := hopFromWord(bucket.hops[i].Load()).port; old != port {
 				t.moves++
 				t.count(old, -1)
@@ -160,16 +182,40 @@ func (t *macTable) learn(key uint64, port packet.PortID, now int64) {
 			return
 		}
 	}
-	bucket, i := t.makeRoom(a, b, now)
+	if bucket, i := t.makeRoom(a, b, now); bucket != nil {
+		t.put(bucket, i, key, port, now)
+	}
+}
+
+// put fills a slot that may be overwritten.
+func (t *macTable) put(bucket *macBucket, i int, key uint64, port packet.PortID, seen int64) {
 	bucket.keys[i].Store(0) // readers miss until all three words fit together
 	bucket.hops[i].Store(hop{port: port}.word())
-	bucket.seen[i].Store(now)
+	bucket.seen[i].Store(seen)
 	bucket.keys[i].Store(key)
 	t.count(port, +1)
 }
 
+// add takes down for good that a station is behind a port.
+func (t *macTable) add(key uint64, port packet.PortID, now int64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clearLocked(func(k uint64, _ hop, _ int64) bool { return k == key })
+	if t.statics == maxStatic {
+		return fmt.Errorf("%d static MACs are all there can be; `fairlead mac rm` takes some away", maxStatic)
+	}
+	a, b := t.pair(key)
+	bucket, i := t.makeRoom(a, b, now)
+	if bucket == nil {
+		return fmt.Errorf("%v falls where the table is full of static MACs; `fairlead mac rm` takes some away", keyMAC(key))
+	}
+	t.put(bucket, i, key, port, static)
+	t.statics++
+	return nil
+}
+
 // makeRoom returns a slot of either bucket that may be overwritten; what was in
-// it is accounted for as gone.
+// it is accounted for as gone. It is nil if all are static.
 func (t *macTable) makeRoom(a, b *macBucket, now int64) (*macBucket, int) {
 	if bucket, i := t.free(a, b, now); bucket != nil {
 		return bucket, i
@@ -177,16 +223,20 @@ func (t *macTable) makeRoom(a, b *macBucket, now int64) (*macBucket, int) {
 	if now-t.swept >= int64(time.Second) {
 		// The shares decide next, so they must not count who is long gone.
 		t.swept = now
-		t.clearLocked(func(_ hop, seen int64) bool { return now-seen > t.ageing })
+		t.clearLocked(func(_ uint64, _ hop, seen int64) bool { return now-seen > t.ageing })
 	}
-	victim, slot, most, oldest := a, 0, -1, int64(0)
+	var victim *macBucket
+	slot, most, oldest := 0, -1, int64(0)
 	for _, bucket := range [2]*macBucket{a, b} {
 		for i := range bucket.keys {
-			n := t.held[hopFromWord(bucket.hops[i].Load()).port]
-			if seen := bucket.seen[i].Load(); n > most || n == most && seen < oldest {
+			n, seen := t.held[hopFromWord(bucket.hops[i].Load()).port], bucket.seen[i].Load()
+			if seen != static && (n > most || n == most && seen < oldest) {
 				victim, slot, most, oldest = bucket, i, n, seen
 			}
 		}
+	}
+	if victim == nil {
+		return nil, 0
 	}
 	t.evicted++
 	t.count(hopFromWord(victim.hops[slot].Load()).port, -1)
@@ -222,38 +272,42 @@ func (t *macTable) count(port packet.PortID, d int) {
 }
 
 // clear takes out every entry for which gone is true and returns how many.
-func (t *macTable) clear(gone func(h hop, seen int64) bool) int {
+func (t *macTable) clear(gone func(key uint64, h hop, seen int64) bool) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.clearLocked(gone)
 }
 
-func (t *macTable) clearLocked(gone func(h hop, seen int64) bool) (n int) {
+func (t *macTable) clearLocked(gone func(key uint64, h hop, seen int64) bool) (n int) {
 	for b := range t.buckets {
 		bucket := &t.buckets[b]
 		for i := range bucket.keys {
-			if bucket.keys[i].Load() == 0 {
+			key, h, seen := bucket.keys[i].Load(), hopFromWord(bucket.hops[i].Load()), bucket.seen[i].Load()
+			if key == 0 || !gone(key, h, seen) {
 				continue
 			}
-			if h := hopFromWord(bucket.hops[i].Load()); gone(h, bucket.seen[i].Load()) {
-				bucket.keys[i].Store(0)
-				t.count(h.port, -1)
-				n++
+			bucket.keys[i].Store(0)
+			t.count(h.port, -1)
+			if seen == static {
+				t.statics--
 			}
+			n++
 		}
 	}
 	return n
 }
 
-// A MACEntry is one learned station, for people.
+// A MACEntry is one station, for people.
 type MACEntry struct {
-	VLAN uint16
-	MAC  packet.MAC
-	Port packet.PortID
-	Age  time.Duration // since it was heard, exact to a second
+	VLAN   uint16
+	MAC    packet.MAC
+	Port   packet.PortID
+	Age    time.Duration // since it was heard, exact to a second
+	Static bool          // it was added by hand
 }
 
-// entries lists the stations heard within the ageing time, by VLAN and MAC. It
+// entries lists the stations heard within the ageing time and those added by hand, by
+// VLAN and MAC. It
 // reads as lookup does, so no worker waits for it.
 func (t *macTable) entries(now int64) []MACEntry {
 	var list []MACEntry
@@ -264,7 +318,7 @@ func (t *macTable) entries(now int64) []MACEntry {
 			word, seen := bucket.hops[i].Load(), bucket.seen[i].Load()
 			if key != 0 && bucket.keys[i].Load() == key && now-seen <= t.ageing {
 				list = append(list, MACEntry{keyVLAN(key), keyMAC(key),
-					hopFromWord(word).port, time.Duration(max(now-seen, 0))})
+					hopFromWord(word).port, time.Duration(max(now-seen, 0)), seen == static})
 			}
 		}
 	}
@@ -273,4 +327,33 @@ func (t *macTable) entries(now int64) []MACEntry {
 		return a.VLAN < b.VLAN || a.VLAN == b.VLAN && a.MAC.Uint64() < b.MAC.Uint64()
 	})
 	return list
+}
+
+// MACs lists the stations that were learned or added.
+func (s *Switch) MACs(now int64) []MACEntry { return s.macs.entries(now) }
+
+// AddMAC takes down that a station is behind a port, whatever is heard, until
+// RemoveMAC, FlushMACs of all, or the port goes.
+func (s *Switch) AddMAC(vlan uint16, m packet.MAC, port packet.PortID) error {
+	s.mu.Lock() // a port that goes takes with it what is added before
+	defer s.mu.Unlock()
+	if s.ports.Load().find(port) == nil {
+		return fmt.Errorf("network %s: its port has gone", s.conf.Name)
+	}
+	if err := s.macs.add(stationKey(vlan, m), port, loop.Clock()); err != nil {
+		return fmt.Errorf("network %s: %w", s.conf.Name, err)
+	}
+	return nil
+}
+
+// RemoveMAC forgets a station, learned or added, and reports whether it was there.
+func (s *Switch) RemoveMAC(vlan uint16, m packet.MAC) bool {
+	want := stationKey(vlan, m)
+	return s.macs.clear(func(key uint64, _ hop, _ int64) bool { return key == want }) > 0
+}
+
+// FlushMACs forgets all learned stations, with all those added by hand too, and
+// returns how many they were.
+func (s *Switch) FlushMACs(all bool) int {
+	return s.macs.clear(func(_ uint64, _ hop, seen int64) bool { return all || seen != static })
 }

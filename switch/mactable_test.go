@@ -87,6 +87,62 @@ func TestMACTableAgesAndRefreshes(t *testing.T) {
 	}
 }
 
+// What was added by hand stays, whatever is heard, until it is removed or its port
+// goes.
+func TestMACTableStatic(t *testing.T) {
+	m := newMACTable(10*time.Second, 64)
+	k, now := keyOf(1), int64(1e9)
+	m.learn(k, 1, now)
+	if err := m.add(k, 2, now); err != nil {
+		t.Fatal(err)
+	}
+	at := func(when int64) packet.PortID { h, _ := m.lookup(k, when); return h.port }
+	if l := m.judge(k, 1, now); l != packet.LearnNothing {
+		t.Errorf("heard behind another port: %v", l)
+	}
+	m.learn(k, 1, now) // by a worker that judged before it was added
+	for n := range uint64(10_000) {
+		m.learn(keyOf(100+n), 3, now)
+	}
+	if late := now + int64(time.Hour); at(now) != 2 || at(late) != 2 || len(m.entries(late)) != 1 || !m.entries(late)[0].Static {
+		t.Errorf("behind %v, and later %v: %v", at(now), at(late), m.entries(late))
+	}
+	if m.held[1] != 0 || m.held[2] != 1 || m.statics != 1 {
+		t.Errorf("shares %v, %d static", m.held, m.statics)
+	}
+	if err := m.add(k, 3, now); err != nil || at(now) != 3 || m.statics != 1 {
+		t.Errorf("added again: %v, behind %v, %d static", err, at(now), m.statics)
+	}
+	m.clear(func(_ uint64, h hop, _ int64) bool { return h.port == 3 })
+	if at(now) != 0 || m.statics != 0 || len(m.held) != 0 {
+		t.Errorf("its port has gone: behind %v, %d static, shares %v", at(now), m.statics, m.held)
+	}
+}
+
+// There may be so many of them and no more, and where they fill all slots a station
+// has nobody else is learned.
+func TestMACTableStaticIsBounded(t *testing.T) {
+	m := newMACTable(DefaultAgeing, macSlots)
+	for n := range uint64(maxStatic) {
+		if err := m.add(keyOf(n), 1, 1e9); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.add(keyOf(maxStatic), 1, 1e9); err == nil || m.statics != maxStatic {
+		t.Errorf("%v with %d static", err, m.statics)
+	}
+	small, refused := newMACTable(DefaultAgeing, 16), 0
+	for n := range uint64(100) {
+		if small.add(keyOf(n), 1, 1e9) != nil {
+			refused++
+		}
+	}
+	small.learn(keyOf(1000), 2, 1e9)
+	if list := small.entries(1e9); refused < 84 || len(list) != 100-refused || small.statics != len(list) {
+		t.Errorf("%d of 100 refused in 16 slots, %d there, %d static", refused, len(list), small.statics)
+	}
+}
+
 // TestMACTableReadersNeverSeeAnotherStation has readers look while a writer
 // has slots change hands all the time: what a reader finds under a key is a hop
 // of that key.

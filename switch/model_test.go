@@ -33,8 +33,9 @@ type model struct {
 }
 
 type modelEntry struct {
-	port packet.PortID
-	seen int64
+	port   packet.PortID
+	seen   int64
+	static bool
 }
 
 type modelPort struct {
@@ -105,8 +106,8 @@ func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int6
 		o.reason != packet.SamePort && o.reason != packet.FloodLimit && o.reason != packet.Oversize {
 		return o
 	}
-	if !m.hub && !m.ports[in].host {
-		m.macs[vlan+eth.SrcMAC.String()] = modelEntry{in, now}
+	if key := vlan + eth.SrcMAC.String(); !m.hub && !m.ports[in].host && !m.macs[key].static {
+		m.macs[key] = modelEntry{port: in, seen: now}
 	}
 	return o
 }
@@ -290,7 +291,7 @@ func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layer
 		o = outcome{verdict: packet.Gateway, reason: packet.ForGateway}
 	case group:
 		o.reason = packet.ToGroup
-	case ok && now-known.seen <= m.ageing && m.ports[known.port] != nil:
+	case ok && (known.static || now-known.seen <= m.ageing) && m.ports[known.port] != nil:
 		if known.port == in {
 			return m.drop(packet.SamePort)
 		}

@@ -3,6 +3,7 @@ package vswitch
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -193,6 +194,25 @@ func (w *world) removePort() {
 	}
 }
 
+// setStatic adds or removes a static MAC: of somebody who is there, or has gone.
+func (w *world) setStatic() {
+	vlan, mac, at := uint16(w.rng.IntN(3)), stationOf(2+w.rng.IntN(w.next)).MAC, w.anyEnd().port.ID()
+	key := mac.String()
+	if vlan != 0 {
+		key = fmt.Sprint(vlan) + key
+	}
+	if w.rng.IntN(2) == 0 {
+		if _, known := w.model.macs[key]; w.sw.RemoveMAC(vlan, mac) && !known {
+			w.t.Errorf("%v was not known in VLAN %d", mac, vlan)
+		}
+		delete(w.model.macs, key)
+	} else if err := w.sw.AddMAC(vlan, mac, at); err != nil {
+		w.t.Error(err)
+	} else {
+		w.model.macs[key] = modelEntry{port: at, static: true}
+	}
+}
+
 func (w *world) anyEnd() *end {
 	ids := make([]packet.PortID, 0, len(w.ends))
 	for id := range w.ends {
@@ -214,8 +234,11 @@ func (w *world) step() {
 	case n < 7:
 		w.now += int64(w.rng.IntN(20)) * 1e9
 	case n < 8:
-		w.sw.FlushMACs()
-		clear(w.model.macs)
+		all := w.rng.IntN(2) == 0
+		w.sw.FlushMACs(all)
+		maps.DeleteFunc(w.model.macs, func(_ string, e modelEntry) bool { return all || !e.static })
+	case n < 10:
+		w.setStatic()
 	case n < 12:
 		w.setAdmit()
 	case n < 20:

@@ -331,7 +331,7 @@ func (s *Switch) RemovePort(p *Port, done func()) {
 
 // forget takes a port out of the tables that learn.
 func (s *Switch) forget(p *Port) {
-	s.macs.clear(func(h hop, _ int64) bool { return h.port == p.id })
+	s.macs.clear(func(_ uint64, h hop, _ int64) bool { return h.port == p.id })
 	s.lanes.holds.forget(p, loop.Clock())
 	if s.gateway != nil {
 		s.gateway.FlushPort(p.id)
@@ -395,14 +395,6 @@ func (s *Switch) Ports() []*Port { return s.ports.Load().list }
 
 // Port finds a port by ID; nil when it is gone.
 func (s *Switch) Port(id packet.PortID) *Port { return s.ports.Load().find(id) }
-
-// MACs lists the learned stations.
-func (s *Switch) MACs(now int64) []MACEntry { return s.macs.entries(now) }
-
-// FlushMACs forgets all learned stations and returns how many they were.
-func (s *Switch) FlushMACs() int {
-	return s.macs.clear(func(hop, int64) bool { return true })
-}
 
 // Totals sums the counters of all ports, those that are gone included.
 func (s *Switch) Totals() Counts {

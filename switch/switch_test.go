@@ -35,7 +35,7 @@ func TestS31_FloodThenLearn(t *testing.T) {
 	c.expect(t, ping(a.station, b.station)) // b has aged
 
 	r.send(b, ping(b.station, a.station))
-	if n := r.sw.FlushMACs(); n != 2 {
+	if n := r.sw.FlushMACs(false); n != 2 {
 		t.Errorf("flushed %d MACs, want 2", n)
 	}
 	a.got(t)

@@ -29,12 +29,14 @@ var completions = map[string][]lister{
 	"port": {containerNames}, "publish": {containerNames}, "unpublish": {containerNames},
 	"stop": {containerNames}, "kill": {containerNames}, "update": {containerNames}, "inspect": {containerNames},
 	"rule add": {containerNames, containerNames}, "rule rm": {ruleNumbers},
+	"mac add": {words(), containerNames}, "mac rm": {stationMACs},
+	"arp add": {words(), words(), containerNames}, "arp rm": {neighbourAddresses},
 	"network set": {networkNames}, "network inspect": {networkNames}, "network rm": {networkNames},
 	"network connect": {networkNames, targets}, "network disconnect": {networkNames, containerNames},
 }
 
 // repeated are the commands whose last argument may come again.
-var repeated = []string{"stop", "kill", "update", "inspect", "rule rm", "network inspect", "network rm"}
+var repeated = []string{"stop", "kill", "update", "inspect", "rule rm", "mac rm", "arp rm", "network inspect", "network rm"}
 
 // flagWords says what options are, whichever command has them. A word that ends
 // with one of = : , goes on.
@@ -153,6 +155,28 @@ func targets(ctx context.Context) []string { return append(containerNames(ctx), 
 func networkOpts(context.Context) (list []string) {
 	for _, name := range network.OptionNames(false) {
 		list = append(list, name+"=")
+	}
+	return list
+}
+
+// stationMACs are those the switches know.
+func stationMACs(ctx context.Context) (list []string) {
+	var macs []api.MAC
+	_ = client().Get(ctx, "/v1/macs", &macs)
+	for _, m := range macs {
+		if !m.Local {
+			list = append(list, m.MAC)
+		}
+	}
+	return list
+}
+
+// neighbourAddresses are those the gateways know.
+func neighbourAddresses(ctx context.Context) (list []string) {
+	var neighbours []api.Neighbour
+	_ = client().Get(ctx, "/v1/arp", &neighbours)
+	for _, n := range neighbours {
+		list = append(list, n.IP)
 	}
 	return list
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -303,37 +302,6 @@ func printVersion(out io.Writer, info *api.VersionInfo, asJSON bool) error {
 	}
 	nodeVersion(out, info, time.Now())
 	return nil
-}
-
-func newMac() *cobra.Command {
-	cmd := group(&cobra.Command{
-		Use:     "mac COMMAND",
-		Short:   "Change the MAC table; `fairlead show mac` shows it",
-		Example: "  fairlead mac flush",
-	})
-	var network string
-	flush := &cobra.Command{
-		Use:   "flush [OPTIONS]",
-		Short: "Forget all learned MAC addresses: the switch floods until it learns again",
-		Example: `  fairlead mac flush
-  fairlead mac flush --network default`,
-		Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			path := "/v1/macs"
-			if network != "" {
-				path += "?network=" + url.QueryEscape(network)
-			}
-			var flushed api.Flushed
-			if err := client().Delete(cmd.Context(), path, &flushed); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d forgotten\n", flushed.MACs)
-			return nil
-		},
-	}
-	flush.Flags().StringVar(&network, "network", "", "Of this `NETWORK` only")
-	cmd.AddCommand(flush)
-	return cmd
 }
 
 // newCheck is a developer's command: it compares the counters with the

@@ -108,7 +108,7 @@ virtual switch: one ordinary process, no privileges, no kernel bridge.`,
 	)
 	for id, commands := range map[string][]*cobra.Command{
 		"container": {newRun(), newExec(), newPs(), newLogs(), newStop(), newKill(), newRename(), newUpdate(), newInspect(), newPort(), newPublish(), newUnpublish()},
-		"network":   {newShow(), newTrace(), newMac(), newNames(), newNetwork(), newRule(), newProbe()},
+		"network":   {newShow(), newTrace(), newMac(), newARP(), newNames(), newNetwork(), newRule(), newProbe()},
 		"node":      {newUp(), newDown(), newVersion(), newDoctor(), newBench()},
 	} {
 		for _, c := range commands {

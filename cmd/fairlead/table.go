@@ -170,6 +170,9 @@ func macTable(out io.Writer, macs []api.MAC) error {
 		if m.VLAN != 0 {
 			vlan = strconv.Itoa(int(m.VLAN))
 		}
+		if m.Static {
+			age = "static"
+		}
 		name := m.Container
 		if m.Local {
 			name = "(gateway)"

@@ -366,34 +366,6 @@ type Counts struct {
 	Failed          map[string]uint64 `json:"failed,omitempty"`  // by reason
 }
 
-// MAC is one line of GET /v1/macs.
-type MAC struct {
-	Network   string  `json:"network"`
-	VLAN      uint16  `json:"vlan,omitempty"`
-	MAC       string  `json:"mac"`
-	Port      int     `json:"port"` // 0 is the gateway
-	Container string  `json:"container,omitempty"`
-	Local     bool    `json:"local"` // the gateway's own
-	Age       float64 `json:"age_seconds"`
-}
-
-// Flushed answers DELETE /v1/macs.
-type Flushed struct {
-	MACs int `json:"macs"`
-}
-
-// Neighbour is one line of GET /v1/arp: the router's ARP tables, on networks
-// and uplinks.
-type Neighbour struct {
-	Network   string  `json:"network"` // or uplink
-	IP        string  `json:"ip"`
-	MAC       string  `json:"mac,omitempty"` // empty until it has answered
-	State     string  `json:"state"`         // in the words of ip neighbour
-	Port      int     `json:"port"`
-	Container string  `json:"container,omitempty"`
-	Age       float64 `json:"age_seconds"`
-}
-
 // Drop is one line of GET /v1/drops.
 type Drop struct {
 	Network   string `json:"network"`

@@ -255,9 +255,6 @@ func (n *Network) Switch() *vswitch.Switch { return n.sw }
 // GatewayMAC is the gateway's address on the segment.
 func (n *Network) GatewayMAC() packet.MAC { return n.gw.MAC() }
 
-// Neighbours lists the gateway's ARP table.
-func (n *Network) Neighbours(now int64) []arp.Entry { return n.gw.Neighbours(now) }
-
 // Reserve takes an address for a container: want, or the lowest free one when
 // want is the zero Addr. Release gives it back.
 func (n *Network) Reserve(want netip.Addr) (netip.Prefix, error) {

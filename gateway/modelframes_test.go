@@ -211,6 +211,9 @@ func (r *run) errorAbout() {
 		e = r.m.w.ends[i] // a sibling, who cannot know
 		from = e.IP
 	}
+	if kind == packet.ICMPRedirect && !r.m.links[e.side.network].uplink {
+		kind = packet.ICMPParameter // of a container the guard takes the other for a router's
+	}
 	r.dressed(e, packettest.ICMPError(station{MAC: e.MAC, IP: from}, station{MAC: r.via(e), IP: k.Dst.Netip()}, kind, code, rest, quoted, 576))
 }
 

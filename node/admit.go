@@ -245,12 +245,14 @@ func (n *Node) addRuleLocked(req api.RuleRequest) (*rule, error) {
 	}
 	added := &rule{n.openingLocked(spec.String()), l.name, spec}
 	n.rules = append(n.rules, added)
+	n.noteRunningLocked()
 	n.publishAdmitLocked()
 	return added, nil
 }
 
 func (n *Node) dropRuleLocked(r *rule) {
 	n.rules = slices.DeleteFunc(n.rules, func(old *rule) bool { return old == r })
+	n.noteRunningLocked()
 	n.publishAdmitLocked()
 }
 

@@ -116,6 +116,7 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 		n.mu.Unlock()
 	}()
 	var pid int
+	var found box.Init
 	var channel *box.Channel
 	var err error
 	if d.init >= 0 {
@@ -127,6 +128,7 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 		if channel, err = box.NewChannel(fd); err != nil {
 			return err
 		}
+		found = findAgain(pid, d.init, channel, m.KeptChannel)
 	} else {
 		pid = m.Pid
 	}
@@ -137,9 +139,12 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 		}
 		return err
 	}
-	if c.mode == modeBridge {
+	switch c.mode {
+	case modeBridge:
 		awaitLink(channel)
 		err = n.joinFurther(c, channel)
+	case modeShared:
+		n.keepAll(c, owner, channel)
 	}
 	n.mu.Lock()
 	if c.ending {
@@ -151,6 +156,7 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 		return err
 	}
 	c.pid, c.pidfd, c.channel, c.owner, c.started = pid, d.init, channel, owner, time.Now()
+	c.init = found
 	d.init = -1
 	if owner == c {
 		n.setHomeLocked(c) // networks may have changed since it was made
@@ -163,7 +169,24 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 	if err != nil {
 		return err
 	}
-	return n.reroute(c, wireWithin)
+	if err := n.reroute(c, wireWithin); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.noteLocked(c)
+}
+
+// findAgain is how a node after this one finds an init: by what it keeps of ours.
+func findAgain(pid, pidfd int, channel *box.Channel, kept int) box.Init {
+	i := box.Init{PID: pid, Kept: kept}
+	var err1, err2 error
+	i.Start, err1 = box.StartOf(pidfd)
+	i.Cookie, err2 = channel.Cookie()
+	if err := errors.Join(err1, err2); err != nil {
+		slog.Warn("a node after this one may not find the container", "pid", pid, "err", err)
+	}
+	return i
 }
 
 // awaitLink waits until a container's own end of its link is in order, or its
@@ -177,7 +200,7 @@ func awaitLink(channel *box.Channel) {
 }
 
 // undo releases what start took over for a container that does not come to run.
-// The closed channel ends its init.
+// Its client ends its init.
 func (n *Node) undo(c, owner *container, channel *box.Channel) {
 	if owner != nil {
 		n.mu.Lock()
@@ -254,6 +277,7 @@ func (n *Node) joinOwn(c *container, m api.Attach, d *descriptors) error {
 	n.mu.Lock()
 	c.netns = netns
 	a := c.attachments[0]
+	c.kept[a.id] = m.KeptLink
 	if m.Interface != "" {
 		a.iface = m.Interface
 	}
@@ -291,7 +315,7 @@ func (n *Node) plug(c *container, a *attachment, e *endpoint, fd int) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	e.port = port
+	e.port, e.fd = port, fd
 	a.endpoint = e
 	return nil
 }
@@ -309,6 +333,7 @@ func (n *Node) lost(c *container, a *attachment, e *endpoint, p *vswitch.Port, e
 	e.gone = true
 	n.dropAddressesLocked(c, a)
 	n.settleLocked(c)
+	n.renoteLocked(c)
 	n.mu.Unlock()
 	e.net.Detach(p)
 	c.wiring.Lock()
@@ -339,6 +364,8 @@ func (n *Node) exec(c *container, m api.Exec, fds []int) error {
 	channel := c.channel
 	n.mu.Unlock()
 	switch {
+	case channel == nil && c.pidfd >= 0:
+		return fail(http.StatusConflict, "container %s cannot be reached: %w; `fairlead kill %[1]s` ends it all the same", c.name(), c.lost)
 	case channel == nil:
 		return fail(http.StatusConflict, "Container %s is not running", c.name())
 	case len(m.Command) == 0:

@@ -40,6 +40,7 @@ type endpoint struct {
 	offload string
 	index   int    // of the interface, inside
 	netns   uint64 // inode
+	fd      int    // the port's; valid while it is up and Node.mu is held
 	// Of a veth: the index of the other end, and what the kernel inside calls its
 	// namespace, link-netnsid.
 	peer, peerNetns int

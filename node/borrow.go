@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -31,6 +32,7 @@ type borrower struct {
 	told   chan dhcp.Lease // of capacity 1: the first lease
 	had    dhcp.Lease
 	kept   bool // the container is there, or was
+	again  bool // had is a lease a node before has got, of which nothing was heard yet
 }
 
 // A borrowerKey is a station on a network.
@@ -127,6 +129,20 @@ func (d *lenders) borrow(key borrowerKey, net *network.Network, hostname string)
 	}
 }
 
+// resume asks for the lease of a container that a node before has got, whose address
+// that is until a server says otherwise.
+func (d *lenders) resume(key borrowerKey, net *network.Network, hostname string, addr netip.Prefix) {
+	var seed [8]byte
+	_, _ = rand.Read(seed[:])
+	b := &borrower{net: net, told: make(chan dhcp.Lease, 1), again: true, had: dhcp.Lease{Addr: addr}}
+	b.client = dhcp.NewClient(dhcp.Config{MAC: key.mac, Host: hostname, Behalf: true, Seed: binary.LittleEndian.Uint64(seed[:])})
+	d.call(func() {
+		d.borrowers[key] = b
+		net.SetDHCPClient(func(message []byte) { d.hear(key.network, message) })
+		b.client.Start(loop.Clock())
+	})
+}
+
 // drop ends the lease of a container that was there.
 func (d *lenders) drop(key borrowerKey) {
 	if b := d.borrowers[key]; b != nil && b.kept {
@@ -193,6 +209,7 @@ func (b *borrower) next(key borrowerKey, now int64) (due int64) {
 	}
 	lease := b.client.Lease()
 	switch {
+	case b.again && !lease.Addr.IsValid(): // it uses the address meanwhile, whose lease may still last
 	case lease.Addr == b.had.Addr:
 	case !b.had.Addr.IsValid():
 		select {
@@ -203,7 +220,7 @@ func (b *borrower) next(key borrowerKey, now int64) (due int64) {
 		slog.Error("the DHCP server has taken a container's address back", "address", b.had.Addr, "mac", key.mac, "now", lease.Addr)
 	}
 	if lease.Addr.IsValid() {
-		b.had = lease
+		b.had, b.again = lease, false
 	}
 	return due
 }

@@ -47,6 +47,7 @@ func (n *Node) connect(ref string, req api.EndpointRequest) error {
 		return errors.Join(err, n.takeOff(c, a, undoWithin))
 	}
 	n.settleLocked(c)
+	n.renoteLocked(c)
 	n.mu.Unlock()
 	slog.Info("connected", "container", c.name(), "network", a.lan.name, "address", a.addr, "interface", a.iface)
 	return nil
@@ -101,8 +102,12 @@ func (n *Node) wire(c *container, a *attachment, channel *box.Channel) error {
 		slog.Warn("interface", "container", c.name(), "interface", i.Name, "warning", w)
 	}
 	e.index, e.peerNetns = l.Index, l.PeerNetNS
+	n.mu.Lock()
+	c.kept[a.id] = l.Kept
+	n.mu.Unlock()
 	if err = n.plug(c, a, e, l.Take()); err == nil {
 		if err = l.Await(wireWithin); err == nil {
+			n.keepForAll(c, a)
 			return nil
 		}
 		err = asked(c, fmt.Errorf("make interface %s: %w", i.Name, err))
@@ -111,7 +116,7 @@ func (n *Node) wire(c *container, a *attachment, channel *box.Channel) error {
 		n.mu.Unlock()
 		e.net.Detach(e.port)
 	}
-	_ = box.RequestUnlink(channel, e.index, undoWithin) // a TAP's goes by itself, that of a pair does not
+	_ = box.RequestUnlink(channel, e.index, undoWithin)
 	return err
 }
 
@@ -134,6 +139,7 @@ func (n *Node) reroute(c *container, within time.Duration) error {
 	}
 	n.mu.Lock()
 	c.route = to
+	n.renoteLocked(c)
 	n.mu.Unlock()
 	return nil
 }
@@ -267,6 +273,7 @@ func (n *Node) takeOff(c *container, a *attachment, within time.Duration) (err e
 			if err = box.RequestUnlink(channel, e.index, within); err != nil {
 				err = asked(c, err)
 			}
+			n.dropKept(c, a, e.index)
 		}
 	}
 	n.mu.Lock()
@@ -276,7 +283,9 @@ func (n *Node) takeOff(c *container, a *attachment, within time.Duration) (err e
 	if c.route == a {
 		c.route = nil
 	}
+	delete(c.kept, a.id)
 	n.publishLocked(c)
+	n.renoteLocked(c)
 	return err
 }
 

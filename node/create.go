@@ -24,6 +24,7 @@ func (n *Node) create(req api.CreateRequest) (c *container, err error) {
 	}
 	c = &container{
 		id: newID(), req: req, created: time.Now(), client: -1, pidfd: -1, exit: 137, done: make(chan struct{}),
+		kept: make(map[string]int),
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -126,6 +127,12 @@ func (n *Node) rename(c *container, name string) error {
 	n.strikeLocked(c)
 	c.named.Store(&name)
 	n.enterLocked(c)
+	if err := n.noteLocked(c); err != nil {
+		n.strikeLocked(c)
+		c.named.Store(&before)
+		n.enterLocked(c)
+		return err
+	}
 	n.publishLocked(c, before)
 	return nil
 }

@@ -17,6 +17,9 @@
 //	ended      the pidfd fired: the port leaves the switch first, then the name,
 //	           the address and the files go
 //
+// One that runs is written down as it changes (record.go), and a node that starts
+// adopts those of one that was killed (adopt.go).
+//
 // The node has no right in the container: whoever made its namespaces handed
 // over descriptors, and the node checks what they are before it uses them.
 //
@@ -65,6 +68,9 @@
 //	networks.go    requests for them: made, listed, changed, removed
 //	ipam.go        their subnets, beside those in use
 //	state.go       what outlives the node
+//	record.go      what is written down for a node that comes after one that was killed
+//	adopt.go       how that finds its containers
+//	keep.go        links that those who share a namespace keep for it
 //	linkkind.go    what kinds of links they are, and options of links
 //	station.go     ports with no container behind them: a real interface, a pair's end
 //	portbook.go    which container has which port outside

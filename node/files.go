@@ -36,42 +36,63 @@ type files struct {
 	holders int
 }
 
-// makeFiles writes the files of a container. Those of the mode host are the
-// host's own, and who shares a namespace shares its files.
-func (n *Node) makeFiles(c *container) error {
-	c.files.holders = 1
-	c.files.dir = filepath.Join(n.conf.Dir, "containers", c.id)
-	f := &c.files
-	if err := os.MkdirAll(f.dir, 0o700); err != nil {
-		return fmt.Errorf("make the files of container %s: %w", c.name(), err)
-	}
+// filesAt are those of a container of a mode, by where they are; who shares a
+// namespace shares the other's.
+func filesAt(dir string, c *container) (f files) {
+	f.dir = filepath.Join(dir, "containers", c.id)
 	if c.req.Detached {
 		f.log = filepath.Join(f.dir, "log")
-		// Empty until init opens it: so it can be followed from the first moment.
-		if err := os.WriteFile(f.log, nil, 0o600); err != nil {
-			return fmt.Errorf("make the files of container %s: %w", c.name(), err)
-		}
 	}
 	switch c.mode {
-	case modeShared:
-		f.hosts, f.resolvConf, f.hostname = c.share.files.hosts, c.share.files.resolvConf, c.share.files.hostname
 	case modeBridge:
-		f.resolvConf, f.nameserver = filepath.Join(f.dir, "resolv.conf"), c.nameserverLocked()
-		if err := writePublic(f.resolvConf, n.resolvConf(f.nameserver)); err != nil {
-			return fmt.Errorf("make the files of container %s: %w", c.name(), err)
-		}
+		f.resolvConf = filepath.Join(f.dir, "resolv.conf")
 		fallthrough
 	case modeNone:
 		f.hosts, f.hostname = filepath.Join(f.dir, "hosts"), filepath.Join(f.dir, "hostname")
-		f.hostLines = n.hostLinesLocked(c)
-		if err := writePublic(f.hosts, []byte(hostsHead+strings.Join(f.hostLines, ""))); err != nil {
-			return fmt.Errorf("make the files of container %s: %w", c.name(), err)
-		}
-		if err := writePublic(f.hostname, []byte(c.hostname+"\n")); err != nil {
-			return fmt.Errorf("make the files of container %s: %w", c.name(), err)
+	case modeShared:
+		if c.share != nil {
+			f.hosts, f.resolvConf, f.hostname = c.share.files.hosts, c.share.files.resolvConf, c.share.files.hostname
 		}
 	}
+	return f
+}
+
+// makeFiles writes the files of a container. Those of the mode host are the
+// host's own.
+func (n *Node) makeFiles(c *container) error {
+	c.files = filesAt(n.conf.Dir, c)
+	c.files.holders = 1
+	if err := n.writeFiles(c); err != nil {
+		return fmt.Errorf("make the files of container %s: %w", c.name(), err)
+	}
 	return nil
+}
+
+func (n *Node) writeFiles(c *container) error {
+	f := &c.files
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return err
+	}
+	if f.log != "" {
+		// Empty until init opens it: so it can be followed from the first moment.
+		if err := os.WriteFile(f.log, nil, 0o600); err != nil {
+			return err
+		}
+	}
+	if c.mode == modeBridge {
+		f.nameserver = c.nameserverLocked()
+		if err := writePublic(f.resolvConf, n.resolvConf(f.nameserver)); err != nil {
+			return err
+		}
+	}
+	if c.mode != modeBridge && c.mode != modeNone {
+		return nil
+	}
+	f.hostLines = n.hostLinesLocked(c)
+	if err := writePublic(f.hosts, []byte(hostsHead+strings.Join(f.hostLines, ""))); err != nil {
+		return err
+	}
+	return writePublic(f.hostname, []byte(c.hostname+"\n"))
 }
 
 // writePublic writes a file that every user in a container may read, whatever
@@ -114,6 +135,7 @@ func (n *Node) followFilesLocked(c *container) error {
 			return nil
 		}
 		f.hostLines = lines
+		n.renoteLocked(c)
 		if err != nil {
 			return fmt.Errorf("rewrite /etc/hosts of container %s: %w", c.name(), err)
 		}
@@ -125,6 +147,7 @@ func (n *Node) followFilesLocked(c *container) error {
 			return nil
 		}
 		f.nameserver = now
+		n.renoteLocked(c)
 		if err != nil {
 			return fmt.Errorf("rewrite /etc/resolv.conf of container %s: %w", c.name(), err)
 		}

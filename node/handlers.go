@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -72,6 +73,9 @@ func (n *Node) describe(c *container) api.Container {
 	if !c.started.IsZero() {
 		d.Status = "running"
 	}
+	if c.lost != nil {
+		d.Status, d.Why = "unreachable", c.lost.Error()
+	}
 	if live := c.liveLocked(); len(live) > 0 {
 		d.IP, d.MAC = live[0].addrWord(), live[0].macWord()
 	}
@@ -127,7 +131,7 @@ func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, erro
 	created := api.Created{
 		ID: c.id, Name: c.name(), Hostname: c.hostname, Mode: c.mode,
 		Hosts: c.files.hosts, ResolvConf: c.files.resolvConf, HostnameAt: c.files.hostname,
-		Log: c.files.log, LogBytes: logLimit,
+		Log: c.files.log, LogBytes: logLimit, ExitAt: filepath.Join(c.files.dir, exitFile),
 	}
 	n.mu.Lock()
 	created.Env = n.linkEnvLocked(c)

@@ -106,6 +106,7 @@ func (n *Node) setWaysLocked() error {
 			return err
 		}
 	}
+	n.noteRunningLocked()
 	return nil
 }
 

@@ -55,6 +55,7 @@ func (n *Node) addHostLink(name string, m api.HostLinkRequest, fds []int) error 
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l.hostLink = h
+	n.noteRunningLocked()
 	slog.Info("the host is linked", "network", l.name, "interface", h.iface)
 	return nil
 }
@@ -91,6 +92,7 @@ func (n *Node) removeHostLink(name string) error {
 	}
 	h := l.hostLink
 	l.hostLink = nil
+	n.noteRunningLocked()
 	n.mu.Unlock()
 	if h != nil {
 		h.net.UnlinkHost(h.port)
@@ -107,6 +109,7 @@ func (n *Node) hostLinkLost(l *lan, h *hostLink, err error) {
 	ours := l.hostLink == h
 	if ours {
 		l.hostLink = nil
+		n.noteRunningLocked()
 	}
 	n.mu.Unlock()
 	if ours {

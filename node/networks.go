@@ -323,6 +323,7 @@ func (n *Node) changeLan(ref string, req api.NetworkRequest) (on []*container, e
 	}
 	n.mu.Lock()
 	n.changeLanLocked(l, &to)
+	n.noteRunningLocked()
 	if req.Internal != nil {
 		for _, c := range n.onNetworkLocked(l) {
 			if c.owner != nil && !slices.Contains(on, c.owner) {

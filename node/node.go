@@ -69,6 +69,7 @@ type Node struct {
 	requests   int // that run
 	lastUse    time.Time
 	leaving    *os.File // start.lock, once the node is on its way out
+	noted      bool     // what it is set up to is written down as it changes
 
 	linking sync.Mutex // held before mu, while an uplink or the router comes or goes
 
@@ -100,9 +101,8 @@ func Serve(ctx context.Context, conf Config) error {
 		return err
 	}
 	defer n.close()
-	// Of a node that was killed; its containers have ended with it.
-	if err := home.RemoveAll("containers"); err != nil {
-		return fmt.Errorf("remove what another node left: %w", err)
+	if err := n.adopt(); err != nil {
+		return err
 	}
 	listener, err := listen(api.Socket(conf.Dir))
 	if err != nil {
@@ -231,7 +231,11 @@ func newNode(conf Config, home *home) (*Node, error) {
 	n.host = box.WatchHost(n.hostChanged)
 	first := newLan(newID(), defaultName, n.started)
 	n.lans = []*lan{first}
-	saved, err := home.readState()
+	before, err := home.readRunning()
+	var saved *state
+	if err == nil {
+		saved, err = home.readState()
+	}
 	var leases map[string][]keptLease
 	if err == nil {
 		leases, err = home.readLeases()
@@ -239,6 +243,11 @@ func newNode(conf Config, home *home) (*Node, error) {
 	var want setup
 	if err == nil {
 		want, err = readSetup(conf.Up)
+	}
+	if err == nil && before != nil && conf.Up.BIP == "" && len(conf.Up.Options) == 0 {
+		want, err = before.setup(first)
+		n.stays = n.stays || before.Stays
+		conf.Up.Names = cmp.Or(conf.Up.Names, before.Names)
 	}
 	if err == nil {
 		first.reach, err = first.reach.changed(api.NetworkRequest{Egress: conf.Up.Egress, HostLoopback: conf.Up.HostLoopback})
@@ -252,11 +261,21 @@ func newNode(conf Config, home *home) (*Node, error) {
 	}
 	if err == nil {
 		n.mu.Lock() // this host's addresses may be changing already
-		if err = n.placeDefaultLocked(&want, saved.taken()); err == nil {
+		if !want.net.Gateway.IsValid() {
+			err = n.placeDefaultLocked(&want, saved.taken())
+		}
+		if err == nil {
 			_, err = n.setUpLocked(want)
+		}
+		if err == nil && before != nil {
+			saved.Networks = append(saved.Networks, before.Default)
 		}
 		if err == nil {
 			err = n.restoreLocked(saved)
+		}
+		if err == nil && before != nil {
+			n.restoreRunningLocked(before)
+			err = n.setWaysLocked()
 		}
 		n.mu.Unlock()
 	}
@@ -289,7 +308,10 @@ func (n *Node) close() {
 	if err := n.loop.Close(); err != nil {
 		slog.Error("close the workers", "err", err)
 	}
-	files := []string{"control.sock", "containers", "node.log", nodeLock}
+	files := []string{"control.sock", "node.log", nodeLock}
+	if n.noted { // else what is there is not ours
+		files = append(files, "containers", runningFile)
+	}
 	if n.leaving != nil { // else it is somebody's who is just starting
 		files = append(files, startLock)
 	}

@@ -222,6 +222,7 @@ func (n *Node) publish(c *container, req api.PublishRequest) (ports []publicatio
 		return nil, nil, err
 	}
 	c.published = append(c.published, ports...)
+	n.renoteLocked(c)
 	slog.Info("published", "container", c.name(), "ports", req.Publish, "address", req.Address)
 	return ports, addresses, nil
 }
@@ -343,6 +344,7 @@ func (n *Node) unpublish(c *container, args []string, address string) (gone []pu
 	}
 	n.ports.release(gone)
 	c.published = slices.DeleteFunc(c.published, func(p publication) bool { return named[p] })
+	n.renoteLocked(c)
 	slog.Info("withdrawn", "container", c.name(), "ports", args, "address", address)
 	return gone, addresses, nil
 }

@@ -61,7 +61,9 @@ func (n *Node) postUpdate(w http.ResponseWriter, r *http.Request, c *container) 
 	case len(c.attachments) == 0 && c.mode != modeBridge && c.mode != modeForeign:
 		return nil, fail(http.StatusConflict, "container %s is on no network (--network %s), so it has no rates", c.name(), c.networkName())
 	}
-	return done, c.setRates(req.RateIn, req.RateOut)
+	err := c.setRates(req.RateIn, req.RateOut)
+	n.renoteLocked(c)
+	return done, err
 }
 
 // rateWords are the rates of a container, empty where there is none.

@@ -98,6 +98,9 @@ type container struct {
 	pidfd       int          // -1 without
 	starting    *descriptors // while start puts them to use, else nil
 	channel     *box.Channel
+	init        box.Init       // how a node after this one finds it
+	kept        map[string]int // its copies of links' ends, by the attachment's id
+	lost        error          // why a node after another cannot reach it, or its links; nil is none
 	watch       *loop.Source
 	exit        int
 	route       *attachment // its default route leads by; nil is none
@@ -249,6 +252,9 @@ func (n *Node) end(c *container) {
 	n.mu.Lock()
 	n.closePortsLocked(c)
 	links, last := c.leaveLocked()
+	if c.files.holders > 1 { // others live in its namespace, and have its files
+		n.renoteLocked(c)
+	}
 	n.mu.Unlock()
 
 	for _, e := range links {
@@ -262,6 +268,7 @@ func (n *Node) end(c *container) {
 		_ = c.channel.Close()
 	}
 	if c.pidfd >= 0 {
+		_ = unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0) // it has ended, or is to
 		n.loop.Grace(func() { _ = unix.Close(c.pidfd) })
 	}
 	n.releaseFiles(c)
@@ -342,6 +349,8 @@ func (n *Node) signal(c *container, sig unix.Signal) error {
 		return errors.New("it has no process of ours")
 	case sig == unix.SIGKILL:
 		return unix.PidfdSendSignal(c.pidfd, sig, nil, 0)
+	case c.channel == nil:
+		return fmt.Errorf("it cannot be reached: %w; `fairlead kill %s` ends it all the same", c.lost, c.name())
 	}
 	return c.channel.Send(&box.Message{Signal: int(sig)})
 }

@@ -164,6 +164,7 @@ func (n *Node) stay(up api.UpRequest) (closeOld func(), err error) {
 	l.reach = reach
 	n.applyReachLocked(l)
 	n.stays = true
+	n.noteRunningLocked()
 	return closeOld, nil
 }
 

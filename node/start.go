@@ -56,7 +56,7 @@ func ask(ctx context.Context, c *api.Client) error {
 		return err
 	}
 	if info.API != api.Version {
-		return fmt.Errorf("the node in %s is of version %s and speaks API v%d, this program v%d; end it with `fairlead down --all`, or set FAIRLEAD_DIR for another",
+		return fmt.Errorf("the node in %s is of version %s and speaks API v%d, this program v%d; `fairlead up --replace` has it be of this one, or set FAIRLEAD_DIR for another",
 			c.Dir(), info.Version, info.API, api.Version)
 	}
 	return nil

@@ -125,7 +125,7 @@ func TestEnsureOfAnotherVersion(t *testing.T) {
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()
 	_, err = Ensure(t.Context(), dir, "test")
-	refused(t, err, fmt.Sprintf("the node in %s is of version v0.9 and speaks API v%d, this program v%d; end it with `fairlead down --all`, "+
+	refused(t, err, fmt.Sprintf("the node in %s is of version v0.9 and speaks API v%d, this program v%d; `fairlead up --replace` has it be of this one, "+
 		"or set FAIRLEAD_DIR for another", dir, api.Version+1, api.Version))
 }
 

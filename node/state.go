@@ -133,7 +133,10 @@ func (h *home) removeFile(name string) error {
 }
 
 // replace writes a file anew, whole or not at all, also when the power fails.
-func (h *home) replace(name string, v any) error {
+func (h *home) replace(name string, v any) error { return h.replaceFile(name, v, true) }
+
+// replaceFile does so, also when the power fails or only when a process does.
+func (h *home) replaceFile(name string, v any, lasts bool) error {
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
@@ -144,7 +147,7 @@ func (h *home) replace(name string, v any) error {
 		return err
 	}
 	_, err = f.Write(append(text, '\n'))
-	if err == nil {
+	if err == nil && lasts {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
@@ -203,7 +206,8 @@ func (l *lan) requestLocked() api.NetworkCreate {
 // restoreLocked makes the networks there were again.
 func (n *Node) restoreLocked(s *state) error {
 	for _, saved := range s.Networks {
-		if err := n.makeLocked(newLan(saved.ID, saved.Name, saved.Created), saved.NetworkCreate); err != nil {
+		if saved.Name == defaultName { // it is there, but for its rules
+		} else if err := n.makeLocked(newLan(saved.ID, saved.Name, saved.Created), saved.NetworkCreate); err != nil {
 			return fmt.Errorf("%s: %w; `rm %[1]s` forgets its networks", filepath.Join(n.home.Name(), stateFile), err)
 		}
 		for _, r := range saved.Rules {

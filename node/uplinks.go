@@ -256,7 +256,10 @@ func (n *Node) unrouteAddressesLocked(u *uplink) {
 // address is the uplink's own, with the length of its subnet; the zero Prefix
 // while it has none.
 func (u *uplink) address() netip.Prefix {
-	if a := u.way.Addr(); u.lost == nil && a != (packet.Addr{}) {
+	if u.lost != nil {
+		return netip.Prefix{}
+	}
+	if a := u.way.Addr(); a != (packet.Addr{}) {
 		return netip.PrefixFrom(a.Netip(), u.way.Subnet().Bits())
 	}
 	return netip.Prefix{}
@@ -294,17 +297,19 @@ func (n *Node) getUplinks(http.ResponseWriter, *http.Request) (any, error) {
 	defer n.mu.Unlock()
 	list := []api.Uplink{}
 	for _, u := range n.uplinks {
-		have := u.way.Switch().Totals()
 		d := api.Uplink{
 			Name: u.spec.Name, Network: u.lan.name, Kind: u.spec.Kind, Spec: u.spec.String(),
-			MAC: u.mac.String(), MTU: u.way.MTU(), State: u.state(), Since: u.since,
-			Counts: counts(&have),
+			MAC: u.mac.String(), MTU: u.mtu, State: u.state(), Since: u.since,
 		}
 		for _, a := range u.spec.Addrs {
 			d.Addresses = append(d.Addresses, a.String())
 		}
-		if hop := u.way.NextHop(); hop != (packet.Addr{}) {
-			d.Gateway = hop.String()
+		if u.way != nil { // else a node before had it
+			have := u.way.Switch().Totals()
+			d.MTU, d.Counts = u.way.MTU(), counts(&have)
+			if hop := u.way.NextHop(); hop != (packet.Addr{}) {
+				d.Gateway = hop.String()
+			}
 		}
 		if a := u.address(); a.IsValid() {
 			d.Address = a.String()

@@ -117,6 +117,9 @@ func (n *node) audit() {
 
 // compareWithKernel compares each port with the interface at its other end.
 func (n *node) compareWithKernel() error {
+	if n.restarted {
+		return nil
+	}
 	var switches []api.Switch
 	var containers []api.Container
 	var uplinks []api.Uplink

@@ -19,8 +19,8 @@ import (
 	"fairlead/test/lab"
 )
 
-// A node is killed: its containers end with it, what it connected is taken away,
-// and the next command finds nothing in its way.
+// A node is killed: its containers wait for the next one, which ends them when it is
+// told to, what it connected is taken away, and who watched is told.
 func TestNodeKilled(t *testing.T) {
 	n := newNode(t)
 	path, remove := namedNetns(t)
@@ -37,34 +37,25 @@ func TestNodeKilled(t *testing.T) {
 			pids = append(pids, c.Pid)
 		}
 	}
-	follower := n.background("logs", "-f", "quiet")
 	tracer := n.background("trace", "quiet") // without a name it would start another node
-	killed := time.Now()
-	kill(t, n.nodePid(), syscall.SIGKILL)
-
-	if code := front.wait(); code != 128+int(syscall.SIGTERM) || !strings.Contains(front.errors.String(), "the node is gone") {
+	tracer.says("quiet")
+	n.killNode()
+	tracer.wait()
+	hasNoInterface(t, openNetns(t, path))
+	n.run("down", "--all")
+	if code := front.wait(); code != 128+int(syscall.SIGKILL) {
 		t.Errorf("a container in the foreground ends with %d: %s", code, front.errors.String())
 	}
-	follower.wait()
-	tracer.wait()
-	lab.Eventually(t, 10*time.Second, func() error {
-		for _, pid := range pids {
-			if syscall.Kill(pid, 0) == nil {
-				return fmt.Errorf("init %d is still there", pid)
-			}
-		}
-		return nil
-	})
-	t.Logf("all containers ended %v after their node", time.Since(killed))
-	hasNoInterface(t, openNetns(t, path))
-	if out := n.run("ps", "-q"); out != "" {
-		t.Errorf("without a node ps prints %q", out)
+	for _, pid := range pids {
+		awaitEnd(t, pid)
 	}
-	n.refuses("no node is running", "show", "switch")
+	n.left()
 
 	n.run("up")
-	if left, _ := filepath.Glob(filepath.Join(n.dir, "containers", "*")); len(left) > 0 {
-		t.Errorf("the node that was killed left %v to its successor", left)
+	n.killNode()
+	n.run("ps") // it was to stay
+	if n.nodePid() == 0 {
+		t.Error("no node came after one that was to stay")
 	}
 	n.run("run", "--name", "quiet", "--ip", "172.17.0.2", "--", "true")
 }

@@ -31,14 +31,15 @@ const patience = time.Minute
 // with it. When the test ends every frame is accounted for, the node goes down,
 // and nothing of it may be left; see cleanup. It belongs to the test's goroutine.
 type node struct {
-	t       *testing.T
-	bin     string
-	dir     string   // FAIRLEAD_DIR
-	logs    []string // of all nodes there were; see followLog
-	log     *os.File // of the one that runs, or ran last
-	clients []*client
-	taps    map[string]tap // the other ends of uplinks
-	blinks  bool           // interfaces inside are set down; see compareWithKernel
+	t         *testing.T
+	bin       string
+	dir       string   // FAIRLEAD_DIR
+	logs      []string // of all nodes there were; see followLog
+	log       *os.File // of the one that runs, or ran last
+	clients   []*client
+	taps      map[string]tap // the other ends of uplinks
+	restarted bool           // the node began to count later than the kernel; see compareWithKernel
+	blinks    bool           // interfaces inside are set down; see compareWithKernel
 }
 
 // everyOption has the same tests made of a default network that is otherwise:

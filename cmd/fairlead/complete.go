@@ -183,7 +183,7 @@ func neighbourAddresses(ctx context.Context) (list []string) {
 
 func containerNames(ctx context.Context) (list []string) {
 	var containers []api.Container
-	_ = client().Get(ctx, "/v1/containers", &containers) // the cursor is no place for an error
+	_ = onlooker().Get(ctx, "/v1/containers", &containers) // the cursor is no place for an error
 	for _, c := range containers {
 		list = append(list, c.Name)
 	}
@@ -192,7 +192,7 @@ func containerNames(ctx context.Context) (list []string) {
 
 func networkNames(ctx context.Context) (list []string) {
 	var switches []api.Switch
-	_ = client().Get(ctx, "/v1/switches", &switches)
+	_ = onlooker().Get(ctx, "/v1/switches", &switches)
 	for _, s := range switches {
 		list = append(list, s.Network)
 	}

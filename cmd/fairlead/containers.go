@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -78,7 +79,11 @@ func newLogs() *cobra.Command {
 				return about(args[0], err)
 			}
 			defer body.Close()
-			return copyUntil(cmd, cmd.OutOrStdout(), body)
+			err = copyUntil(cmd, cmd.OutOrStdout(), body)
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				return fmt.Errorf("the node left; `%s %s` goes on with the next one", "fairlead logs -f", args[0])
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "Go on printing until the container ends")

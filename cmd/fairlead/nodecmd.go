@@ -274,7 +274,7 @@ func newVersion() *cobra.Command {
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info := new(api.VersionInfo)
-			err := client().Get(cmd.Context(), "/v1/version", info)
+			err := onlooker().Get(cmd.Context(), "/v1/version", info)
 			if err != nil {
 				info = nil // the client has a version whatever became of the node
 			}

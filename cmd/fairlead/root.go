@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -226,12 +228,53 @@ func arguments(n int) string {
 	return fmt.Sprintf("%d arguments", n)
 }
 
-// client returns the client of the node that runs, if one does.
-func client() *api.Client { return api.NewClient(api.Dir()) }
+// client returns the client of the node that runs, if one does, the same for all of
+// a command. After a node that was killed with its containers running the next one is
+// started when it is used.
+func client() *api.Client {
+	known.Lock()
+	defer known.Unlock()
+	if dir := api.Dir(); known.client == nil || known.client.Dir() != dir {
+		known.client = api.NewClient(dir)
+		known.client.Greet = greet
+		known.client.Revive = func(ctx context.Context) (bool, error) {
+			if !node.HasLeft(dir) {
+				return false, nil
+			}
+			_, err := node.Ensure(ctx, dir, version)
+			return err == nil, err
+		}
+	}
+	return known.client
+}
+
+var known struct {
+	sync.Mutex
+	client *api.Client
+}
+
+// onlooker is client for who starts no node.
+func onlooker() *api.Client { return api.NewClient(api.Dir()) }
 
 // ensure returns the client of a node that runs, starting one if need be.
 func ensure(ctx context.Context) (*api.Client, error) {
-	return node.Ensure(ctx, api.Dir(), version)
+	if _, err := node.Ensure(ctx, api.Dir(), version); err != nil {
+		return nil, err
+	}
+	return client(), nil
+}
+
+// greet says when the node is of another version, and refuses one that speaks
+// another API.
+func greet(info *api.VersionInfo) error {
+	text := fmt.Sprintf("client %s, node %s: `fairlead up --replace` has the node be of this version, and its containers go on", version, info.Version)
+	switch {
+	case info.API != api.Version:
+		return fmt.Errorf("%s; they speak API v%d and v%d", text, api.Version, info.API)
+	case info.Version != version:
+		fmt.Fprintln(os.Stderr, "fairlead: "+text)
+	}
+	return nil
 }
 
 // ensureLeft is client where nothing is left of a node before, and else ensure: its

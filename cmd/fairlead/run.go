@@ -139,7 +139,7 @@ func (o *runOptions) start(ctx context.Context, c *api.Client, created *api.Crea
 		return nil, fmt.Errorf("container %s: %w", created.Name, err)
 	}
 	term.started()
-	attach := api.Attach{Descriptors: []string{"init", "channel"}, Pid: b.PID}
+	attach := api.Attach{Descriptors: []string{"init", "channel"}, Pid: b.PID, KeptChannel: b.KeptChannel, KeptLink: b.KeptLink}
 	fds := []int{b.PIDFD, b.Node}
 	if b.TAP >= 0 {
 		attach.Descriptors = append(attach.Descriptors, "tap")
@@ -176,7 +176,7 @@ func abandon(b *box.Box) {
 func (o *runOptions) spec(created *api.Created) (*box.Spec, error) {
 	spec := &box.Spec{
 		ID: created.ID, Hostname: created.Hostname, Args: o.command, Env: o.linked(created.Env), Cwd: o.dir,
-		TTY: o.tty, Stdin: o.interactive, Detached: o.detach, RootFS: o.rootfs, Sysctls: o.parameters,
+		TTY: o.tty, Stdin: o.interactive, Detached: o.detach, RootFS: o.rootfs, Sysctls: o.parameters, Exit: created.ExitAt,
 	}
 	if o.detach {
 		spec.Log = &box.Log{Path: created.Log, Limit: created.LogBytes}
@@ -244,7 +244,7 @@ func boxInterface(link *api.Interface) (*box.Interface, error) {
 func awaitGone(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	_ = client().Get(ctx, containerPath(id, "wait"), nil) // mostly it is gone already
+	_ = onlooker().Get(ctx, containerPath(id, "wait"), nil) // mostly it is gone already
 }
 
 // giveBack tells the node that a reservation is not needed. It would find out

@@ -42,8 +42,11 @@ func psTable(out io.Writer, containers []api.Container, whole bool, now time.Tim
 			command = c.Foreign
 		}
 		status := "Created"
-		if c.Status == "running" {
+		switch c.Status {
+		case "running":
 			status = "Up " + ago(now.Sub(c.Created))
+		case "unreachable": // by a node that came after another; --json says why
+			status = c.Status
 		}
 		t.row(shortID(c.ID, whole), command, status, c.Network, dash(c.IP), dash(strings.Join(c.Ports, ", ")), c.Name)
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -32,6 +33,15 @@ var ErrLeft = errors.New("the node left without an answer")
 type Client struct {
 	dir  string
 	http *http.Client
+
+	// Revive, if set, is called when no node runs, and says whether one does now.
+	Revive func(ctx context.Context) (bool, error)
+	// Greet, if set, has the node asked who it is before the first call, and is told.
+	// A node that is just ending, or was just killed, is waited for first, so that
+	// nothing is asked of it.
+	Greet   func(*VersionInfo) error
+	greeted sync.Once
+	refused error // what Greet said
 }
 
 // NewClient returns a client of the node in dir. It connects when used.
@@ -56,6 +66,21 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		}
 		return nil, err
 	}
+	conn, err := c.line(ctx)
+	if errors.Is(err, ErrNoNode) && c.Revive != nil {
+		revived, rerr := c.Revive(ctx)
+		if rerr != nil {
+			return nil, rerr
+		}
+		if revived {
+			return c.line(ctx)
+		}
+	}
+	return conn, err
+}
+
+// line waits for a place in the line at the control socket.
+func (c *Client) line(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialWithin)
 	defer cancel()
 	for {
@@ -120,6 +145,45 @@ func (c *Client) Stream(ctx context.Context, path string) (io.ReadCloser, error)
 }
 
 func (c *Client) open(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
+	if err := c.greet(ctx); err != nil {
+		return nil, err
+	}
+	return c.openAt(ctx, method, path, in)
+}
+
+// leavesWithin bounds the wait for a node that is just ending.
+const leavesWithin = 10 * time.Second
+
+func (c *Client) greet(ctx context.Context) error {
+	if c.Greet == nil {
+		return nil
+	}
+	c.greeted.Do(func() {
+		for deadline := time.Now().Add(leavesWithin); ; {
+			var info VersionInfo
+			body, err := c.openAt(ctx, http.MethodGet, "/v1/version", nil)
+			if err == nil {
+				err = json.NewDecoder(body).Decode(&info)
+				body.Close()
+			}
+			switch {
+			case err == nil:
+				c.refused = c.Greet(&info)
+				return
+			case !errors.Is(err, ErrLeft) && !errors.Is(err, ErrLeaving) || time.Now().After(deadline):
+				return // the call itself says it
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	})
+	return c.refused
+}
+
+func (c *Client) openAt(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
 	req, err := request(ctx, method, path, in)
 	if err != nil {
 		return nil, err
@@ -175,6 +239,9 @@ func failure(resp *http.Response) error {
 // Hand hands descriptors to the node: it upgrades path, sends msg with fds in
 // one piece and reads the node's answer into done. fds stay the caller's.
 func (c *Client) Hand(ctx context.Context, path string, msg any, fds []int) error {
+	if err := c.greet(ctx); err != nil {
+		return err
+	}
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return err

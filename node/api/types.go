@@ -118,6 +118,7 @@ type Created struct {
 	HostnameAt string `json:"hostname_at,omitempty"`
 	Log        string `json:"log,omitempty"`
 	LogBytes   int64  `json:"log_bytes,omitempty"`
+	ExitAt     string `json:"exit_at,omitempty"` // where init writes the exit status
 }
 
 // Interface is how a container's link has to look from inside.
@@ -151,6 +152,10 @@ type Attach struct {
 	// PeerNetns is what the kernel inside calls the namespace of a veth's other
 	// end, link-netnsid; -1 of a TAP.
 	PeerNetns int `json:"peer_netns,omitempty"`
+	// KeptChannel and KeptLink are the init's own copies of channel and tap, by their
+	// numbers there, for a node after this one; 0 is none.
+	KeptChannel int `json:"kept_channel,omitempty"`
+	KeptLink    int `json:"kept_link,omitempty"`
 }
 
 // Exec is the first message on an upgraded /v1/containers/ID/exec. With it
@@ -186,7 +191,8 @@ type Container struct {
 	Name     string    `json:"name"`
 	Command  []string  `json:"command"`
 	Created  time.Time `json:"created"`
-	Status   string    `json:"status"` // created, running
+	Status   string    `json:"status"`        // created, running, unreachable
+	Why      string    `json:"why,omitempty"` // it is unreachable
 	Pid      int       `json:"pid,omitempty"`
 	Network  string    `json:"network"`
 	IP       string    `json:"ip,omitempty"`

@@ -28,6 +28,7 @@ type Link struct {
 	// end, link-netnsid; -1 of a TAP. Init's word, too.
 	PeerNetNS int
 	Warnings  []string // what is less than asked for
+	Kept      int      // init's own copy of FD, by its number there; 0 is none
 
 	session *Channel
 }
@@ -53,7 +54,10 @@ func requestLink(init *Channel, i *Interface, deadline time.Time) (*Link, error)
 	}
 	m, fds, err := session.Recv()
 	if err == nil && m.Ready != nil && len(fds) == 1 && isLink(fds[0]) {
-		return &Link{FD: fds[0], Index: m.Ready.Index, PeerNetNS: m.Ready.PeerNetNS, Warnings: printableAll(m.Ready.Warnings), session: session}, nil
+		return &Link{
+			FD: fds[0], Index: m.Ready.Index, PeerNetNS: m.Ready.PeerNetNS, Kept: m.Ready.KeptLink,
+			Warnings: printableAll(m.Ready.Warnings), session: session,
+		}, nil
 	}
 	// A file of a file system that a hostile process serves is closed when that
 	// process likes, so nobody waits for it.
@@ -89,19 +93,37 @@ func (l *Link) Take() int {
 	return fd
 }
 
-// Close lets go of what is still the Link's. Where that is FD the interface goes
-// with it.
+// Close lets go of what is still the Link's.
 func (l *Link) Close() {
 	_ = l.session.Close()
 	closeAll([]int{l.Take()})
 }
 
 // RequestUnlink asks for an interface to be removed, by its index: its name may
-// be another's by now. One that has gone already is as good. The interface of a
-// link goes with its last descriptor, too, so where init does not answer nothing
-// is lost by going on.
+// be another's by now. One that has gone already is as good. An init that does not
+// answer in time does so when it goes on; until then the interface leads nowhere.
 func RequestUnlink(init *Channel, index int, within time.Duration) error {
 	return request(init, &Message{Unlink: index}, within, "remove interface %d", index)
+}
+
+// RequestKeep has an init that lives in the namespace of an interface, which
+// another one made, keep a copy of its other end for a later node: the maker may
+// end first. It returns the copy's number there.
+func RequestKeep(init *Channel, index, fd int, within time.Duration) (kept int, err error) {
+	session, err := ask(init, &Message{Keep: index}, time.Now().Add(within), fd)
+	if err == nil {
+		defer session.Close()
+		var answer *Message
+		if answer, err = session.Hear(); err != nil {
+			err = askError(err)
+		} else if answer.Ready == nil {
+			err = answerError(answer)
+		}
+		if err == nil {
+			return answer.Ready.KeptLink, nil
+		}
+	}
+	return 0, fmt.Errorf("keep interface %d: %w", index, err)
 }
 
 // A DefaultRoute is where the packets go that no other route is for.
@@ -146,8 +168,8 @@ func request(init *Channel, m *Message, within time.Duration, what string, args 
 	return nil
 }
 
-// ask sends a request with one end of a session and returns the other.
-func ask(init *Channel, m *Message, deadline time.Time) (*Channel, error) {
+// ask sends a request, with fds and one end of a session, and returns the other.
+func ask(init *Channel, m *Message, deadline time.Time, fds ...int) (*Channel, error) {
 	near, far, err := Pair()
 	if err != nil {
 		return nil, err
@@ -158,7 +180,7 @@ func ask(init *Channel, m *Message, deadline time.Time) (*Channel, error) {
 		return nil, err
 	}
 	if err = session.SetReadDeadline(deadline); err == nil {
-		err = init.Send(m, far)
+		err = init.Send(m, append(fds, far)...)
 	}
 	if err != nil {
 		_ = session.Close()

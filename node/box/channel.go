@@ -36,10 +36,11 @@ type Message struct {
 	Signal  int        `json:"signal,omitempty"`  // client, node or session → init: for the command
 	Exit    *int       `json:"exit,omitempty"`    // init → node or session: status of the command
 
-	// node → init, each with the session's end; see ask.go
+	// node → init, each with the session's end, last; see ask.go
 	Link    *Interface    `json:"link,omitempty"`    // make it; the answers are Ready with its other end, then Linked
 	Unlink  int           `json:"unlink,omitempty"`  // remove the interface with this index; Done
 	Default *DefaultRoute `json:"default,omitempty"` // Done
+	Keep    int           `json:"keep,omitempty"`    // with the other end of the interface with this index: have a copy; Ready says which
 	Done    bool          `json:"done,omitempty"`    // init → session: what was asked for is so
 }
 
@@ -49,6 +50,10 @@ type Ready struct {
 	Index     int      `json:"index"`
 	PeerNetNS int      `json:"peer_netns"` // link-netnsid of a veth, else -1
 	Warnings  []string `json:"warnings,omitempty"`
+
+	// What init keeps for a later node, as descriptors of its own; 0 is nothing.
+	KeptChannel int `json:"kept_channel,omitempty"`
+	KeptLink    int `json:"kept_link,omitempty"`
 }
 
 func (r *Ready) warn(format string, args ...any) {

@@ -11,7 +11,8 @@
 //	       <----------- born ------- {ready}, TAP, node's end of
 //	                                 the node channel
 //	hands over {TAP, pidfd, node channel} -----------------------> adds a port,
-//	Release                          waits for the carrier <------ raises the carrier
+//	Release                          keeps copies of these two
+//	                                 waits for the carrier <------ raises the carrier
 //	Started ----------- born ------> {go}: starts the command
 //	        <---------- born ------- {started}: the command runs
 //	Signal ------------ born ------> to the command <------------- {signal}, {exec},
@@ -26,8 +27,9 @@
 // Whose end ends what: the command's end is the container's end, because pid 1
 // ends with it and the kernel kills the rest. A closed born channel ends a
 // foreground container and any container that has not started yet; a closed
-// node channel ends every container; a closed session channel ends what that
-// exec started. Ends is: SIGTERM (a session: SIGHUP), a second later SIGKILL.
+// session channel ends what that exec started. Ends is: SIGTERM (a session:
+// SIGHUP), a second later SIGKILL. The end of the node ends nothing: init has copies
+// of the node's ends, which the next node takes (keep.go).
 //
 // Root inside may take init apart, it is his process. So client and node
 // believe nothing they hear from it: messages are bounded, descriptors looked
@@ -63,7 +65,8 @@
 // start it and one more command, attach.go serves namespaces of others, uplink.go
 // opens a way out, interface.go what else may be a port, await.go waits for an
 // interface, hostaddr.go follows the addresses of this host, hostroute.go lists its
-// routes, trial.go tries what this machine can do. What a node uses: ask.go asks an init. What runs inside: init.go,
+// routes, trial.go tries what this machine can do. What a node uses: ask.go asks an init, keep.go
+// takes hold of one again. What runs inside: init.go,
 // with tree.go the mounts, net.go the interface, veth.go the other kind of it,
 // request.go what the node asks for, command.go the command and log.go its output.
 // Below: join.go the fork, channel.go the messages, pidfd.go and peer.go who a

@@ -31,6 +31,7 @@ type container struct {
 	node *Channel // to the node
 	null int      // /dev/null, for whatever stdio is not the caller's
 	log  *logger  // of a detached container
+	exit int      // the file its exit status goes to, -1 without
 
 	// mu is held from before a fork until its child is in the tables, so
 	// that the reaper never meets a child it cannot find.
@@ -38,7 +39,8 @@ type container struct {
 	command  int              // pid of the command, 0 before it started
 	sessions map[int]*Channel // exec's, by pid
 
-	network sync.Mutex // held while interfaces and routes change
+	network sync.Mutex  // held while interfaces and routes change, and while kept does
+	kept    map[int]int // our copies of the node's ends of interfaces, by their index; see keep.go
 }
 
 // initMain is the life of pid 1. It returns the container's exit status.
@@ -48,7 +50,7 @@ func initMain() int {
 		fmt.Fprintf(os.Stderr, "%s: to be started by a client only: %v\n", initName, err)
 		return 125
 	}
-	c := &container{born: born, goes: make(chan struct{}), sessions: map[int]*Channel{}}
+	c := &container{born: born, goes: make(chan struct{}), sessions: map[int]*Channel{}, kept: map[int]int{}, exit: -1}
 	if err := c.prepare(); err != nil {
 		failure := asFailure(explainInside(err))
 		_ = born.Send(&Message{Failure: failure}) // nobody left to tell when this fails
@@ -78,7 +80,13 @@ func (c *container) prepare() error {
 	if c.null, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return &os.PathError{Op: "open", Path: os.DevNull, Err: err}
 	}
-	// Before the tree changes: it is the caller's /dev/net/tun.
+	// Before the tree changes: what the caller sees is opened here, and it is his
+	// /dev/net/tun.
+	if c.spec.Exit != "" {
+		if c.exit, err = unix.Open(c.spec.Exit, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600); err != nil {
+			return &os.PathError{Op: "open", Path: c.spec.Exit, Err: err}
+		}
+	}
 	link, ready := -1, &Ready{PeerNetNS: -1}
 	if c.spec.Network == NetworkOwn {
 		if link, ready, err = createLink(c.spec.Interface); err != nil {
@@ -108,7 +116,7 @@ func (c *container) prepare() error {
 		return err
 	}
 	go c.listen(c.born, c.clientGone)
-	go c.listen(c.node, c.nodeGone)
+	go c.listen(c.node, c.nodeLost)
 	if c.spec.Network == NetworkOwn {
 		if err := waitCarrier(c.spec.Interface.Name, carrierTimeout, c.warn); err != nil {
 			return err
@@ -120,25 +128,30 @@ func (c *container) prepare() error {
 }
 
 // connect makes the channel to the node and gives the node's ends of channel
-// and link to the client. No copy stays: the node must see every end.
+// and link to the client. Copies stay here for the node that comes after one that
+// was killed; see keep.go.
 func (c *container) connect(link int, ready *Ready) error {
 	near, far, err := Pair()
 	if err != nil {
 		return err
 	}
-	defer unix.Close(far)
 	if c.node, err = NewChannel(near); err != nil {
 		return err
 	}
+	ready.KeptChannel = far
 	fds := []int{far}
 	if link >= 0 {
-		defer unix.Close(link)
 		if err := awaitPort(c.spec.Interface, link); err != nil {
 			return err
 		}
+		ready.KeptLink = c.keep(ready.Index, link)
 		fds = append(fds, link)
 	}
-	return c.born.Send(&Message{Ready: ready}, fds...)
+	err = c.born.Send(&Message{Ready: ready}, fds...)
+	if link >= 0 && ready.KeptLink == 0 {
+		unix.Close(link)
+	}
+	return err
 }
 
 // warn tells the client what is less than asked for.
@@ -159,7 +172,7 @@ func (c *container) listen(ch *Channel, gone func()) {
 			c.signal(syscall.Signal(m.Signal))
 		case m.Exec != nil:
 			c.exec(m.Exec, fds)
-		case m.Link != nil || m.Unlink != 0 || m.Default != nil:
+		case m.Link != nil || m.Unlink != 0 || m.Default != nil || m.Keep != 0:
 			go c.serve(m, fds) // it may wait for the node
 		case m.Go:
 			closeAll(fds)
@@ -177,9 +190,10 @@ func (c *container) clientGone() {
 	}
 }
 
-// nodeGone: without the node nobody reads the container's frames.
-func (c *container) nodeGone() {
-	const why = "the node is gone, the container ends"
+// nodeLost: the end of the node is no end of the channel, of which we have both
+// ends. So somebody inside has taken it apart, and no node finds us any more.
+func (c *container) nodeLost() {
+	const why = "the channel to the node is broken, the container ends"
 	if c.log != nil {
 		c.log.Write([]byte("fairlead: " + why + "\n"))
 	} else if c.commandPID() != 0 {
@@ -256,6 +270,7 @@ func (c *container) reap() int {
 			_ = session.Close()
 		case isCommand:
 			_ = c.node.Send(&Message{Exit: &code})
+			c.noteExit(code)
 			c.clear()
 			return code
 		}

@@ -105,16 +105,6 @@ func TestDetached(t *testing.T) {
 	}
 }
 
-func TestDetachedNodeGone(t *testing.T) {
-	lab.NoLeaks(t)
-	spec, path := detached(t, "sleep", "1000")
-	r := start(t, spec)
-	r.session.Close()
-	r.node.Close()
-	r.wait(128 + 15)
-	logged(t, path, "the node is gone")
-}
-
 // Everything that was written before the end is in the log, within its bound.
 func TestDetachedBigLog(t *testing.T) {
 	lab.NoLeaks(t)

@@ -66,6 +66,27 @@ func PIDOf(pidfd int) (int, error) {
 	return 0, fmt.Errorf("descriptor %d is not a pidfd", pidfd)
 }
 
+// StartOf is when the process began, in clock ticks since the machine did: with its
+// number that is nobody else's (proc_pid_stat(5), field 22). It fails where /proc
+// does not show the process.
+func StartOf(pidfd int) (ticks uint64, err error) {
+	pid, err := PIDOf(pidfd)
+	if err != nil {
+		return 0, err
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text[max(0, strings.LastIndex(string(text), ")")):]), " ") // its name may have any character
+	fields := strings.Fields(rest)
+	const starttime = 22 - 3 // the third field is the first behind the name
+	if len(fields) <= starttime {
+		return 0, fmt.Errorf("/proc/%d/stat has %d fields behind the name", pid, len(fields))
+	}
+	return strconv.ParseUint(fields[starttime], 10, 64)
+}
+
 var errEnded = errors.New("the process has ended")
 
 // A NSID identifies a namespace as long as somebody keeps it alive.

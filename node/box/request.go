@@ -13,15 +13,24 @@ import (
 
 // serve answers one request. fds is the session it is answered by.
 func (c *container) serve(m *Message, fds []int) {
-	if len(fds) != 1 {
+	want := 1
+	if m.Keep != 0 {
+		want = 2
+	}
+	if len(fds) != want {
 		closeAll(fds)
 		return
 	}
-	session, err := NewChannel(fds[0])
+	session, err := NewChannel(fds[want-1])
 	if err != nil {
+		closeAll(fds[:want-1])
 		return // nobody to tell
 	}
 	defer session.Close()
+	if m.Keep != 0 {
+		c.keepFor(m.Keep, fds[0], session)
+		return
+	}
 	// Sending fails when the node has given up; then the interface goes with the
 	// descriptor nobody has.
 	if err := c.answer(m, session); err != nil {
@@ -34,10 +43,13 @@ func (c *container) answer(m *Message, session *Channel) error {
 		return errors.New("the network namespace is not the container's own")
 	}
 	if m.Link != nil {
-		if err := c.link(m.Link, session); err != nil {
+		index, err := c.link(m.Link, session)
+		if err != nil {
 			return err
 		}
-		if err := waitCarrier(m.Link.Name, carrierTimeout, func(string, ...any) {}); err != nil {
+		keepIf := c.dropUnless(index, session)
+		err = waitCarrier(m.Link.Name, carrierTimeout, func(string, ...any) {})
+		if keepIf(err == nil); err != nil {
 			return err
 		}
 		return session.Send(&Message{Linked: true})
@@ -50,6 +62,7 @@ func (c *container) answer(m *Message, session *Channel) error {
 	c.network.Lock()
 	defer c.network.Unlock()
 	if m.Unlink != 0 {
+		c.dropKept(m.Unlink)
 		err = removeLink(h, m.Unlink)
 	} else {
 		err = setDefaultRoute(h, m.Default)
@@ -60,36 +73,42 @@ func (c *container) answer(m *Message, session *Channel) error {
 	return session.Send(&Message{Done: true})
 }
 
-// link makes an interface and sends its other end. No copy stays here: the node
-// must see every end.
-func (c *container) link(i *Interface, session *Channel) error {
+// link makes an interface and sends its other end, of which it keeps a copy.
+func (c *container) link(i *Interface, session *Channel) (index int, err error) {
 	if err := i.validate(); err != nil {
-		return err
+		return 0, err
 	}
 	c.network.Lock()
 	defer c.network.Unlock()
 	if _, err := net.InterfaceByName(i.Name); err == nil {
-		return errTaken(i.Name)
+		return 0, errTaken(i.Name)
 	}
 	fd, ready, err := createLink(i)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	defer unix.Close(fd)
+	ready.KeptLink = c.keep(ready.Index, fd)
+	defer func() {
+		if ready.KeptLink == 0 {
+			unix.Close(fd)
+		} else if err != nil {
+			c.dropKept(ready.Index)
+		}
+	}()
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
+		return 0, fmt.Errorf("open netlink: %w", err)
 	}
 	defer h.Close()
 	linkLocalAtOnce(i.Name, ready.warn)
 	ignoreRouters(i.Name, ready.warn)
 	if err := setupInterface(h, i, ready.warn); err != nil {
-		return err
+		return 0, err
 	}
 	if err := awaitPort(i, fd); err != nil {
-		return err
+		return 0, err
 	}
-	return session.Send(&Message{Ready: ready}, fd)
+	return ready.Index, session.Send(&Message{Ready: ready}, fd)
 }
 
 // removeLink removes an interface that may have gone by itself.

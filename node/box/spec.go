@@ -39,6 +39,9 @@ type Spec struct {
 	// Detached containers outlive their client and write to Log.
 	Detached bool `json:"detached,omitempty"`
 	Log      *Log `json:"log,omitempty"`
+	// Exit is a file that the command's exit status is written to, for a node that
+	// was not there to hear it; empty: none.
+	Exit string `json:"exit,omitempty"`
 	// RootFS is a directory that becomes /; empty: the caller's tree.
 	RootFS string `json:"rootfs,omitempty"`
 

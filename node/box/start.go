@@ -30,6 +30,9 @@ type Box struct {
 	TAP, Node int
 	Index     int // of the interface, in the container's network namespace
 	PeerNetNS int // what that calls the namespace of a veth's other end; -1 of a TAP
+	// KeptChannel and KeptLink are init's own copies of Node and TAP, by their
+	// numbers there; 0 is none. See Reach.
+	KeptChannel, KeptLink int
 	// Warnings say what is less than asked for. Complete when Started returned.
 	Warnings []string
 
@@ -163,6 +166,7 @@ func (b *Box) ready(spec *Spec) error {
 			return fmt.Errorf("init: %w", err)
 		case m.Ready != nil && len(fds) > 0:
 			b.Node, b.Index, b.PeerNetNS = fds[0], m.Ready.Index, m.Ready.PeerNetNS
+			b.KeptChannel, b.KeptLink = m.Ready.KeptChannel, m.Ready.KeptLink
 			b.Warnings = append(b.Warnings, m.Ready.Warnings...)
 			if len(fds) > 1 {
 				b.TAP = fds[1]
@@ -212,8 +216,7 @@ func (b *Box) mustWait() int {
 	return code
 }
 
-// Release closes our copies of TAP and Node, once the node has its own: the
-// end of the node must be the end of the last copy.
+// Release closes our copies of TAP and Node, once the node has its own.
 func (b *Box) Release() {
 	closeAll([]int{b.TAP, b.Node})
 	b.TAP, b.Node = -1, -1

@@ -228,7 +228,6 @@ func TestEnds(t *testing.T) {
 	}{
 		{"client gone", polite, func(r *running) { r.session.Close() }, 9, ""},
 		{"client gone, stubborn", stubborn, func(r *running) { r.session.Close() }, 128 + 9, ""},
-		{"node gone", polite, func(r *running) { r.node.Close() }, 9, "the node is gone"},
 		{"init killed", stubborn, func(r *running) { _ = SignalPIDFD(r.PIDFD, syscall.SIGKILL) }, 128 + 9, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -245,14 +244,6 @@ func TestEnds(t *testing.T) {
 			}
 		})
 	}
-	t.Run("node gone before the start", func(t *testing.T) {
-		r := createDown(t, own("true"))
-		r.node.Close()
-		if err := r.Started(); err == nil || err.Error() != "the node is gone, the container ends" {
-			t.Errorf("got %v", err)
-		}
-		r.wait(125)
-	})
 	t.Run("client gone before the start", func(t *testing.T) {
 		r := createDown(t, own("true"))
 		r.session.Close()

@@ -1,0 +1,128 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"fairlead/node/api"
+	"fairlead/test/lab"
+)
+
+// What is written down of a container is read as it was.
+func TestRecordIsReadAgain(t *testing.T) {
+	h := newHandlers(t)
+	web := h.join(t, "web")
+	h.mu.Lock()
+	err := h.noteLocked(web.container)
+	h.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := h.home.readRecords()
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	h.mu.Lock()
+	want := web.recordLocked()
+	h.mu.Unlock()
+	a, _ := json.Marshal(want)
+	b, _ := json.Marshal(list[0])
+	if string(a) != string(b) {
+		t.Errorf("written was\n%s\nand read is\n%s", a, b)
+	}
+}
+
+func TestRecordIsRefused(t *testing.T) {
+	id := strings.Repeat("ab", 32)
+	good := record{Version: recordVersion, ID: id, Name: "web", Mode: modeBridge, Number: 1<<16 | 1}
+	if _, err := parseRecord(encode(t, good)); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(r *record){
+		"it has version 0":      func(r *record) { r.Version = 0 },
+		`"../x" is no id`:       func(r *record) { r.ID = "../x" },
+		`"a/b" is no name`:      func(r *record) { r.Name = "a/b" },
+		"it contradicts itself": func(r *record) { r.Mode = modeShared },
+		"it has more places or ports than a container can have": func(r *record) { r.Places = make([]savedPlace, maxAttachments+1) },
+	} {
+		r := good
+		change(&r)
+		_, err := parseRecord(encode(t, r))
+		refused(t, err, want)
+	}
+	later := good
+	later.Version++
+	if _, err := parseRecord(encode(t, later)); !errors.Is(err, errLater) {
+		t.Errorf("one of a later version: %v", err)
+	}
+}
+
+func encode(t testing.TB, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// What another world's node has left is refused, what was left before the machine
+// was started anew is forgotten, and nothing of it is lost by being refused.
+func TestRunningOfAnotherWorld(t *testing.T) {
+	lab.NoLeaks(t)
+	dir := shortDir(t)
+	if err := api.MakeDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	write := func(change func(r *running)) string {
+		r := running{Version: recordVersion, world: thisWorld(), Stays: true}
+		change(&r)
+		path := filepath.Join(dir, runningFile)
+		if err := os.WriteFile(path, encode(t, r), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for want, change := range map[string]func(r *running){
+		"the node in " + dir + " was one of another user, process or network namespace, and its containers wait for another there: start it there, or set FAIRLEAD_DIR to another directory here": func(r *running) { r.PID += "0" },
+		filepath.Join(dir, runningFile) + ": " + errLater.Error(): func(r *running) { r.Version++ },
+	} {
+		path := write(change)
+		refused(t, Serve(t.Context(), Config{Dir: dir}), want)
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+	write(func(r *running) { r.Boot += "0" })
+	h, err := claim(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.leave(nodeLock, runningFile)
+	if r, err := h.readRunning(); err != nil || r != nil {
+		t.Errorf("what was left in another boot: %v, %v", r, err)
+	}
+}
+
+// A record is a file anybody may have written: whatever is in it, it is refused or
+// it is written as it was read.
+func FuzzRecord(f *testing.F) {
+	id := strings.Repeat("ab", 32)
+	f.Add(encode(f, record{Version: recordVersion, ID: id, Name: "web", Mode: modeBridge, Number: 1<<16 | 1}))
+	f.Add([]byte(`{"version":2}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r, err := parseRecord(text)
+		if err != nil {
+			return
+		}
+		again, err := parseRecord(encode(t, r))
+		if err != nil || !reflect.DeepEqual(again.ID, r.ID) || again.Name != r.Name || again.Number != r.Number {
+			t.Errorf("%+v is read as %+v, %v", r, again, err)
+		}
+	})
+}

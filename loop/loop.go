@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrClosed is returned for sources added to a loop that was closed.
@@ -16,6 +19,15 @@ var epoch = time.Now()
 // Clock is the clock the workers read once per turn, for goroutines that are
 // none: monotonic nanoseconds since the start of the process.
 func Clock() int64 { return int64(time.Since(epoch)) }
+
+// ThreadClock is the time processors have spent on the calling thread, in
+// nanoseconds, what its system calls take included. It is a system call itself, and
+// of use on a worker, whose thread stays the same.
+func ThreadClock() int64 {
+	var t unix.Timespec
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_THREAD_CPUTIME_ID, uintptr(unsafe.Pointer(&t)), 0)
+	return t.Nano()
+}
 
 // A Loop is a fixed set of workers. All its methods may be called from any
 // goroutine that is not a worker; Grace also from a worker.

@@ -82,6 +82,7 @@ const (
 	EgressSegments
 	EgressRefused
 	RateLimit
+	SlowReceiver
 
 	NumReasons = iota
 )
@@ -214,6 +215,8 @@ var reasons = [NumReasons]reasonText{
 		"If it was to leave by host sockets, look at the host's firewall and routes; else report it: the frame was checked before."},
 	RateLimit: {"rate-limit", "The container is sent more than its rate lets it receive.",
 		"Raise it: `fairlead update --rate-in RATE NAME`."},
+	SlowReceiver: {"slow-receiver", "The container takes so long to receive a packet that others would wait for it: its network stack runs inside our write, and it has used up its share of that time.",
+		"Look at its firewall inside, `nft list ruleset`: thousands of rules that each packet is held against belong in a set or a map."},
 }
 
 // String is the name of the reason in counters, JSON and trace lines.

@@ -25,6 +25,9 @@ type lane struct {
 	counted *counters
 	now     int64
 
+	turn       *Port  // whose turn it is; nil where it is nobody's
+	deliveries uint64 // to ports, see account
+
 	answers    []packet.Frame // originated or cut in this batch
 	room       []byte         // their bytes
 	used       int
@@ -260,8 +263,23 @@ func (ln *lane) flush() {
 	ln.staged, ln.answers, ln.used = ln.staged[:0], ln.answers[:0], 0
 }
 
-// write hands frames to the port, as far as its container may receive them.
+// write hands frames to the port, unless it is too slow to have more.
 func (p *Port) write(ln *lane, frames []*packet.Frame) {
+	for len(frames) > 0 {
+		if p.tooSlow(ln, frames[0].Time) {
+			for _, f := range frames {
+				p.n.fail(packet.SlowReceiver, f.Time)
+			}
+			return
+		}
+		n := p.atOnce(ln, len(frames))
+		p.rated(ln, frames[:n])
+		frames = frames[n:]
+	}
+}
+
+// rated hands frames to the port, as far as its container may receive them.
+func (p *Port) rated(ln *lane, frames []*packet.Frame) {
 	if p.conf.Limit.receivesAll() {
 		p.deliver(ln, frames)
 		return
@@ -271,7 +289,9 @@ func (p *Port) write(ln *lane, frames []*packet.Frame) {
 		for n < len(frames) && p.conf.Limit.receives(frames[n].Time, frames[n].Len()) {
 			n++
 		}
-		p.deliver(ln, frames[:n])
+		if n > 0 {
+			p.deliver(ln, frames[:n])
+		}
 		if frames = frames[n:]; len(frames) > 0 {
 			p.n.fail(packet.RateLimit, frames[0].Time)
 			frames = frames[1:]
@@ -286,6 +306,9 @@ func (p *Port) deliver(ln *lane, frames []*packet.Frame) {
 	if len(frames) > 1 && ln.joins && p.offloads != nil && p.sw.joins() {
 		frames, trains = ln.joiner.join(frames, p.offloads.Offload())
 	}
+	ln.touch(p)
+	watch := p.measure(ln, len(frames))
+	defer p.judge(watch, frames)
 	for len(frames) > 0 {
 		n, err := p.conf.Queue.WriteBatch(frames)
 		p.n.wrote(frames[:n])

@@ -63,6 +63,13 @@
 // link: the port is not read meanwhile. What it is sent too fast is a copy that
 // failed.
 //
+// # Shares of time
+//
+// Where many want one worker, nobody may have it for what nobody needs: a container
+// whose frames are refused, flooded or answered by the gateway has a sixteenth of its
+// time for those and is then not read, and one whose own network stack takes long to
+// take what it is sent has a sixteenth for the rest (packet.SlowReceiver). See account.
+//
 // # Concurrency
 //
 // A port's reads happen on one worker, its home. Anyone may write a queue. The

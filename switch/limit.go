@@ -112,15 +112,19 @@ func (l *Limit) debt(now int64) time.Duration {
 	return time.Duration(m.rate.Until(now) - now)
 }
 
-// indebted reports whether the port's container has sent more than it may, and
-// if so has the port read again when it may send again. A link that reports its
-// end is read on.
+// indebted reports whether the port's container has sent more than it may, or the
+// port has taken more of the worker's time than it may waste (share.go), and if so has
+// it read again when that is over.
 func (p *Port) indebted(now int64, events uint32) bool {
-	d := p.conf.Limit.debt(now)
+	return p.pause(min(max(p.conf.Limit.debt(now), p.overdrawn(now)), longestDebt), events)
+}
+
+// pause has the port not read for a while, if that is not none. A link that reports
+// its end is read on.
+func (p *Port) pause(d time.Duration, events uint32) bool {
 	if d == 0 || events&unix.EPOLLERR != 0 {
 		return false
 	}
-	d = min(d, longestDebt)
 	p.source.Watch(0)
 	if p.debt == nil {
 		p.debt = p.worker.AfterFunc(d, func(int64) {

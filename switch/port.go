@@ -46,6 +46,10 @@ type PortConfig struct {
 	// zero is DefaultFloodLimit, negative no limit.
 	FloodLimit int
 
+	// Metered holds the port to shares of its workers' time, see account. Not so an
+	// uplink's, the host's and that of a LAN: behind them are many.
+	Metered bool
+
 	// Limit is the rates its container is held to; nil is none.
 	Limit *Limit
 
@@ -75,7 +79,8 @@ type Port struct {
 
 	offloads interface{ Offload() link.Offload } // the queue; nil if it does not say what it takes
 
-	held atomic.Int32 // frames of it in the hold queue
+	held     atomic.Int32 // frames of it in the hold queue
+	accounts []account    // one for each worker; nil where it is not metered
 
 	// Of the home worker only:
 
@@ -108,7 +113,11 @@ func (p *Port) Ready(now int64, events uint32) (again bool) {
 		return false
 	}
 	var read intake
-	again = p.turn(now, events, &read)
+	began, before := loop.Clock(), p.wasteOf()
+	p.ln.turn = p
+	again = p.turn(now, began, events, &read)
+	p.ln.turn = nil
+	p.wasted(now, began, read.frames, before)
 	p.n.read.Add(uint64(read.frames))
 	p.n.readBytes.Add(uint64(read.bytes))
 	p.n.readSegments.Add(uint64(read.segments))
@@ -118,14 +127,14 @@ func (p *Port) Ready(now int64, events uint32) (again bool) {
 // An intake is what a port read in a turn.
 type intake struct{ frames, bytes, segments int }
 
-func (p *Port) turn(now int64, events uint32, read *intake) (again bool) {
-	batch, begin := p.ln.batch, loop.Clock()
+func (p *Port) turn(now, begin int64, events uint32, read *intake) (again bool) {
+	batch, most := p.ln.batch, p.turnTime(now)
 	// Where frames come one by one, as questions and answers do, nobody looks for a
 	// second one: the first goes on sooner, and if there is one epoll says so.
 	alone := p.lone && p.level && p.worker.Slept() && events&unix.EPOLLERR == 0
 	p.lone = alone
 	last, since := begin, 0 // when the clock was read, and the frames since
-	for read.frames < turnFrames && read.bytes < turnBytes && last-begin < turnTime {
+	for read.frames < turnFrames && read.bytes < turnBytes && last-begin < most {
 		batch.Reset()
 		batch.Limit(p.batch)
 		if alone {
@@ -146,7 +155,7 @@ func (p *Port) turn(now int64, events uint32, read *intake) (again bool) {
 			// an eighth of a turn go by between two looks at the clock.
 			if since >= p.batch/8 {
 				end := loop.Clock()
-				p.batch = int(turnTime / max(1, (end-last)/int64(since)))
+				p.batch = int(most / max(1, (end-last)/int64(since)))
 				last, since = end, 0
 			}
 		}

@@ -53,6 +53,7 @@ type faulty struct {
 	inject [][]byte
 	err    error
 	slow   time.Duration // a write takes that long, for each frame
+	work   time.Duration // and this much of the worker's time
 	takes  link.Offload
 	closed chan struct{}
 }
@@ -73,6 +74,7 @@ func (q *faulty) WriteBatch(frames []*packet.Frame) (int, error) {
 		return 0, q.err
 	}
 	time.Sleep(time.Duration(len(frames)) * q.slow)
+	work(time.Duration(len(frames)) * q.work)
 	return q.Mem.WriteBatch(frames)
 }
 

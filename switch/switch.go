@@ -186,6 +186,9 @@ func (s *Switch) AddPort(conf PortConfig) (*Port, error) {
 		conf: conf, sw: s, ln: s.lanes.lanes[conf.Worker], worker: s.lanes.loop.Worker(conf.Worker),
 		added: time.Now(), batch: packet.BatchFrames,
 	}
+	if conf.Metered && !s.hub {
+		p.accounts = make([]account, len(s.lanes.lanes))
+	}
 	p.offloads, _ = conf.Queue.(interface{ Offload() link.Offload })
 	limit := conf.FloodLimit
 	if limit == 0 {

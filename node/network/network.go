@@ -293,8 +293,8 @@ type Endpoint struct {
 func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 	port, err := n.sw.AddPort(vswitch.PortConfig{
 		Name: e.Name, Container: e.Container, Queue: e.Queue, Isolated: e.Isolated, Limit: e.Limit,
-		FloodLimit: n.conf.Options.FloodLimit,
-		Worker:     n.router.lanes.Home(e.Container),
+		FloodLimit: n.conf.Options.FloodLimit, Metered: !e.AnySource,
+		Worker: n.router.lanes.Home(e.Container),
 		Guard: policy.Guard{
 			Strict: !n.conf.Options.Unguarded && !e.AnySource,
 			MAC:    e.MAC,

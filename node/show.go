@@ -1,9 +1,10 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
-	"sort"
+	"slices"
 	"strings"
 	"time"
 
@@ -132,7 +133,7 @@ func counts(c *vswitch.Counts) api.Counts {
 	}
 }
 
-func tallies(ts *[packet.NumReasons]vswitch.Tally) map[string]uint64 {
+func tallies(ts *[packet.NumReasons]packet.Tally) map[string]uint64 {
 	m := map[string]uint64{}
 	for r, t := range ts {
 		if t.N > 0 {
@@ -146,7 +147,7 @@ func tallies(ts *[packet.NumReasons]vswitch.Tally) map[string]uint64 {
 // that are gone share one line for each.
 func (n *Node) getDrops(http.ResponseWriter, *http.Request) (any, error) {
 	list := []api.Drop{}
-	add := func(network string, port int, name, direction string, ts *[packet.NumReasons]vswitch.Tally) {
+	add := func(network string, port int, name, direction string, ts *[packet.NumReasons]packet.Tally) {
 		for i, t := range ts {
 			if t.N == 0 {
 				continue
@@ -170,7 +171,7 @@ func (n *Node) getDrops(http.ResponseWriter, *http.Request) (any, error) {
 		add(network, 0, "(gone)", "out", &gone.Failed)
 	})
 	list = append(list, n.socketDrops()...)
-	sort.SliceStable(list, func(i, j int) bool { return list[i].Count > list[j].Count })
+	slices.SortStableFunc(list, func(a, b api.Drop) int { return cmp.Compare(b.Count, a.Count) })
 	return list, nil
 }
 

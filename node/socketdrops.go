@@ -2,6 +2,7 @@ package node
 
 import (
 	"fairlead/node/api"
+	"fairlead/packet"
 	"fairlead/uplink/sockets"
 )
 
@@ -12,26 +13,26 @@ import (
 // A socketLoss is a counter of the sockets', in words.
 type socketLoss struct {
 	reason, direction string
-	count             func(s *sockets.Stats) uint64
+	count             func(s *sockets.Stats) packet.Tally
 	why, try          string
 }
 
 var socketLosses = []socketLoss{
-	{"ip-options", "altered", func(s *sockets.Stats) uint64 { return s.Options },
+	{"ip-options", "altered", func(s *sockets.Stats) packet.Tally { return s.Options },
 		"Packets left without the IP options they had: a socket cannot send them.", "Where they matter, use an uplink that is a link."},
-	{"udp-checksum-0", "altered", func(s *sockets.Stats) uint64 { return s.NoChecksum },
+	{"udp-checksum-0", "altered", func(s *sockets.Stats) packet.Tally { return s.NoChecksum },
 		"Datagrams without a checksum left with one: a socket always sums.", ""},
-	{"damaged", "lost", func(s *sockets.Stats) uint64 { return s.Damaged },
+	{"damaged", "lost", func(s *sockets.Stats) packet.Tally { return s.Damaged },
 		"Packets of containers had a wrong checksum, and did not leave.", ""},
-	{"overrun", "lost", func(s *sockets.Stats) uint64 { return s.Overrun },
+	{"overrun", "lost", func(s *sockets.Stats) packet.Tally { return s.Overrun },
 		"Datagrams came faster than they were read, and the host dropped them.", "A larger net.core.rmem_max lets more of them wait."},
-	{"datagram-too-large", "lost", func(s *sockets.Stats) uint64 { return s.Truncated },
+	{"datagram-too-large", "lost", func(s *sockets.Stats) packet.Tally { return s.Truncated },
 		"Datagrams from outside were larger than IPv4 can say.", ""},
-	{"incomplete", "lost", func(s *sockets.Stats) uint64 { return s.Incomplete },
-		"Datagrams of containers came in fragments, of which some were missing for too long or too many were on the way.", ""},
-	{"overlapping", "lost", func(s *sockets.Stats) uint64 { return s.Overlapping },
+	{"incomplete", "lost", func(s *sockets.Stats) packet.Tally { return s.Incomplete },
+		"Datagrams of containers came in fragments, of which some were missing for too long or too many were on the way.", "Have the sender send smaller datagrams."},
+	{"overlapping", "lost", func(s *sockets.Stats) packet.Tally { return s.Overlapping },
 		"Datagrams of containers came in fragments that overlap, which only attackers send.", ""},
-	{"unaccepted", "lost", func(s *sockets.Stats) uint64 { return s.Unaccepted },
+	{"unaccepted", "lost", func(s *sockets.Stats) packet.Tally { return s.Unaccepted },
 		"Connections to published ports were reset, because there was no descriptor left.", "Start the node with a higher `ulimit -n`."},
 }
 
@@ -42,8 +43,11 @@ func (n *Node) socketDrops() (list []api.Drop) {
 	n.mu.Unlock()
 	stats := way.Sockets().Stats()
 	for _, l := range socketLosses {
-		if c := l.count(&stats); c > 0 {
-			list = append(list, api.Drop{Network: way.Name(), Port: 1, Container: way.Name(), Reason: l.reason, Direction: l.direction, Count: c, Why: l.why, Try: l.try})
+		if c := l.count(&stats); c.N > 0 {
+			list = append(list, api.Drop{
+				Network: way.Name(), Port: 1, Container: way.Name(),
+				Reason: l.reason, Direction: l.direction, Count: c.N, Last: wallClock(c.Last), Why: l.why, Try: l.try,
+			})
 		}
 	}
 	return list

@@ -247,3 +247,17 @@ func (r Reason) Try() string {
 	}
 	return reasons[r].try
 }
+
+// A Tally is how often something came up, and when it last did. That moment is
+// the one of the frame or of the turn (nanoseconds of the worker's clock), so
+// that nobody asks a clock for it.
+type Tally struct {
+	N    uint64
+	Last int64
+}
+
+// Add counts n more at a moment, which may be before others that were counted.
+func (t *Tally) Add(n uint64, at int64) {
+	t.N += n
+	t.Last = max(t.Last, at)
+}

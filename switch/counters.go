@@ -88,15 +88,8 @@ type Counts struct {
 	Joined      uint64 `json:"joined"`
 	JoinedBytes uint64 `json:"joined_bytes"`
 
-	Dropped [packet.NumReasons]Tally `json:"-"`
-	Failed  [packet.NumReasons]Tally `json:"-"`
-}
-
-// A Tally is how often a reason came up, and when it last did (nanoseconds of
-// the worker's clock).
-type Tally struct {
-	N    uint64
-	Last int64
+	Dropped [packet.NumReasons]packet.Tally `json:"-"`
+	Failed  [packet.NumReasons]packet.Tally `json:"-"`
 }
 
 // load reads the counters.
@@ -110,8 +103,8 @@ func (c *counters) load() Counts {
 		Joined: c.joined.Load(), JoinedBytes: c.joinedBytes.Load(),
 	}
 	for i := range c.dropped {
-		r.Dropped[i] = Tally{c.dropped[i].n.Load(), c.dropped[i].last.Load()}
-		r.Failed[i] = Tally{c.failed[i].n.Load(), c.failed[i].last.Load()}
+		r.Dropped[i] = packet.Tally{N: c.dropped[i].n.Load(), Last: c.dropped[i].last.Load()}
+		r.Failed[i] = packet.Tally{N: c.failed[i].n.Load(), Last: c.failed[i].last.Load()}
 	}
 	return r
 }
@@ -135,18 +128,13 @@ func (c *Counts) Add(o *Counts) {
 	c.Joined += o.Joined
 	c.JoinedBytes += o.JoinedBytes
 	for i := range c.Dropped {
-		addTally(&c.Dropped[i], o.Dropped[i])
-		addTally(&c.Failed[i], o.Failed[i])
+		c.Dropped[i].Add(o.Dropped[i].N, o.Dropped[i].Last)
+		c.Failed[i].Add(o.Failed[i].N, o.Failed[i].Last)
 	}
 }
 
-func addTally(t *Tally, o Tally) {
-	t.N += o.N
-	t.Last = max(t.Last, o.Last)
-}
-
 // sum adds up a table of tallies.
-func sum(ts *[packet.NumReasons]Tally) (n uint64) {
+func sum(ts *[packet.NumReasons]packet.Tally) (n uint64) {
 	for i := range ts {
 		n += ts[i].N
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -118,11 +117,8 @@ func examine(ctx context.Context, m machine) *diagnosis {
 	return d
 }
 
-// doctorWidth is where lines are broken, but for commands, which are to be
-// copied.
-const doctorWidth = 80
-
-// print prints the findings as a table, and what they come to.
+// print prints the findings as a table, and what they come to. Commands are not
+// broken: they are to be copied.
 func (d *diagnosis) print(out io.Writer) error {
 	var b strings.Builder
 	row := func(name, word, text string, width int) {
@@ -134,12 +130,12 @@ func (d *diagnosis) print(out io.Writer) error {
 			b.WriteString(head + line + "\n")
 		}
 	}
-	row("check", "state", "found", doctorWidth)
+	row("check", "state", "found", usualWidth)
 	var ill []string
 	for _, f := range d.Checks {
-		row(f.Name, string(f.State), f.Found, doctorWidth)
+		row(f.Name, string(f.State), f.Found, usualWidth)
 		if f.Why != "" {
-			row("", "why", f.Why, doctorWidth)
+			row("", "why", f.Why, usualWidth)
 		}
 		if f.Mend != "" {
 			row("", "mend", f.Mend, 1<<20)
@@ -158,21 +154,4 @@ func (d *diagnosis) print(out io.Writer) error {
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
-}
-
-// wrap breaks text at blanks into lines of at most width characters.
-func wrap(text string, width int) (lines []string) {
-	line := ""
-	for _, word := range strings.Fields(text) {
-		switch {
-		case line == "":
-			line = word
-		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width:
-			lines = append(lines, line)
-			line = word
-		default:
-			line += " " + word
-		}
-	}
-	return append(lines, line)
 }

@@ -208,20 +208,17 @@ func dropsTable(out io.Writer, drops []api.Drop, now time.Time) error {
 	t := newTable(out, "reason", "network", "port", "container", "way", "count", "last")
 	explain := map[string]api.Drop{}
 	for _, d := range drops {
-		last := ""
-		if !d.Last.IsZero() {
-			last = ago(now.Sub(d.Last)) + " ago"
-		}
-		t.row(d.Reason, d.Network, strconv.Itoa(d.Port), dash(d.Container), d.Direction, number(d.Count), last)
+		t.row(d.Reason, d.Network, strconv.Itoa(d.Port), dash(d.Container), d.Direction, number(d.Count), ago(now.Sub(d.Last))+" ago")
 		explain[d.Reason] = d
 	}
 	if err := t.end(); err != nil {
 		return err
 	}
+	width := terminalWidth()
 	for _, reason := range sortedKeys(explain) {
-		fmt.Fprintf(out, "\n%s: %s\n", reason, explain[reason].Why)
+		fmt.Fprintf(out, "\n%s\n", strings.Join(wrap(reason+": "+explain[reason].Why, width), "\n"))
 		if try := explain[reason].Try; try != "" {
-			fmt.Fprintf(out, "    %s\n", try)
+			fmt.Fprintf(out, "    %s\n", strings.Join(wrap(try, width-4), "\n    "))
 		}
 	}
 	return nil

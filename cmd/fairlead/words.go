@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -25,6 +26,44 @@ func printJSON(out io.Writer, v any) error {
 func isNoNode(err error) bool { return errors.Is(err, api.ErrNoNode) }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// usualWidth is where lines are broken that no terminal shows.
+const usualWidth = 80
+
+// terminalWidth is how many characters a line of standard output has room for.
+func terminalWidth() int {
+	if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && width > 0 {
+		return max(width, usualWidth/2)
+	}
+	return usualWidth
+}
+
+// wrap breaks text at blanks into lines of at most width characters. A command,
+// which is between backticks, stays on one line: it is to be copied.
+func wrap(text string, width int) (lines []string) {
+	const kept = "\x00" // a blank of a command
+	parts := strings.Split(text, "`")
+	for i := 1; i < len(parts)-1; i += 2 {
+		parts[i] = strings.ReplaceAll(parts[i], " ", kept)
+	}
+	line := ""
+	for _, word := range strings.Fields(strings.Join(parts, "`")) {
+		switch {
+		case line == "":
+			line = word
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width:
+			lines = append(lines, line)
+			line = word
+		default:
+			line += " " + word
+		}
+	}
+	lines = append(lines, line)
+	for i := range lines {
+		lines[i] = strings.ReplaceAll(lines[i], kept, " ")
+	}
+	return lines
+}
 
 // shortID cuts an id to the twelve digits people use.
 func shortID(id string, whole bool) string {

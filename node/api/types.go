@@ -382,7 +382,7 @@ type Drop struct {
 	// host sockets also altered: what went out otherwise, and lost.
 	Direction string    `json:"direction"`
 	Count     uint64    `json:"count"`
-	Last      time.Time `json:"last"` // zero: it was not noted
+	Last      time.Time `json:"last"`
 	Why       string    `json:"why"`
 	Try       string    `json:"try,omitempty"`
 }

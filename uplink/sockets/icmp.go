@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fairlead/loop"
 	"fairlead/packet"
 )
 
@@ -95,7 +96,7 @@ func (e *pingSocket) writeEcho(f *packet.Frame) packet.Reason {
 	case m.Type() != packet.ICMPEcho || m.Code() != 0:
 		return packet.EgressRefused
 	case packet.Sum(m, 0) != 0xffff:
-		e.s.stats.Damaged++
+		e.s.stats.Damaged.Add(1, f.Time)
 		return packet.BadTransport
 	}
 	e.sends(f)
@@ -110,7 +111,7 @@ func (e *pingSocket) writeEcho(f *packet.Frame) packet.Reason {
 		return e.refuse(f, errno)
 	}
 	if len(ip.Options()) > 0 {
-		e.s.stats.Options++
+		e.s.stats.Options.Add(1, f.Time)
 	}
 	return packet.OK
 }
@@ -128,7 +129,7 @@ func (e *pingSocket) receive(b *packet.Batch) bool {
 	}
 	e.arrived(&a)
 	if a.cut || a.size < packet.ICMPLen || a.size > maxPacket-packet.IPv4MinLen {
-		e.s.stats.Truncated++
+		e.s.stats.Truncated.Add(1, loop.Clock())
 		return true
 	}
 	h := ipv4{tos: a.tos, ttl: a.ttl, length: a.size, id: e.s.nextID(1)}

@@ -181,7 +181,7 @@ func (l *listener) accept() bool {
 		if !s.tcp.refuseOne(l.fd) {
 			return false
 		}
-		s.stats.Unaccepted++
+		s.stats.Unaccepted.Add(1, loop.Clock())
 		return true
 	default: // the client may have left already (accept(2))
 		return errno != unix.EAGAIN && errno != unix.EBADF && errno != unix.EINVAL
@@ -205,7 +205,7 @@ func (s *Sockets) begun(l *listener, fd int, name []byte) {
 	c.tuple = packet.Tuple{Src: client, SrcPort: port, Dst: local, DstPort: l.port, Proto: packet.ProtoTCP}
 	// Whose it is the router knows, when the container answers.
 	if !s.charge(0, c) || s.register(c, fd, connEvents) != nil {
-		s.stats.Unaccepted++
+		s.stats.Unaccepted.Add(1, loop.Clock())
 		lingerNot(fd)
 		c.hangUp()
 		return

@@ -113,7 +113,7 @@ func TestNoDescriptors(t *testing.T) {
 	if _, err := unix.Read(client, make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("the client sees %v", err)
 	}
-	if n := r.s.Stats().Unaccepted; n != 1 {
+	if n := r.s.Stats().Unaccepted.N; n != 1 {
 		t.Errorf("%d refused", n)
 	}
 }

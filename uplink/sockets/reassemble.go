@@ -35,7 +35,8 @@ type reassembler struct {
 
 	// Datagrams that became whole, that did not in time or for lack of room, and
 	// that were lost because their fragments overlapped.
-	made, incomplete, overlapping uint64
+	made                    uint64
+	incomplete, overlapping packet.Tally
 
 	whole packet.Frame // the one that add returned last
 	from  *pending     // whose bytes it has
@@ -85,7 +86,7 @@ func (r *reassembler) add(f *packet.Frame) (*packet.Frame, packet.Reason) {
 	switch p.take(ip) {
 	case fragmentLies:
 		p.spoil()
-		r.overlapping++
+		r.overlapping.Add(1, f.Time)
 		return nil, packet.FragmentOrphan
 	case fragmentKept:
 		return nil, packet.OK
@@ -200,9 +201,9 @@ func (r *reassembler) find(f *packet.Frame, key fragmentKey) *pending {
 	}
 	switch {
 	case own >= pendingOfOne:
-		r.giveUp(oldest)
+		r.giveUp(oldest, f.Time)
 	case len(r.pending) >= pendingOfAll:
-		r.giveUp(r.pending[0])
+		r.giveUp(r.pending[0], f.Time)
 	}
 	p := r.fresh()
 	*p = pending{key: key, container: f.Container, deadline: f.Time + fragmentTime, buf: p.buf[:0]}
@@ -223,13 +224,13 @@ func (r *reassembler) fresh() *pending {
 // expire gives up those whose time is over.
 func (r *reassembler) expire(now int64) {
 	for len(r.pending) > 0 && r.pending[0].deadline <= now {
-		r.giveUp(r.pending[0])
+		r.giveUp(r.pending[0], now)
 	}
 }
 
-func (r *reassembler) giveUp(p *pending) {
+func (r *reassembler) giveUp(p *pending, now int64) {
 	if !p.spoiled {
-		r.incomplete++
+		r.incomplete.Add(1, now)
 	}
 	r.remove(p)
 	r.release(p)

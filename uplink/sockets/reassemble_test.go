@@ -113,7 +113,7 @@ func TestReassembly(t *testing.T) {
 			}
 		}
 	}
-	if len(r.pending) != 0 || r.incomplete != 0 || r.overlapping != 0 {
+	if len(r.pending) != 0 || r.incomplete.N != 0 || r.overlapping.N != 0 {
 		t.Errorf("left: %d, %d incomplete, %d overlapping", len(r.pending), r.incomplete, r.overlapping)
 	}
 }
@@ -173,7 +173,7 @@ func TestReassemblyBounds(t *testing.T) {
 	for id := range uint16(1000) {
 		begin(7, id, 2)
 	}
-	if len(r.pending) != 1+pendingOfOne || r.incomplete != 1000-pendingOfOne {
+	if len(r.pending) != 1+pendingOfOne || r.incomplete.N != 1000-pendingOfOne {
 		t.Errorf("%d on the way, %d given up", len(r.pending), r.incomplete)
 	}
 	if p := r.pending[0]; p.container != 99 {
@@ -305,14 +305,14 @@ func TestFragmentsLeave(t *testing.T) {
 			t.Fatalf("datagram %d: heard %d bytes with TTL %d, want %d", i, len(h.data), h.ttl, len(payload))
 		}
 	}
-	if n := r.s.Stats(); n.Reassembled != 20 || n.Incomplete != 0 {
+	if n := r.s.Stats(); n.Reassembled != 20 || n.Incomplete.N != 0 {
 		t.Errorf("%+v", n)
 	}
 	lonely, _ := fragment(t, bareDatagram(100), packet.ProtoUDP, 999, cut{0, 64, true})
 	lonely.Time -= fragmentTime
 	r.write(lonely)
 	eventually(t, func() error {
-		if n := r.s.Stats(); n.Incomplete != 1 {
+		if n := r.s.Stats(); n.Incomplete.N != 1 || n.Incomplete.Last == 0 {
 			return fmt.Errorf("%+v, want one that never became whole", n)
 		}
 		return nil

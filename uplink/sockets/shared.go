@@ -272,7 +272,7 @@ func quotedEcho(quoted []byte, id uint16) *sent {
 func (e *shared) arrived(a *arrival) {
 	e.answered()
 	if a.overruns != 0 {
-		e.s.stats.Overrun += uint64(a.overruns - e.overruns)
+		e.s.stats.Overrun.Add(uint64(a.overruns-e.overruns), loop.Clock())
 		e.overruns = a.overruns
 	}
 }

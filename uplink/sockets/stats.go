@@ -15,19 +15,20 @@ type Stats struct {
 	Flows       int // that have a socket
 
 	// What sockets cannot keep of a packet. It went out without.
-	Options    uint64 // IP options
-	NoChecksum uint64 // UDP checksum 0
+	Options    packet.Tally // IP options
+	NoChecksum packet.Tally // UDP checksum 0
 
-	Damaged   uint64 // packets of containers with a wrong checksum, which did not leave
-	Overrun   uint64 // datagrams the host dropped because the worker did not come by in time
-	Truncated uint64 // datagrams larger than IPv4 can say
+	Damaged   packet.Tally // packets of containers with a wrong checksum, which did not leave
+	Overrun   packet.Tally // datagrams the host dropped because the worker did not come by in time
+	Truncated packet.Tally // datagrams larger than IPv4 can say
 
 	// Datagrams of containers that came in fragments: put together; given up,
 	// because some were missing for too long or too many were on the way; lost,
 	// because fragments overlapped.
-	Reassembled, Incomplete, Overlapping uint64
+	Reassembled             uint64
+	Incomplete, Overlapping packet.Tally
 
-	Unaccepted uint64 // connections to published ports that were reset, because descriptors were short
+	Unaccepted packet.Tally // connections to published ports that were reset, because descriptors were short
 
 	// PingForbidden is set when the host lets this user have no ping sockets. It
 	// is mended by: sysctl -w net.ipv4.ping_group_range="0 2147483647"

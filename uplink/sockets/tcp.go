@@ -242,7 +242,7 @@ func (c *conn) number(f *packet.Frame, k packet.Tuple) (endpoint, packet.Reason)
 	s.flows.set(f.Flow, k, c)
 	c.discharge()
 	if !s.charge(f.Container, c) {
-		s.stats.Unaccepted++
+		s.stats.Unaccepted.Add(1, f.Time)
 		c.abort(sayReset)
 	}
 	return c, packet.OK

@@ -344,7 +344,7 @@ func TestDamagedSegments(t *testing.T) {
 	if n, err := r.s.WriteBatch([]*packet.Frame{r.frame(syn)}); n != 0 || !errors.Is(err, packet.BadTransport) {
 		t.Errorf("%d taken, %v", n, err)
 	}
-	if s := r.s.Stats(); s.Damaged != 2 || s.Descriptors != 1 || s.Flows != 1 {
+	if s := r.s.Stats(); s.Damaged.N != 2 || s.Descriptors != 1 || s.Flows != 1 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -38,7 +38,7 @@ func (s *Sockets) intact(f *packet.Frame) bool {
 	if packet.Sum(t, packet.PseudoSum4(ip.Src(), ip.Dst(), packet.ProtoTCP, len(t))) == 0xffff {
 		return true
 	}
-	s.stats.Damaged++
+	s.stats.Damaged.Add(1, f.Time)
 	return false
 }
 

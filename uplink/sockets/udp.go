@@ -112,12 +112,12 @@ func look(f *packet.Frame) (d datagrams, ok bool) {
 }
 
 // altered counts what was not kept of a frame that left.
-func (s *Sockets) altered(d *datagrams) {
+func (s *Sockets) altered(f *packet.Frame, d *datagrams) {
 	if d.options {
-		s.stats.Options++
+		s.stats.Options.Add(1, f.Time)
 	}
 	if d.noChecksum {
-		s.stats.NoChecksum++
+		s.stats.NoChecksum.Add(1, f.Time)
 	}
 }
 
@@ -126,7 +126,7 @@ func (s *Sockets) altered(d *datagrams) {
 func (e *udpSocket) writeTrain(frames []*packet.Frame) (n int, reason packet.Reason) {
 	first, ok := look(frames[0])
 	if !ok {
-		e.s.stats.Damaged++
+		e.s.stats.Damaged.Add(1, frames[0].Time)
 		return 0, packet.BadTransport
 	}
 	if !e.joins(&first) || len(first.payload) > maxTrain*first.size {
@@ -146,7 +146,7 @@ func (e *udpSocket) writeTrain(frames []*packet.Frame) (n int, reason packet.Rea
 			break
 		}
 		io.piece(next.payload)
-		e.s.altered(&next)
+		e.s.altered(frames[n], &next)
 		n++
 	}
 	if segments == 1 {
@@ -156,7 +156,7 @@ func (e *udpSocket) writeTrain(frames []*packet.Frame) (n int, reason packet.Rea
 	putTrain(io, first.size)
 	switch errno := io.send(e.fd); errno {
 	case 0:
-		e.s.altered(&first)
+		e.s.altered(frames[0], &first)
 		return n, packet.OK
 	case unix.EINVAL, unix.EMSGSIZE, unix.EIO:
 		e.refusedTrain(errno, first.size)
@@ -211,7 +211,7 @@ func (e *udpSocket) writeOne(f *packet.Frame, d *datagrams) (n int, reason packe
 			return 0, e.refuse(f, errno)
 		}
 		if rest = rest[len(part):]; len(rest) == 0 {
-			e.s.altered(d)
+			e.s.altered(f, d)
 			return 1, packet.OK
 		}
 	}

@@ -192,7 +192,7 @@ func TestUDPAltered(t *testing.T) {
 	if h := p.recv(); string(h.data) != "good" {
 		t.Errorf("heard %q", h.data)
 	}
-	if n := r.s.Stats(); n.NoChecksum != 1 || n.Options != 1 || n.Damaged != 1 {
+	if n := r.s.Stats(); n.NoChecksum.N != 1 || n.Options.N != 1 || n.Damaged.N != 1 || n.Damaged.Last == 0 {
 		t.Errorf("%+v, want one of each", n)
 	}
 }

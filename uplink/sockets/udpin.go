@@ -3,6 +3,7 @@ package sockets
 import (
 	"golang.org/x/sys/unix"
 
+	"fairlead/loop"
 	"fairlead/packet"
 )
 
@@ -36,7 +37,7 @@ func (e *udpSocket) receive(b *packet.Batch) (more bool) {
 		return e.failed(errno, b)
 	}
 	if a.cut || a.size > maxPayload {
-		e.s.stats.Truncated++
+		e.s.stats.Truncated.Add(1, loop.Clock())
 		return true
 	}
 	h := ipv4{tos: a.tos, ttl: a.ttl}

@@ -224,7 +224,7 @@ func TestUDPOverrun(t *testing.T) {
 	for before := came; came == before; {
 		more()
 	}
-	if lost := x.s.Stats().Overrun; lost == 0 || int(lost)+came != sent+1 {
+	if lost := x.s.Stats().Overrun.N; lost == 0 || int(lost)+came != sent+1 {
 		t.Errorf("%d came and %d are counted as lost of %d", came, lost, sent+1)
 	}
 }

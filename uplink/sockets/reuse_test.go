@@ -32,7 +32,11 @@ func TestPublishedPortUsedAgain(t *testing.T) {
 		r.read(func(f *packet.Frame) bool {
 			t := packet.TCP(f.Transport())
 			k, ack = f.Tuple().Reverse(), t.Seq()+1
-			return t.Flags() == packet.TCPSyn
+			if t.Flags() != packet.TCPSyn {
+				return false
+			}
+			r.isEnded(k) // what was told before this SYN is of the connection before
+			return true
 		})
 		r.write(tcpFrame(k, seg{flags: packet.TCPSyn | packet.TCPAck, seq: seq, ack: ack, window: 60000, options: synOptions(1460, 7)}))
 		return k, ack

@@ -33,10 +33,12 @@ const published = ^uint32(0)
 // order, but 0 stands for who answers.
 func firstPort(p packet.Proto) int {
 	if p == packet.ProtoTCP || p == packet.ProtoUDP {
-		return 1024
+		return leastPort
 	}
 	return 1
 }
+
+const leastPort = 1024
 
 // poolOf returns the pool of an address and protocol, and makes it.
 func (t *Table) poolOf(key poolKey) *pool {

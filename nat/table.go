@@ -59,14 +59,14 @@ type Table struct {
 // is there from the beginning, and touched as it fills.
 func New(c Config) *Table {
 	if c.Flows <= 0 {
-		c.Flows = 262144
+		c.Flows = defaultFlows
 	}
 	c.Flows = min(c.Flows, maxFlows)
 	if c.PerContainer <= 0 {
 		c.PerContainer = max(c.Flows/8, 1)
 	}
 	if c.MaxContainers <= 0 {
-		c.MaxContainers = 126
+		c.MaxContainers = defaultContainers
 	}
 	if c.Seed == 0 {
 		c.Seed = rand.Uint64()
@@ -81,7 +81,7 @@ func New(c Config) *Table {
 	// Ended flows keep their records until they are recycled: some more for each
 	// container, so that one that ends many does not use up another's.
 	t.waiting = c.Flows/256 + 128
-	records := c.Flows + min(c.MaxContainers, 126)*t.waiting
+	records := c.Flows + min(c.MaxContainers, defaultContainers)*t.waiting
 	t.v4.init(records)
 	t.v6.init(records)
 	t.rules.init()
@@ -91,6 +91,14 @@ func New(c Config) *Table {
 	t.index.init(2 * c.Flows)
 	return t
 }
+
+// A table is as large as this when Config does not say otherwise: half a million
+// index entries of 8 bytes, and shares of a thousand flows for as many containers
+// as a machine of this size runs at once.
+const (
+	defaultFlows      = 1 << 18
+	defaultContainers = 126
+)
 
 // maxFlows has numbers of keys fit into numberBits, those of ended flows included.
 const maxFlows = 1 << 22

@@ -113,7 +113,7 @@ func (n *Node) newServer() *http.Server {
 		},
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}
 }
@@ -171,6 +171,9 @@ func answerError(w http.ResponseWriter, err error) {
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(api.Error{Message: err.Error()})
 }
+
+// maxHeader bounds the bytes of a request's header.
+const maxHeader = 64 << 10
 
 // bodyWithin is how long a client may take to send a body: a slow one must not
 // keep its connection from others for ever.

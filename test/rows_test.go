@@ -71,7 +71,7 @@ var folders = []folder{
 		why: "the registry above networks and containers"},
 
 	{path: "cmd/fairlead", row: 5, plus: []string{"cmd/fairlead/spell", "cmd/fairlead/labfile", "bench/flags"}, why: "the program"},
-	{path: "cmd/fairlead/labfile", row: 5, plus: []string{"cmd/fairlead/spell"}, only: []string{"node/api", "policy"},
+	{path: "cmd/fairlead/labfile", row: 5, plus: []string{"cmd/fairlead/spell"}, only: []string{"node/api", "policy", "packet"},
 		why: "the file of a lab and the plan from it; pure, so it knows no node"},
 	{path: "cmd/fairlead/spell", row: 5, only: []string{}, why: "which word was meant, of a command line or of a file"},
 	{path: "bench", row: 5, calls: "traffic generators", plus: []string{"bench/flags", "bench/relay", "test/lab", "test/world/maker"},

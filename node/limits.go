@@ -1,0 +1,62 @@
+package node
+
+import (
+	"fmt"
+
+	"fairlead/packet"
+)
+
+// Limits are the bounds of a node.
+func Limits() []packet.Limit {
+	return append(append(registryLimits(), clientLimits()...), serviceLimits()...)
+}
+
+func registryLimits() []packet.Limit {
+	most := packet.Most
+	return []packet.Limit{
+		{What: "containers of a node", Most: fmt.Sprintf("%d, or a third of the descriptors (`ulimit -n`) that connections leave", maxContainers),
+			Beyond: "`run` is refused, with the command for more descriptors"},
+		{What: "networks of a container", Most: most(maxAttachments, "networks"), Beyond: "`run` or `network connect` is refused"},
+		{What: "uplinks of a node", Most: most(maxUplinks, "uplinks"), Beyond: "the uplink is refused"},
+		{What: "published ports, and exposed ones", Most: most(maxPublications, "of each for one container"), Share: "each container its own", Beyond: "`run` or `publish` is refused"},
+		{What: "listening sockets of published ports", Most: fmt.Sprintf("half of `ulimit -n` less %d, and what connections leave", spare), Beyond: "`run` or `publish` is refused"},
+		{What: "sockets of containers' connections", Most: fmt.Sprintf("`ulimit -n` less %d, or a quarter of `net.ipv4.ip_local_port_range`", spare),
+			Share:  fmt.Sprintf("%d, or an eighth of `ulimit -n`; half of all is kept for %d containers in equal parts", maxContainer, socketShares),
+			Beyond: "the container's own oldest connection goes that was never answered; if there is none, the new one is reset", Reasons: []packet.Reason{packet.SocketBudget}},
+		{What: "sockets for ports below 1024 that a node is handed", Most: most(maxInherited, "sockets"), Beyond: "400, and they are closed"},
+		{What: "rules of a node", Most: most(maxRules, "rules"), Beyond: "`rule add` is refused"},
+		{What: "ports of a link that are told as variables", Most: most(maxTold, "ports"), Beyond: "further ones have none"},
+	}
+}
+
+func clientLimits() []packet.Limit {
+	most, size := packet.Most, packet.MostBytes
+	return []packet.Limit{
+		{What: "connections of clients", Most: fmt.Sprintf("%d, or a quarter of `ulimit -n`", maxConnections), Beyond: "they wait in the kernel until another ends"},
+		{What: "peers of another user that are told why they are refused", Most: most(maxRefusals, "at a time"), Beyond: "they are cut off"},
+		{What: "bytes of a request's header", Most: size(maxHeader), Beyond: "431"},
+		{What: "time for a request's header and body, each", Most: bodyWithin.String(), Beyond: "the connection is closed"},
+		{What: "clients that trace", Most: most(maxWatchers, "clients"), Beyond: "409"},
+		{What: "batches of frames that a tracing client may be behind", Most: most(maxBatches, "batches"), Beyond: "they are counted as lost, and it is told how many"},
+	}
+}
+
+func serviceLimits() []packet.Limit {
+	most, size := packet.Most, packet.MostBytes
+	return []packet.Limit{
+		{What: "questions for names that wait for the nameserver", Most: most(maxQueued, "questions"), Share: most(queuedPerContainer, "questions"),
+			Beyond: "the question is dropped", Reasons: []packet.Reason{packet.DNSBusy}},
+		{What: "questions for names under way to the host's servers", Most: fmt.Sprintf("%d, or an eighth of `ulimit -n`", maxQueries), Share: most(queriesPerContainer, "questions"),
+			Beyond: "the answer is REFUSED"},
+		{What: "connections for names by TCP", Most: most(maxConns, "connections"), Share: fmt.Sprintf("%d, each with %d questions, for %v of silence", connsPerContainer, pendingPerConn, idleConn),
+			Beyond: "the connection is closed"},
+		{What: "DHCP messages that wait for the servers", Most: most(maxDHCP, "messages"), Share: most(dhcpPerContainer, "messages"),
+			Beyond: "the message is dropped", Reasons: []packet.Reason{packet.DHCPBusy}},
+		{What: "bytes that are read of resolv.conf", Most: size(maxResolvConf), Beyond: "the rest is not read"},
+		{What: "bytes of state.json, and of leases.json", Most: size(maxState) + " and " + size(maxLeasesFile), Beyond: "the node does not start, and says which file"},
+		{What: "bytes of what a node writes down of a container, and of all that run", Most: size(maxRecord) + " and " + size(maxRunning), Share: "each container its own", Beyond: "the next node does not adopt the container, and says so"},
+		{What: "listening sockets that `port` tells of, and bytes of the kernel's table that are read", Most: fmt.Sprintf("%d and %s", maxListeners, size(maxSocketTable)),
+			Share: "each container its own", Beyond: "the rest is not told"},
+		{What: "bytes of a container's hosts and resolv.conf that are still kept up to date", Most: size(maxRewritten), Beyond: "somebody inside has made it his, and it stays as it is"},
+	}
+}

@@ -60,6 +60,9 @@ engines: build ## compare with real container engines, as root
 	@test/deps.sh engines.txt
 	@test/engines.sh
 
+syscalls: build ## record the system calls of nodes in the scenarios, for the filter's list (ARGS='-run S05')
+	@test/syscalls.sh $(ARGS)
+
 fuzz: build ## fuzz every parser (FUZZTIME=30s each; goes on where it stopped; CORPUS=.cache/fuzz)
 	@bin/fuzz -time $(FUZZTIME) -corpus $(CORPUS) -version $(VERSION) $(PKG)
 
@@ -83,4 +86,4 @@ $(LINT): | go
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINTER)
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: help build install man demo test plain engines fuzz bench lint deps clean go
+.PHONY: help build install man demo test plain engines syscalls fuzz bench lint deps clean go

@@ -49,24 +49,36 @@ type comeback struct {
 	c    *container
 }
 
-// adopt has the containers be there whose records are in the node directory, and
-// takes away what is left of others.
-func (n *Node) adopt() error {
-	list, err := n.home.readRecords()
-	if err != nil {
-		return err
-	}
-	var back []*comeback
-	needed := make(map[string]bool) // by others who live in their namespaces
+// reachAll takes hold of the containers whose records are in the node directory.
+// That takes rights in their inits, which the node gives up before it goes on.
+func (h *home) reachAll() (back []*comeback, err error) {
+	list, err := h.readRecords()
 	for _, r := range list {
 		b := &comeback{record: r}
-		if b.reach(); b.hold != nil {
-			defer b.hold.close() // what is still there when this ends
-			needed[r.Share] = true
-		} else if !r.Ended {
-			n.sayEnded(r)
-		}
+		b.reach()
 		back = append(back, b)
+	}
+	return back, err
+}
+
+// letGo gives back what of them was not taken over.
+func letGo(back []*comeback) {
+	for _, b := range back {
+		if b.hold != nil {
+			b.hold.close()
+		}
+	}
+}
+
+// adopt has containers be there again, and takes away what is left of others.
+func (n *Node) adopt(back []*comeback) {
+	needed := make(map[string]bool) // by others who live in their namespaces
+	for _, b := range back {
+		if b.hold != nil {
+			needed[b.Share] = true
+		} else if !b.Ended {
+			n.sayEnded(b.record)
+		}
 	}
 	back = slices.DeleteFunc(back, func(b *comeback) bool { return b.hold == nil && !needed[b.ID] })
 	n.rebuild(back)
@@ -82,7 +94,6 @@ func (n *Node) adopt() error {
 	n.noteRunningLocked()
 	n.mu.Unlock()
 	n.sweep()
-	return nil
 }
 
 // reach takes hold of the init, and of what it keeps.

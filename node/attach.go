@@ -108,7 +108,7 @@ func (n *Node) start(c *container, m api.Attach, d *descriptors) error {
 		n.mu.Unlock()
 		return errEnding
 	}
-	c.starting = d
+	c.starting, c.netns = d, m.Netns
 	n.mu.Unlock()
 	defer func() {
 		n.mu.Lock()
@@ -231,14 +231,14 @@ func (n *Node) joinNetworks(c *container, m api.Attach, d *descriptors) (*contai
 	case modeBridge, modeForeign:
 		return c, n.joinOwn(c, m, d)
 	case modeShared:
-		return n.joinShared(c, d.init)
+		return n.joinShared(c)
 	}
 	return nil, nil
 }
 
 // joinShared has the container use the attachments of the one it shares a
 // namespace with; nobody's when that has no network.
-func (n *Node) joinShared(c *container, init int) (*container, error) {
+func (n *Node) joinShared(c *container) (*container, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	x := c.door
@@ -247,13 +247,7 @@ func (n *Node) joinShared(c *container, init int) (*container, error) {
 	}
 	// The client has joined a process by its number, which may have become
 	// another's meanwhile.
-	want, err := box.NetNS(x.pidfd)
-	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", x.name(), err)
-	}
-	if have, err := box.NetNS(init); err != nil {
-		return nil, err
-	} else if have != want {
+	if c.netns != x.netns {
 		return nil, fmt.Errorf("its network namespace is not that of container %s", x.name())
 	}
 	c.door = nil
@@ -265,17 +259,8 @@ func (n *Node) joinShared(c *container, init int) (*container, error) {
 
 // joinOwn makes the TAP a port.
 func (n *Node) joinOwn(c *container, m api.Attach, d *descriptors) error {
-	netns := m.Netns
-	if d.init >= 0 {
-		ns, err := box.NetNS(d.init)
-		if err != nil {
-			return err
-		}
-		netns = ns.Ino
-	}
-	e := &endpoint{index: m.Index, netns: netns, peerNetns: m.PeerNetns}
+	e := &endpoint{index: m.Index, netns: m.Netns, peerNetns: m.PeerNetns}
 	n.mu.Lock()
-	c.netns = netns
 	a := c.attachments[0]
 	c.kept[a.id] = m.KeptLink
 	if m.Interface != "" {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fairlead/node/api"
+	"fairlead/node/lockin"
 	"fairlead/packet"
 )
 
@@ -31,8 +32,16 @@ func (n *Node) getVersion(http.ResponseWriter, *http.Request) (any, error) {
 	return api.VersionInfo{
 		Version: n.conf.Version, API: api.Version, Go: runtime.Version(), Kernel: unix.ByteSliceToString(u.Release[:]),
 		Pid: os.Getpid(), Dir: n.conf.Dir, Stays: n.stays, Started: n.started, Containers: len(n.containers),
-		Sockets: sockets,
+		Sockets: sockets, LockIn: describeLockIn(n.lockedIn.Load()),
 	}, nil
+}
+
+// describeLockIn says what a node gave up; nil is nothing.
+func describeLockIn(r *lockin.Report) api.LockIn {
+	if r == nil {
+		return api.LockIn{Mode: string(lockin.Off)}
+	}
+	return api.LockIn{Mode: string(r.Mode), Calls: r.Calls, Landlock: r.Landlock, Capabilities: r.Capabilities, Lacks: r.Lacks}
 }
 
 func (n *Node) getOpenAPI(http.ResponseWriter, *http.Request) (any, error) {

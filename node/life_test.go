@@ -187,7 +187,7 @@ func TestKilledWhileStarting(t *testing.T) {
 	attached := make(chan error, 1)
 	go func() {
 		attached <- r.Hand(r.ctx, "/v1/containers/"+c.ID+"/attach",
-			api.Attach{Descriptors: []string{"tap", "init", "channel"}, Interface: "eth0", Index: 2}, []int{g.tap.Fd(), i.pidfd, i.channel})
+			api.Attach{Descriptors: []string{"tap", "init", "channel"}, Interface: "eth0", Index: 2, Netns: i.netns()}, []int{g.tap.Fd(), i.pidfd, i.channel})
 	}()
 	m, session := i.message(t)
 	if m.Link == nil || m.Link.Name != "eth1" {
@@ -471,7 +471,7 @@ func TestNetworkChangesWhileStarting(t *testing.T) {
 	attached := make(chan error, 1)
 	go func() {
 		attached <- r.Hand(r.ctx, "/v1/containers/"+c.ID+"/attach",
-			api.Attach{Descriptors: []string{"tap", "init", "channel"}, Interface: "eth0", Index: 2}, []int{g.tap.Fd(), i.pidfd, i.channel})
+			api.Attach{Descriptors: []string{"tap", "init", "channel"}, Interface: "eth0", Index: 2, Netns: i.netns()}, []int{g.tap.Fd(), i.pidfd, i.channel})
 	}()
 	m, session := i.message(t)
 	if m.Default == nil || m.Default.Via.IsValid() {

@@ -12,12 +12,14 @@ import (
 	"os/signal"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"fairlead/loop"
 	"fairlead/node/api"
 	"fairlead/node/box"
+	"fairlead/node/lockin"
 	"fairlead/node/network"
 	vswitch "fairlead/switch"
 )
@@ -35,7 +37,12 @@ type Config struct {
 
 	ResolvConf string // of this host; empty is /etc/resolv.conf
 
+	// LockIn is what the process gives up; empty is nothing, for tests that share
+	// theirs with the node.
+	LockIn lockin.Mode
+
 	// Ready, if set, is called once the node answers, on a goroutine of its own.
+	// It uses what rights the process has, so only then these are given up.
 	Ready func()
 }
 
@@ -48,6 +55,8 @@ type Node struct {
 	tracing tracing
 	dns     *nameserver
 	dhcp    *lenders
+
+	lockedIn atomic.Pointer[lockin.Report] // nil until it is
 
 	mu         sync.Mutex // guards what follows
 	stays      bool
@@ -91,19 +100,28 @@ func Serve(ctx context.Context, conf Config) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, ends...)
 	defer stop()
+	conf.ResolvConf = cmp.Or(conf.ResolvConf, "/etc/resolv.conf")
 	home, err := claim(conf.Dir)
 	if err != nil {
 		return err
 	}
-	n, err := newNode(conf, home)
+	back, err := home.reachAll()
+	defer letGo(back)
+	var locked *lockin.Report
+	if err == nil && conf.Ready == nil {
+		locked, err = giveUp(&conf)
+	}
+	var n *Node
+	if err == nil {
+		n, err = newNode(conf, home)
+	}
 	if err != nil {
 		home.leave(nodeLock)
 		return err
 	}
+	n.lockedIn.Store(locked)
 	defer n.close()
-	if err := n.adopt(); err != nil {
-		return err
-	}
+	n.adopt(back)
 	listener, err := listen(api.Socket(conf.Dir))
 	if err != nil {
 		return err
@@ -112,7 +130,15 @@ func Serve(ctx context.Context, conf Config) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	if conf.Ready != nil {
-		go conf.Ready()
+		go func() {
+			conf.Ready()
+			locked, err := giveUp(&conf)
+			if err != nil {
+				slog.Error("cannot lock ourselves in", "err", err)
+				n.goDown()
+			}
+			n.lockedIn.Store(locked)
+		}()
 	}
 	slog.Info("node is up", "dir", conf.Dir, "version", conf.Version, "pid", os.Getpid(),
 		"workers", n.loop.NumWorkers(), "network", n.networks()[0].Config().Gateway.Masked().String())
@@ -128,6 +154,19 @@ func Serve(ctx context.Context, conf Config) error {
 		_ = server.Close()
 	}
 	return err
+}
+
+// giveUp gives up what the node does not need.
+func giveUp(conf *Config) (*lockin.Report, error) {
+	if conf.LockIn == "" {
+		return nil, nil
+	}
+	r, err := lockin.Apply(conf.LockIn, lockin.Paths{Dir: conf.Dir, ResolvConf: conf.ResolvConf})
+	if err != nil {
+		return nil, fmt.Errorf("lock ourselves in: %w; without: `%s=off fairlead up`", err, lockin.Variable)
+	}
+	slog.Info("locked in", "mode", r.Mode, "calls", r.Calls, "landlock", r.Landlock, "capabilities", r.Capabilities, "lacks", r.Lacks)
+	return &r, nil
 }
 
 // wait returns when the node has to end.
@@ -217,7 +256,6 @@ func newNode(conf Config, home *home) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the workers: %w", err)
 	}
-	conf.ResolvConf = cmp.Or(conf.ResolvConf, "/etc/resolv.conf")
 	n := &Node{
 		conf: conf, home: home, started: time.Now(), loop: l, lanes: vswitch.NewLanes(l),
 		stays: conf.Stays, lastUse: time.Now(),

@@ -94,7 +94,7 @@ type container struct {
 	started     time.Time
 	ending      bool
 	pid         int
-	netns       uint64       // inode of its network namespace, if it has a port
+	netns       uint64       // inode of its network namespace, as its client said
 	pidfd       int          // -1 without
 	starting    *descriptors // while start puts them to use, else nil
 	channel     *box.Channel

@@ -248,10 +248,16 @@ func (i *fakeInit) exit(t testing.TB, code int) {
 	i.die()
 }
 
+// netns is the inode of its network namespace, 0 of an init that has ended.
+func (i *fakeInit) netns() uint64 {
+	ns, _ := box.NetNS(i.pidfd)
+	return ns.Ino
+}
+
 // attach hands an init over to a container without a link.
 func (r *rig) attach(id string, i *fakeInit) error {
 	return r.Hand(r.ctx, "/v1/containers/"+id+"/attach",
-		api.Attach{Descriptors: []string{"init", "channel"}}, []int{i.pidfd, i.channel})
+		api.Attach{Descriptors: []string{"init", "channel"}, Netns: i.netns()}, []int{i.pidfd, i.channel})
 }
 
 // run makes a container without a link run.
@@ -288,7 +294,7 @@ func (r *rig) runOn(g *guest, req api.CreateRequest) (*api.Created, *fakeInit) {
 	r.t.Helper()
 	c, i := r.create(req), newInit(r.t)
 	err := r.Hand(r.ctx, "/v1/containers/"+c.ID+"/attach",
-		api.Attach{Descriptors: []string{"tap", "init", "channel"}, Interface: "eth0", Index: 2}, []int{g.tap.Fd(), i.pidfd, i.channel})
+		api.Attach{Descriptors: []string{"tap", "init", "channel"}, Interface: "eth0", Index: 2, Netns: i.netns()}, []int{g.tap.Fd(), i.pidfd, i.channel})
 	if err != nil {
 		r.t.Fatal(err)
 	}

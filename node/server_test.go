@@ -106,7 +106,7 @@ func TestPeerOfAnotherUserNamespace(t *testing.T) {
 	group := []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
 	got := peer(&syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: same, GidMappings: group})
 	if !strings.HasPrefix(got, "refused: peer is process ") ||
-		!strings.HasSuffix(got, " of another user namespace (a container?), this node serves its own only") {
+		!strings.HasSuffix(got, " of another pid or user namespace (a container?), this node serves its own only") {
 		t.Errorf("a peer in another user namespace heard %s", got)
 	}
 }

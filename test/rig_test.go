@@ -53,8 +53,42 @@ func newNode(t *testing.T, upArgs ...string) *node {
 	if *everyOption != "" {
 		upArgs = append([]string{"--opt", *everyOption}, upArgs...)
 	}
+	n.record()
 	n.run(append([]string{"up"}, upArgs...)...)
 	return n
+}
+
+// record starts the node under strace, if somebody wants to know the system calls
+// it makes (make syscalls).
+func (n *node) record() {
+	n.t.Helper()
+	folder := os.Getenv("FAIRLEAD_RECORD")
+	if folder == "" {
+		return
+	}
+	lab.Need(n.t, "strace")
+	file, err := os.CreateTemp(folder, "")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	file.Close()
+	script, err := filepath.Abs("syscalls.awk")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	cmd := n.command(context.Background(), "node", "--dir", n.dir)
+	cmd.Env = append(cmd.Env, "FAIRLEAD_LOCK_IN=on") // what is refused is recorded, too
+	cmd.Args = append([]string{"strace", "-f", "-qq", "-e", "signal=none", "-o", "|awk -v file=" + file.Name() + " -f " + script, n.bin}, cmd.Args[1:]...)
+	if cmd.Path, err = exec.LookPath("strace"); err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	go func() { _ = cmd.Wait() }()
+	lab.Eventually(n.t, patience, func() error {
+		return api.NewClient(n.dir).Get(n.t.Context(), "/v1/version", new(api.VersionInfo))
+	})
 }
 
 // newNodeDir makes a node directory without a node, for tests of how one
@@ -80,7 +114,8 @@ func newNodeDir(t *testing.T) *node {
 func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, n.bin, args...)
 	// Containers run fairlead's own small clients and servers by its name.
-	cmd.Env = append(os.Environ(), "FAIRLEAD_DIR="+n.dir, "PATH="+filepath.Dir(n.bin)+":"+os.Getenv("PATH"))
+	// A call that a node should not make ends it, and the test; see judgeLogs.
+	cmd.Env = append(os.Environ(), "FAIRLEAD_DIR="+n.dir, "FAIRLEAD_LOCK_IN=strict", "PATH="+filepath.Dir(n.bin)+":"+os.Getenv("PATH"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 10 * time.Second // a grandchild may have kept the pipes

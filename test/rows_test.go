@@ -67,7 +67,10 @@ var folders = []folder{
 	{path: "node/box", row: 4, calls: "clone, setns, pidfds",
 		only: []string{"packet", "link"},
 		why:  "a container seen from outside; runs before there is a node, and inside containers"},
-	{path: "node", row: 4, plus: []string{"node/api", "node/box"}, calls: "the lock of its folder, descriptors it was handed",
+	{path: "node/lockin", row: 4, calls: "prctl, capset, seccomp and Landlock, for the whole process",
+		only: []string{},
+		why:  "what a process gives up, whatever it goes on to do; knows nothing of the house"},
+	{path: "node", row: 4, plus: []string{"node/api", "node/box", "node/lockin"}, calls: "the lock of its folder, descriptors it was handed",
 		why: "the registry above networks and containers"},
 
 	{path: "cmd/fairlead", row: 5, plus: []string{"cmd/fairlead/spell", "cmd/fairlead/labfile", "bench/flags"}, why: "the program"},

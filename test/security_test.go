@@ -23,7 +23,7 @@ import (
 )
 
 // refusal is what a process of a container hears at the control socket.
-var refusal = regexp.MustCompile(`refused: peer is process \d+ of another user namespace \(a container\?\), this node serves its own only`)
+var refusal = regexp.MustCompile(`refused: peer is process \d+ of another pid or user namespace \(a container\?\), this node serves its own only`)
 
 // A process of a container has the node's uid and may see the control socket.
 // It is refused, and told so, whatever it asks and in whatever kind of

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,10 +17,11 @@ import (
 	"fairlead/node"
 	"fairlead/node/api"
 	"fairlead/node/box"
+	"fairlead/node/lockin"
 )
 
 func newUp() *cobra.Command {
-	var bip, names, hostLink string
+	var bip, names, hostLink, lockIn string
 	var opts, uplinks []string
 	var foreground bool
 	var network networkFlags
@@ -59,6 +61,11 @@ the gateway's address and as host.fairlead.internal and host.docker.internal.
 Without it nobody does.
 
 ` + hostLinkHelp + `
+
+Once it has started the node gives up what it does not need: capabilities, files
+but its own, and all system calls but those on a list (docs/security.md).
+--lock-in=off keeps all of it, for debuggers; FAIRLEAD_LOCK_IN=off does so for
+nodes that other commands start.
 
 --names on has the node answer this machine when it asks for containers by name, at
 127.0.0.17; ` + "`fairlead names`" + ` says which there are and how the machine's resolver
@@ -103,8 +110,15 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 			} else if change != nil {
 				request.Egress, request.HostLoopback = change.Egress, change.HostLoopback
 			}
+			mode, err := lockin.ParseMode(cmp.Or(lockIn, os.Getenv(lockin.Variable)))
+			if err != nil {
+				return wrongCall(cmd, "%v", err)
+			}
 			if foreground {
-				return serve(cmd.Context(), node.Config{Dir: api.Dir(), Version: version, Stays: true, Up: request}, ways)
+				return serve(cmd.Context(), node.Config{Dir: api.Dir(), Version: version, Stays: true, Up: request, LockIn: mode}, ways)
+			}
+			if err := os.Setenv(lockin.Variable, string(mode)); err != nil { // for the node that is started
+				return err
 			}
 			return up(cmd, request, ways)
 		},
@@ -117,6 +131,7 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 	defineHostLink(f, &hostLink)
 	f.StringVar(&names, "names", "", "Answer this machine's questions for names of containers: on, off, or at `ADDRESS`[:PORT] of the loopback")
 	lab.define(f, true)
+	f.StringVar(&lockIn, "lock-in", "", "What the node gives up once it has started: on, off, or strict to end it at a system call it should not make (default on)")
 	f.BoolVar(&foreground, "foreground", false, "Be the node: do not go into the background, log here")
 	return cmd
 }
@@ -192,6 +207,9 @@ func up(cmd *cobra.Command, request api.UpRequest, ways *waysOut) error {
 	var info api.VersionInfo
 	if err := c.Get(ctx, "/v1/version", &info); err != nil {
 		return err
+	}
+	if cmd.Flags().Changed("lock-in") && info.LockIn.Mode != os.Getenv(lockin.Variable) {
+		return fmt.Errorf("up: the node that runs has its lock-in %s, which is for its life; end it with `fairlead down` first", info.LockIn.Mode)
 	}
 	var switches []api.Switch
 	if err := c.Get(ctx, "/v1/switches", &switches); err != nil {
@@ -338,7 +356,11 @@ func newNode() *cobra.Command {
 		Args:   exactly(0),
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return node.Serve(cmd.Context(), node.Config{Dir: dir, Version: version})
+			mode, err := lockin.ParseMode(os.Getenv(lockin.Variable))
+			if err != nil {
+				return err
+			}
+			return node.Serve(cmd.Context(), node.Config{Dir: dir, Version: version, LockIn: mode})
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", api.Dir(), "The node directory")

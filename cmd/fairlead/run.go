@@ -139,7 +139,12 @@ func (o *runOptions) start(ctx context.Context, c *api.Client, created *api.Crea
 		return nil, fmt.Errorf("container %s: %w", created.Name, err)
 	}
 	term.started()
-	attach := api.Attach{Descriptors: []string{"init", "channel"}, Pid: b.PID, KeptChannel: b.KeptChannel, KeptLink: b.KeptLink}
+	netns, err := box.NetNS(b.PIDFD)
+	if err != nil {
+		abandon(b)
+		return nil, fmt.Errorf("container %s: %w", created.Name, err)
+	}
+	attach := api.Attach{Descriptors: []string{"init", "channel"}, Pid: b.PID, Netns: netns.Ino, KeptChannel: b.KeptChannel, KeptLink: b.KeptLink}
 	fds := []int{b.PIDFD, b.Node}
 	if b.TAP >= 0 {
 		attach.Descriptors = append(attach.Descriptors, "tap")

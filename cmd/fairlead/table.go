@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"sort"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"fairlead/node/api"
+	"fairlead/node/lockin"
 )
 
 // A table is rows of cells in columns as wide as they must be.
@@ -260,6 +262,25 @@ func nodeVersion(out io.Writer, v *api.VersionInfo, now time.Time) {
 	fmt.Fprintf(out, "Node:\n Version:     %s\n API:         v%d\n Go:          %s\n Kernel:      %s\n", v.Version, v.API, v.Go, v.Kernel)
 	fmt.Fprintf(out, " Pid:         %d, up %s, %s\n Directory:   %s\n Containers:  %d\n", v.Pid, ago(now.Sub(v.Started)), ends, v.Dir, v.Containers)
 	socketsVersion(out, &v.Sockets)
+	fmt.Fprintf(out, " Lock-in:     %s\n", lockInWords(&v.LockIn))
+	for _, what := range v.LockIn.Lacks {
+		fmt.Fprintf(out, "              without %s\n", what)
+	}
+}
+
+// lockInWords says what a node has left.
+func lockInWords(l *api.LockIn) string {
+	if l.Mode == string(lockin.Off) || l.Mode == "" {
+		return "off"
+	}
+	words := []string{l.Mode}
+	if l.Calls > 0 {
+		words = append(words, fmt.Sprintf("%d system calls", l.Calls))
+	}
+	if l.Landlock > 0 {
+		words = append(words, fmt.Sprintf("its own files (Landlock ABI %d)", l.Landlock))
+	}
+	return strings.Join(append(words, cmp.Or(strings.Join(l.Capabilities, " "), "no capabilities")), ", ")
 }
 
 // socketsVersion says how many sockets of this machine a node has and may have.

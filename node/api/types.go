@@ -26,6 +26,16 @@ type VersionInfo struct {
 	Started    time.Time `json:"started"`
 	Containers int       `json:"containers"`
 	Sockets    Sockets   `json:"sockets"`
+	LockIn     LockIn    `json:"lock_in"`
+}
+
+// LockIn is what the node has given up; see docs/security.md.
+type LockIn struct {
+	Mode         string   `json:"mode"`                   // on, strict or off
+	Calls        int      `json:"calls,omitempty"`        // system calls that are left; 0 is all
+	Landlock     int      `json:"landlock,omitempty"`     // ABI that confines it to its files; 0 is not
+	Capabilities []string `json:"capabilities,omitempty"` // that are left
+	Lacks        []string `json:"lacks,omitempty"`        // what this kernel could not take, in words
 }
 
 // Sockets is how many sockets of the host the node has for its containers, and
@@ -146,8 +156,8 @@ type Attach struct {
 	// Interface is what the link is called and numbered inside its namespace.
 	Interface string `json:"interface,omitempty"`
 	Index     int    `json:"index,omitempty"`
-	// Netns is the inode of a foreign namespace; that of a container of ours
-	// the node sees itself.
+	// Netns is the inode of its network namespace. The node is confined too much
+	// to see for itself.
 	Netns uint64 `json:"netns,omitempty"`
 	// PeerNetns is what the kernel inside calls the namespace of a veth's other
 	// end, link-netnsid; -1 of a TAP.

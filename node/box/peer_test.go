@@ -80,7 +80,7 @@ func TestSamePeerContainer(t *testing.T) {
 		spec := none(self("connect", path)...)
 		spec.Network = network
 		r := start(t, spec)
-		if err := accept(t, l); err == nil || !strings.Contains(err.Error(), "of another user namespace (a container?)") {
+		if err := accept(t, l); err == nil || !strings.Contains(err.Error(), "of another pid or user namespace (a container?)") {
 			t.Errorf("a container: %v", err)
 		}
 		r.wait(0)

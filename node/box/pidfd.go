@@ -50,20 +50,40 @@ func PIDFDAlive(pidfd int) (bool, error) {
 
 // PIDOf returns the process's number in our pid namespace.
 func PIDOf(pidfd int) (int, error) {
-	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
+	value, err := pidfdInfo(pidfd, "Pid:")
 	if err != nil {
 		return 0, err
 	}
+	pid, err := strconv.Atoi(strings.TrimSpace(value))
+	if err == nil && pid > 0 {
+		return pid, nil
+	}
+	return 0, errEnded // or is of another pid namespace, and we cannot name it either
+}
+
+// pidsOf are the process's numbers in the pid namespace that /proc is of, and in
+// each of those below down to its own.
+func pidsOf(pidfd int) ([]string, error) {
+	value, err := pidfdInfo(pidfd, "NSpid:")
+	pids := strings.Fields(value)
+	if err == nil && (len(pids) == 0 || pids[0] == "-1" || pids[0] == "0") {
+		err = errEnded
+	}
+	return pids, err
+}
+
+// pidfdInfo is what the kernel says of a pidfd under a heading.
+func pidfdInfo(pidfd int, heading string) (string, error) {
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
+	if err != nil {
+		return "", err
+	}
 	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "Pid:"); ok {
-			pid, err := strconv.Atoi(strings.TrimSpace(value))
-			if err == nil && pid > 0 {
-				return pid, nil
-			}
-			return 0, errEnded // or is of another pid namespace, and we cannot name it either
+		if value, ok := strings.CutPrefix(line, heading); ok {
+			return value, nil
 		}
 	}
-	return 0, fmt.Errorf("descriptor %d is not a pidfd", pidfd)
+	return "", fmt.Errorf("descriptor %d is not a pidfd", pidfd)
 }
 
 // StartOf is when the process began, in clock ticks since the machine did: with its

@@ -80,7 +80,7 @@ func (n *Node) adopt(back []*comeback) {
 			n.sayEnded(b.record)
 		}
 	}
-	back = slices.DeleteFunc(back, func(b *comeback) bool { return b.hold == nil && !needed[b.ID] })
+	back = slices.DeleteFunc(slices.Clone(back), func(b *comeback) bool { return b.hold == nil && !needed[b.ID] })
 	n.rebuild(back)
 	for _, b := range back {
 		n.plugAgain(b, back)

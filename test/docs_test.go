@@ -27,13 +27,10 @@ func TestDockerDocumentNamesDifferences(t *testing.T) {
 	}
 }
 
-// docs/nat.md says which test shows that a requirement is kept: what it names
-// is there.
-func TestNATDocumentNamesTests(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "docs", "nat.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+// docs/nat.md says which test shows that a requirement is kept, and
+// docs/security.md which shows that a mistake cannot be made: what they name is
+// there.
+func TestDocumentsNameTests(t *testing.T) {
 	there := map[string]bool{}
 	for _, f := range sources(t) {
 		for _, d := range f.syntax.Decls {
@@ -42,13 +39,19 @@ func TestNATDocumentNamesTests(t *testing.T) {
 			}
 		}
 	}
-	named := regexp.MustCompile("`([a-z/]+\\.(?:Test|Fuzz)[A-Za-z0-9_]*)`").FindAllSubmatch(text, -1)
-	if len(named) < 30 {
-		t.Errorf("docs/nat.md names %d tests; is the table gone?", len(named))
-	}
-	for _, m := range named {
-		if !there[string(m[1])] {
-			t.Errorf("docs/nat.md names %s, which there is not", m[1])
+	for _, page := range []string{"nat.md", "security.md"} {
+		text, err := os.ReadFile(filepath.Join(root, "docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := regexp.MustCompile("`([a-z/]+\\.(?:Test|Fuzz)[A-Za-z0-9_]*)`").FindAllSubmatch(text, -1)
+		if len(named) < 30 {
+			t.Errorf("docs/%s names %d tests; is the table gone?", page, len(named))
+		}
+		for _, m := range named {
+			if !there[string(m[1])] {
+				t.Errorf("docs/%s names %s, which there is not", page, m[1])
+			}
 		}
 	}
 }

@@ -3,10 +3,12 @@ package test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,12 +98,19 @@ func plainUser(t *testing.T) {
 		t.Errorf("the node runs as %q", uid)
 	}
 	// Nor has it any in a namespace of its own: it lives where its user does.
-	for _, ns := range []string{"user", "net", "mnt", "pid"} {
-		ours, err1 := os.Readlink("/proc/self/ns/" + ns)
-		its, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, ns))
-		if err1 != nil || err2 != nil || ours != its {
-			t.Errorf("%s namespace of the node %q, ours %q (%v, %v)", ns, its, ours, err1, err2)
+	for _, what := range []string{"uid_map", "net/dev"} {
+		ours, err1 := os.ReadFile("/proc/self/" + what)
+		its, err2 := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, what))
+		if err1 != nil || err2 != nil || len(strings.Fields(string(ours))) != len(strings.Fields(string(its))) {
+			t.Errorf("%s of the node %q, ours %q (%v, %v)", what, its, ours, err1, err2)
 		}
+	}
+	if pids := status(t, pid, "NSpid"); pids != strconv.Itoa(pid) {
+		t.Errorf("the node's numbers in pid namespaces are %s", pids)
+	}
+	// Who locked itself in is looked into by nobody of the same user.
+	if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", pid)); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("its namespace is to be seen: %s, %v", ns, err)
 	}
 
 	c := n.background("run", "-i", "--", "sh", "-ec", `id -u

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"fairlead/test/lab"
 )
 
 // What a locked-in process may do is tried by one: this program, called again
@@ -108,7 +110,7 @@ func TestLockIn(t *testing.T) {
 		for _, mode := range []Mode{On, Strict} {
 			t.Run(trial.name+"/"+string(mode), func(t *testing.T) {
 				if trial.files && LandlockABI() == 0 {
-					t.Skip("this kernel has no Landlock")
+					lab.NotRun(t, noLandlock, "boot with lsm=landlock,…")
 				}
 				want := trial.want
 				if trial.refused && mode == Strict {

@@ -57,6 +57,7 @@ func (n *Node) setUpLocked(s setup) (closeOld func(), err error) {
 	router, way := n.router, n.hostWay
 	if router == nil || s.nat != n.setup.nat {
 		router = network.NewRouter(n.lanes, s.nat)
+		router.TellLoops(n.loopFound)
 		if way, err = n.addHost(router); err != nil {
 			return nil, err
 		}

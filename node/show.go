@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -44,6 +45,9 @@ func (n *Node) describeSwitch(l *lan, at residents) api.Switch {
 		BridgeID: "8000." + strings.ReplaceAll(net.GatewayMAC().String(), ":", ""),
 		MTU:      conf.Options.MTU, Hub: conf.Options.Hub, LoopGuard: "no",
 		Ageing: sw.Config().Ageing.Seconds(), Egress: egressWord(reach.egress), HostLoopback: reach.hostLoopback, HostLink: hostLink, Ports: []api.Port{}, Totals: counts(&totals),
+	}
+	if !conf.Options.LoopsLeft {
+		s.LoopGuard = "yes"
 	}
 	for _, p := range sw.Ports() {
 		s.Ports = append(s.Ports, n.describePort(p, l, at[p.Config().Container]))
@@ -94,6 +98,9 @@ func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 		Port: portNumber(p.ID()), Container: conf.Name, MAC: conf.Guard.MAC.String(),
 		Guard: conf.Guard.Strict, Isolated: conf.Isolated, Counts: counts(&have),
 	}
+	if left, from := p.Blocked(loop.Clock()); left > 0 {
+		d.Blocked, d.BlockedFrom = left.Seconds(), portNumber(from)
+	}
 	if q, ok := conf.Queue.(interface{ Lost() uint64 }); ok {
 		d.Lost = q.Lost()
 	}
@@ -120,6 +127,15 @@ func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 		}
 	}
 	return d
+}
+
+// loopFound is told of a port that was blocked, on a worker.
+func (n *Node) loopFound(l vswitch.Loop) {
+	go func() {
+		at := n.residents()
+		slog.Warn("two ports are joined, one is blocked", "network", l.Port.Network(), "port", portNumber(l.Port.ID()), "container", at.name(l.Port),
+			"joined_port", portNumber(l.From.ID()), "joined_container", at.name(l.From), "for", l.For)
+	}()
 }
 
 func counts(c *vswitch.Counts) api.Counts {

@@ -22,6 +22,7 @@ var (
 	// guardRefusals are about all ports of a network; those about one port name
 	// its addresses.
 	guardRefusals = []refusal{
+		{packet.Loop, "drop", "port is joined to another one (loop guard)"},
 		{packet.BadSourceMAC, "drop", "source MAC is zero or a group's"},
 		{packet.LoopbackAddress, "drop", "an address is 127.0.0.0/8 or ::1"},
 		{packet.SpoofedGateway, "drop", "source is the gateway's"},

@@ -147,7 +147,7 @@ func TestStateNotWritten(t *testing.T) {
 // TestOptionsAgain: what a network's options are written as is read as the same.
 func TestOptionsAgain(t *testing.T) {
 	o, err := network.ParseOptions(map[string]string{"mtu": "1400", "hub": "on", "ageing": "10s", "flood-limit": "9", "guard": "off", "offload": "off",
-		"link": "tap", "join": "off", "icc": "off", "masquerade": "off", "routed": "on", "dhcp": "off", "dhcp-lease": "infinite",
+		"link": "tap", "loop-guard": "off", "join": "off", "icc": "off", "masquerade": "off", "routed": "on", "dhcp": "off", "dhcp-lease": "infinite",
 		"dhcp-range": "10.0.0.9,10.0.0.20", "dhcp-host": "02:42:00:00:00:09,10.0.0.9", "dhcp-route": "10.1.0.0/16@10.0.0.1", "domain": "lab.example"})
 	if err != nil {
 		t.Fatal(err)

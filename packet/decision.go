@@ -171,6 +171,10 @@ type Decision struct {
 	// has its part in applying the decision then.
 	AtGateway bool
 
+	// Looped is set on a probe of the loop guard that came back: the port it had left
+	// by.
+	Looped PortID
+
 	// Learn is what the MAC table takes from the source address.
 	Learn Learning
 

@@ -20,7 +20,8 @@ const (
 	BadFragment
 	BadTransport
 
-	// 2 guard: sources a port may not use.
+	// 2 guard: sources a port may not use, and ports that are joined behind our back.
+	Loop
 	BadSourceMAC
 	SpoofedMAC
 	SpoofedAddress
@@ -114,6 +115,8 @@ var reasons = [NumReasons]reasonText{
 	BadTransport: {"bad-transport", "The TCP, UDP or ICMP header is cut off or lies about its length.",
 		"Look at the sender: scanners send such packets, kernels do not."},
 
+	Loop: {"loop", "The port leads back to this switch by another one, so it is blocked for a time (loop guard).",
+		"Find what joins the two, such as a bridge inside a container: `fairlead show switch -v` names both; `--opt loop-guard=off` at the network's making leaves it to you."},
 	BadSourceMAC: {"bad-source-mac", "The source MAC is zero or a group address, which no station can have (IEEE 802.3).",
 		"Give the interface a MAC whose first byte is even."},
 	SpoofedMAC: {"spoofed-mac", "The source MAC is not the one this port was given, or, of a port with a LAN behind it, is a container's.",

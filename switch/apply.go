@@ -98,6 +98,12 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 		s.lanes.holds.put(in, f, d.HoldKey)
 	case packet.Drop:
 		in.n.drop(d.Reason, f.Time)
+		if d.Looped != 0 {
+			s.block(in, d.Looped, f.Time)
+		}
+	}
+	if d.Learn == packet.LearnMoved || d.Verdict == packet.Flood {
+		s.sign(ln, in, f.Time)
 	}
 	if ports.admit != nil {
 		ports.admit.Count(d.Admitted, d.Reason, ln.id, f.Len())
@@ -263,18 +269,26 @@ func (ln *lane) flush() {
 	ln.staged, ln.answers, ln.used = ln.staged[:0], ln.answers[:0], 0
 }
 
-// write hands frames to the port, unless it is too slow to have more.
+// write hands frames to the port, unless it is blocked or too slow to have more.
 func (p *Port) write(ln *lane, frames []*packet.Frame) {
 	for len(frames) > 0 {
-		if p.tooSlow(ln, frames[0].Time) {
-			for _, f := range frames {
-				p.n.fail(packet.SlowReceiver, f.Time)
-			}
+		switch now := frames[0].Time; {
+		case p.isBlocked(now):
+			p.failAll(frames, packet.Loop)
+			return
+		case p.tooSlow(ln, now):
+			p.failAll(frames, packet.SlowReceiver)
 			return
 		}
 		n := p.atOnce(ln, len(frames))
 		p.rated(ln, frames[:n])
 		frames = frames[n:]
+	}
+}
+
+func (p *Port) failAll(frames []*packet.Frame, r packet.Reason) {
+	for _, f := range frames {
+		p.n.fail(r, f.Time)
 	}
 }
 

@@ -17,7 +17,8 @@
 //	                                    comes back from an uplink, leave by 3 and 6
 //
 //	1 parse    one pass over the headers; malformed frames end here
-//	2 guard    may this port use this source MAC, this source address?
+//	2 guard    may this port use this source MAC, this source address? is it joined to
+//	           another one behind our back (loopGuard)?
 //	3 look up  the gateway's MAC → 5; a known MAC → its port; groups and
 //	           unknown MACs → every other port (flood); hub mode floods all
 //	4 admit    MTU, flood limit, isolation, and where containers may not talk to

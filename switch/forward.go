@@ -20,6 +20,14 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 	dst, src := ether.Dst(), ether.Src()
 
 	// 2 guard
+	if in.isBlocked(f.Time) {
+		d.Refuse(packet.Loop)
+		return
+	}
+	if d.Looped = s.probeOf(f); d.Looped != 0 {
+		d.Refuse(packet.Loop)
+		return
+	}
 	if r := in.conf.Guard.Check(f); r != packet.OK {
 		d.Refuse(r)
 		return

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -30,6 +31,8 @@ type model struct {
 	// What containers may send one another; nil is everything.
 	rules  []policy.AdmitRule
 	closed bool
+
+	isProbe func(b []byte) packet.PortID // the port a probe of the loop guard had left by, else 0
 }
 
 type modelEntry struct {
@@ -45,6 +48,10 @@ type modelPort struct {
 	outside           bool // a LAN is behind it
 	host              bool // the host's own link
 	flood, errors     bucket
+
+	signs                  int // of a loop, since
+	since                  int64
+	blockedUntil, blockFor int64
 }
 
 // A bucket counts tokens in nanoseconds of its own refilling.
@@ -76,6 +83,7 @@ type outcome struct {
 	reason  packet.Reason
 	egress  []packet.PortID
 	answer  packet.Origin
+	probed  bool // and a probe of the loop guard goes to the port it came from
 }
 
 func (o outcome) String() string {
@@ -88,6 +96,13 @@ func (m *model) drop(r packet.Reason) outcome { return outcome{verdict: packet.D
 func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int64) outcome {
 	if broken != packet.OK {
 		return m.drop(broken)
+	}
+	if now < m.ports[in].blockedUntil {
+		return m.drop(packet.Loop)
+	}
+	if left := m.isProbe(b); left != 0 {
+		m.block(in, left, now)
+		return m.drop(packet.Loop)
 	}
 	p := gopacket.NewPacket(b[packet.VNetLen:], layers.LayerTypeEthernet, gopacket.NoCopy)
 	eth := p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet)
@@ -106,10 +121,39 @@ func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int6
 		o.reason != packet.SamePort && o.reason != packet.FloodLimit && o.reason != packet.Oversize {
 		return o
 	}
+	sign := o.verdict == packet.Flood
 	if key := vlan + eth.SrcMAC.String(); !m.hub && !m.ports[in].host && !m.macs[key].static {
+		was, known := m.macs[key]
+		sign = sign || known && was.port != in && now-was.seen <= m.ageing
 		m.macs[key] = modelEntry{port: in, seen: now}
 	}
+	o.probed = sign && m.ports[in].signed(now)
 	return o
+}
+
+// signed counts a sign of a loop, and reports whether it is time for a probe.
+func (p *modelPort) signed(now int64) bool {
+	if now-p.since >= 1e8 {
+		p.since, p.signs = now, 0
+	}
+	p.signs++
+	return p.signs == 32
+}
+
+// block closes a port by which a probe came back, unless one of the two is closed
+// already.
+func (m *model) block(in, left packet.PortID, now int64) {
+	p, from := m.ports[in], m.ports[left]
+	if from == nil || now < from.blockedUntil {
+		return
+	}
+	if now-p.blockedUntil < p.blockFor {
+		p.blockFor = min(2*p.blockFor, 300e9)
+	} else {
+		p.blockFor = 2e9
+	}
+	p.blockedUntil = now + p.blockFor
+	maps.DeleteFunc(m.macs, func(_ string, e modelEntry) bool { return e.port == in && !e.static })
 }
 
 // tags are the VLAN tags right behind Ethernet, and network is the layer behind

@@ -24,6 +24,7 @@ type world struct {
 	rng   *rand.Rand
 	model *model
 	next  int
+	probe []byte // of the loop guard, the last one that was seen
 	seen  struct {
 		verdicts [packet.NumVerdicts]int
 		reasons  [packet.NumReasons]int
@@ -113,12 +114,17 @@ func seldom(a, b *world) (missing []string) {
 
 func newWorld(t *testing.T, seed uint64, hub bool) *world {
 	r := newRig(t, func(c *Config) {
-		c.Hub, c.Ageing = hub, 10*time.Second
+		c.Hub, c.Ageing, c.LoopGuard = hub, 10*time.Second, true
 		c.GatewayAddrs = append(c.GatewayAddrs, packet.AddrFromNetip(packet.MACFromIPv4(gatewayAddr.Addr()).LinkLocal()))
 	})
 	mac := r.gw.MAC()
+	isProbe := func(b []byte) packet.PortID {
+		f := packet.Frame{B: b}
+		_ = packet.Parse(&f)
+		return r.sw.probeOf(&f)
+	}
 	w := &world{rig: r, rng: newRand(seed), next: 2, model: &model{
-		hub: hub, ageing: int64(10 * time.Second), gwMAC: mac[:], gwIP: gatewayAddr.Addr(),
+		isProbe: isProbe, hub: hub, ageing: int64(10 * time.Second), gwMAC: mac[:], gwIP: gatewayAddr.Addr(),
 		macs: make(map[string]modelEntry), ports: make(map[packet.PortID]*modelPort),
 	}}
 	for range 5 {
@@ -312,9 +318,14 @@ func (w *world) burst() {
 		w.seen.reasons[o.reason]++
 		w.seen.answers[o.answer]++
 		for _, id := range o.egress {
-			want[id] = append(want[id], b)
+			if w.now >= w.model.ports[id].blockedUntil {
+				want[id] = append(want[id], b)
+			}
 		}
 		if o.answer != packet.OriginNone {
+			want[in.port.ID()] = append(want[in.port.ID()], nil)
+		}
+		if o.probed {
 			want[in.port.ID()] = append(want[in.port.ID()], nil)
 		}
 	}
@@ -394,7 +405,11 @@ func (w *world) breakEgress(o outcome) *end {
 func (w *world) compareEnds(in *end, b []byte, want outcome, victim *end) {
 	for id, e := range w.ends {
 		got := e.got(w.t)
+		if e == in && want.probed {
+			w.takeProbe(e, &got)
+		}
 		switch {
+		case e != victim && w.now < w.model.ports[id].blockedUntil && len(got) == 0:
 		case e == victim:
 			w.seen.reasons[failure(e.queue.err)]++
 			e.queue.err = nil
@@ -413,6 +428,16 @@ func (w *world) compareEnds(in *end, b []byte, want outcome, victim *end) {
 			}
 		}
 	}
+}
+
+// takeProbe takes the probe off what a port got.
+func (w *world) takeProbe(e *end, got *[][]byte) {
+	last := len(*got) - 1
+	if last < 0 || w.model.isProbe((*got)[last]) != e.port.ID() {
+		w.t.Errorf("port %#x got no probe", e.port.ID())
+		return
+	}
+	w.probe, *got = (*got)[last], (*got)[:last]
 }
 
 // frame makes a frame for a port: mostly good ones between the stations that
@@ -490,6 +515,12 @@ func (w *world) special(in *end) []byte {
 		},
 		func() []byte { return ping(station{MAC: me.MAC, IP: netip.MustParseAddr("192.0.2.1")}, other) },
 		func() []byte { return ping(me, other) },
+		func() []byte {
+			if w.probe == nil || w.rng.IntN(8) > 0 {
+				return ping(me, other)
+			}
+			return bytes.Clone(w.probe) // the ports are joined
+		},
 		func() []byte { return packettest.Tagged(ping(me, other), uint16(w.rng.IntN(4))) },
 	}
 	return frames[w.rng.IntN(len(frames))]()

@@ -82,20 +82,29 @@ type Port struct {
 	held     atomic.Int32 // frames of it in the hold queue
 	accounts []account    // one for each worker; nil where it is not metered
 
+	blocked  atomic.Int64  // by the loop guard, until this time
+	loopFrom atomic.Uint32 // the PortID what came back had left by
+	blockFor time.Duration // how long it was blocked last; guarded by loopGuard.mu
+
 	// Of the home worker only:
 
-	flood policy.Rate
-	batch int         // how many frames to read at once, by what the last ones cost
-	lone  bool        // the last turn found one frame and no second
-	level bool        // what is not read is reported again
-	lost  bool        // the link is gone and Lost was called
-	debt  *loop.Timer // has the port read again
+	flood      policy.Rate
+	signs      int         // of a loop
+	signsSince int64       // since this time
+	batch      int         // how many frames to read at once, by what the last ones cost
+	lone       bool        // the last turn found one frame and no second
+	level      bool        // what is not read is reported again
+	lost       bool        // the link is gone and Lost was called
+	debt       *loop.Timer // has the port read again
 
 	n counters
 }
 
 // ID names the port on its switch.
 func (p *Port) ID() packet.PortID { return p.id }
+
+// Network is the name of the network the port is on.
+func (p *Port) Network() string { return p.sw.conf.Name }
 
 // Config returns what the port was made from.
 func (p *Port) Config() PortConfig { return p.conf }

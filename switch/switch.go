@@ -32,6 +32,12 @@ type Config struct {
 
 	Ageing time.Duration // of the MAC table; zero is DefaultAgeing
 	Hub    bool          // flood everything, learn nothing
+
+	// LoopGuard has ports that are joined behind the switch's back looked for, and one
+	// of them blocked; see loopGuard. It takes a Gateway. LoopFound is told of it, on a
+	// worker, and must not block; nil is nobody.
+	LoopGuard bool
+	LoopFound func(Loop)
 }
 
 // Lanes are what the workers of one loop carry along. All switches of a loop
@@ -106,6 +112,7 @@ type Switch struct {
 	gateway Gateway
 	lanes   *Lanes
 	macs    *macTable
+	loops   *loopGuard // nil is none
 
 	// Snapshots: replaced whole, never changed.
 	ports    atomic.Pointer[portTable]
@@ -153,6 +160,7 @@ func New(conf Config, lanes *Lanes) *Switch {
 	s := &Switch{
 		conf: conf, hub: conf.Hub, mtu: conf.MTU, gateway: conf.Gateway, lanes: lanes,
 		macs:        newMACTable(conf.Ageing, macSlots),
+		loops:       newLoopGuard(&conf),
 		generations: make(map[uint16]uint16),
 		leaving:     make(map[*Port]bool),
 	}

@@ -268,7 +268,7 @@ func TestWalkOfEveryReason(t *testing.T) {
 	for r := packet.Truncated; r <= packet.BadTransport; r++ {
 		steps[r] = "1 parse"
 	}
-	for r := packet.BadSourceMAC; r <= packet.RogueDHCP; r++ {
+	for r := packet.Loop; r <= packet.RogueDHCP; r++ {
 		steps[r] = "2 guard"
 	}
 	for r := packet.Isolated; r <= packet.Oversize; r++ {

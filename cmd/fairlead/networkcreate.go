@@ -28,6 +28,7 @@ const networkOptionsHelp = `Options, KEY=VALUE; those marked * can be changed la
   routed=on       * it and others that are routed reach one another directly
   hub=on            every port gets a copy of every frame
   guard=off         containers may send from any address, as routers do
+  loop-guard=off    ports that are joined behind the switch's back stay open
   offload=off       links are textbook wires: plain frames, nothing offloaded
   link=veth         links are pairs of interfaces, instead of TAPs
   ageing=TIME       until a MAC address is forgotten, 300s unless it says otherwise

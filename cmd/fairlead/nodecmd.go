@@ -42,6 +42,7 @@ Options of the default network, each as --opt KEY=VALUE:
   hub=on            be a hub: every port hears everything
   ageing=300s       how long the switch remembers a MAC address
   guard=off         let containers use any source address but the gateway's
+  loop-guard=off    leave ports alone that are joined behind the switch's back
   join=off          packets of a flow get to containers as they came, one by one,
                     instead of small ones joined to segments of a large one
   flood-limit=N     copies a second that are made of the frames one port floods;

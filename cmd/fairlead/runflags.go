@@ -233,7 +233,7 @@ func (o *runOptions) directory() (string, error) {
 // networkOptions and nodeOptions are those of `up`, which people try on a
 // container too.
 var (
-	networkOptions = []string{"mtu", "hub", "ageing", "guard", "flood-limit", "icc", "join", "masquerade", "routed",
+	networkOptions = []string{"mtu", "hub", "ageing", "guard", "loop-guard", "flood-limit", "icc", "join", "masquerade", "routed",
 		"dhcp", "dhcp-lease", "dhcp-range", "dhcp-host", "dhcp-route", "domain"}
 	nodeOptions = []string{"flows", "flows-per-container"}
 )

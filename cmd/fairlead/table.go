@@ -64,7 +64,11 @@ func switchTable(out io.Writer, switches []api.Switch) error {
 			t.row(first...)
 		}
 		for _, p := range s.Ports {
-			t.row(append(first, strconv.Itoa(p.Port), p.Container,
+			name := p.Container
+			if p.Blocked > 0 {
+				name += " (blocked)"
+			}
+			t.row(append(first, strconv.Itoa(p.Port), name,
 				number(p.Counts.Read), number(p.Counts.Written), number(sum(p.Counts.Dropped)+sum(p.Counts.Failed)))...)
 			first = []string{"", "", ""}
 		}
@@ -107,6 +111,9 @@ func portDetails(out io.Writer, p *api.Port) {
 	}
 	fmt.Fprintf(out, "    offload  %s\n", p.Offload)
 	fmt.Fprintf(out, "    guard    %s, isolated %s\n", onOff(p.Guard), yesNo(p.Isolated))
+	if p.Blocked > 0 {
+		fmt.Fprintf(out, "    blocked  for %s more: it leads back to this switch by port %d\n", seconds(p.Blocked), p.BlockedFrom)
+	}
 	if p.RateIn != "" || p.RateOut != "" {
 		fmt.Fprintf(out, "    rates    in %s, out %s\n", dash(p.RateIn), dash(p.RateOut))
 	}

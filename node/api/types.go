@@ -315,7 +315,7 @@ type Switch struct {
 	Gateway  string `json:"gateway"`
 	MTU      int    `json:"mtu"`
 	Hub      bool   `json:"hub"`
-	// LoopGuard says whether loops are looked for: off so far.
+	// LoopGuard says whether ports that are joined elsewhere are looked for: yes or no.
 	LoopGuard string  `json:"loop_guard"`
 	Ageing    float64 `json:"ageing_seconds"`
 	// Egress is where its containers may open connections to: all, none, internet
@@ -353,6 +353,10 @@ type Port struct {
 	Offload   string `json:"offload"`
 	Guard     bool   `json:"guard"`
 	Isolated  bool   `json:"isolated"`
+	// Blocked is for how many seconds more the loop guard blocks the port, because what
+	// left by port BlockedFrom came back by it.
+	Blocked     float64 `json:"blocked_seconds,omitempty"`
+	BlockedFrom int     `json:"blocked_from,omitempty"`
 	// Lost is how many frames came by the link and were never read: there was no
 	// room for them, or no words.
 	Lost   uint64 `json:"lost,omitempty"`

@@ -81,7 +81,7 @@ func New(conf Config, router *Router) (*Network, error) {
 		sw: vswitch.New(vswitch.Config{
 			ID: conf.ID, Name: conf.Name, MTU: conf.Options.MTU,
 			Ageing: conf.Options.Ageing, Hub: conf.Options.Hub,
-			Gateway: gw,
+			Gateway: gw, LoopGuard: !conf.Options.LoopsLeft, LoopFound: router.loopFound,
 			GatewayAddrs: []packet.Addr{
 				packet.AddrFromNetip(conf.Gateway.Addr()),
 				packet.AddrFromNetip(mac.LinkLocal()),

@@ -39,6 +39,7 @@ func TestParseOptions(t *testing.T) {
 		{map[string]string{"guard": "yes"}, standard},
 		{map[string]string{"join": "off"}, with(func(o *Options) { o.Unjoined = true })},
 		{map[string]string{"join": "on"}, standard},
+		{map[string]string{"loop-guard": "off"}, with(func(o *Options) { o.LoopsLeft = true })},
 		{map[string]string{"ageing": "1s"}, with(func(o *Options) { o.Ageing = time.Second })},
 		{map[string]string{"ageing": "1000000s"}, with(func(o *Options) { o.Ageing = 1e6 * time.Second })},
 		{map[string]string{"flood-limit": "5"}, with(func(o *Options) { o.FloodLimit = 5 })},
@@ -66,8 +67,8 @@ func TestParseOptionsNamesTheOption(t *testing.T) {
 		{"ageing", "-5s", `option ageing: "-5s" is not a time from 1s to 1000000s, such as 300s`},
 		{"flood-limit", "-1", `option flood-limit: "-1" is not a number from 0 to 100000000`},
 		{"flood-limit", "many", `option flood-limit: "many" is not a number from 0 to 100000000`},
-		{"color", "off", `unknown option "color"; a network has ageing, dhcp, dhcp-host, dhcp-lease, dhcp-range, dhcp-route, domain, flood-limit, guard, hub, icc, join, link, masquerade, mtu, offload and routed, and all together flows and flows-per-container`},
-		{"MTU", "1500", `unknown option "MTU"; a network has ageing, dhcp, dhcp-host, dhcp-lease, dhcp-range, dhcp-route, domain, flood-limit, guard, hub, icc, join, link, masquerade, mtu, offload and routed, and all together flows and flows-per-container`},
+		{"color", "off", `unknown option "color"; a network has ageing, dhcp, dhcp-host, dhcp-lease, dhcp-range, dhcp-route, domain, flood-limit, guard, hub, icc, join, link, loop-guard, masquerade, mtu, offload and routed, and all together flows and flows-per-container`},
+		{"MTU", "1500", `unknown option "MTU"; a network has ageing, dhcp, dhcp-host, dhcp-lease, dhcp-range, dhcp-route, domain, flood-limit, guard, hub, icc, join, link, loop-guard, masquerade, mtu, offload and routed, and all together flows and flows-per-container`},
 	} {
 		if _, err := ParseOptions(map[string]string{c.key: c.value}); err == nil || err.Error() != c.want {
 			t.Errorf("%s=%s: %v, want %s", c.key, c.value, err, c.want)

@@ -17,6 +17,7 @@ type Options struct {
 	Hub        bool          // hub
 	Ageing     time.Duration // ageing: of MAC addresses
 	Unguarded  bool          // guard=off: ports may use any source but the gateway's
+	LoopsLeft  bool          // loop-guard=off: ports that are joined elsewhere stay open
 	FloodLimit int           // flood-limit: copies of flooded frames a second and port; negative is none
 	Textbook   bool          // offload=off: links are textbook wires, unless a container's own says otherwise
 	Veth       bool          // link=veth: links are pairs of interfaces
@@ -58,6 +59,7 @@ var options = map[string]option{
 	}},
 	"hub":        {set: flag(func(o *Options, on bool) { o.Hub = on })},
 	"guard":      {set: flag(func(o *Options, on bool) { o.Unguarded = !on })},
+	"loop-guard": {set: flag(func(o *Options, on bool) { o.LoopsLeft = !on })},
 	"offload":    {set: flag(func(o *Options, on bool) { o.Textbook = !on })},
 	"join":       {live: true, set: flag(func(o *Options, on bool) { o.Unjoined = !on })},
 	"icc":        {live: true, set: flag(func(o *Options, on bool) { o.ICCOff = !on })},

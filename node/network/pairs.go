@@ -24,6 +24,7 @@ func (o Options) Pairs() map[string]string {
 	}
 	say("flood-limit", o.FloodLimit != standard.FloodLimit, strconv.Itoa(max(0, o.FloodLimit)))
 	say("guard", o.Unguarded, "off")
+	say("loop-guard", o.LoopsLeft, "off")
 	say("offload", o.Textbook, "off")
 	say("link", o.Veth, "veth")
 	say("join", o.Unjoined, "off")

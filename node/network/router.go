@@ -20,6 +20,8 @@ type Router struct {
 	lanes *vswitch.Lanes
 	rt    *gateway.Router
 
+	loopFound func(vswitch.Loop) // nil is nobody
+
 	mu       sync.Mutex
 	networks []*Network
 	uplinks  []*Uplink
@@ -41,6 +43,10 @@ const (
 func NewRouter(lanes *vswitch.Lanes, flows nat.Config) *Router {
 	return &Router{lanes: lanes, rt: gateway.NewRouter(nat.New(flows), lanes.Grace), numbers: make(map[packet.NetworkID]bool)}
 }
+
+// TellLoops has fn told of ports that are found joined; see vswitch.Config. It is
+// called before there are networks.
+func (r *Router) TellLoops(fn func(vswitch.Loop)) { r.loopFound = fn }
 
 // Flows calls fn with the table of flows and rules, which nobody else changes
 // meanwhile.

@@ -5,6 +5,7 @@ LINTER   := v2.15.0
 LINT     := .cache/bin/golangci-lint-$(LINTER)
 FUZZTIME ?= 30s
 CORPUS   ?= .cache/fuzz
+SOAK     ?= -for 10m
 PKG      ?= ./...
 PREFIX   ?= /usr/local
 SHARE     = $(DESTDIR)$(PREFIX)/share
@@ -66,6 +67,10 @@ syscalls: build ## record the system calls of nodes in the scenarios, for the fi
 fuzz: build ## fuzz every parser (FUZZTIME=30s each; goes on where it stopped; CORPUS=.cache/fuzz)
 	@bin/fuzz -time $(FUZZTIME) -corpus $(CORPUS) -version $(VERSION) $(PKG)
 
+soak: build ## do at random whatever can happen to a node, and judge (SOAK='-for 1h -seed 7')
+	@CGO_ENABLED=0 go test -c -o .cache/soak ./test
+	@cd test && FAIRLEAD_BIN=$(CURDIR)/bin/fairlead ../bin/world ../.cache/soak -test.run '^TestSoak$$' -test.timeout 0 -test.v $(SOAK)
+
 bench: build ## measure beside the kernel bridge and other switches (ARGS=--help for more; DEPS=no)
 	@test/deps.sh ../bench/packages.txt || echo 'Going on without them.'
 	@bin/fairlead bench $(ARGS)
@@ -86,4 +91,4 @@ $(LINT): | go
 	GOBIN=$(CURDIR)/.cache/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINTER)
 	mv .cache/bin/golangci-lint $@
 
-.PHONY: help build install man demo test plain engines syscalls fuzz bench lint deps clean go
+.PHONY: help build install man demo test plain engines syscalls fuzz soak bench lint deps clean go

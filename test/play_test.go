@@ -38,6 +38,8 @@ var parts = map[string]func(args []string) error{
 	"resident":  resident,
 	"sink":      sink,
 	"stuff":     stuff,
+	"summed":    summed,
+	"sums":      sums,
 	"swarm":     swarm,
 	"swarmed":   swarmed,
 	"talk":      talk,

@@ -97,17 +97,13 @@ func (a *account) contended(ln *lane, now int64) bool {
 }
 
 // overdrawn is how long the port is not to be read, because it has wasted what it
-// may.
+// may: until all is repaid, so that those who are read meanwhile are seldom disturbed.
 func (p *Port) overdrawn(now int64) time.Duration {
 	a := p.account(p.ln)
-	if a == nil {
+	if a == nil || a.waste.until(now) == now || !a.contended(p.ln, now) {
 		return 0
 	}
-	d := a.waste.until(now) - now
-	if d == 0 || !a.contended(p.ln, now) {
-		return 0
-	}
-	return time.Duration(d)
+	return time.Duration(a.waste.repaid - now)
 }
 
 // turnTime is how long a turn of the port may take. Who wastes much has short ones,

@@ -16,6 +16,7 @@ import (
 // plays them inside containers, which see the same files.
 var parts = map[string]func(args []string) error{
 	"ask":       ask,
+	"assault":   assault,
 	"beat":      beat,
 	"crowd":     crowd,
 	"datagrams": datagrams,

@@ -1,0 +1,300 @@
+package test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/packet"
+	"fairlead/packet/packettest"
+	"fairlead/test/lab"
+)
+
+// A container that does nothing but harm: what it may not do is refused and counted
+// under its reason, the node keeps its memory, and two others have a connection whose
+// bytes arrive as they were sent, while it goes on. That frames add up afterwards is
+// what every test ends with. How much the others keep is measured by
+// `fairlead bench --only hostile-,write-time`.
+func TestHostile_Floods(t *testing.T) {
+	n := newNode(t)
+	b := n.battlefield()
+	me, victim := b.me, b.victim
+	gateway := packettest.Station{MAC: packet.MACFromIPv4(gatewayIP), IP: gatewayIP}
+	at := func(s packettest.Station, a netip.Addr) packettest.Station {
+		return packettest.Station{MAC: s.MAC, IP: a}
+	}
+
+	b.under("MAC flood", macFlood(victim, 20_000), "spoofed-mac")
+
+	var starvation [][]byte
+	for i := range 2000 {
+		a := netip.AddrFrom4([4]byte{172, 17, byte(i >> 8), byte(i)})
+		starvation = append(starvation, packettest.ARPRequest(me, a), packettest.ARPRequest(at(me, a), victim.IP))
+	}
+	b.under("ARP starvation", starvation, "spoofed-address")
+
+	starvation = nil
+	for i := range 2000 {
+		starvation = append(starvation, discover(me.MAC, uint32(i)))
+	}
+	b.under("DHCP starvation", starvation)
+	if got := len(n.leases()); got > 1000 {
+		t.Errorf("%d leases", got)
+	}
+
+	b.under("spoofed gateway, neighbour, server and router", [][]byte{
+		packettest.ARPReply(at(me, gateway.IP), victim),
+		packettest.UDP(gateway, victim, 9, 9, nil),
+		packettest.Discovery(me.IPv6(), victim.IPv6(), packet.ICMPv6NeighborAdvert, victim.MAC.LinkLocal(), me.MAC),
+		packettest.UDP(me, packettest.Broadcast, 67, 68, make([]byte, 300)),
+		packettest.Discovery(me.IPv6(), victim.IPv6(), packet.ICMPv6RouterAdvert, me.IPv6().IP, me.MAC),
+	}, "spoofed-gateway", "spoofed-neighbour", "rogue-dhcp", "rogue-router")
+
+	b.under("broadcast storm", [][]byte{packettest.UDP(me, packettest.Broadcast, 9, 9, nil)})
+}
+
+// With guard=off any MAC may be used. The table stays as large as it is, and whoever
+// fills it puts out his own.
+func TestHostile_MACsUnguarded(t *testing.T) {
+	n := newNode(t, "--opt", "guard=off")
+	b := n.battlefield()
+	b.under("MAC flood", macFlood(b.victim, 20_000))
+	var macs []struct{ Container string }
+	n.json(&macs, "show", "mac")
+	known := map[string]int{}
+	for _, m := range macs {
+		known[m.Container]++
+	}
+	if known["attacker"] > 8192 || known["victim"] == 0 || known["other"] == 0 {
+		t.Errorf("the MAC table has %v", known)
+	}
+}
+
+// A container whose own firewall has each packet held against 20,000 rules takes 200
+// µs for each, inside our write. It gets its share of that time, and no more while
+// others want it.
+func TestHostile_SlowReceiver(t *testing.T) {
+	lab.Need(t, "nft")
+	n := newNode(t)
+	b := n.battlefield()
+	for i := range 20 {
+		var rules strings.Builder
+		rules.WriteString("add table ip own\nadd chain ip own in { type filter hook prerouting priority 0; }\n")
+		for j := range 1000 {
+			fmt.Fprintf(&rules, "add rule ip own in ip saddr 198.18.%d.%d drop\n", i*4+j>>8, j&0xff)
+		}
+		if r := n.tryWith(strings.NewReader(rules.String()), "exec", "-i", "attacker", "nft", "-f", "-"); r.code != 0 {
+			t.Fatal(r.stderr)
+		}
+	}
+	// It asks the victim for more, again and again.
+	n.start("also-victim", append([]string{"--network", "container:victim", "--"}, play(t, "sink", ":5002")...)...)
+	n.logSays("also-victim", "listening")
+	ask := strings.Join(play(t, "transfer", b.victim.IP.String()+":5002", "2000000"), " ")
+	asks := n.background("exec", "attacker", "sh", "-c", "while "+ask+"; do :; done")
+	lab.Eventually(t, patience, func() error {
+		b.transfer()
+		if n.port("attacker").Counts.Failed["slow-receiver"] == 0 {
+			return errors.New(n.run("show", "drops"))
+		}
+		return nil
+	})
+	asks.stop()
+	b.unharmed()
+}
+
+// Whatever root inside does with its interface, others do not notice, and it has its
+// connections back when it is done.
+func TestHostile_Interface(t *testing.T) {
+	lab.Need(t, "ip", "ethtool")
+	n := newNode(t)
+	b := n.battlefield()
+	play := n.background("exec", "-i", "attacker", "sh", "-c", `
+		exec 3<&0
+		cat <&3 > /dev/null & # ends with our standard input
+		i=0
+		while kill -0 $! 2> /dev/null; do
+			ip link set eth0 mtu 68; ip link set eth0 txqueuelen 1
+			echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet
+			ethtool -K eth0 tx off tso off gso off gro off
+			ip link set eth0 down; ip link set eth0 mtu 65521; ip link set eth0 up
+			ethtool -K eth0 tx on tso on gso on gro on
+			ip link set eth0 mtu 1500 txqueuelen 1000
+			echo 0 > /proc/sys/net/ipv4/conf/eth0/route_localnet
+			i=$((i+1)); test $i != 3 || echo begun
+		done`)
+	lab.Eventually(t, patience, func() error {
+		if !strings.Contains(play.out.String(), "begun") {
+			return fmt.Errorf("it has not begun: %s %s", play.out.String(), play.errors.String())
+		}
+		return nil
+	})
+	b.transfer()
+	play.in.Close()
+	<-play.done
+	b.unharmed()
+	n.sh("attacker", "ip link set eth0 up mtu 1500 txqueuelen 1000")
+	n.exec("attacker", "ping", "-c", "1", "-W", "5", b.victim.IP.String())
+}
+
+// A battlefield is two containers that have a connection, and one that attacks.
+type battlefield struct {
+	*node
+	me, victim packettest.Station // the attacker, and one of the others
+	memory     int                // the node's before, in KB
+}
+
+var gatewayIP = netip.MustParseAddr("172.17.0.1")
+
+func (n *node) battlefield() *battlefield {
+	n.t.Helper()
+	n.start("attacker")
+	n.start("victim", append([]string{"--"}, play(n.t, "sink", ":5001")...)...)
+	n.start("other")
+	n.logSays("victim", "listening")
+	b := &battlefield{node: n, me: n.station("attacker"), victim: n.station("victim")}
+	b.transfer()
+	b.memory = residentKB(n.t, n.nodePid())
+	return b
+}
+
+// transfer has the others send one another some megabytes, whose hashes are compared.
+func (b *battlefield) transfer() {
+	b.t.Helper()
+	b.exec("other", play(b.t, "transfer", b.victim.IP.String()+":5001", "2000000")...)
+}
+
+// under has the others go on with their own while frames are sent as fast as they
+// are taken, and wants reasons counted at the attacker.
+func (b *battlefield) under(what string, frames [][]byte, reasons ...string) {
+	b.t.Helper()
+	read := b.port("attacker").Counts.Read
+	stop := b.assault("attacker", frames)
+	defer stop()
+	b.transfer()
+	lab.Eventually(b.t, patience, func() error {
+		if b.port("attacker").Counts.Read == read {
+			return fmt.Errorf("%s: nothing was read", what)
+		}
+		for _, reason := range reasons {
+			if b.dropped("attacker", reason) == 0 {
+				return fmt.Errorf("%s: nothing was dropped as %s:\n%s", what, reason, b.run("show", "drops"))
+			}
+		}
+		return nil
+	})
+	b.transfer()
+	b.unharmed()
+}
+
+// moreMemory is what a node may need more than before: none of its tables is larger.
+const moreMemory = 32 << 10 // KB
+
+// unharmed looks at what may have become of the others.
+func (b *battlefield) unharmed() {
+	b.t.Helper()
+	for _, name := range []string{"victim", "other"} {
+		if c := b.port(name).Counts; c.Failed["slow-receiver"] > 0 || len(c.Dropped) > 0 {
+			b.t.Errorf("of %s %v were dropped, to it %v failed", name, c.Dropped, c.Failed)
+		}
+	}
+	if now := residentKB(b.t, b.nodePid()); now > b.memory+moreMemory {
+		b.t.Errorf("the node has %d KB, and had %d before", now, b.memory)
+	}
+}
+
+// macFlood are frames of so many source MACs to as many destinations.
+func macFlood(victim packettest.Station, count int) (frames [][]byte) {
+	for i := range count {
+		from := packettest.Station{MAC: packet.MAC{2, 0xee, 0, byte(i >> 16), byte(i >> 8), byte(i)}, IP: victim.IP}
+		to := packettest.Station{MAC: packet.MAC{2, 0xdd, 0, byte(i >> 16), byte(i >> 8), byte(i)}, IP: victim.IP}
+		frames = append(frames, packettest.UDP(from, to, 9, 9, nil))
+	}
+	return frames
+}
+
+// discover is a DHCP discover of client number i.
+func discover(mac packet.MAC, i uint32) []byte {
+	m := make([]byte, 300)
+	m[0], m[1], m[2], m[28] = 1, 1, 6, 2 // a request, Ethernet
+	binary.BigEndian.PutUint32(m[4:], i)
+	binary.BigEndian.PutUint32(m[30:], i)
+	copy(m[236:], []byte{99, 130, 83, 99, 53, 1, 1, 255}) // magic, DISCOVER, end (RFC 2132)
+	return packettest.UDP(packettest.Station{MAC: mac, IP: netip.IPv4Unspecified()}, packettest.Broadcast, 68, 67, m)
+}
+
+// assault has a container send frames in turn, as fast as they are taken, until the
+// function it returns is called.
+func (n *node) assault(name string, frames [][]byte) (stop func()) {
+	n.t.Helper()
+	c := n.background(append([]string{"exec", "-i", name}, play(n.t, "assault")...)...)
+	var in []byte
+	for _, f := range frames {
+		in = binary.BigEndian.AppendUint32(in, uint32(len(f)))
+		in = append(in, f...)
+	}
+	if _, err := c.in.Write(binary.BigEndian.AppendUint32(in, 0)); err != nil {
+		n.t.Fatal(err)
+	}
+	return func() {
+		c.in.Close()
+		<-c.done
+		if code := c.cmd.ProcessState.ExitCode(); code != 0 {
+			n.t.Errorf("the assault ended with %d: %s", code, c.errors.String())
+		}
+	}
+}
+
+// assault reads frames, each behind its length, as far as one of none, and sends them
+// out of eth0 in turn until its standard input ends.
+func assault([]string) error {
+	eth0, err := net.InterfaceByName("eth0")
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return err
+	}
+	var frames [][]byte
+	for {
+		var length uint32
+		if err := binary.Read(os.Stdin, binary.BigEndian, &length); err != nil {
+			return err
+		}
+		if length == 0 {
+			break
+		}
+		frame := make([]byte, length)
+		if _, err := io.ReadFull(os.Stdin, frame); err != nil {
+			return err
+		}
+		frames = append(frames, frame[packet.VNetLen:])
+	}
+	over := make(chan struct{})
+	go func() {
+		waitForInput()
+		close(over)
+	}()
+	for i := 0; ; i++ {
+		if i%64 == 0 {
+			select {
+			case <-over:
+				return nil
+			default:
+			}
+		}
+		err := unix.Sendto(fd, frames[i%len(frames)], 0, &unix.SockaddrLinklayer{Ifindex: eth0.Index})
+		if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EAGAIN) {
+			return err
+		}
+	}
+}

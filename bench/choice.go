@@ -34,7 +34,7 @@ func (o *options) chosen() []*workload {
 	var ws []*workload
 	for _, w := range workloads {
 		named := slices.ContainsFunc(o.Only, func(word string) bool { return strings.Contains(w.name, word) })
-		if named || len(o.Only) == 0 && (w.quick || !o.Quick) {
+		if named || len(o.Only) == 0 && !w.asked && (w.quick || !o.Quick) {
 			ws = append(ws, w)
 		}
 	}
@@ -103,8 +103,11 @@ func list(to io.Writer) {
 	fmt.Fprint(to, "Workloads:\n")
 	for _, w := range workloads {
 		what := w.what
-		if w.quick {
+		switch {
+		case w.quick:
 			what += " (--quick)"
+		case w.asked:
+			what += " (only with --only)"
 		}
 		fmt.Fprintf(to, row, w.name, what)
 	}

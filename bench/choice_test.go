@@ -108,6 +108,25 @@ func TestChoice(t *testing.T) {
 	}
 }
 
+// What only the curious want is measured when it is named.
+func TestAsked(t *testing.T) {
+	for only, want := range map[string]int{"": 0, "hostile-,write-time-": len(attacks), "hostile-macs": 2} {
+		o := options{}
+		if only != "" {
+			o.Only = strings.Split(only, ",")
+		}
+		n := 0
+		for _, w := range o.chosen() {
+			if w.asked {
+				n++
+			}
+		}
+		if n != want {
+			t.Errorf("--only %q chooses %d of the workloads that have to be asked for, want %d", only, n, want)
+		}
+	}
+}
+
 // Each name means one thing.
 func TestNames(t *testing.T) {
 	for _, list := range [][]string{names(workloads), names(paths), names(natPaths(in))} {

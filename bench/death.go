@@ -68,13 +68,13 @@ type node struct {
 }
 
 // startNode starts one that stays until the lab ends.
-func startNode(l *lab) *node {
+func startNode(l *lab, options ...string) *node {
 	bin := hosts.Binary(l)
 	dir, err := os.MkdirTemp("", "bench-node")
 	l.check(err, "make a node directory")
 	l.Cleanup(func() { os.RemoveAll(dir) })
 	l.check(os.Setenv("FAIRLEAD_DIR", dir), "set FAIRLEAD_DIR") // of the commands below
-	run(l, bin, "up")
+	run(l, bin, append([]string{"up"}, options...)...)
 	l.Cleanup(func() { _ = exec.Command(bin, "down", "--all").Run() }) // also after Ctrl-C, so without l
 	return &node{bin: bin, api: api.NewClient(dir)}
 }

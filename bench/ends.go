@@ -30,6 +30,7 @@ const (
 type job struct {
 	Do    string // once, echo, stream, datagrams; count
 	To    netip.AddrPort
+	Dev   string        // the interface of an attack
 	For   time.Duration // how long
 	Count uint64        // at most so many; 0 is no bound
 	Rate  float64       // datagrams, or bytes of a stream, in a second; 0 is as fast as they are taken

@@ -292,8 +292,10 @@ func stream(j job) (o outcome, err error) {
 	if err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, j.Control); err != nil {
 		return o, fmt.Errorf("set TCP_CONGESTION %s: %w", j.Control, err)
 	}
-	if err := unix.SetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, uint64(j.Rate)); err != nil {
-		return o, fmt.Errorf("set SO_MAX_PACING_RATE: %w", err)
+	if j.Rate > 0 {
+		if err := unix.SetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, uint64(j.Rate)); err != nil {
+			return o, fmt.Errorf("set SO_MAX_PACING_RATE: %w", err)
+		}
 	}
 	buf := make([]byte, 128<<10)
 	start := time.Now()

@@ -83,6 +83,8 @@
 //	parts.go      workloads with several figures, and what all with ends have in common
 //	death.go      workload: how fast the dead are gone
 //	stall.go      workload: whom that delays
+//	hostile.go    workloads: what two containers keep beside a hostile third
+//	attacker.go   what that does
 //	host.go       what leads containers outside by sockets of the host
 //	hostraw.go    what bounds their datagrams
 //	hosttcp.go    workload: bulk TCP that way, beside peers
@@ -130,7 +132,7 @@ type options flags.Options
 
 // roles are what this program does when it started itself, by the first
 // argument.
-var roles = map[string]func(args []string) error{"path": carry, "prober": prober, "echo": echo, "near": near, "far": far, "spin": spin}
+var roles = map[string]func(args []string) error{"path": carry, "prober": prober, "echo": echo, "near": near, "far": far, "spin": spin, "attacker": attacker}
 
 // Exit statuses besides those of `fairlead bench --check`.
 const (

@@ -22,6 +22,7 @@ type workload struct {
 	group string // of which table
 	less  bool   // is better
 	quick bool   // it is one of the eight of --quick
+	asked bool   // it is measured only if --only names it
 	even  bool   // peers are measured as often as we are: the best of several figures may be several
 
 	takes   func(o *options) time.Duration // about; nil: usual
@@ -45,6 +46,7 @@ var workloads = func() []*workload {
 	ws = append(ws, udpWorkloads()...)
 	ws = append(ws, requestWorkloads()...)
 	ws = append(ws, natConnections(), httpRequests(), gone(), stall(), ports(), macs(), flows(), attach(), idleNode(), nodeMemory())
+	ws = append(ws, hostileWorkloads()...)
 	return append(ws, hostWorkloads()...)
 }()
 

@@ -35,6 +35,7 @@ func clientLimits() []packet.Limit {
 		{What: "connections of clients", Most: fmt.Sprintf("%d, or a quarter of `ulimit -n`", maxConnections), Beyond: "they wait in the kernel until another ends"},
 		{What: "peers of another user that are told why they are refused", Most: most(maxRefusals, "at a time"), Beyond: "they are cut off"},
 		{What: "bytes of a request's header", Most: size(maxHeader), Beyond: "431"},
+		{What: "bytes of the node's own log", Most: size(mostNodeLog) + ", and as many of the log before", Beyond: "the log before goes; under a service manager it is that one's"},
 		{What: "time for a request's header and body, each", Most: bodyWithin.String(), Beyond: "the connection is closed"},
 		{What: "clients that trace", Most: most(maxWatchers, "clients"), Beyond: "409"},
 		{What: "batches of frames that a tracing client may be behind", Most: most(maxBatches, "batches"), Beyond: "they are counted as lost, and it is told how many"},

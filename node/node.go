@@ -188,6 +188,9 @@ func (n *Node) wait(ctx context.Context, served <-chan error) error {
 			if n.home.lost() {
 				return fmt.Errorf("the node directory %s was removed, and no command finds the node any more", n.conf.Dir)
 			}
+			if err := n.home.turnLog(os.Stderr, mostNodeLog); err != nil {
+				slog.Warn("begin a new log", "err", err)
+			}
 			if n.idle() {
 				slog.Info("nothing left to do")
 				return nil
@@ -346,7 +349,7 @@ func (n *Node) close() {
 	if err := n.loop.Close(); err != nil {
 		slog.Error("close the workers", "err", err)
 	}
-	files := []string{"control.sock", "node.log", nodeLock}
+	files := []string{"control.sock", nodeLog, nodeLogBefore, nodeLock}
 	if n.noted { // else what is there is not ours
 		files = append(files, "containers", runningFile)
 	}

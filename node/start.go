@@ -100,9 +100,9 @@ func lockStart(ctx context.Context, dir string) (*os.File, error) {
 
 // spawn starts `fairlead node` so that nothing ties it to its caller: a session
 // of its own, no descriptor of the caller's (else an ssh or a CI pipe would
-// wait for it), its output in a log file.
+// wait for it), what it has to say in a log file.
 func spawn(dir string) (ended <-chan struct{}, err error) {
-	log, err := os.OpenFile(filepath.Join(dir, "node.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(dir, nodeLog), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("start a node: %w", err)
 	}
@@ -113,7 +113,7 @@ func spawn(dir string) (ended <-chan struct{}, err error) {
 	cmd := exec.Command("/proc/self/exe", "node", "--dir", dir)
 	cmd.Args[0] = "fairlead"
 	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start a node: %w", err)
@@ -139,7 +139,7 @@ func await(ctx context.Context, c *api.Client, dir string, ended <-chan struct{}
 		case <-ended:
 			return fmt.Errorf("the node ended as soon as it was started%s", lastWords(dir))
 		case <-ctx.Done():
-			return fmt.Errorf("the node does not answer after %v (%w); see %s", startWithin, err, filepath.Join(dir, "node.log"))
+			return fmt.Errorf("the node does not answer after %v (%w); see %s", startWithin, err, filepath.Join(dir, nodeLog))
 		case <-time.After(wait):
 		}
 	}
@@ -147,7 +147,7 @@ func await(ctx context.Context, c *api.Client, dir string, ended <-chan struct{}
 
 // lastWords is the end of the node's log, for an error message.
 func lastWords(dir string) string {
-	b, err := os.ReadFile(filepath.Join(dir, "node.log"))
+	b, err := os.ReadFile(filepath.Join(dir, nodeLog))
 	lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
 	if err != nil || len(b) == 0 {
 		return ""

@@ -440,6 +440,7 @@ func (s *soak) killTheNode() bool {
 	s.note(fmt.Sprintf("kill -9 of the node; the next one's clock is off by %v", jump.Truncate(time.Second)))
 	s.judgeMemory()
 	s.memory = nil
+	s.begun()
 	disturb(&s.ways)
 	s.killNode()
 	if out, status := s.Machine.Try(s.t, "env", "FAIRLEAD_DIR="+s.dir, "PATH="+filepath.Dir(s.bin)+":"+os.Getenv("PATH"),

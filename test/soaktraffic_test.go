@@ -80,6 +80,7 @@ func sums(args []string) error {
 		return err
 	}
 	defer conn.Close()
+	fmt.Println("begun")
 	rng := rand.New(rand.NewPCG(seed, 0))
 	if args[0] == "udp" {
 		return hashDatagrams(conn, rng, size)
@@ -149,6 +150,7 @@ type flight struct {
 	what  string
 	needs []*uint64 // counted up by whoever disturbs
 	were  []uint64
+	said  *transcript
 	done  chan string // what it said if it failed, else nothing
 }
 
@@ -157,7 +159,7 @@ func (s *soak) fly(what string, cmd interface {
 	Start() error
 	Wait() error
 }, said *transcript, needs ...*uint64) {
-	f := &flight{step: s.step, what: what, needs: needs, done: make(chan string, 1)}
+	f := &flight{step: s.step, what: what, needs: needs, said: said, done: make(chan string, 1)}
 	for _, n := range needs {
 		f.were = append(f.were, *n)
 	}
@@ -187,6 +189,19 @@ func (s *soak) host(h *lab.Host, command []string) (*lab.Cmd, *transcript) {
 	cmd := h.Command(context.WithoutCancel(s.t.Context()), command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr = said, said
 	return cmd, said
+}
+
+// begun waits until all traffic has begun: until then exec needs the node.
+func (s *soak) begun() {
+	s.t.Helper()
+	for _, f := range s.flights {
+		lab.Eventually(s.t, patience, func() error {
+			if len(f.done) == 0 && !strings.Contains(f.said.String(), "begun") {
+				return fmt.Errorf("%d: %s has not begun", f.step, f.what)
+			}
+			return nil
+		})
+	}
 }
 
 // mostFlights is how much traffic there is at a time.

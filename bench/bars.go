@@ -1,6 +1,101 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
+
+// limits are the programs that only read and write, by the unit of what they are a
+// limit of. The first that a workload was measured with bounds us there.
+var limits = map[string][]string{
+	"Gb/s": {"raw"},
+	"k/s":  {"raw-trains", "raw", "host-raw"},
+	"µs":   {"raw-awake", "raw", "host-raw"},
+	"1/s":  {"raw"},
+}
+
+// limitOf is what such a program has on the workload of f, in the unit of f: how
+// many bytes it carries says nothing about what processors spend on them.
+func (r *results) limitOf(f *figure) *figure {
+	for _, name := range limits[f.Unit] {
+		if limit := r.find(f.Workload, name); limit != nil && limit.Unit == f.Unit {
+			return limit
+		}
+	}
+	return nil
+}
+
+// hold is the bar that fairlead reaches bound times another path on a workload. If
+// that was to be measured and was not, the bar is open.
+func (r *results) hold(w *workload, figures map[string]*figure, name string, bound float64) {
+	switch f, other := figures["fairlead"], figures[name]; {
+	case f == nil:
+	case other != nil && len(other.Samples) > 0:
+		r.atLeast(f, other, bound)
+	case r.wanted(func(p *path) bool { return p.name == name }):
+		r.open(w, name, bound)
+	}
+}
+
+// holdPeers holds fairlead against the best switch of others.
+func (r *results) holdPeers(w *workload, figures map[string]*figure, bound float64) {
+	if best := r.bestPeer(w.name); best != nil {
+		r.hold(w, figures, best.Path, bound)
+	} else if figures["fairlead"] != nil && r.wanted(func(p *path) bool { return p.peer }) {
+		r.open(w, "the best peer", bound)
+	}
+}
+
+// wanted reports whether one of some paths was to be measured.
+func (r *results) wanted(which func(p *path) bool) bool {
+	return r.asked != nil && slices.ContainsFunc(allPaths(), func(p *path) bool { return which(p) && r.asked.wants(p) })
+}
+
+// open is a bar of which nobody can tell whether it is met, because something was
+// not measured. It says why, as far as that is known.
+func (r *results) open(w *workload, beside string, bound float64) {
+	why := "what is not installed is listed below"
+	for _, f := range r.NotRun {
+		if f.Workload == beside || f.Workload == w.name+", "+beside {
+			why = f.Why
+		}
+	}
+	r.Bars = append(r.Bars, bar{
+		Name: fmt.Sprintf("%s: fairlead beside %s", w.name, beside), Want: fmt.Sprintf("at least %.2f", bound),
+		Have: "not measured: " + why, Open: true, Bound: bound,
+	})
+}
+
+// atLeast is the bar that f reaches bound times other. Beside it stands what the
+// limit reaches, if one was measured.
+func (r *results) atLeast(f, other *figure, bound float64) {
+	q, pairs := f.ratio(other)
+	have := fmt.Sprintf("%.3f, lower quartile %.3f, %d pairs", q.Median, q.Q1, pairs)
+	if limit := r.limitOf(f); limit != nil && limit != other {
+		if ratios := limit.beside(other); len(ratios) > 0 {
+			have += fmt.Sprintf("; %s, which only reads and writes, has %.2f", limit.Path, quantiles(ratios).Median)
+		}
+	}
+	r.Bars = append(r.Bars, bar{
+		Name:  fmt.Sprintf("%s: %s beside %s", f.Workload, f.Path, other.Path),
+		Want:  fmt.Sprintf("at least %.2f", bound),
+		Have:  have,
+		Met:   pairs >= minPairs && q.Median >= bound && q.Q1 >= quartileBar*bound,
+		Open:  pairs > 0 && pairs < minPairs,
+		Bound: bound, Value: q.Median,
+	})
+}
+
+// atMost is the bar that a value stays below bound, in the unit of f.
+func (r *results) atMost(f *figure, what string, value, bound float64) {
+	r.Bars = append(r.Bars, bar{
+		Name:  fmt.Sprintf("%s: %s, %s", f.Workload, f.Path, what),
+		Want:  fmt.Sprintf("at most %g %s", bound, f.Unit),
+		Have:  fmt.Sprintf("%.2f %s", value, f.Unit),
+		Met:   len(f.Samples) > 0 && value <= bound,
+		Bound: bound, Value: value,
+	})
+}
 
 // noMore is the bar that a value of f, in a unit of its own, is no more than
 // bound.
@@ -18,7 +113,7 @@ func (r *results) noMore(f *figure, what string, value, bound float64) {
 // ratios.
 func (r *results) cheaper(f, other *figure, what string, cost func(s sample) float64) {
 	costs := func(f *figure) *figure {
-		c := &figure{Workload: f.Workload, Path: f.Path, Less: true}
+		c := &figure{Workload: f.Workload, Path: f.Path, Unit: "s of CPU", Less: true}
 		for _, s := range f.Samples {
 			c.add(sample{Round: s.Round, Value: cost(s)})
 		}
@@ -31,6 +126,17 @@ func (r *results) cheaper(f, other *figure, what string, cost func(s sample) flo
 
 // cpuOfBytes are the CPU seconds of the path's process for each gigabyte.
 func cpuOfBytes(s sample) float64 { return s.CPU / (s.Bytes / 1e9) }
+
+// steady are the bars of bulk TCP that nothing gets lost on its way.
+func (r *results) steady(f *figure, streams int) {
+	switch streams {
+	case 1:
+		r.noMore(f, "retransmits for each gigabyte", f.again(), oneStreamAgain)
+	case 4:
+		r.noMore(f, "retransmits for each gigabyte", f.again(), manyStreamAgain)
+	}
+	r.noMore(f, "frames its TAPs dropped", f.dropped(), 0)
+}
 
 // again is how many segments were retransmitted for each gigabyte.
 func (f *figure) again() float64 {

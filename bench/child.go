@@ -37,7 +37,7 @@ type end struct {
 // crossed is what a path has carried so far.
 type crossed struct {
 	Frames, Bytes uint64
-	CPU           float64 // seconds of the process; 0 where it has none
+	spent         // of its process
 
 	// What it has now, if it tells.
 	Flows  int
@@ -46,7 +46,7 @@ type crossed struct {
 
 // minus is what was carried since o.
 func (c crossed) minus(o crossed) crossed {
-	c.Frames, c.Bytes, c.CPU = c.Frames-o.Frames, c.Bytes-o.Bytes, c.CPU-o.CPU
+	c.Frames, c.Bytes, c.spent = c.Frames-o.Frames, c.Bytes-o.Bytes, c.spent.minus(o.spent)
 	return c
 }
 
@@ -109,7 +109,7 @@ func carry(args []string) error {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		n := count()
-		n.CPU = cpuSeconds()
+		n.spent = spentHere()
 		if n.Memory, err = resident(os.Getpid()); err != nil {
 			return err
 		}
@@ -137,6 +137,10 @@ func start(kind string, ends []end) (count func() crossed, err error) {
 	switch kind {
 	case "raw":
 		go func() { exit("path", relay.Raw([2]int{firstLink, firstLink + 1}, &done)) }()
+	case "raw-awake":
+		go func() { exit("path", relay.Awake([2]int{firstLink, firstLink + 1}, &done)) }()
+	case "raw-trains":
+		go func() { exit("path", relay.Trains([2]int{firstLink, firstLink + 1}, &done)) }()
 	case "lookup":
 		n := ends[0].Flows
 		go func() { exit("path", relay.Lookup([2]int{firstLink, firstLink + 1}, n, &done)) }()
@@ -245,11 +249,4 @@ func adopt(fd int, kind linkKind) (vswitch.Queue, error) {
 		return link.AdoptPacket(fd)
 	}
 	return link.AdoptTAP(fd)
-}
-
-// cpuSeconds is the time processors have spent on this process.
-func cpuSeconds() float64 {
-	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
-	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }

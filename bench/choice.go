@@ -70,9 +70,35 @@ func (o *options) wants(p *path) bool {
 func (r *results) skipPaths(o *options) {
 	for _, p := range paths {
 		if err := p.missing(); o.wants(p) && err != nil {
-			r.NotRun = append(r.NotRun, failure{p.name, err.Error()})
+			if f := (failure{p.name, err.Error()}); !slices.Contains(r.NotRun, f) {
+				r.NotRun = append(r.NotRun, f)
+			}
 		}
 	}
+}
+
+// noteMissing says which paths of a workload are not measured, and why; those that
+// many workloads have are noted once, by skipPaths.
+func (r *results) noteMissing(w *workload, o *options, of []*path) {
+	for _, p := range of {
+		common := slices.ContainsFunc(paths, func(c *path) bool { return c.name == p.name && c.what == p.what })
+		if err := p.missing(); err != nil && o.wants(p) && !common {
+			r.notRun(w, p.name, err)
+		}
+	}
+}
+
+// unasked are the paths, with some that are else measured only when asked for.
+func unasked(names ...string) []*path {
+	list := slices.Clone(paths)
+	for i, p := range list {
+		if slices.Contains(names, p.name) {
+			now := *p
+			now.asked = false
+			list[i] = &now
+		}
+	}
+	return list
 }
 
 // missing says what a path takes and is not here.

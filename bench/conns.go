@@ -19,7 +19,7 @@ func natConnections() *workload {
 			return func() (sample, error) { return c.connections(near, o.moment()) }
 		})
 		compare(figures, "kernel", "switching")
-		r.hold(figures, "kernel", natConnectionBar)
+		r.hold(w, figures, "kernel", natConnectionBar)
 	}
 	return w
 }
@@ -31,5 +31,5 @@ func (c *cable) connections(near *endProcess, during time.Duration) (sample, err
 		got, err = near.do(job{Do: "once", To: c.to(oncePort), For: during})
 		return float64(2 * request * got.Count), err
 	})
-	return sample{Value: float64(got.Count) / got.Took.Seconds(), CPU: n.CPU, Frames: float64(n.Frames)}, err
+	return sample{Value: float64(got.Count) / got.Took.Seconds(), spent: n.spent, Frames: float64(n.Frames)}, err
 }

@@ -50,7 +50,6 @@ func flows() *workload {
 	w.takes = func(o *options) time.Duration { return o.takeTurns(paths) + 30*time.Second }
 	w.measure = func(l *lab, o *options, r *results) {
 		var memory []sample
-		r.noteMissing(w, o, paths)
 		figures := w.turns(l, o, r, paths, func(l *lab, c *cable) func() (sample, error) {
 			n := counts[c.name]
 			s := newSpray(l, c.ends[0], n, c.flow(l))

@@ -332,16 +332,17 @@ func (s *site) server(d direction, port int) netip.AddrPort {
 
 // carried is how many bytes the interfaces in the container's namespace have
 // received and sent: what did not cross one of them did not reach the container.
+// At the other end of them is the leader. Only rootlesskit comes by lo.
 func (s *site) carried() (n uint64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", s.inside))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
-		_, counts, ok := strings.Cut(line, ":")
+		name, counts, ok := strings.Cut(line, ":")
 		f := strings.Fields(counts)
-		if !ok || len(f) < 9 {
-			continue // the heading
+		if !ok || len(f) < 9 || strings.TrimSpace(name) == "lo" && s.enter == nil {
+			continue // the heading, and what the container says to itself
 		}
 		for _, column := range []int{0, 8} {
 			bytes, err := strconv.ParseUint(f[column], 10, 64)
@@ -354,25 +355,36 @@ func (s *site) carried() (n uint64, err error) {
 	return n, nil
 }
 
-// cpu is the time processors have spent on the leader, all its threads.
-func (s *site) cpu() float64 {
+// spent is the time processors have spent on the leader, all its threads.
+func (s *site) spent() spent {
 	if s.pid == 0 {
-		return 0
+		return spent{}
 	}
-	return threadsCPU(s.pid)
+	return spentOn(s.pid)
 }
 
-// threadsCPU adds up what the scheduler counts, in seconds.
-func threadsCPU(pid int) (seconds float64) {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	for _, file := range files {
-		text, _ := os.ReadFile(file) // of a thread that has just ended
-		if f := strings.Fields(string(text)); len(f) > 0 {
-			ns, _ := strconv.ParseUint(f[0], 10, 64)
-			seconds += float64(ns) / 1e9
-		}
+// across has something done, and proves by the interfaces in the container's
+// namespace that as many bytes of payload crossed as do says have arrived. It
+// returns what that took of the leader.
+func (s *site) across(do func() (payload float64, err error)) (took spent, err error) {
+	before, err := s.carried()
+	if err != nil {
+		return took, err
 	}
-	return seconds
+	took = s.spent()
+	payload, err := do()
+	took = s.spent().minus(took)
+	if err != nil {
+		return took, err
+	}
+	after, err := s.carried()
+	if err != nil {
+		return took, err
+	}
+	if float64(after-before) < payload {
+		err = fmt.Errorf("%.0f bytes arrived and %d crossed the container's interface: the traffic went another way, and is not reported", payload, after-before)
+	}
+	return took, err
 }
 
 // resident is how much memory a process has, in bytes.

@@ -60,9 +60,12 @@ func hostUDP(d direction, size int) *workload {
 		m := w.ends(l, o, r, d, carriesDatagrams, func(l *lab, s *site, near, far *endProcess) func(int) (sample, error) {
 			f := &flooding{near: near, far: far, job: job{Do: "datagrams", To: s.server(d, sinkPort), For: trial, Datagrams: datagrams{Least: size, Most: size}}}
 			return func(int) (sample, error) {
-				cpu := s.cpu()
-				rate, err := f.search()
-				return sample{Value: rate / 1e3, CPU: s.cpu() - cpu}, err
+				var rate float64
+				took, err := s.across(func() (payload float64, err error) {
+					rate, payload, err = f.search()
+					return payload, err
+				})
+				return sample{Value: rate / 1e3, spent: took}, err
 			}
 		})
 		m.rounds(l, o)
@@ -86,13 +89,15 @@ func hostUDPCost(d direction, size int) *workload {
 				if s.pid == 0 {
 					return sample{}, errors.New("it is several processes, one for each port")
 				}
-				cpu := s.cpu()
-				arrived, sent, err := f.try(costRate)
-				cpu = s.cpu() - cpu
+				var arrived, sent outcome
+				took, err := s.across(func() (payload float64, err error) {
+					arrived, sent, err = f.try(costRate)
+					return float64(arrived.Bytes), err
+				})
 				if err == nil && float64(arrived.Count) < (1-lossLimit)*float64(sent.Count) {
 					err = fmt.Errorf("of %d datagrams %d arrived", sent.Count, arrived.Count)
 				}
-				return sample{Value: cpu / float64(arrived.Count) * 1e6, CPU: cpu}, err
+				return sample{Value: took.CPU / float64(arrived.Count) * 1e6, spent: took, Frames: float64(arrived.Count)}, err
 			}
 		})
 		m.rounds(l, o)
@@ -115,8 +120,9 @@ type flooding struct {
 }
 
 // search tries rates: the first time from a low one upwards, then around what
-// was found. It returns how many arrive in a second.
-func (f *flooding) search() (best float64, err error) {
+// was found. It returns how many arrive in a second, and how many bytes arrived
+// in all.
+func (f *flooding) search() (best, payload float64, err error) {
 	rate, step, trials := 20e3, 2.0, 14
 	if f.last > 0 {
 		rate, step, trials = f.last, 1.2, 4
@@ -125,8 +131,9 @@ func (f *flooding) search() (best float64, err error) {
 	for range trials {
 		arrived, sent, err := f.try(rate)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
+		payload += float64(arrived.Bytes)
 		if sent.Count > 0 && float64(arrived.Count) >= (1-lossLimit)*float64(sent.Count) {
 			best, low = max(best, float64(arrived.Count)/sent.Took.Seconds()), rate
 			if float64(sent.Count) < 0.9*rate*sent.Took.Seconds() {
@@ -148,7 +155,7 @@ func (f *flooding) search() (best float64, err error) {
 		}
 	}
 	f.last = best
-	return best, nil
+	return best, payload, nil
 }
 
 // try sends at a rate, 0 being as fast as it can, and counts what arrives.
@@ -185,9 +192,12 @@ func hostConnections(d direction) *workload {
 	w.measure = func(l *lab, o *options, r *results) {
 		m := w.ends(l, o, r, d, atUsualMTU, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
 			return func(int) (sample, error) {
-				cpu := s.cpu()
-				got, err := near.do(job{Do: "once", To: s.server(d, oncePort), For: 700 * time.Millisecond})
-				return sample{Value: float64(got.Count) / got.Took.Seconds(), CPU: s.cpu() - cpu}, err
+				var got outcome
+				took, err := s.across(func() (payload float64, err error) {
+					got, err = near.do(job{Do: "once", To: s.server(d, oncePort), For: 700 * time.Millisecond})
+					return float64(2 * request * got.Count), err
+				})
+				return sample{Value: float64(got.Count) / got.Took.Seconds(), spent: took}, err
 			}
 		})
 		m.rounds(l, o)
@@ -204,8 +214,12 @@ func hostLatency(d direction) *workload {
 	w.measure = func(l *lab, o *options, r *results) {
 		m := w.ends(l, o, r, d, atUsualMTU, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
 			return func(int) (sample, error) {
-				got, err := near.do(job{Do: "echo", To: s.server(d, echoTCPPort), For: 300 * time.Millisecond})
-				return sample{Value: micros(got.P50)}, err
+				var got outcome
+				took, err := s.across(func() (payload float64, err error) {
+					got, err = near.do(job{Do: "echo", To: s.server(d, echoTCPPort), For: 300 * time.Millisecond})
+					return float64(2 * request * got.Count), err
+				})
+				return sample{Value: micros(got.P50), spent: took}, err
 			}
 		})
 		m.rounds(l, o)

@@ -22,6 +22,7 @@ func httpRequests() *workload {
 	w.measure = func(l *lab, o *options, r *results) {
 		if err := (&path{programs: []string{"wrk"}}).missing(); err != nil {
 			r.notRun(w, "wrk", err)
+			r.open(w, "the best peer", peerBar)
 			return
 		}
 		figures := w.turns(l, o, r, paths, func(l *lab, c *cable) func() (sample, error) {
@@ -29,7 +30,7 @@ func httpRequests() *workload {
 			return func() (sample, error) { return c.http(l, o.moment()) }
 		})
 		compare(figures, "kernel", "raw", "fairlead")
-		r.holdPeers(w, figures)
+		r.holdPeers(w, figures, peerBar)
 	}
 	return w
 }
@@ -48,7 +49,7 @@ func (c *cable) http(l *lab, during time.Duration) (sample, error) {
 		got, err = readWrk(string(said))
 		return got.requests * pageSize, err
 	})
-	return sample{Value: got.rate, CPU: n.CPU, Frames: float64(n.Frames)}, err
+	return sample{Value: got.rate, spent: n.spent, Frames: float64(n.Frames)}, err
 }
 
 // A wrkReport is what wrk prints.

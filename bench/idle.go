@@ -60,7 +60,7 @@ func idleNode() *workload {
 				bytes += anonymous
 			}
 			f, m := r.figure(w, who.path), r.figure(memory, who.path)
-			f.add(sample{Value: 100 * cpu / took, CPU: cpu})
+			f.add(sample{Value: 100 * cpu / took, spent: spent{CPU: cpu}})
 			m.add(sample{Value: bytes / megabyte})
 			if who.path == "fairlead" {
 				r.atMost(f, fmt.Sprintf("in %v", watch(o)), f.Value.Median, idleCPUBar)

@@ -24,9 +24,9 @@ func macs() *workload {
 		counts[ours.name], counts[kernel.name] = n, n
 		paths = append(paths, ours, kernel)
 	}
-	w.takes = func(o *options) time.Duration { return o.takeTurns(paths) }
+	w.takes = func(o *options) time.Duration { return o.free().takeTurns(paths) }
 	w.measure = func(l *lab, o *options, r *results) {
-		w.turns(l, o, r, paths, func(l *lab, c *cable) func() (sample, error) {
+		w.turns(l, o.free(), r, paths, func(l *lab, c *cable) func() (sample, error) {
 			n := counts[c.name]
 			near := packettest.Station{MAC: c.mac(l, 0), IP: addrs[0]}
 			far := func(i int) packettest.Station { return packettest.Station{MAC: station(i), IP: nobody} }

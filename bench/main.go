@@ -102,7 +102,8 @@
 //	attach.go     workload: time to attach a thousand ports
 //	idle.go       workloads: containers that do nothing, memory
 //	results.go    figures, ratios, bars
-//	bars.go       more bars
+//	bars.go       what has to be reached
+//	spent.go      what processors spent, and what the hypervisor took of them
 //	resume.go     the JSON, and runs that go on
 //	report.go     the table
 //	markdown.go   the same in documents
@@ -321,7 +322,9 @@ func (o *options) measure(ctx context.Context, res *results) error {
 	for i, w := range ws {
 		progress("%s  %d of %d, about %s to go", w.name, i+1, len(ws), about(left))
 		l := &lab{ctx: ctx, name: w.name}
-		res.end(w, l.do(func() { w.measure(l, o, res) }))
+		since := watchTheft()
+		err := l.do(func() { w.measure(l, o, res) })
+		res.end(w, since.until(watchTheft()), err)
 		if file := cmp.Or(o.Resume, o.JSON); file != "" {
 			if err := res.writeJSON(file); err != nil {
 				return err

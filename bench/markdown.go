@@ -48,7 +48,7 @@ func (r *results) markdown(part string, words []string) string {
 			verdict := "met"
 			switch {
 			case x.Open:
-				verdict = "too few pairs"
+				verdict = "open"
 			case !x.Met:
 				verdict = "**not met**"
 			}

@@ -59,8 +59,9 @@ func natTCP(d direction, cc string, streams int) *workload {
 	w.measure = func(l *lab, o *options, r *results) {
 		figures := w.bulk(l, rounds(o), r, natPaths(d), cc, streams)
 		compare(figures, "kernel", "switching")
-		if f, other := figures["fairlead"], figures["switching"]; barred && f != nil && other != nil {
-			r.atLeast(f, other, natBar)
+		if f := figures["fairlead"]; barred && f != nil {
+			r.hold(w, figures, "switching", natBar)
+			r.steady(f, streams)
 		}
 	}
 	return w

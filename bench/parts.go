@@ -35,7 +35,7 @@ func (w *workload) parts(l *lab, o *options, r *results, paths []*path, parts []
 			figures[p.name] = r.figure(part, p.name)
 			for j, samples := range taken[p.name] {
 				s := samples[i+1]
-				s.Round = f.Samples[j].Round
+				s.Round, s.Stolen, s.watched = f.Samples[j].Round, f.Samples[j].Stolen, true
 				figures[p.name].add(s)
 			}
 		}

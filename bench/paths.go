@@ -45,6 +45,8 @@ type path struct {
 var paths = []*path{
 	{name: "fairlead", every: 1, quick: true, what: "node/network on a loop, two TAPs", lay: process("fairlead", tap, tap)},
 	{name: "raw", every: 1, quick: true, what: "two TAPs, one worker, a read and a write each", lay: process("raw", tap, tap)},
+	{name: "raw-awake", every: seldom, asked: true, what: "raw that does not sleep while anything crosses", lay: process("raw-awake", tap, tap)},
+	{name: "raw-trains", every: seldom, asked: true, what: "raw that writes datagrams of one length as trains, and judges nothing", lay: process("raw-trains", tap, tap)},
 	{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs, its defaults", lay: kernelBridge},
 	{name: "kernel-10000", every: seldom, brief: true, what: "the same with net.core.netdev_max_backlog=10000", lay: kernelBridge, possible: mayLengthen, during: lengthen},
 	{name: "fairlead-veth", every: seldom, brief: true, what: "fairlead, two veth pairs by packet sockets", lay: process("fairlead", veth, veth)},
@@ -209,7 +211,7 @@ func spentBy(count func() (crossed, error), services ...*hosts.Service) func() (
 	return func() (crossed, error) {
 		n, err := count()
 		for _, s := range services {
-			n.CPU += threadsCPU(s.Pid())
+			n.spent = n.spent.plus(spentOn(s.Pid()))
 		}
 		return n, err
 	}

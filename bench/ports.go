@@ -168,12 +168,3 @@ func closeFiles(files []*os.File) {
 		f.Close()
 	}
 }
-
-// noteMissing says which paths of a workload are not measured, and why.
-func (r *results) noteMissing(w *workload, o *options, paths []*path) {
-	for _, p := range paths {
-		if err := p.missing(); err != nil && o.wants(p) {
-			r.notRun(w, p.name, err)
-		}
-	}
-}

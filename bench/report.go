@@ -34,7 +34,7 @@ type column struct {
 // columns are all there are; "–" is where a path has nothing to say.
 func (r *results) columns() []column {
 	return []column{
-		{"path", 0, func(f *figure) string { return f.Path }},
+		{"path", 0, (*figure).marked},
 		{"median", 0, func(f *figure) string { return number(f.Value.Median) }},
 		{"quartiles", 2, func(f *figure) string { return number(f.Value.Q1) + "–" + number(f.Value.Q3) }},
 		{"÷ kernel", 1, func(f *figure) string { return f.timesOf(r.besideKernel(f)) }},
@@ -43,13 +43,16 @@ func (r *results) columns() []column {
 		{"retr/GB", 5, func(f *figure) string { return f.costs().retransmits }},
 		{"CPU s/GB", 4, func(f *figure) string { return f.costs().perGB }},
 		{"CPU s/Mfr", 6, func(f *figure) string { return f.costs().perMillion }},
+		{"kernel %", 8, func(f *figure) string { return f.costs().kernel }},
+		{"steal %", 9, (*figure).theft},
 	}
 }
 
 // legend says what the columns are.
 const legend = "÷: how many times better, round by round, than the kernel's bridge, the raw relay and the best peer " +
 	"of the same run. retr: segments sent again. CPU: of the path's own process, for each gigabyte and each million frames; " +
-	"the kernel's work is no process's."
+	"the kernel's work is no process's. kernel %: what of that was spent in the kernel. steal %: what the hypervisor took of all " +
+	"processors meanwhile; where that is more than 5, there is a ! behind the path."
 
 // number writes a figure in few places: 0.031, 31.40, 612.0, 1025k.
 func number(v float64) string {
@@ -93,15 +96,34 @@ func (f *figure) timesOf(other *figure) string {
 	return fmt.Sprintf("%.2f", quantiles(ratios).Median)
 }
 
+// marked is the path, with a mark if too much of the machine was missing.
+func (f *figure) marked() string {
+	if f.Stolen > tooMuchStolen {
+		return f.Path + " !"
+	}
+	return f.Path
+}
+
+// theft is what the hypervisor took, as a cell.
+func (f *figure) theft() string {
+	if f.Stolen == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.1f", 100*f.Stolen)
+}
+
 // A cost is what traffic took, as cells.
-type cost struct{ retransmits, perGB, perMillion string }
+type cost struct{ retransmits, perGB, perMillion, kernel string }
 
 func (f *figure) costs() cost {
-	var bytes, frames, cpu float64
+	var bytes, frames, cpu, kernel float64
 	for _, s := range f.Samples {
-		bytes, frames, cpu = bytes+s.Bytes, frames+s.Frames, cpu+s.CPU
+		bytes, frames, cpu, kernel = bytes+s.Bytes, frames+s.Frames, cpu+s.CPU, kernel+s.Kernel
 	}
-	c := cost{"–", "–", "–"}
+	c := cost{"–", "–", "–", "–"}
+	if cpu > 0 && kernel > 0 {
+		c.kernel = fmt.Sprintf("%.0f", min(100, 100*kernel/cpu))
+	}
 	if bytes > 0 && f.Unit == "Gb/s" {
 		c.retransmits = fmt.Sprintf("%.1f", f.again())
 	}

@@ -27,13 +27,13 @@ func measuredResults() *results {
 			f := r.figure(w, path)
 			f.Peer = i == 4 || i == 5
 			for round := range 7 {
-				f.add(sample{Round: round, Value: 20 / float64(i+1) * (1 + float64(round)/50), Bytes: 2e9, Retransmits: 3, CPU: 0.5, Frames: 1e6})
+				f.add(sample{Round: round, Value: 20 / float64(i+1) * (1 + float64(round)/50), Bytes: 2e9, Retransmits: 3, Frames: 1e6, spent: spent{CPU: 0.5}})
 			}
 		}
 		r.Figures[0].Note = strings.Repeat("a note that goes on ", 12)
 		r.figure(w, "never measured")
 		r.atLeast(r.Figures[0], r.Figures[1], 3)
-		r.end(w, nil)
+		r.end(w, 0, nil)
 	}
 	r.fail(&workload{name: "stall"}, errors.New("no such program, and a reason that is longer than any terminal that anybody has ever had on a desk"))
 	r.notRun(&workload{name: "tcp-1-cubic"}, "vde", errors.New("there is no vde_switch; try: sudo apt-get install vde2"))

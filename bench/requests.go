@@ -45,9 +45,10 @@ func requestWorkloads() (ws []*workload) {
 // requestTime is how long a request of 100 bytes and an answer as long take on
 // one connection, the next following at once.
 func requestTime(load load) *workload {
+	on := unasked("raw-awake")
 	w := &workload{
 		name: "request-" + load.name, what: "time of a TCP request and its answer, 100 bytes each, " + load.what,
-		quick: load.name == "idle", even: true, takes: takeMoments(paths, 1.3),
+		quick: load.name == "idle", even: true, takes: takeMoments(on, 1.3),
 	}
 	var parts []*workload
 	for _, part := range []string{"p50", "p99", "p99.9"} {
@@ -61,7 +62,7 @@ func requestTime(load load) *workload {
 			startEnd(l, commandOn(hosts.NewHost(l, "spinners")), "spin")
 		}
 		beside := map[string][]float64{} // Gb/s of the bulk traffic
-		all := w.parts(l, o, r, paths, parts, func(l *lab, c *cable) func() ([]sample, error) {
+		all := w.parts(l, o, r, on, parts, func(l *lab, c *cable) func() ([]sample, error) {
 			near, _ := c.startEnds(l, datagrams{})
 			var bulk *endProcess
 			if load.bulk {
@@ -71,16 +72,16 @@ func requestTime(load load) *workload {
 				got, rate, n, err := c.requests(near, bulk, o.moment())
 				beside[c.name] = append(beside[c.name], rate)
 				return []sample{
-					{Value: micros(got.P50), CPU: n.CPU, Frames: float64(n.Frames)}, {Value: micros(got.P99)}, {Value: micros(got.P999)},
+					{Value: micros(got.P50), spent: n.spent, Frames: float64(n.Frames)}, {Value: micros(got.P99)}, {Value: micros(got.P999)},
 				}, err
 			}
 		})
 		for i, figures := range all {
 			compare(figures, "kernel", "raw", "fairlead")
 			if load.bar > 0 && parts[i].name != w.name+"-p99.9" {
-				r.hold(figures, "kernel", load.bar)
+				r.hold(parts[i], figures, "kernel", load.bar)
 			}
-			r.holdPeers(parts[i], figures)
+			r.holdPeers(parts[i], figures, peerBar)
 		}
 		for path, f := range all[0] {
 			if rates := beside[path]; load.bulk && len(rates) > 0 {

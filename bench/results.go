@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -23,9 +22,12 @@ type sample struct {
 	Value       float64 `json:"value"`
 	Retransmits int     `json:"retransmits"`
 	Dropped     uint64  `json:"tx_dropped,omitempty"` // by the containers' interfaces
-	CPU         float64 `json:"cpu_seconds"`          // of the path's process; 0 where it has none
 	Bytes       float64 `json:"bytes"`                // received at the far end
-	Frames      float64 `json:"frames,omitempty"`     // carried by the path for that CPU
+	Frames      float64 `json:"frames,omitempty"`     // carried by the path
+	Stolen      float64 `json:"stolen,omitempty"`     // share of the processors' time the hypervisor took meanwhile
+	spent               // of the path's process for that
+
+	watched bool // Stolen was measured
 }
 
 // A figure is what a path reached on a workload.
@@ -40,6 +42,7 @@ type figure struct {
 	Group    string   `json:"group,omitempty"`
 	Less     bool     `json:"less_is_better,omitempty"`
 	Peer     bool     `json:"peer,omitempty"` // somebody else's program for what we do
+	Stolen   float64  `json:"stolen"`         // share of the processors' time the hypervisor took meanwhile
 
 	// Ratios to the other paths of the workload, by their names.
 	Ratios map[string]quantile `json:"ratios,omitempty"`
@@ -83,20 +86,26 @@ type results struct {
 	Bars     []bar     `json:"bars"`
 	Failures []failure `json:"failures,omitempty"`
 	NotRun   []failure `json:"not_run,omitempty"` // of peers
+
+	asked *options // what is being measured, nil when nothing is
 }
 
 func newResults(o *options) *results {
 	return &results{
 		Format: formatVersion, Machine: thisMachine(), Commit: thisCommit(),
-		Pairs: o.Pairs, Seconds: o.Seconds, Quick: o.Quick, Paths: strings.Join(o.Paths, ","),
+		Pairs: o.Pairs, Seconds: o.Seconds, Quick: o.Quick, Paths: strings.Join(o.Paths, ","), asked: o,
 	}
 }
 
-// end ends the measurement of a workload, with what went wrong. All that came
-// since the one before is its.
-func (r *results) end(w *workload, err error) {
+// end ends the measurement of a workload, with what went wrong and the share of
+// the processors' time that was stolen meanwhile. All that came since the one
+// before is its.
+func (r *results) end(w *workload, stolen float64, err error) {
 	for _, f := range r.Figures {
-		f.Run = cmp.Or(f.Run, w.name)
+		if f.Run == "" {
+			f.Run = w.name
+			f.note(stolen)
+		}
 	}
 	for i := range r.Bars {
 		r.Bars[i].Run = cmp.Or(r.Bars[i].Run, w.name)
@@ -135,6 +144,20 @@ func (f *figure) add(s sample) {
 		values = append(values, s.Value)
 	}
 	f.Value = quantiles(values)
+}
+
+// note notes what was stolen: while it was measured, where that is known, else in
+// the time of the whole workload.
+func (f *figure) note(stolen float64) {
+	sum, watched := 0.0, 0
+	for _, s := range f.Samples {
+		if s.watched {
+			sum, watched = sum+s.Stolen, watched+1
+		}
+	}
+	if f.Stolen = stolen; watched > 0 {
+		f.Stolen = sum / float64(watched)
+	}
 }
 
 // better is how many times better one value of f is than another.
@@ -212,30 +235,6 @@ func (r *results) bestPeer(workload string) (best *figure) {
 		}
 	}
 	return best
-}
-
-// atLeast is the bar that f reaches bound times other.
-func (r *results) atLeast(f, other *figure, bound float64) {
-	q, pairs := f.ratio(other)
-	r.Bars = append(r.Bars, bar{
-		Name:  fmt.Sprintf("%s: %s beside %s", f.Workload, f.Path, other.Path),
-		Want:  fmt.Sprintf("at least %.2f", bound),
-		Have:  fmt.Sprintf("%.3f, lower quartile %.3f, %d pairs", q.Median, q.Q1, pairs),
-		Met:   pairs >= minPairs && q.Median >= bound && q.Q1 >= quartileBar*bound,
-		Open:  pairs > 0 && pairs < minPairs,
-		Bound: bound, Value: q.Median,
-	})
-}
-
-// atMost is the bar that a value stays below bound, in the unit of f.
-func (r *results) atMost(f *figure, what string, value, bound float64) {
-	r.Bars = append(r.Bars, bar{
-		Name:  fmt.Sprintf("%s: %s, %s", f.Workload, f.Path, what),
-		Want:  fmt.Sprintf("at most %g %s", bound, f.Unit),
-		Have:  fmt.Sprintf("%.2f %s", value, f.Unit),
-		Met:   len(f.Samples) > 0 && value <= bound,
-		Bound: bound, Value: value,
-	})
 }
 
 // A quantile is where the middle of some values lies.

@@ -117,7 +117,7 @@ func TestEnd(t *testing.T) {
 		f := r.figure(&workload{name: name + "-mem"}, "fairlead")
 		f.add(sample{Value: 1})
 		r.atMost(f, "worst", 1, 2)
-		r.end(w, map[string]error{"second": errors.New("no")}[name])
+		r.end(w, 0, map[string]error{"second": errors.New("no")}[name])
 	}
 	if r.Figures[0].Run != "first" || r.Figures[1].Run != "second" || r.Bars[0].Run != "first" || r.Bars[1].Run != "second" {
 		t.Errorf("%+v %+v %+v", r.Figures[0], r.Figures[1], r.Bars)

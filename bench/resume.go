@@ -101,6 +101,11 @@ func (r *results) resume(name string) error {
 		return fmt.Errorf("resume: %s %w; give another file to begin anew", name, err)
 	}
 	r.Machine.Time, r.Machine.Load = old.Machine.Time, old.Machine.Load
+	for _, f := range old.NotRun {
+		if !strings.Contains(f.Workload, ", ") && !slices.Contains(r.NotRun, f) {
+			r.NotRun = append(r.NotRun, f) // of all workloads; see skipPaths
+		}
+	}
 	for _, run := range old.Complete {
 		if !r.has(run) {
 			r.take(old, run)

@@ -178,7 +178,7 @@ func (s *spray) measure(c *cable, d time.Duration) (q sample, err error) {
 	case n.Frames+countedLate < got.Frames:
 		return q, fmt.Errorf("%d frames arrived and %d crossed the path: the traffic went another way, and is not reported", got.Frames, n.Frames)
 	}
-	return sample{Value: float64(got.Frames) / took.Seconds() / 1e3, Bytes: float64(got.Bytes), Frames: float64(n.Frames), CPU: n.CPU}, nil
+	return sample{Value: float64(got.Frames) / took.Seconds() / 1e3, Bytes: float64(got.Bytes), Frames: float64(n.Frames), spent: n.spent}, nil
 }
 
 // small is a frame from a container's address to one that nobody has, so that the

@@ -79,32 +79,19 @@ func bulkTCP(cc string, streams int) *workload {
 	w.measure = func(l *lab, o *options, r *results) {
 		figures := w.bulk(l, o, r, paths, cc, streams)
 		compare(figures, "kernel", "raw", "fairlead")
-		f := figures["fairlead"]
+		f, raw := figures["fairlead"], figures["raw"]
 		if f == nil {
 			return
 		}
-		if raw := figures["raw"]; raw != nil {
-			r.atLeast(f, raw, rawBar)
-			if streams == 4 && cc == "cubic" {
-				r.cheaper(f, raw, "CPU time for each gigabyte", cpuOfBytes)
-			}
+		r.hold(w, figures, "raw", rawBar)
+		if raw != nil && streams == 4 && cc == "cubic" {
+			r.cheaper(f, raw, "CPU time for each gigabyte", cpuOfBytes)
 		}
-		if kernel, bound := figures["kernel"], kernelBars[w.name]; kernel != nil && bound > 0 {
-			r.atLeast(f, kernel, bound)
-			if raw := figures["raw"]; raw != nil {
-				r.Bars[len(r.Bars)-1].Have += fmt.Sprintf("; the raw relay, which only reads and writes, has %s", raw.times("kernel"))
-			}
+		if bound := kernelBars[w.name]; bound > 0 {
+			r.hold(w, figures, "kernel", bound)
 		}
-		if best := r.bestPeer(w.name); best != nil {
-			r.atLeast(f, best, map[string]float64{"cubic": cubicPeer, "bbr": bbrPeer}[cc])
-		}
-		switch streams {
-		case 1:
-			r.noMore(f, "retransmits for each gigabyte", f.again(), oneStreamAgain)
-		case 4:
-			r.noMore(f, "retransmits for each gigabyte", f.again(), manyStreamAgain)
-		}
-		r.noMore(f, "frames its TAPs dropped", f.dropped(), 0)
+		r.holdPeers(w, figures, map[string]float64{"cubic": cubicPeer, "bbr": bbrPeer}[cc])
+		r.steady(f, streams)
 	}
 	return w
 }
@@ -173,7 +160,7 @@ func (c *cable) bulk(l *lab, o *options, cc string, streams int) (s sample, err 
 	if float64(n.Bytes) < got.Bytes {
 		return s, fmt.Errorf("iperf3 received %.0f bytes and %d crossed the path: the traffic went another way, and is not reported", got.Bytes, n.Bytes)
 	}
-	return sample{Value: got.Rate / 1e9, Bytes: got.Bytes, Retransmits: report.End.Sent.Retransmits, Dropped: lost, CPU: n.CPU}, nil
+	return sample{Value: got.Rate / 1e9, Bytes: got.Bytes, Retransmits: report.End.Sent.Retransmits, Dropped: lost, spent: n.spent}, nil
 }
 
 // An iperfReport is what is used of iperf3's JSON.

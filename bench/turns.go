@@ -23,6 +23,7 @@ const seldom = 3
 func (w *workload) turns(l *lab, o *options, r *results, paths []*path, prepare func(l *lab, c *cable) func() (sample, error)) map[string]*figure {
 	var turns []*turn
 	figures := map[string]*figure{}
+	r.noteMissing(w, o, paths)
 	for _, p := range paths {
 		if !o.measures(p) {
 			continue
@@ -45,7 +46,9 @@ func (w *workload) turns(l *lab, o *options, r *results, paths []*path, prepare 
 		turns = append(turns, t)
 	}
 	take := func(t *turn, round int) {
+		since := watchTheft()
 		s, err := t.once()
+		s.Stolen, s.watched = since.until(watchTheft()), true
 		if err != nil && t.peer && l.ctx.Err() == nil {
 			r.notRun(w, t.name, err)
 			t.gone = true

@@ -58,8 +58,12 @@ func udpWorkloads() []*workload {
 // udp is how many datagrams of a kind arrive in a second.
 func udp(name, what string, d datagrams) *workload {
 	on := paths
-	if d.Train == 0 {
-		on = withJoinOff() // trains come as one frame, and are joined with nothing
+	switch {
+	case d.Train > 0: // trains come as one frame, and are joined with nothing
+	case d.Most == frame60:
+		on = unasked("join-off", "raw-trains")
+	default:
+		on = unasked("join-off")
 	}
 	w := &workload{name: name, unit: "k/s", what: "UDP datagrams " + what, takes: takeMoments(on, 1)}
 	w.measure = func(l *lab, o *options, r *results) {
@@ -70,41 +74,14 @@ func udp(name, what string, d datagrams) *workload {
 		compare(figures, "kernel", "raw", "fairlead")
 		switch {
 		case d.Flows > 1:
-			r.hold(figures, "kernel", mixedBar)
-			r.hold(figures, "join-off", joiningBar)
+			r.hold(w, figures, "kernel", mixedBar)
+			r.hold(w, figures, "join-off", joiningBar)
 		case d.Most == frame60:
-			r.hold(figures, "kernel", oneFlowBar)
+			r.hold(w, figures, "kernel", oneFlowBar)
 		}
-		r.holdPeers(w, figures)
+		r.holdPeers(w, figures, peerBar)
 	}
 	return w
-}
-
-// hold holds fairlead against another path, if both were measured.
-func (r *results) hold(figures map[string]*figure, path string, bound float64) {
-	if f, other := figures["fairlead"], figures[path]; f != nil && other != nil {
-		r.atLeast(f, other, bound)
-	}
-}
-
-// holdPeers holds fairlead against the best switch of others.
-func (r *results) holdPeers(w *workload, figures map[string]*figure) {
-	if best := r.bestPeer(w.name); best != nil {
-		r.hold(figures, best.Path, peerBar)
-	}
-}
-
-// withJoinOff are the paths, with fairlead without joining also unasked.
-func withJoinOff() []*path {
-	ps := slices.Clone(paths)
-	for i, p := range ps {
-		if p.name == "join-off" {
-			unasked := *p
-			unasked.asked = false
-			ps[i] = &unasked
-		}
-	}
-	return ps
 }
 
 // flooding starts both ends of floods on a cable.
@@ -133,7 +110,7 @@ func (f *flooding) sample(c *cable) (s sample, err error) {
 	}
 	return sample{
 		Value: float64(arrived.Count) / sent.Took.Seconds() / 1e3, Bytes: float64(arrived.Bytes), Frames: float64(arrived.Count),
-		CPU: n.CPU, Dropped: now - lost,
+		spent: n.spent, Dropped: now - lost,
 	}, c.inOrder(arrived)
 }
 
@@ -155,7 +132,7 @@ func (c *cable) inOrder(arrived outcome) error {
 // udpLoss is which part of the datagrams gets lost that are sent at half of
 // what a path carries, at all of it, and at half as much again.
 func udpLoss(name, what string, d datagrams) *workload {
-	w := &workload{name: name, what: "loss at 50, 100 and 150 % of what the path carries, UDP datagrams " + what, takes: takeMoments(paths, 1.2)}
+	w := &workload{name: name, what: "loss at 50, 100 and 150 % of what the path carries, UDP datagrams " + what, takes: func(o *options) time.Duration { return takeMoments(paths, 1.2)(o.free()) }}
 	offered := []float64{0.5, 1, 1.5}
 	var parts []*workload
 	for _, part := range offered {
@@ -166,7 +143,7 @@ func udpLoss(name, what string, d datagrams) *workload {
 	}
 	w.measure = func(l *lab, o *options, r *results) {
 		least := map[string][]float64{} // part of what was to be sent that was sent
-		all := w.parts(l, o, r, paths, parts, func(l *lab, c *cable) func() ([]sample, error) {
+		all := w.parts(l, o.free(), r, paths, parts, func(l *lab, c *cable) func() ([]sample, error) {
 			f := c.flooding(l, d, o.moment()/4)
 			least[c.name] = slices.Repeat([]float64{1}, len(offered))
 			return func() (samples []sample, err error) {

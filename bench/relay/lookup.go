@@ -33,5 +33,5 @@ func Lookup(taps [2]int, flows int, crossed *Crossed) error {
 		if i < uint32(flows) {
 			records[index[place(i)]][0]++
 		}
-	}, crossed)
+	}, 0, crossed)
 }

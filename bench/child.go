@@ -137,6 +137,16 @@ func start(kind string, ends []end) (count func() crossed, err error) {
 	switch kind {
 	case "raw":
 		go func() { exit("path", relay.Raw([2]int{firstLink, firstLink + 1}, &done)) }()
+	case "raw-queues": // of the second queues another thread
+		runtime.GOMAXPROCS(2 + 2)
+		go func() { exit("path", relay.Raw([2]int{firstLink, firstLink + 1}, &done)) }()
+		go func() { exit("path", relay.Raw([2]int{firstLink + 2, firstLink + 3}, &done)) }()
+	case "raw-uring":
+		go func() { exit("path", relay.Uring([2]int{firstLink, firstLink + 1}, &done)) }()
+	case "raw-veth":
+		go func() { exit("path", relay.Veth([2]int{firstLink, firstLink + 1}, &done)) }()
+	case "raw-ring":
+		go func() { exit("path", relay.Ring([2]int{firstLink, firstLink + 1}, &done)) }()
 	case "raw-awake":
 		go func() { exit("path", relay.Awake([2]int{firstLink, firstLink + 1}, &done)) }()
 	case "raw-trains":

@@ -70,6 +70,8 @@
 //	lab.go        how the lab's hosts are used by a program that is no test
 //	paths.go      what carries traffic
 //	child.go      paths that are processes
+//	ways.go       paths: what was not taken
+//	rps.go        paths: what is written, handed on to all processors
 //	ovs.go        paths: Open vSwitch
 //	vde.go        paths: VDE
 //	backlog.go    paths: the kernel's bridge with a longer queue
@@ -247,6 +249,7 @@ func (o *options) enterWorld() int {
 	w.Keep, w.Env = append(w.Keep, bin), append(w.Env, binaryVariable+"="+bin)
 	restore := takeBacklog(&w)
 	defer restore()
+	defer lendSpreading(&w)()
 	return w.Run(append([]string{self}, os.Args[1:]...)...)
 }
 
@@ -269,6 +272,7 @@ func (o *options) run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	inheritBacklog()
+	inheritSpreading()
 	res, err := newResults(o), error(nil)
 	if o.Resume != "" {
 		err = res.resume(o.Resume)

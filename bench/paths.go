@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,7 +43,7 @@ type path struct {
 
 // paths are the paths of bulk traffic. Those compared with one another are
 // neighbours here, so that they are neighbours in time.
-var paths = []*path{
+var paths = slices.Concat([]*path{
 	{name: "fairlead", every: 1, quick: true, what: "node/network on a loop, two TAPs", lay: process("fairlead", tap, tap)},
 	{name: "raw", every: 1, quick: true, what: "two TAPs, one worker, a read and a write each", lay: process("raw", tap, tap)},
 	{name: "raw-awake", every: seldom, asked: true, what: "raw that does not sleep while anything crosses", lay: process("raw-awake", tap, tap)},
@@ -60,7 +61,7 @@ var paths = []*path{
 		programs: []string{"ovs-vswitchd", "ovsdb-server", "ovsdb-tool", "ovs-vsctl"}},
 	{name: "vde", every: 1, brief: true, peer: true, what: "VDE: vde_switch and two vde_plug2tap", lay: vde,
 		programs: []string{"vde_switch", "vde_plug2tap"}},
-}
+}, ways)
 
 // The addresses of the two containers, the same on every path.
 var (

@@ -75,15 +75,6 @@ func number(v float64) string {
 	return fmt.Sprintf("%.1fM", v/1e6)
 }
 
-// times is the ratio to another path, as it was kept.
-func (f *figure) times(other string) string {
-	q, ok := f.Ratios[other]
-	if !ok {
-		return "–"
-	}
-	return fmt.Sprintf("%.2f", q.Median)
-}
-
 // timesOf is the ratio to another figure as a cell of the table.
 func (f *figure) timesOf(other *figure) string {
 	if other == nil || other == f {

@@ -1,28 +1,12 @@
-// Package relay has the relays fairlead is measured against: the least a program
-// can do between two TAPs, or between a TAP and sockets, and what programs in the
-// books do.
-//
-// None is a switch: they join exactly two ends and have no table that ages,
-// no guard, no counters by reason. They count frames and bytes, so that a
-// measurement can prove that the traffic came this way.
 package relay
 
 import (
 	"fmt"
 	"runtime"
-	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-// Crossed counts what a relay wrote. Anybody may read it meanwhile.
-type Crossed struct{ Frames, Bytes atomic.Uint64 }
-
-// drain is how many frames one port may have relayed before the other gets its
-// turn.
-const drain = 64
 
 // Raw joins two TAPs with virtio-net headers: one thread, one epoll, one
 // buffer, a read and a write for each frame, and nothing else. What it reaches
@@ -96,10 +80,4 @@ func raw(taps [2]int, look func(frame []byte), awake time.Duration, crossed *Cro
 			crossed.Bytes.Add(bytes)
 		}
 	}
-}
-
-// call reads or writes without telling the Go scheduler: neither call waits.
-func call(number uintptr, fd int, b []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(number, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
-	return int(n), errno
 }

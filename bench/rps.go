@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	hosts "fairlead/test/lab"
 	"fairlead/test/world/maker"
 )
 
@@ -30,7 +31,6 @@ func lendSpreading(w *maker.World) (end func()) {
 	w.Files = append(w.Files, theirs)
 	w.Env = append(w.Env, fmt.Sprintf("%s=%d", spreadVariable, 2+len(w.Files)))
 	go func() {
-		runtime.LockOSThread() // and never unlock: the thread is in other namespaces, and ends
 		for {
 			control := make([]byte, unix.CmsgSpace(4))
 			n, got, _, _, err := unix.Recvmsg(pair[0], make([]byte, 1), control, 0)
@@ -47,7 +47,7 @@ func lendSpreading(w *maker.World) (end func()) {
 	return func() { theirs.Close() }
 }
 
-// spread does it, on a thread that is given up for it.
+// spread does it in the namespace that came along.
 func spread(control []byte) error {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil || len(messages) != 1 {
@@ -58,10 +58,25 @@ func spread(control []byte) error {
 		return err
 	}
 	defer unix.Close(fds[0])
-	if err := unix.Setns(fds[0], unix.CLONE_NEWNET); err != nil {
+	return writeSetting(fds[0], "eth0/queues/rx-0/rps_cpus", strconv.FormatUint(1<<min(runtime.NumCPU(), 32)-1, 16))
+}
+
+// writeSetting writes a file of an interface in a network namespace. It gives up a
+// thread for it, in namespaces of its own: sysfs shows the namespace of whoever
+// mounts it.
+func writeSetting(namespace int, name, value string) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread ends
+		result <- writeSettingHere(namespace, name, value)
+	}()
+	return <-result
+}
+
+func writeSettingHere(namespace int, name, value string) error {
+	if err := unix.Setns(namespace, unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter a namespace: %w", err)
 	}
-	// sysfs shows the namespace of whoever mounts it.
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare mounts: %w", err)
 	}
@@ -71,8 +86,7 @@ func spread(control []byte) error {
 	if err := unix.Mount("sysfs", "/sys", "sysfs", 0, ""); err != nil {
 		return fmt.Errorf("mount /sys: %w", err)
 	}
-	all := strconv.FormatUint(1<<min(runtime.NumCPU(), 32)-1, 16)
-	return os.WriteFile("/sys/class/net/eth0/queues/rx-0/rps_cpus", []byte(all), 0)
+	return os.WriteFile("/sys/class/net/"+name, []byte(value), 0)
 }
 
 // spreader is whom to ask, if our world was given one.
@@ -99,21 +113,24 @@ func maySpread() error {
 func layRPS(l *lab, c *cable) {
 	process("raw", tap, tap)(l, c)
 	for _, h := range c.ends {
-		l.check(h.Do(func() error {
-			ns, err := os.Open("/proc/thread-self/ns/net")
-			if err != nil {
-				return err
-			}
-			defer ns.Close()
-			if err := unix.Sendmsg(spreader, []byte{0}, unix.UnixRights(int(ns.Fd())), nil, 0); err != nil {
-				return err
-			}
-			answer := make([]byte, 1024)
-			n, err := unix.Read(spreader, answer)
-			if err != nil || string(answer[:n]) != " " {
-				return errors.Join(err, errors.New(string(answer[:n])))
-			}
-			return nil
-		}), "set RPS of eth0 of %s", h.Name)
+		l.check(askToSpread(namespaceOf(l, h)), "set RPS of eth0 of %s", h.Name)
 	}
+}
+
+// namespaceOf is a descriptor of a host's network namespace.
+func namespaceOf(l *lab, h *hosts.Host) *os.File {
+	return hosts.In(l, h, func() (*os.File, error) { return os.Open("/proc/thread-self/ns/net") })
+}
+
+func askToSpread(namespace *os.File) error {
+	defer namespace.Close()
+	if err := unix.Sendmsg(spreader, []byte{0}, unix.UnixRights(int(namespace.Fd())), nil, 0); err != nil {
+		return err
+	}
+	answer := make([]byte, 1024)
+	n, err := unix.Read(spreader, answer)
+	if err == nil && string(answer[:n]) != " " {
+		err = errors.New(string(answer[:n]))
+	}
+	return err
 }

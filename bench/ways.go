@@ -17,10 +17,10 @@ import (
 var ways = []*path{
 	way("raw-queue-100", "raw, with room for 100 frames in front of it instead of 500", layQueueLength(100)),
 	way("raw-queue-10000", "raw, with room for 10,000 frames in front of it", layQueueLength(10_000)),
-	way("raw-queues", "raw twice, for TAPs with two queues each: two workers", wayOf("raw-queues", 2, unix.IFF_MULTI_QUEUE, "")),
+	way("raw-queues", "raw twice, for TAPs with two queues each: two workers", wayOf("raw-queues", 2, unix.IFF_MULTI_QUEUE)),
 	{name: "raw-rps", what: "raw, what it writes handed on to all processors (RPS)", every: 1, asked: true, lay: layRPS, possible: maySpread},
-	way("raw-napi", "raw, what it writes taken in batches (IFF_NAPI)", wayOf("raw", 1, unix.IFF_NAPI, "")),
-	way("raw-napi-threaded", "the same by a thread of the kernel's", wayOf("raw", 1, unix.IFF_NAPI, threadedScript)),
+	way("raw-napi", "raw, what it writes taken in batches (IFF_NAPI)", wayOf("raw", 1, unix.IFF_NAPI)),
+	way("raw-napi-threaded", "the same by a thread of the kernel's", layThreaded),
 	way("raw-uring", "raw with batches of an io_uring", process("raw-uring", tap, tap)),
 	way("raw-veth", "raw on packet sockets of two veth pairs", process("raw-veth", veth, veth)),
 	way("raw-ring", "the same with a mapped ring of each socket", process("raw-ring", veth, veth)),
@@ -30,9 +30,15 @@ func way(name, what string, lay func(l *lab, c *cable)) *path {
 	return &path{name: name, what: what, every: 1, asked: true, lay: lay}
 }
 
-// threadedScript has a thread of its own poll eth0 of a container, with /sys as its
-// namespace has it.
-const threadedScript = `echo 1 >/sys/class/net/eth0/threaded`
+// layThreaded is raw with NAPI, which a thread of the kernel's polls.
+func layThreaded(l *lab, c *cable) {
+	wayOf("raw", 1, unix.IFF_NAPI)(l, c)
+	for _, h := range c.ends {
+		ns := namespaceOf(l, h)
+		l.check(writeSetting(int(ns.Fd()), "eth0/threaded", "1"), "have a thread for eth0 of %s", h.Name)
+		ns.Close()
+	}
+}
 
 // layQueueLength is raw with a queue of another length: what waits for it, of
 // each TAP.
@@ -49,8 +55,8 @@ func layQueueLength(n int) func(l *lab, c *cable) {
 }
 
 // wayOf is a path whose process relays between TAPs that link does not make: with
-// several queues, or with NAPI. The script, if there is one, is run for each.
-func wayOf(kind string, queues int, flags uint16, script string) func(l *lab, c *cable) {
+// several queues, or with NAPI.
+func wayOf(kind string, queues int, flags uint16) func(l *lab, c *cable) {
 	return func(l *lab, c *cable) {
 		var ends []end
 		byQueue := make([][]*os.File, queues)
@@ -62,9 +68,6 @@ func wayOf(kind string, queues int, flags uint16, script string) func(l *lab, c 
 			}
 			ends = append(ends, end{Link: tap, MAC: c.mac(l, i), Addr: c.prefix[i].Addr()})
 			h.Up(l, "eth0")
-			if script != "" {
-				h.Run(l, "unshare", "--mount", "sh", "-ec", "mount -t sysfs sysfs /sys; "+script)
-			}
 		}
 		var fds []*os.File
 		for _, pair := range byQueue {

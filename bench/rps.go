@@ -74,6 +74,15 @@ func writeSetting(namespace int, name, value string) error {
 }
 
 func writeSettingHere(namespace int, name, value string) error {
+	// The main thread does not end, and would keep the namespaces it is in.
+	for _, kind := range []string{"net", "mnt"} {
+		home, err := os.Open("/proc/thread-self/ns/" + kind)
+		if err != nil {
+			return err
+		}
+		defer home.Close()
+		defer unix.Setns(int(home.Fd()), 0)
+	}
 	if err := unix.Setns(namespace, unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter a namespace: %w", err)
 	}

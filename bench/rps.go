@@ -81,7 +81,7 @@ func writeSettingHere(namespace int, name, value string) error {
 			return err
 		}
 		defer home.Close()
-		defer unix.Setns(int(home.Fd()), 0)
+		defer func() { _ = unix.Setns(int(home.Fd()), 0) }()
 	}
 	if err := unix.Setns(namespace, unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter a namespace: %w", err)

@@ -120,7 +120,7 @@ func ofEverybody() []call {
 		{name: "mincore", number: unix.SYS_MINCORE, why: goruns, seldom: "only when a stack is printed"},
 		{name: "prctl", number: unix.SYS_PRCTL, why: "the Go runtime: names for its memory", only: oneOf(0, unix.PR_SET_VMA)},
 		{name: "getrandom", number: unix.SYS_GETRANDOM, why: "ids of containers and queries"},
-		{name: "clock_gettime", number: unix.SYS_CLOCK_GETTIME, why: goruns, seldom: "only where the vDSO cannot tell the time"},
+		{name: "clock_gettime", number: unix.SYS_CLOCK_GETTIME, why: goruns, seldom: "only to measure what writing to a slow container takes, or where the vDSO cannot tell the time"},
 		{name: "restart_syscall", number: unix.SYS_RESTART_SYSCALL, why: "the kernel's own, when a stopped process goes on", seldom: "only after SIGSTOP and a debugger"},
 		{name: "rt_sigaction", number: unix.SYS_RT_SIGACTION, why: signals},
 		{name: "rt_sigprocmask", number: unix.SYS_RT_SIGPROCMASK, why: signals},

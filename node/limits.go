@@ -18,7 +18,7 @@ func registryLimits() []packet.Limit {
 			Beyond: "`run` is refused, with the command for more descriptors"},
 		{What: "networks of a container", Most: most(maxAttachments, "networks"), Beyond: "`run` or `network connect` is refused"},
 		{What: "uplinks of a node", Most: most(maxUplinks, "uplinks"), Beyond: "the uplink is refused"},
-		{What: "published ports, and exposed ones", Most: most(maxPublications, "of each for one container"), Share: "each container its own", Beyond: "`run` or `publish` is refused"},
+		{What: "published ports, and exposed ones", Most: fmt.Sprintf("%d published ones", mostPublications), Share: most(maxPublications, "of each"), Beyond: "`run` or `publish` is refused"},
 		{What: "listening sockets of published ports", Most: fmt.Sprintf("half of `ulimit -n` less %d, and what connections leave", spare), Beyond: "`run` or `publish` is refused"},
 		{What: "sockets of containers' connections", Most: fmt.Sprintf("`ulimit -n` less %d, or a quarter of `net.ipv4.ip_local_port_range`", spare),
 			Share:  fmt.Sprintf("%d, or an eighth of `ulimit -n`; half of all is kept for %d containers in equal parts", maxContainer, socketShares),

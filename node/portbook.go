@@ -25,6 +25,10 @@ const (
 // 65,535 ports is one slip of the hand, and each is a rule and two sockets.
 const maxPublications = 32768
 
+// mostPublications bounds those of a node: every port there is, by TCP and UDP. At
+// further addresses there could be more without end.
+const mostPublications = 2 << 16
+
 // A publication is one port of a container that is reached from outside.
 type publication struct {
 	proto    string     // tcp, udp
@@ -53,9 +57,10 @@ func (p publication) boundIP() netip.Addr {
 func (p publication) private() string { return strconv.Itoa(int(p.port)) + "/" + p.proto }
 
 // A portBook says which container has which port outside. It is bounded by
-// maxPublications for each container.
+// maxPublications for each container and mostPublications for all.
 type portBook struct {
 	taken map[protoPort][]holding // mostly one: who has it on every address
+	count int                     // in taken
 	next  uint16                  // where the search for a free port begins
 
 	// listen opens what a port takes besides, if anything, and unlisten closes it.
@@ -110,6 +115,9 @@ func (b *portBook) reserve(c *container, specs []api.PortSpec) (got []publicatio
 	for _, s := range specs {
 		if len(c.published)+len(got)+s.Container.Len() > maxPublications {
 			return got, fail(http.StatusBadRequest, "a container can have %d ports published, and %s are more", maxPublications, s)
+		}
+		if b.count+s.Container.Len() > mostPublications {
+			return got, fail(http.StatusConflict, "all containers together can have %d ports published, and %s are more; `fairlead unpublish` takes some back", mostPublications, s)
 		}
 		for i := range s.Container.Len() {
 			p := publication{proto: s.Proto, hostIP: s.HostIP, port: s.Container.First + uint16(i)}
@@ -173,6 +181,7 @@ func (b *portBook) free(c *container, p *publication, first, last uint16, next *
 func (b *portBook) take(p publication, c *container) {
 	key := protoPort{p.proto, p.hostPort}
 	b.taken[key] = append(b.taken[key], holding{p.hostIP, c})
+	b.count++
 }
 
 // release gives ports back.
@@ -181,7 +190,9 @@ func (b *portBook) release(ports []publication) {
 		p := &ports[i]
 		b.unlisten(p)
 		key := protoPort{p.proto, p.hostPort}
-		b.taken[key] = slices.DeleteFunc(b.taken[key], func(h holding) bool { return h.at == p.hostIP })
+		left := slices.DeleteFunc(b.taken[key], func(h holding) bool { return h.at == p.hostIP })
+		b.count -= len(b.taken[key]) - len(left)
+		b.taken[key] = left
 		if len(b.taken[key]) == 0 {
 			delete(b.taken, key)
 		}

@@ -151,3 +151,37 @@ func TestPortBookIsSmall(t *testing.T) {
 	t.Logf("%d bytes", each)
 	runtime.KeepAlive(b)
 }
+
+// All containers together have no more ports than there are, whatever addresses
+// they are asked for at.
+func TestPublicationsOfANode(t *testing.T) {
+	b := newPortBook()
+	var all []publication
+	for i := byte(1); b.count < mostPublications; i++ {
+		got, err := b.reserve(&container{}, mustSpecs(t, fmt.Sprintf("127.0.0.%d:1-32768:1-32768", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, got...)
+	}
+	one := mustSpecs(t, "127.0.1.1:80:80")
+	if _, err := b.reserve(&container{}, one); err == nil || !strings.Contains(err.Error(), "all containers together") {
+		t.Errorf("one more: %v", err)
+	}
+	b.release(all[:1])
+	if _, err := b.reserve(&container{}, one); err != nil {
+		t.Errorf("after one was given back: %v", err)
+	}
+	if b.release(all[1:]); b.count != 1 {
+		t.Errorf("%d ports are taken", b.count)
+	}
+}
+
+func mustSpecs(t *testing.T, ports ...string) []api.PortSpec {
+	t.Helper()
+	specs, err := parsePublish(ports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return specs
+}

@@ -122,11 +122,10 @@ func (s *soak) soak(ctx context.Context) {
 	s.warm()
 	before := s.holdings()
 	start, said := time.Now(), time.Now()
-	for bout := 1; time.Since(start) < *soakFor && ctx.Err() == nil; bout++ {
-		for range boutSteps {
-			if ctx.Err() == nil {
-				s.move()
-			}
+	over := func() bool { return time.Since(start) > *soakFor || ctx.Err() != nil }
+	for bout := 1; !over(); bout++ {
+		for i := 0; i < boutSteps && !over(); i++ {
+			s.move()
 		}
 		s.judge()
 		if bout%sweepBouts == 0 {

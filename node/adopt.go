@@ -14,6 +14,7 @@ import (
 	"fairlead/node/api"
 	"fairlead/node/box"
 	"fairlead/packet"
+	"fairlead/policy"
 )
 
 // A node that starts adopts the containers of one that was killed. Each is found by
@@ -222,6 +223,10 @@ func (n *Node) placeAgainLocked(c *container, p savedPlace) error {
 		iface: p.Interface, opts: linkOptions{textbook: p.Textbook, veth: p.Veth, isolated: p.Isolated},
 	}
 	a.mac, _ = packet.ParseMAC(p.MAC)
+	var err error
+	if a.opts.vlans, err = policy.ParseVLANs(p.VLANs); err != nil {
+		return err
+	}
 	addr, err := l.net.Reserve(p.Addr.Addr())
 	if err == nil && addr != p.Addr {
 		l.net.Release(addr.Addr())

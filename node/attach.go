@@ -292,7 +292,7 @@ func (n *Node) plug(c *container, a *attachment, e *endpoint, fd int) error {
 	n.mu.Unlock()
 	port, err := e.net.Attach(network.Endpoint{
 		Name: c.name(), Container: c.number, MAC: a.mac, Addr: a.addr.Addr(),
-		Queue: queue, Isolated: a.opts.isolated, AnySource: a.opts.plug != "", Limit: &c.limit,
+		Queue: queue, Isolated: a.opts.isolated, VLANs: a.opts.vlans, AnySource: a.opts.plug != "", Limit: &c.limit,
 		Lost: func(p *vswitch.Port, err error) { go n.lost(c, a, e, p, err) }, // on a worker
 	})
 	if err != nil {

@@ -268,7 +268,7 @@ func TestCreateRefuses(t *testing.T) {
 		{api.CreateRequest{Command: sh, MAC: "02:42:ac:11:00:01"}, "MAC address 02:42:ac:11:00:01 is the gateway's"},
 		{api.CreateRequest{Command: sh, MAC: "02:42:ac:11:00:77"}, "MAC address 02:42:ac:11:00:77 is already in use by container web"},
 		{api.CreateRequest{Command: sh, Options: map[string]string{"colour": "red"}},
-			`unknown option "colour"; a container's link has offload, isolated and link`},
+			`unknown option "colour"; a container's link has isolated, link, offload, trunk and vlan`},
 		{api.CreateRequest{Command: sh, Options: map[string]string{"offload": "maybe"}}, `option offload: "maybe" is neither on nor off`},
 		{api.CreateRequest{Command: sh, Network: "none", Options: map[string]string{"offload": "off"}},
 			"conflicting options: --opt and the network mode; with --network none there is no link to set up"},

@@ -7,6 +7,7 @@ import (
 
 	"fairlead/link"
 	"fairlead/node/network"
+	"fairlead/policy"
 	vswitch "fairlead/switch"
 )
 
@@ -15,6 +16,7 @@ type linkOptions struct {
 	textbook bool // offload=off: plain frames
 	veth     bool // link=veth: one end of a pair, by a packet socket
 	isolated bool // isolated=on
+	vlans    policy.VLANs
 
 	plug string // what is no container's link is; see isPlug
 }
@@ -26,8 +28,17 @@ func readLink(net network.Options, pairs map[string]string) (linkOptions, error)
 	for _, key := range slices.Sorted(maps.Keys(pairs)) { // the same one is named each time
 		value, on := pairs[key], false
 		switch {
+		case key == "vlan" || key == "trunk":
+			if o.vlans.Held {
+				return o, fail(http.StatusBadRequest, "options trunk and vlan exclude each other: a port is a trunk or of one VLAN; a trunk's own without a tag is trunk=10,20,native=5")
+			}
+			var err error
+			if o.vlans, err = policy.ParseVLANs(key + "=" + value); err != nil {
+				return o, fail(http.StatusBadRequest, "option %s: %w", key, err)
+			}
+			continue
 		case key != "offload" && key != "isolated" && key != "link":
-			return o, fail(http.StatusBadRequest, "unknown option %q; a container's link has offload, isolated and link", key)
+			return o, fail(http.StatusBadRequest, "unknown option %q; a container's link has isolated, link, offload, trunk and vlan", key)
 		case key == "link" && value != "tap" && value != "veth":
 			return o, fail(http.StatusBadRequest, "option %s: %q is neither tap nor veth", key, value)
 		case key == "link":

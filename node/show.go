@@ -96,7 +96,7 @@ func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 	conf, have := p.Config(), p.Counts()
 	d := api.Port{
 		Port: portNumber(p.ID()), Container: conf.Name, MAC: conf.Guard.MAC.String(),
-		Guard: conf.Guard.Strict, Isolated: conf.Isolated, Counts: counts(&have),
+		Guard: conf.Guard.Strict, Isolated: conf.Isolated, VLANs: conf.VLANs.String(), Counts: counts(&have),
 	}
 	if left, from := p.Blocked(loop.Clock()); left > 0 {
 		d.Blocked, d.BlockedFrom = left.Seconds(), portNumber(from)

@@ -23,6 +23,7 @@ var (
 	// its addresses.
 	guardRefusals = []refusal{
 		{packet.Loop, "drop", "port is joined to another one (loop guard)"},
+		{packet.WrongVLAN, "drop", "in a VLAN the port is not in"},
 		{packet.BadSourceMAC, "drop", "source MAC is zero or a group's"},
 		{packet.LoopbackAddress, "drop", "an address is 127.0.0.0/8 or ::1"},
 		{packet.SpoofedGateway, "drop", "source is the gateway's"},

@@ -171,6 +171,10 @@ type Decision struct {
 	// has its part in applying the decision then.
 	AtGateway bool
 
+	// VLAN is that of the frame: its tag's or, without one, its port's; 0 is the
+	// network's own, where the gateway is.
+	VLAN uint16
+
 	// Looped is set on a probe of the loop guard that came back: the port it had left
 	// by.
 	Looped PortID

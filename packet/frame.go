@@ -158,6 +158,7 @@ type Batch struct {
 	limit  int
 	arena  []byte
 	used   int
+	ends   [BatchFrames]int // of the frames, in the arena
 }
 
 // NewBatch allocates a batch. It is done once per worker.
@@ -165,7 +166,7 @@ func NewBatch() *Batch {
 	return &Batch{
 		Frames: make([]Frame, 0, BatchFrames),
 		limit:  BatchFrames,
-		arena:  make([]byte, (BatchFrames-1)*smallFrame+MaxFrame),
+		arena:  make([]byte, (BatchFrames-1)*(Headroom+smallFrame)+Headroom+MaxFrame),
 	}
 }
 
@@ -178,20 +179,22 @@ func (b *Batch) Limit(n int) { b.limit = min(max(n, 1), BatchFrames) }
 // Full reports whether the batch takes no further frame: as many as its limit
 // are in it, or the last one was large.
 func (b *Batch) Full() bool {
-	return len(b.Frames) >= b.limit || b.used > len(b.arena)-MaxFrame
+	return len(b.Frames) >= b.limit || b.used > len(b.arena)-Headroom-MaxFrame
 }
 
 // Room returns MaxFrame bytes for the next frame, for a queue to read into.
 // It must not be called on a Full batch.
-func (b *Batch) Room() []byte { return b.arena[b.used : b.used+MaxFrame] }
+func (b *Batch) Room() []byte { return b.arena[b.used+Headroom:][:MaxFrame] }
 
 // Add takes the first n bytes of Room as the next frame. Slots are whole cache
 // lines, so that two frames never share one.
 func (b *Batch) Add(n int) {
-	b.Frames = append(b.Frames, Frame{B: b.arena[b.used : b.used+n : b.used+n]})
+	begin, end := b.used+Headroom, b.used+Headroom+n
+	b.ends[len(b.Frames)] = end
+	b.Frames = append(b.Frames, Frame{B: b.arena[begin:end:end]})
 	if n > smallFrame {
 		b.used = len(b.arena) // the batch ends here
 		return
 	}
-	b.used += (n + 63) &^ 63
+	b.used = (end + 63) &^ 63
 }

@@ -22,6 +22,7 @@ const (
 
 	// 2 guard: sources a port may not use, and ports that are joined behind our back.
 	Loop
+	WrongVLAN
 	BadSourceMAC
 	SpoofedMAC
 	SpoofedAddress
@@ -117,6 +118,8 @@ var reasons = [NumReasons]reasonText{
 
 	Loop: {"loop", "The port leads back to this switch by another one, so it is blocked for a time (loop guard).",
 		"Find what joins the two, such as a bridge inside a container: `fairlead show switch -v` names both; `--opt loop-guard=off` at the network's making leaves it to you."},
+	WrongVLAN: {"wrong-vlan", "The frame is in a VLAN the port is not in, or has a tag where the port takes none (an access port), or is for who is in another one.",
+		"`fairlead show switch -v` says which VLANs each port is in; `--opt vlan=N` or `--opt trunk=N,N-N` of `fairlead run` and `network connect` puts a container into one."},
 	BadSourceMAC: {"bad-source-mac", "The source MAC is zero or a group address, which no station can have (IEEE 802.3).",
 		"Give the interface a MAC whose first byte is even."},
 	SpoofedMAC: {"spoofed-mac", "The source MAC is not the one this port was given, or, of a port with a LAN behind it, is a container's.",

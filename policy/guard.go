@@ -19,6 +19,9 @@ type Guard struct {
 	// and what only a router says.
 	Strict bool
 	MAC    packet.MAC
+	// MACOnly holds it to MAC and nothing else: in the tagged VLANs of a trunk, where
+	// addresses are not ours to give.
+	MACOnly bool
 	// Addrs are the port's addresses; a handful, so a scan beats a map.
 	Addrs []packet.Addr
 
@@ -60,7 +63,7 @@ func (g *Guard) Check(f *packet.Frame) packet.Reason {
 
 // refusesMAC reports whether a MAC is not one for the port to use.
 func (g *Guard) refusesMAC(m packet.MAC) bool {
-	if g.Strict {
+	if g.Strict || g.MACOnly {
 		return m != g.MAC
 	}
 	return g.Others.hasMAC(m)

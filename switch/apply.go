@@ -13,6 +13,7 @@ type lane struct {
 	batch  *packet.Batch
 	staged []staged
 	out    []*packet.Frame // scratch of flush
+	second []*Port         // scratch of flood
 	joins  bool            // what came in this batch may be joined
 	joiner *joiner
 
@@ -69,10 +70,13 @@ func newLane(lanes *Lanes, id int) *lane {
 // hands frames to queues.
 func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d *packet.Decision) {
 	if d.Learn != packet.LearnNothing {
-		s.macs.learn(macKey(f, packet.Ethernet(f.Ether()).Src()), in.id, f.Time)
+		s.macs.learn(stationKey(d.VLAN, packet.Ethernet(f.Ether()).Src()), in.id, f.Time)
+	}
+	if in.conf.VLANs.Held && d.Verdict != packet.Drop && f.Tags > 0 && f.VID() == 0 {
+		f.PopTag() // a priority tag, which others would not know from one of the VLAN
 	}
 	if d.Verdict == packet.Flood { // before anything edits the bytes
-		copies := ln.flood(in, ports, f)
+		copies := ln.flood(in, ports, f, d.VLAN)
 		in.flood.Take(f.Time, copies)
 		in.n.fanout.Add(uint64(copies))
 	}
@@ -84,7 +88,7 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 	case packet.Unicast:
 		in.n.unicast.Add(1)
 		if !d.Routed {
-			ln.stage(ports.find(d.Egress.Port), f)
+			ln.send(ports.find(d.Egress.Port), f, d.VLAN)
 		}
 	case packet.Flood:
 		in.n.flooded.Add(1)
@@ -103,7 +107,7 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 		}
 	}
 	if d.Learn == packet.LearnMoved || d.Verdict == packet.Flood {
-		s.sign(ln, in, f.Time)
+		s.sign(ln, in, d.VLAN, f.Time)
 	}
 	if ports.admit != nil {
 		ports.admit.Count(d.Admitted, d.Reason, ln.id, f.Len())
@@ -117,8 +121,12 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 // network.
 func (ln *lane) emit(in *Port, f *packet.Frame, d *packet.Decision) {
 	to := ln.lanes.find(d.Egress)
-	if to == nil {
+	switch {
+	case to == nil:
 		in.n.fail(packet.EgressGone, f.Time) // it left after the decision
+		return
+	case to.conf.VLANs.Untagged != 0:
+		in.n.fail(packet.WrongVLAN, f.Time) // gateways are in none
 		return
 	}
 	if d.MTU == 0 {
@@ -169,21 +177,39 @@ func (ln *lane) stage(to *Port, f *packet.Frame) {
 }
 
 // flood writes one frame to every port that may have it, now, after what was
-// staged before it: the same bytes go to each, nobody has changed them.
-func (ln *lane) flood(in *Port, ports *portTable, f *packet.Frame) (copies int) {
+// staged before it: the same bytes go to each, nobody has changed them. Those that
+// want its VLAN's tag where it has none, or the other way round, come second.
+func (ln *lane) flood(in *Port, ports *portTable, f *packet.Frame, vlan uint16) (copies int) {
 	ln.flush()
-	ln.out = append(ln.out[:0], f)
+	ln.out, ln.second = append(ln.out[:0], f), ln.second[:0]
+	tagged := f.VID() != 0
 	for _, to := range ports.list {
 		if !in.sw.hears(f, in, to) {
 			continue
 		}
-		rule, r := ports.admits(f, in, to)
+		rule, r := ports.admits(f, vlan, in, to)
 		if ports.admit != nil {
 			ports.admit.Count(rule, r, ln.id, f.Len())
 		}
-		if r == packet.OK {
+		if r != packet.OK {
+			continue
+		}
+		copies++
+		if to.tags(vlan) != tagged {
+			ln.second = append(ln.second, to)
+			continue
+		}
+		to.write(ln, ln.out)
+	}
+	if len(ln.second) == 0 {
+		return copies
+	}
+	dressed := ln.dress(f, vlan, !tagged)
+	for _, to := range ln.second {
+		if dressed {
 			to.write(ln, ln.out)
-			copies++
+		} else {
+			to.n.fail(packet.EgressRefused, f.Time)
 		}
 	}
 	return copies
@@ -219,7 +245,8 @@ func (ln *lane) Originate(to packet.Place, n int) {
 	}
 }
 
-// originateAll sends a frame to all ports of a network, but to the host: it is the
+// originateAll sends a frame to all ports of a network that carry its untagged VLAN,
+// where the gateway is, but to the host: it is the
 // gateway's other half, and what the one asks for the other asks for itself.
 func (ln *lane) originateAll(n packet.NetworkID, f *packet.Frame) {
 	s := ln.lanes.network(n)
@@ -227,7 +254,7 @@ func (ln *lane) originateAll(n packet.NetworkID, f *packet.Frame) {
 		return
 	}
 	for _, p := range s.ports.Load().list {
-		if p.conf.Host {
+		if p.conf.Host || p.conf.VLANs.Untagged != 0 {
 			continue
 		}
 		ln.counted.originated.Add(1)

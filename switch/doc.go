@@ -17,6 +17,7 @@
 //	                                    comes back from an uplink, leave by 3 and 6
 //
 //	1 parse    one pass over the headers; malformed frames end here
+//	           in which VLAN is it, and is the port in that?
 //	2 guard    may this port use this source MAC, this source address? is it joined to
 //	           another one behind our back (loopGuard)?
 //	3 look up  the gateway's MAC → 5; a known MAC → its port; groups and

@@ -24,11 +24,16 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 		d.Refuse(packet.Loop)
 		return
 	}
-	if d.Looped = s.probeOf(f); d.Looped != 0 {
+	var carried bool
+	if d.VLAN, carried = ports.vlanOf(f, in); !carried {
+		d.Refuse(packet.WrongVLAN)
+		return
+	}
+	if d.Looped = s.probeOf(f, d.VLAN); d.Looped != 0 {
 		d.Refuse(packet.Loop)
 		return
 	}
-	if r := in.conf.Guard.Check(f); r != packet.OK {
+	if r := in.guardOf(f).Check(f); r != packet.OK {
 		d.Refuse(r)
 		return
 	}
@@ -37,24 +42,24 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 		return
 	}
 	if !s.hub && !in.conf.Host {
-		d.Learn = s.macs.judge(macKey(f, src), in.id, f.Time)
+		d.Learn = s.macs.judge(stationKey(d.VLAN, src), in.id, f.Time)
 	}
 
 	// 3 look up
 	var out *Port
-	forGateway := s.gateway != nil && dst == s.gateway.MAC()
+	forGateway := s.gateway != nil && d.VLAN == 0 && dst == s.gateway.MAC()
 	switch {
 	case s.hub:
 		d.Verdict, d.Reason = packet.Flood, packet.HubMode
-		d.ToGateway = forGateway || f.Flags.Has(packet.Multicast)
+		d.ToGateway = forGateway || d.VLAN == 0 && f.Flags.Has(packet.Multicast)
 	case forGateway && in.conf.Host:
 		out = in // it is the host's own MAC too
 	case forGateway:
 		d.Verdict, d.Reason = packet.Gateway, packet.ForGateway
 	case f.Flags.Has(packet.Multicast):
-		d.Verdict, d.Reason, d.ToGateway = packet.Flood, packet.ToGroup, true
+		d.Verdict, d.Reason, d.ToGateway = packet.Flood, packet.ToGroup, d.VLAN == 0
 	default:
-		if hop, known := s.macs.lookup(macKey(f, dst), f.Time); known {
+		if hop, known := s.macs.lookup(stationKey(d.VLAN, dst), f.Time); known {
 			out = ports.find(hop.port)
 		}
 		if out == nil {
@@ -77,7 +82,7 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 		d.Refuse(packet.FloodLimit)
 		return
 	case out != nil:
-		rule, r := ports.admits(f, in, out)
+		rule, r := ports.admits(f, d.VLAN, in, out)
 		if d.Admitted = rule; r != packet.OK {
 			d.Refuse(r)
 			return
@@ -95,7 +100,7 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 		// it is one that was opened for everybody.
 		if d.Routed && d.Egress.Network == s.conf.ID && (d.NAT.Kind == packet.NATNone || d.NAT.ToMapping) {
 			if out := ports.find(d.Egress.Port); out != nil {
-				rule, r := ports.admits(f, in, out)
+				rule, r := ports.admits(f, d.VLAN, in, out)
 				if d.Admitted = rule; r != packet.OK {
 					d.Routed = false
 					d.RefuseCopy(r)
@@ -107,12 +112,14 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 	// 6 emit: d.Egress, or every other port that admits lets it pass to; apply acts.
 }
 
-// admits is the admission of one port's frames to another: isolated ports do not
+// admits is the admission of one port's frames to another: of their VLAN only; isolated ports do not
 // hear one another (as the kernel bridge's `isolated` flag), and containers
 // only as the network's policy has it, where there is one. The host is no
 // container.
-func (t *portTable) admits(f *packet.Frame, in, out *Port) (rule uint32, r packet.Reason) {
+func (t *portTable) admits(f *packet.Frame, vlan uint16, in, out *Port) (rule uint32, r packet.Reason) {
 	switch {
+	case !t.carries(f, vlan, out):
+		return 0, packet.WrongVLAN
 	case in.conf.Isolated && out.conf.Isolated:
 		return 0, packet.Isolated
 	case t.admit == nil || in.conf.Host || out.conf.Host:

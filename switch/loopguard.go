@@ -59,46 +59,58 @@ func newLoopGuard(conf *Config) *loopGuard {
 // other switches send as keep-alives, too) to its group, with the gateway's MAC as
 // its source. No station sends by that, so it is nobody else's.
 //
-//	0        14         16       18        20     28     32
-//	| header | skip = 0 | reply  | receipt | secret | port | padding to 60 bytes
+// A probe is in the VLAN of what made the switch look, and counts only in that: a
+// container that joins two VLANs makes no loop. Behind the header, tag included:
+//
+//	0          2       4         6        14     18     20
+//	| skip = 0 | reply | receipt | secret | port | VLAN | padding
 var ctpGroup = packet.MAC{0xcf}
 
 const (
 	etherTypeCTP = packet.EtherType(0x9000)
 	ctpReply     = 1
-	ctpLen       = 60
+	ctpLen       = 46
 )
 
 // probe sends one to a port.
-func (s *Switch) probe(ln *lane, to *Port, now int64) {
-	b := ln.Room()[:packet.VNetLen+ctpLen]
-	clear(b)
-	ether := packet.Ethernet(b[packet.VNetLen:])
+func (s *Switch) probe(ln *lane, to *Port, vlan uint16, now int64) {
+	room := ln.Room()
+	ether := packet.Ethernet(room[packet.VNetLen:])
+	clear(room[:packet.VNetLen+packet.EthernetLen+packet.VLANLen+ctpLen])
 	ether.SetDst(ctpGroup)
 	ether.SetSrc(s.gateway.MAC())
 	ether.SetType(etherTypeCTP)
-	binary.LittleEndian.PutUint16(ether[16:], ctpReply)
-	binary.LittleEndian.PutUint64(ether[20:], s.loops.secret)
-	binary.LittleEndian.PutUint32(ether[28:], uint32(to.id))
+	b := ether[packet.EthernetLen:]
+	if to.tags(vlan) {
+		ether.SetType(packet.EtherTypeVLAN)
+		binary.BigEndian.PutUint16(b, vlan)
+		binary.BigEndian.PutUint16(b[2:], uint16(etherTypeCTP))
+		b = b[packet.VLANLen:]
+	}
+	binary.LittleEndian.PutUint16(b[2:], ctpReply)
+	binary.LittleEndian.PutUint64(b[6:], s.loops.secret)
+	binary.LittleEndian.PutUint32(b[14:], uint32(to.id))
+	binary.LittleEndian.PutUint16(b[18:], vlan)
 	ln.counted, ln.now = &to.n, now
-	ln.Originate(packet.Place{Network: s.conf.ID, Port: to.id}, len(b))
+	ln.Originate(packet.Place{Network: s.conf.ID, Port: to.id}, len(room)-len(b)+ctpLen)
 }
 
-// probeOf is the port a frame left by if it is a probe of this switch, else 0.
-func (s *Switch) probeOf(f *packet.Frame) packet.PortID {
+// probeOf is the port a frame left by if it is a probe of this switch in a VLAN, else
+// 0.
+func (s *Switch) probeOf(f *packet.Frame, vlan uint16) packet.PortID {
 	if f.EtherType != etherTypeCTP || s.loops == nil {
 		return 0
 	}
 	b := f.Ether()[f.L3:]
-	if len(b) < ctpLen-packet.EthernetLen || packet.Ethernet(f.Ether()).Src() != s.gateway.MAC() ||
-		binary.LittleEndian.Uint64(b[6:]) != s.loops.secret {
+	if len(b) < ctpLen || packet.Ethernet(f.Ether()).Src() != s.gateway.MAC() ||
+		binary.LittleEndian.Uint64(b[6:]) != s.loops.secret || binary.LittleEndian.Uint16(b[18:]) != vlan {
 		return 0
 	}
 	return packet.PortID(binary.LittleEndian.Uint32(b[14:]))
 }
 
 // sign counts one more sign of a loop at a port, on its worker.
-func (s *Switch) sign(ln *lane, p *Port, now int64) {
+func (s *Switch) sign(ln *lane, p *Port, vlan uint16, now int64) {
 	if s.loops == nil {
 		return
 	}
@@ -106,7 +118,7 @@ func (s *Switch) sign(ln *lane, p *Port, now int64) {
 		p.signsSince, p.signs = now, 0
 	}
 	if p.signs++; p.signs == loopSigns {
-		s.probe(ln, p, now)
+		s.probe(ln, p, vlan, now)
 	}
 }
 

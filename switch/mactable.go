@@ -85,15 +85,7 @@ func hopFromWord(w uint64) hop   { return hop{packet.PortID(w >> 32), uint32(w)}
 func keyMAC(k uint64) packet.MAC { return packet.MACFromUint64(k & (1<<48 - 1)) }
 func keyVLAN(k uint64) uint16    { return uint16(k>>48) & 0xfff }
 
-// macKey packs the frame's VLAN and a MAC into one word that is never zero.
-func macKey(f *packet.Frame, m packet.MAC) uint64 {
-	if f.Tags > 0 {
-		return stationKey(f.VLAN[0]&0xfff, m)
-	}
-	return stationKey(0, m)
-}
-
-// stationKey is the key of a MAC in a VLAN.
+// stationKey packs a VLAN and a MAC into one word that is never zero.
 func stationKey(vlan uint16, m packet.MAC) uint64 { return 1<<63 | uint64(vlan)<<48 | m.Uint64() }
 
 func newMACTable(ageing time.Duration, slots int) *macTable {

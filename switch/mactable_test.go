@@ -8,7 +8,7 @@ import (
 	"fairlead/packet"
 )
 
-func keyOf(n uint64) uint64 { return macKey(&packet.Frame{}, packet.MACFromUint64(0x020000000000|n)) }
+func keyOf(n uint64) uint64 { return stationKey(0, packet.MACFromUint64(0x020000000000|n)) }
 
 func TestMACTableIsBoundedAndFair(t *testing.T) {
 	m := newMACTable(DefaultAgeing, 1024)

@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
 	"fairlead/packet"
+	"fairlead/packet/packettest"
 	"fairlead/policy"
 )
 
@@ -32,7 +34,7 @@ type model struct {
 	rules  []policy.AdmitRule
 	closed bool
 
-	isProbe func(b []byte) packet.PortID // the port a probe of the loop guard had left by, else 0
+	isProbe func(b []byte, vlan uint16) packet.PortID // the port a probe of the loop guard had left by, else 0
 }
 
 type modelEntry struct {
@@ -45,9 +47,14 @@ type modelPort struct {
 	station
 	container         packet.ContainerID
 	guarded, isolated bool
+	macOnly           bool // held to its MAC, and no address
 	outside           bool // a LAN is behind it
 	host              bool // the host's own link
 	flood, errors     bucket
+
+	vlan   uint16   // of what has no tag; 0 is the network's own
+	trunk  []uint16 // what comes and goes with a tag
+	inVLAN bool     // it is in these only
 
 	signs                  int // of a loop, since
 	since                  int64
@@ -100,11 +107,15 @@ func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int6
 	if now < m.ports[in].blockedUntil {
 		return m.drop(packet.Loop)
 	}
-	if left := m.isProbe(b); left != 0 {
+	p := gopacket.NewPacket(b[packet.VNetLen:], layers.LayerTypeEthernet, gopacket.NoCopy)
+	id, r := m.vlanOf(m.ports[in], p)
+	if r != packet.OK {
+		return m.drop(r)
+	}
+	if left := m.isProbe(b, id); left != 0 {
 		m.block(in, left, now)
 		return m.drop(packet.Loop)
 	}
-	p := gopacket.NewPacket(b[packet.VNetLen:], layers.LayerTypeEthernet, gopacket.NoCopy)
 	eth := p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet)
 	if r := m.guard(m.ports[in], p, eth); r != packet.OK {
 		return m.drop(r)
@@ -113,11 +124,11 @@ func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int6
 		return m.drop(packet.ReservedGroup)
 	}
 	vlan := ""
-	if ts := tags(p); len(ts) > 0 && ts[0].VLANIdentifier != 0 {
-		vlan = fmt.Sprint(ts[0].VLANIdentifier)
+	if id != 0 {
+		vlan = fmt.Sprint(id)
 	}
 	o := m.lookUp(in, b, p, eth, vlan, now)
-	if o.verdict == packet.Drop && o.reason != packet.NoRoute && o.reason != packet.NotUnderstood && o.reason != packet.Martian && o.reason != packet.Isolated && o.reason != packet.ICC &&
+	if o.verdict == packet.Drop && o.reason != packet.NoRoute && o.reason != packet.NotUnderstood && o.reason != packet.Martian && o.reason != packet.Isolated && o.reason != packet.WrongVLAN && o.reason != packet.ICC &&
 		o.reason != packet.SamePort && o.reason != packet.FloodLimit && o.reason != packet.Oversize {
 		return o
 	}
@@ -129,6 +140,75 @@ func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int6
 	}
 	o.probed = sign && m.ports[in].signed(now)
 	return o
+}
+
+// outerTag is the VLAN of a packet's outer tag, 0 without one.
+func outerTag(p gopacket.Packet) uint16 {
+	if ts := tags(p); len(ts) > 0 {
+		return ts[0].VLANIdentifier
+	}
+	return 0
+}
+
+// vlanOf is the VLAN a frame is in that came by a port.
+func (m *model) vlanOf(in *modelPort, p gopacket.Packet) (uint16, packet.Reason) {
+	tag := outerTag(p)
+	switch {
+	case !in.inVLAN && m.claimed(tag), in.inVLAN && tag != 0 && !slices.Contains(in.trunk, tag), in.inVLAN && tag == 0 && len(tags(p)) > 1:
+		return 0, packet.WrongVLAN
+	case in.inVLAN && tag == 0:
+		return in.vlan, packet.OK
+	}
+	return tag, packet.OK
+}
+
+// claimed reports whether some port says it is in a VLAN.
+func (m *model) claimed(vlan uint16) bool {
+	for _, p := range m.ports {
+		if vlan != 0 && p.inVLAN && (p.vlan == vlan || slices.Contains(p.trunk, vlan)) {
+			return true
+		}
+	}
+	return false
+}
+
+// carries reports whether a port may be sent a frame of a VLAN.
+func (m *model) carries(p gopacket.Packet, vlan uint16, out *modelPort) bool {
+	switch {
+	case !out.inVLAN:
+		return !m.claimed(vlan)
+	case vlan == out.vlan:
+		return len(tags(p)) < 2
+	}
+	return slices.Contains(out.trunk, vlan)
+}
+
+// dressed is a frame as it leaves by a port that came by another.
+func (m *model) dressed(b []byte, in, out *modelPort) []byte {
+	p := gopacket.NewPacket(b[packet.VNetLen:], layers.LayerTypeEthernet, gopacket.NoCopy)
+	vlan, _ := m.vlanOf(in, p)
+	if in.inVLAN && len(tags(p)) == 1 && outerTag(p) == 0 {
+		b = untagged(b)
+	}
+	switch tag, want := outerTag(p), vlan != 0 && (!out.inVLAN || vlan != out.vlan); {
+	case want && tag == 0:
+		return packettest.Tagged(b, vlan)
+	case !want && tag != 0:
+		return untagged(b)
+	}
+	return b
+}
+
+// untagged is a frame without its outer tag.
+func untagged(b []byte) []byte {
+	const at = packet.VNetLen + 12
+	b = slices.Concat(b[:at], b[at+4:])
+	for _, field := range []int{2, 6} { // of the virtio-net header: hdr_len, csum_start
+		if x := binary.LittleEndian.Uint16(b[field:]); x != 0 {
+			binary.LittleEndian.PutUint16(b[field:], x-4)
+		}
+	}
+	return b
 }
 
 // signed counts a sign of a loop, and reports whether it is time for a probe.
@@ -188,6 +268,15 @@ func network(p gopacket.Packet) gopacket.Layer {
 
 // guard is step 2.
 func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) (r packet.Reason) {
+	if port.guarded && port.inVLAN && outerTag(p) != 0 { // what is not ours to give nobody is held to
+		open := *port
+		open.guarded = false
+		if own := eth.SrcMAC.String() == port.MAC.String(); !own && eth.SrcMAC[0]&1 == 0 && eth.SrcMAC.String() != "00:00:00:00:00:00" && eth.SrcMAC.String() != m.gwMAC.String() {
+			return packet.SpoofedMAC
+		}
+		open.macOnly = true
+		port = &open
+	}
 	mine := port.MAC.String()
 	switch {
 	case eth.SrcMAC[0]&1 == 1 || eth.SrcMAC.String() == "00:00:00:00:00:00":
@@ -213,7 +302,7 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 			return claim(a)
 		}
 		b := a.As16()
-		foreign := port.guarded && a != port.MAC.LinkLocal() || port.outside && m.held(a.String())
+		foreign := (port.guarded || port.macOnly) && a != port.MAC.LinkLocal() || port.outside && m.held(a.String())
 		if b[11] == 0xff && b[12] == 0xfe && foreign {
 			return packet.SpoofedAddress
 		}
@@ -226,7 +315,7 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 			return packet.LoopbackAddress
 		case hw == m.gwMAC.String() && !port.host:
 			return packet.SpoofedGateway
-		case port.guarded && hw != eth.SrcMAC.String() || port.outside && m.held(hw):
+		case (port.guarded || port.macOnly) && hw != mine || port.outside && m.held(hw):
 			return packet.SpoofedMAC
 		case src.IsUnspecified():
 			return packet.OK
@@ -298,7 +387,7 @@ func (m *model) guard(port *modelPort, p gopacket.Packet, eth *layers.Ethernet) 
 			switch hw := net.HardwareAddr(options[2:8]).String(); {
 			case hw == m.gwMAC.String() && !port.host:
 				return packet.SpoofedGateway
-			case port.guarded && hw != mine || port.outside && m.held(hw):
+			case (port.guarded || port.macOnly) && hw != mine || port.outside && m.held(hw):
 				return packet.SpoofedNeighbour
 			}
 		}
@@ -321,7 +410,7 @@ func (m *model) held(what string) bool {
 func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layers.Ethernet, vlan string, now int64) outcome {
 	port := m.ports[in]
 	group := eth.DstMAC[0]&1 == 1
-	forGateway := eth.DstMAC.String() == m.gwMAC.String()
+	forGateway := eth.DstMAC.String() == m.gwMAC.String() && vlan == ""
 	if packetLen(p, eth, b) > 1500 {
 		return m.drop(packet.Oversize)
 	}
@@ -339,7 +428,7 @@ func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layer
 		if known.port == in {
 			return m.drop(packet.SamePort)
 		}
-		if r := m.admits(b, port, m.ports[known.port]); r != packet.OK {
+		if r := m.admits(b, p, vlan, port, m.ports[known.port]); r != packet.OK {
 			return m.drop(r)
 		}
 		return outcome{verdict: packet.Unicast, reason: packet.KnownMAC, egress: []packet.PortID{known.port}}
@@ -349,14 +438,14 @@ func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layer
 			return m.drop(packet.FloodLimit)
 		}
 		for id, out := range m.ports {
-			if id != in && m.admits(b, port, out) == packet.OK && (!out.host || group && !m.asksForGateway(p)) {
+			if id != in && m.admits(b, p, vlan, port, out) == packet.OK && (!out.host || group && !m.asksForGateway(p)) {
 				o.egress = append(o.egress, id)
 			}
 		}
 		slices.Sort(o.egress)
 		port.flood.level -= port.flood.cost * int64(len(o.egress))
 	}
-	if (forGateway || group) && !port.host {
+	if (forGateway || group && vlan == "") && !port.host {
 		m.gateway(&o, port, p, eth, forGateway, now)
 	}
 	return o
@@ -364,7 +453,11 @@ func (m *model) lookUp(in packet.PortID, b []byte, p gopacket.Packet, eth *layer
 
 // admits is step 4: what one port may send another. That the record of Parse is
 // right, package packet compares with gopacket.
-func (m *model) admits(b []byte, in, out *modelPort) packet.Reason {
+func (m *model) admits(b []byte, p gopacket.Packet, vlan string, in, out *modelPort) packet.Reason {
+	id, _ := strconv.Atoi(vlan)
+	if !m.carries(p, uint16(id), out) {
+		return packet.WrongVLAN
+	}
 	f := packet.Frame{B: bytes.Clone(b)}
 	_ = packet.Parse(&f)
 	switch {

@@ -118,10 +118,10 @@ func newWorld(t *testing.T, seed uint64, hub bool) *world {
 		c.GatewayAddrs = append(c.GatewayAddrs, packet.AddrFromNetip(packet.MACFromIPv4(gatewayAddr.Addr()).LinkLocal()))
 	})
 	mac := r.gw.MAC()
-	isProbe := func(b []byte) packet.PortID {
+	isProbe := func(b []byte, vlan uint16) packet.PortID {
 		f := packet.Frame{B: b}
 		_ = packet.Parse(&f)
-		return r.sw.probeOf(&f)
+		return r.sw.probeOf(&f, vlan)
 	}
 	w := &world{rig: r, rng: newRand(seed), next: 2, model: &model{
 		isProbe: isProbe, hub: hub, ageing: int64(10 * time.Second), gwMAC: mac[:], gwIP: gatewayAddr.Addr(),
@@ -146,8 +146,9 @@ func (w *world) addHost() {
 func (w *world) addPort() {
 	kind, isolated := w.rng.IntN(6), w.rng.IntN(3) == 0
 	guarded, outside := kind > 1, kind == 0
+	vlans := w.anyVLANs()
 	e := w.add(w.next, func(c *PortConfig) {
-		c.Isolated, c.FloodLimit = isolated, 500
+		c.Isolated, c.FloodLimit, c.VLANs = isolated, 500, vlans
 		if !guarded {
 			c.Guard, c.Outside = policy.Guard{}, outside
 		}
@@ -158,8 +159,28 @@ func (w *world) addPort() {
 	}
 	w.model.ports[e.port.ID()] = &modelPort{
 		station: e.station, container: e.port.Config().Container, guarded: guarded, outside: outside, isolated: isolated,
+		vlan: vlans.Untagged, trunk: listed(vlans.Tagged), inVLAN: vlans.Held,
 		flood: newBucket(500, 50), errors: newBucket(100, 50),
 	}
+}
+
+// anyVLANs are those of a new port: none, those of an access port or a trunk.
+func (w *world) anyVLANs() policy.VLANs {
+	words := []string{"", "", "", "vlan=1", "vlan=2", "trunk=1,2", "trunk=1-3", "trunk=1,native=2", "trunk=3,native=1"}
+	v, err := policy.ParseVLANs(words[w.rng.IntN(len(words))])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return v
+}
+
+func listed(s *policy.VLANSet) (list []uint16) {
+	for vlan := range uint16(5) {
+		if s.Has(vlan) {
+			list = append(list, vlan)
+		}
+	}
+	return list
 }
 
 // setAdmit closes the network but for some rules, or opens it. A rule may be of
@@ -319,7 +340,7 @@ func (w *world) burst() {
 		w.seen.answers[o.answer]++
 		for _, id := range o.egress {
 			if w.now >= w.model.ports[id].blockedUntil {
-				want[id] = append(want[id], b)
+				want[id] = append(want[id], w.model.dressed(b, w.model.ports[in.port.ID()], w.model.ports[id]))
 			}
 		}
 		if o.answer != packet.OriginNone {
@@ -419,7 +440,7 @@ func (w *world) compareEnds(in *end, b []byte, want outcome, victim *end) {
 				w.t.Errorf("port %#x got %d frames it should not have", id, len(got))
 			}
 		case slices.Contains(want.egress, id):
-			if len(got) != 1 || !bytes.Equal(got[0], b) {
+			if len(got) != 1 || !bytes.Equal(got[0], w.model.dressed(b, w.model.ports[in.port.ID()], w.model.ports[id])) {
 				w.t.Errorf("port %#x got %d frames, or other bytes than were sent", id, len(got))
 			}
 		case e == in && want.answer != packet.OriginNone:
@@ -430,10 +451,20 @@ func (w *world) compareEnds(in *end, b []byte, want outcome, victim *end) {
 	}
 }
 
+// probes are the ports a frame is a probe of, in any VLAN.
+func (w *world) probes(b []byte) (list []packet.PortID) {
+	for vlan := range uint16(4096) {
+		if p := w.model.isProbe(b, vlan); p != 0 {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
 // takeProbe takes the probe off what a port got.
 func (w *world) takeProbe(e *end, got *[][]byte) {
 	last := len(*got) - 1
-	if last < 0 || w.model.isProbe((*got)[last]) != e.port.ID() {
+	if last < 0 || !slices.Contains(w.probes((*got)[last]), e.port.ID()) {
 		w.t.Errorf("port %#x got no probe", e.port.ID())
 		return
 	}

@@ -32,6 +32,7 @@ type PortConfig struct {
 
 	Guard    policy.Guard // its fields about gateway and others are filled in by the switch
 	Isolated bool         // hears no other isolated port
+	VLANs    policy.VLANs // it is in
 
 	// Outside is set on a port with a LAN behind it that may use any MAC and address
 	// but those other ports are held to.
@@ -76,6 +77,8 @@ type Port struct {
 	worker *loop.Worker
 	source *loop.Source
 	added  time.Time
+
+	tagged policy.Guard // of frames of a trunk's tagged VLANs
 
 	offloads interface{ Offload() link.Offload } // the queue; nil if it does not say what it takes
 
@@ -196,8 +199,8 @@ func (s *Switch) run(p *Port, now int64, read *intake) {
 	for i := range frames {
 		f := &frames[i]
 		f.Time = now
+		read.bytes += f.Len() // before a tag goes or comes
 		s.path(p, ports, recorder, f)
-		read.bytes += f.Len()
 		read.segments += f.Segments()
 	}
 	read.frames += len(frames)

@@ -136,10 +136,11 @@ type Switch struct {
 // A port that comes or goes copies both lists, eight bytes for each port: a few
 // microseconds for a thousand.
 type portTable struct {
-	admit   *policy.Admit // nil is everything
-	list    []*Port       // by index, without gaps
-	byIndex []*Port       // PortID's index → port, nil where free
-	outside int           // of the ports, those with a LAN behind them
+	admit   *policy.Admit   // nil is everything
+	list    []*Port         // by index, without gaps
+	byIndex []*Port         // PortID's index → port, nil where free
+	outside int             // of the ports, those with a LAN behind them
+	claimed *policy.VLANSet // VLANs that ports say they are in, closed to all others; nil is none
 }
 
 // find returns the port an ID names, or nil when it is gone.
@@ -198,6 +199,9 @@ func (s *Switch) AddPort(conf PortConfig) (*Port, error) {
 		p.accounts = make([]account, len(s.lanes.lanes))
 	}
 	p.offloads, _ = conf.Queue.(interface{ Offload() link.Offload })
+	if p.tagged = conf.Guard; conf.Guard.Strict {
+		p.tagged.Strict, p.tagged.MACOnly = false, true
+	}
 	limit := conf.FloodLimit
 	if limit == 0 {
 		limit = DefaultFloodLimit
@@ -250,6 +254,7 @@ func (s *Switch) replaceLocked(index uint16, p *Port) {
 	for _, p := range t.byIndex {
 		if p != nil {
 			t.list = append(t.list, p)
+			t.claim(&p.conf.VLANs)
 		}
 	}
 	if t.outside > 0 {
@@ -466,7 +471,7 @@ func (s *Switch) record(r *trace.Recorder, in *Port, ports *portTable, f *packet
 			if !s.hears(f, in, out) {
 				continue
 			}
-			if _, r := ports.admits(f, in, out); r == packet.OK {
+			if _, r := ports.admits(f, d.VLAN, in, out); r == packet.OK {
 				rec.AddEgress(out.id)
 			} else {
 				rec.Withhold(r)

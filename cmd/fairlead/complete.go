@@ -48,9 +48,12 @@ var flagWords = map[string]lister{
 	"only": benchNames("Workloads"), "paths": benchNames("Paths"),
 }
 
+// linkOpts are the options of a container's link.
+var linkOpts = words("offload=", "isolated=", "link=", "vlan=", "trunk=")
+
 // optWords are those of --opt.
 var optWords = map[string]lister{
-	"run": words("offload=", "isolated=", "link="), "network connect": words("offload=", "isolated=", "link="),
+	"run": linkOpts, "network connect": linkOpts,
 	"up": networkOpts, "network create": networkOpts, "network set": networkOpts,
 }
 

@@ -112,7 +112,7 @@ interface leaves the network when the namespace ends, or by network disconnect.
 	f.StringArrayVar(&o.Links, "link", nil, "Call another container something else here, `NAME:ALIAS` (repeatable)")
 	f.IntVar(&o.Priority, "gw-priority", 0, "The network with the highest `NUMBER` has the default route")
 	f.StringArrayVar(&o.Routes, "route", nil, "A further route, `SUBNET@ROUTER` (repeatable)")
-	f.StringArrayVar(&o.opts, "opt", nil, "Option of the link, `KEY=VALUE`: offload=off, isolated=on, link=veth; also --driver-opt")
+	f.StringArrayVar(&o.opts, "opt", nil, "Option of the link, `KEY=VALUE`: offload=off, isolated=on, link=veth, vlan=10, trunk=10,20-29; also --driver-opt")
 	o.rates.define(f)
 	f.DurationVar(&o.wait, "wait", 0, "Wait as long as `TIME` until the namespace is there")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {

@@ -52,7 +52,7 @@ func (o *runOptions) define(f *pflag.FlagSet) {
 	f.StringVarP(&o.workdir, "workdir", "w", "", "Working `DIRECTORY` inside (default: this one)")
 	f.StringVar(&o.rootfs, "rootfs", "", "`DIRECTORY` that becomes / (default: this machine's files)")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "Set `NAME=VALUE`, or pass NAME on")
-	f.StringArrayVar(&o.opts, "opt", nil, "Option of the link, `KEY=VALUE`: offload=off, isolated=on, link=veth")
+	f.StringArrayVar(&o.opts, "opt", nil, "Option of the link, `KEY=VALUE`: offload=off, isolated=on, link=veth, vlan=10, trunk=10,20-29")
 	f.StringArrayVar(&o.sysctls, "sysctl", nil, "Kernel parameter inside, `NAME=VALUE`")
 	f.StringArrayVarP(&o.labels, "label", "l", nil, "`NAME=VALUE` to find it by")
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "Let the outside reach a `PORT`: [ADDRESS:][PORT:]CONTAINERPORT[/udp], with ranges")

@@ -111,6 +111,9 @@ func portDetails(out io.Writer, p *api.Port) {
 	}
 	fmt.Fprintf(out, "    offload  %s\n", p.Offload)
 	fmt.Fprintf(out, "    guard    %s, isolated %s\n", onOff(p.Guard), yesNo(p.Isolated))
+	if p.VLANs != "" {
+		fmt.Fprintf(out, "    vlans    %s\n", p.VLANs)
+	}
 	if p.Blocked > 0 {
 		fmt.Fprintf(out, "    blocked  for %s more: it leads back to this switch by port %d\n", seconds(p.Blocked), p.BlockedFrom)
 	}

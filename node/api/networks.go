@@ -114,7 +114,7 @@ type EndpointRequest struct {
 	Priority int      `json:"priority,omitempty"`
 	Routes   []string `json:"routes,omitempty"` // SUBNET@ROUTER; see ParseRoute
 	DHCP     bool     `json:"dhcp,omitempty"`   // its address is asked for on the network
-	// Options of the link: offload=off, isolated=on, link=veth.
+	// Options of the link: offload=off, isolated=on, link=veth, vlan=10, trunk=10,20.
 	Options map[string]string `json:"options,omitempty"`
 }
 

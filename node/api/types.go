@@ -102,7 +102,7 @@ type CreateRequest struct {
 	// Egress is asked beside that of the network; both have to agree.
 	Egress *Egress `json:"egress,omitempty"`
 
-	// Options of the link: offload=off, isolated=on.
+	// Options of the link: offload=off, isolated=on, vlan=10.
 	Options map[string]string `json:"options,omitempty"`
 }
 
@@ -353,6 +353,9 @@ type Port struct {
 	Offload   string `json:"offload"`
 	Guard     bool   `json:"guard"`
 	Isolated  bool   `json:"isolated"`
+	// VLANs are those the port is in, as the option of its link says: vlan=10,
+	// trunk=10,20,native=5; empty is all that no port says it is in.
+	VLANs string `json:"vlans,omitempty"`
 	// Blocked is for how many seconds more the loop guard blocks the port, because what
 	// left by port BlockedFrom came back by it.
 	Blocked     float64 `json:"blocked_seconds,omitempty"`

@@ -31,6 +31,8 @@ func (n *Network) AddNeighbour(a netip.Addr, m packet.MAC, p *vswitch.Port) erro
 		return fmt.Errorf("network %s: %v is the network or broadcast address of %v", n.conf.Name, a, subnet)
 	case m == n.GatewayMAC():
 		return fmt.Errorf("network %s: %v is the gateway's MAC", n.conf.Name, m)
+	case p.Config().VLANs.Untagged != 0:
+		return fmt.Errorf("network %s: %s is in VLAN %d, and the gateway is in none: it reaches nobody there", n.conf.Name, p.Config().Name, p.Config().VLANs.Untagged)
 	case owner != nil:
 		return fmt.Errorf("network %s: %v is %s's own address, which its guard holds", n.conf.Name, a, owner.Config().Name)
 	}

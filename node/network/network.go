@@ -280,6 +280,7 @@ type Endpoint struct {
 	Addr      netip.Addr
 	Queue     vswitch.Queue // the network closes it when the port goes, or cannot be made
 	Isolated  bool
+	VLANs     policy.VLANs // it is in
 	// AnySource is for a port with a LAN behind it: it may use any source but the
 	// gateway's and the containers', and has neither MAC nor Addr.
 	AnySource bool
@@ -292,7 +293,7 @@ type Endpoint struct {
 // is the network's in every case: after an error it is closed.
 func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 	port, err := n.sw.AddPort(vswitch.PortConfig{
-		Name: e.Name, Container: e.Container, Queue: e.Queue, Isolated: e.Isolated, Limit: e.Limit,
+		Name: e.Name, Container: e.Container, Queue: e.Queue, Isolated: e.Isolated, VLANs: e.VLANs, Limit: e.Limit,
 		FloodLimit: n.conf.Options.FloodLimit, Metered: !e.AnySource,
 		Worker: n.router.lanes.Home(e.Container),
 		Guard: policy.Guard{
@@ -307,7 +308,7 @@ func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 		_ = e.Queue.Close() // nobody has read it
 		return nil, fmt.Errorf("network %s: %w", n.conf.Name, err)
 	}
-	if !n.conf.Options.Unguarded && e.Addr.Is4() {
+	if !n.conf.Options.Unguarded && e.Addr.Is4() && e.VLANs.Untagged == 0 {
 		// Nobody else may say who has the address. A datagram of many fragments or a
 		// train is too large to wait until it is asked for.
 		n.gw.AddNeighbour(arp.Entry{Addr: e.Addr.As4(), MAC: e.MAC, Port: port.ID(), Container: e.Container, Seen: loop.Clock()})

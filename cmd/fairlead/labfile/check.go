@@ -135,8 +135,12 @@ func checkAbsolute(s string) error {
 func checkLinkOption(name, value string) error {
 	words := map[string][]string{"offload": {"on", "off"}, "isolated": {"on", "off"}, "link": {"tap", "veth"}}[name]
 	switch {
+	case name == "vlan" || name == "trunk":
+		if _, err := policy.ParseVLANs(name + "=" + value); err != nil {
+			return fmt.Errorf("option %s: %w", name, err)
+		}
 	case words == nil:
-		return fmt.Errorf("unknown option %q; a container's link has offload, isolated and link", name)
+		return fmt.Errorf("unknown option %q; a container's link has isolated, link, offload, trunk and vlan", name)
 	case !slices.Contains(words, value):
 		return fmt.Errorf("option %s: %q is neither %s nor %s", name, value, words[0], words[1])
 	}

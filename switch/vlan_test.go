@@ -1,0 +1,125 @@
+package vswitch
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"fairlead/link"
+	"fairlead/packet"
+	"fairlead/packet/packettest"
+	"fairlead/policy"
+)
+
+// inVLANs puts a port into VLANs.
+func inVLANs(t *testing.T, words string) func(*PortConfig) {
+	v, err := policy.ParseVLANs(words)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *PortConfig) { c.VLANs = v }
+}
+
+// Datagrams of one flow's addresses and ports that are of two VLANs do not become one
+// train on a trunk, and those of one VLAN do, with its tag.
+func TestVLANsAreNotJoined(t *testing.T) {
+	r := newRig(t)
+	from, to := r.add(2, inVLANs(t, "trunk=10,20")), r.add(3, inVLANs(t, "trunk=10,20"))
+	r.sw.SetJoin(true)
+	to.queue.takes = link.OffloadAll
+	for _, vlan := range []uint16{10, 20} {
+		r.send(to, packettest.Tagged(packettest.ARPRequest(to.station, from.IP), vlan))
+		from.got(t)
+	}
+	var list [][]byte
+	for i := range 20 {
+		list = append(list, packettest.Tagged(datagramOf(from.station, to.station, 9, i, 60), uint16(10+10*(i%2))))
+	}
+	r.send(from, list...)
+	var vlans []uint16
+	for _, b := range to.got(t) {
+		f := packet.Frame{B: b}
+		if packet.Parse(&f) != packet.OK {
+			t.Fatal("malformed")
+		}
+		vlans = append(vlans, f.VID())
+		for _, p := range packetsOf(&f, make([]byte, packet.MaxFrame)) {
+			if !slices.ContainsFunc(list, func(sent []byte) bool { return bytes.Equal(sent[packet.VNetLen:][:18], p[packet.VNetLen:][:18]) }) {
+				t.Errorf("a packet nobody sent: % x", p[:40])
+			}
+		}
+	}
+	// A frame of another VLAN ends the flow's train, so that it stays in order.
+	if c := to.port.Counts(); c.Written != 20 || c.Joined > 18 || !slices.Contains(vlans, 10) || !slices.Contains(vlans, 20) {
+		t.Errorf("%d written, %d joined: %v", c.Written, c.Joined, vlans)
+	}
+	r.send(from, list[0], list[2], list[4], list[6])
+	if got := to.got(t); len(got) != 1 || to.port.Counts().Joined < 3 {
+		t.Errorf("four of one VLAN came as %d frames", len(got))
+	}
+}
+
+// A frame with two tags does not get into the inner one's VLAN by losing the outer.
+func TestVLANHopping(t *testing.T) {
+	r := newRig(t)
+	open := func(c *PortConfig) { c.Guard.Strict = false }
+	attacker := r.add(2, inVLANs(t, "trunk=10"), open)
+	native, victim := r.add(3, inVLANs(t, "trunk=20,native=10"), open), r.add(4, inVLANs(t, "vlan=20"), open)
+	r.send(attacker, packettest.Tagged(packettest.ARPRequest(attacker.station, victim.IP), 10, 20))
+	native.expect(t)
+	victim.expect(t)
+	access := r.add(5, inVLANs(t, "vlan=10"), open)
+	for _, b := range [][]byte{
+		packettest.Tagged(packettest.ARPRequest(access.station, victim.IP), 10, 20), packettest.Tagged(packettest.ARPRequest(access.station, victim.IP), 0, 20),
+		packettest.Tagged(packettest.ARPRequest(access.station, victim.IP), 20),
+	} {
+		before := access.drops(packet.WrongVLAN)
+		if r.send(access, b); access.drops(packet.WrongVLAN) != before+1 {
+			t.Errorf("% x was taken", b[packet.VNetLen:][12:22])
+		}
+	}
+	victim.expect(t)
+}
+
+// The gateway is in the untagged VLAN: others neither hear it nor reach it.
+func TestVLANWithoutGateway(t *testing.T) {
+	r := newRig(t)
+	access, trunk := r.add(2, inVLANs(t, "vlan=10")), r.add(3, inVLANs(t, "trunk=10"))
+	gw := station{MAC: r.gw.MAC(), IP: gatewayAddr.Addr()}
+	ask := packettest.ARPRequest(access.station, gw.IP)
+	r.send(access, ask)
+	access.expect(t)
+	trunk.expect(t, packettest.Tagged(ask, 10))
+	r.send(access, ping(access.station, gw))
+	access.expect(t)
+	trunk.expect(t, packettest.Tagged(ping(access.station, gw), 10)) // nobody has that MAC there
+	r.send(trunk, ping(trunk.station, gw))
+	if got := trunk.got(t); len(got) != 1 {
+		t.Errorf("the gateway answered %d times without a tag", len(got))
+	}
+}
+
+// A loop within a tagged VLAN is found as well, and a container that joins two VLANs
+// makes none.
+func TestLoopGuardInVLANs(t *testing.T) {
+	for _, c := range []struct {
+		a, b  string
+		loops int
+	}{{"trunk=10", "trunk=10", 1}, {"vlan=10", "vlan=10", 1}, {"vlan=10", "vlan=20", 0}} {
+		var found []Loop
+		r := newRig(t, func(conf *Config) { conf.LoopGuard, conf.LoopFound = true, func(l Loop) { found = append(found, l) } })
+		open := func(c *PortConfig) { c.Guard.Strict = false }
+		a, b, other := r.add(2, inVLANs(t, c.a), open), r.add(3, inVLANs(t, c.b), open), r.add(4, inVLANs(t, "vlan=10"), open)
+		for range 40 {
+			r.send(other, packettest.ARPRequest(other.station, stationOf(9).IP))
+			for range 4 {
+				r.send(b, a.got(t)...)
+				r.send(a, b.got(t)...)
+			}
+			r.now += 1e6
+		}
+		if len(found) != c.loops {
+			t.Errorf("%s and %s: found %v", c.a, c.b, found)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -451,20 +452,19 @@ func (w *world) compareEnds(in *end, b []byte, want outcome, victim *end) {
 	}
 }
 
-// probes are the ports a frame is a probe of, in any VLAN.
-func (w *world) probes(b []byte) (list []packet.PortID) {
-	for vlan := range uint16(4096) {
-		if p := w.model.isProbe(b, vlan); p != 0 {
-			list = append(list, p)
-		}
+// probed is the port a frame is a probe of, in whatever VLAN it says.
+func (w *world) probed(b []byte) packet.PortID {
+	f := packet.Frame{B: b}
+	if packet.Parse(&f) != packet.OK || len(f.Ether()) < int(f.L3)+ctpLen {
+		return 0
 	}
-	return list
+	return w.sw.probeOf(&f, binary.LittleEndian.Uint16(f.Ether()[f.L3+18:]))
 }
 
 // takeProbe takes the probe off what a port got.
 func (w *world) takeProbe(e *end, got *[][]byte) {
 	last := len(*got) - 1
-	if last < 0 || !slices.Contains(w.probes((*got)[last]), e.port.ID()) {
+	if last < 0 || w.probed((*got)[last]) != e.port.ID() {
 		w.t.Errorf("port %#x got no probe", e.port.ID())
 		return
 	}

@@ -32,7 +32,9 @@ func registryLimits() []packet.Limit {
 func clientLimits() []packet.Limit {
 	most, size := packet.Most, packet.MostBytes
 	return []packet.Limit{
-		{What: "connections of clients", Most: fmt.Sprintf("%d, or a quarter of `ulimit -n`", maxConnections), Beyond: "they wait in the kernel until another ends"},
+		{What: "connections of clients", Most: fmt.Sprintf("%d, or a quarter of `ulimit -n`", maxConnections), Share: "one process a quarter of them", Beyond: "403 to a process that has its share; else they wait in the kernel until another ends"},
+		{What: "lists of all flows that are being answered", Most: most(maxLongAnswers, "at a time"), Beyond: "they wait, and after " + bodyWithin.String() + " it is 429"},
+		{What: "time for a client to take an answer", Most: answerWithin.String(), Beyond: "the connection is closed"},
 		{What: "peers of another user that are told why they are refused", Most: most(maxRefusals, "at a time"), Beyond: "they are cut off"},
 		{What: "bytes of a request's header", Most: size(maxHeader), Beyond: "431"},
 		{What: "bytes of the node's own log", Most: size(mostNodeLog) + ", and as many of the log before", Beyond: "the log before goes; under a service manager it is that one's"},

@@ -58,6 +58,8 @@ type Node struct {
 
 	lockedIn atomic.Pointer[lockin.Report] // nil until it is
 
+	longAnswers chan struct{} // a place for each; see inTurn
+
 	mu         sync.Mutex // guards what follows
 	stays      bool
 	setup      setup
@@ -264,7 +266,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 		stays: conf.Stays, lastUse: time.Now(),
 		containers: make(map[string]*container), named: make(map[string]*container),
 		linked: make(map[string]map[*attachment]*container),
-		ports:  newPortBook(),
+		ports:  newPortBook(), longAnswers: make(chan struct{}, maxLongAnswers),
 		down:   make(chan struct{}),
 		budget: readBudget(),
 	}

@@ -81,7 +81,7 @@ func (n *Node) handlers() map[string]handler {
 		"GET /v1/drops":         n.getDrops,
 		"GET /v1/leases":        n.getLeases,
 		"GET /v1/nat":           n.getNAT,
-		"GET /v1/flows":         n.getFlows,
+		"GET /v1/flows":         n.inTurn(n.getFlows),
 		"GET /v1/rules":         n.getRules,
 		"GET /v1/routes":        n.getRoutes,
 		"GET /v1/names":         n.getNames,
@@ -138,13 +138,13 @@ func (n *Node) serve(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.use(1)
 		defer n.use(-1)
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // that of the answer before
 		out, err := h(w, r)
 		switch {
 		case err != nil:
 			answerError(w, err)
 		case out != nil:
-			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(out) // fails only when the client has left
+			answer(w, out)
 		}
 	})
 }
@@ -178,6 +178,41 @@ const maxHeader = 64 << 10
 // bodyWithin is how long a client may take to send a body: a slow one must not
 // keep its connection from others for ever.
 const bodyWithin = 10 * time.Second
+
+// answerWithin is how long a client may take to read its answer, which the node
+// holds for him until then.
+const answerWithin = time.Minute
+
+// maxLongAnswers bounds those of 100 MB that are made at the same time: all flows
+// there may be, as text.
+const maxLongAnswers = 2
+
+// inTurn has few requests be answered at a time. It is for answers that are as
+// long as a table is; a client that waits is not told to wait longer than others.
+func (n *Node) inTurn(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) (any, error) {
+		ctx, cancel := context.WithTimeout(r.Context(), bodyWithin)
+		defer cancel()
+		select {
+		case n.longAnswers <- struct{}{}:
+		case <-ctx.Done():
+			return nil, fail(http.StatusTooManyRequests, "others are still being told what %s has; try again", r.URL.Path)
+		}
+		defer func() { <-n.longAnswers }()
+		out, err := h(w, r)
+		if err == nil {
+			answer(w, out)
+		}
+		return nil, err
+	}
+}
+
+// answer writes what a handler returned.
+func answer(w http.ResponseWriter, out any) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerWithin)) // fails only for a connection that has none
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(out) // fails only when the client has left
+}
 
 // body decodes a request's body; unknown fields are refused by name.
 func body(w http.ResponseWriter, r *http.Request, into any) error {
@@ -253,6 +288,7 @@ func listen(path string) (net.Listener, error) {
 	_, connections, _ := share()
 	return &controlListener{
 		UnixListener: l, slots: make(chan struct{}, connections), refusals: make(chan struct{}, maxRefusals),
+		each: max(2, connections/4), of: make(map[int]int),
 	}, nil
 }
 
@@ -261,6 +297,12 @@ func listen(path string) (net.Listener, error) {
 type controlListener struct {
 	*net.UnixListener
 	slots, refusals chan struct{}
+
+	// One process that leaks connections, or floods us with them, keeps nobody
+	// else out: of is how many each has, at most each, by its number.
+	each int
+	mu   sync.Mutex
+	of   map[int]int
 
 	// Of Accept alone.
 	warned time.Time // when a refusal was last logged
@@ -276,18 +318,43 @@ func (l *controlListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := peerOf(conn); err != nil {
+		pid, err := peerOf(conn)
+		if err == nil {
+			err = l.count(pid)
+		}
+		if err != nil {
 			l.refuse(conn, err)
 			continue
 		}
 		l.slots <- struct{}{}
-		return &controlConn{UnixConn: conn, slots: l.slots}, nil
+		return &controlConn{UnixConn: conn, listener: l, pid: pid}, nil
 	}
 }
 
-func peerOf(conn *net.UnixConn) (refused error) {
-	err := onDescriptor(conn, func(fd int) { refused = box.SamePeer(fd) })
-	return errors.Join(err, refused)
+func peerOf(conn *net.UnixConn) (pid int, refused error) {
+	err := onDescriptor(conn, func(fd int) { pid, refused = box.SamePeer(fd) })
+	return pid, errors.Join(err, refused)
+}
+
+// count takes a connection of a process into account, unless it has its share.
+func (l *controlListener) count(pid int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of[pid] >= l.each {
+		return fmt.Errorf("refused: process %d has %d connections, which is all one may have", pid, l.each)
+	}
+	l.of[pid]++
+	return nil
+}
+
+// leave gives the place of a connection back.
+func (l *controlListener) leave(pid int) {
+	l.mu.Lock()
+	if l.of[pid]--; l.of[pid] == 0 {
+		delete(l.of, pid)
+	}
+	l.mu.Unlock()
+	<-l.slots
 }
 
 // onDescriptor calls fn with the descriptor of a connection.
@@ -340,11 +407,12 @@ func answerRefused(conn *net.UnixConn, reason error) {
 // A controlConn gives its slot back when it is closed.
 type controlConn struct {
 	*net.UnixConn
-	slots chan struct{}
-	once  sync.Once
+	listener *controlListener
+	pid      int
+	once     sync.Once
 }
 
 func (c *controlConn) Close() error {
-	c.once.Do(func() { <-c.slots })
+	c.once.Do(func() { c.listener.leave(c.pid) })
 	return c.UnixConn.Close()
 }

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -111,41 +113,122 @@ func TestPeerOfAnotherUserNamespace(t *testing.T) {
 	}
 }
 
-// TestConnectionsAreBounded: the last one there is room for is served, the next
+// TestConnectionsAreBounded: the last one there is room for is accepted, the next
 // once one of them has gone.
 func TestConnectionsAreBounded(t *testing.T) {
-	r := serve(t)
-	const request = "GET /v1/version HTTP/1.1\r\nHost: node\r\n\r\n"
-	_, most, _ := share()
-	var held []net.Conn
-	for range most - 1 {
-		held = append(held, r.connect(t))
-	}
-	last, next := r.connect(t), r.connect(t)
-	if code, text := askBy(last, request); code != 200 {
-		t.Errorf("the last one: %d %s", code, text)
-	}
-	answered := make(chan string, 1)
+	lab.NoLeaks(t)
+	l, dial := listener(t)
+	l.each = cap(l.slots) + 1
+	accepted := make(chan net.Conn, cap(l.slots)+1)
 	go func() {
-		code, text := askBy(next, request)
-		answered <- fmt.Sprint(code, " ", text)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- conn
+		}
 	}()
+	var held []net.Conn
+	for range cap(l.slots) + 1 {
+		dial()
+	}
+	for range cap(l.slots) {
+		held = append(held, <-accepted)
+	}
 	select {
-	case got := <-answered:
-		t.Errorf("one too many was served: %s", got)
+	case <-accepted:
+		t.Error("one too many was accepted")
 	case <-time.After(50 * time.Millisecond):
 	}
 	_ = held[0].Close()
-	select {
-	case got := <-answered:
-		if !strings.HasPrefix(got, "200 ") {
-			t.Errorf("the next one: %s", got)
-		}
-	case <-time.After(10 * time.Second):
-		t.Error("the next one is not served although there is room")
-	}
-	for _, c := range append(held, last, next) {
+	_ = held[0].Close() // gives back one place
+	held[0] = <-accepted
+	for _, c := range held {
 		_ = c.Close()
+	}
+	if len(l.of) != 0 || len(l.slots) != 0 {
+		t.Errorf("at the end %v and %d places are taken", l.of, len(l.slots))
+	}
+}
+
+// TestConnectionsOfOneProcess: a process that has its share of connections is
+// refused, and told so; another one is served.
+func TestConnectionsOfOneProcess(t *testing.T) {
+	r := serve(t)
+	_, most, _ := share()
+	each := max(2, most/4)
+	var held []net.Conn
+	for range each {
+		held = append(held, r.connect(t))
+	}
+	code, text := askBy(r.connect(t), "GET /v1/version HTTP/1.1\r\nHost: node\r\n\r\n")
+	if want := fmt.Sprintf("refused: process %d has %d connections, which is all one may have", os.Getpid(), each); code != 403 || !strings.Contains(text, want) {
+		t.Errorf("%d %s, want 403 %s", code, text, want)
+	}
+	out, err := exec.Command("/proc/self/exe", "peer", r.Dir()).CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != "<nil>" {
+		t.Errorf("another process heard %s (%v)", out, err)
+	}
+	for _, c := range held {
+		_ = c.Close()
+	}
+	lab.Eventually(t, 10*time.Second, func() error { return r.Get(r.ctx, "/v1/version", new(api.VersionInfo)) })
+}
+
+// listener is a control socket without a node, with room for four, and who
+// connects to it.
+func listener(t *testing.T) (*controlListener, func()) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "l") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	made, err := listen(filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := made.(*controlListener)
+	l.slots = make(chan struct{}, 4)
+	t.Cleanup(func() { _ = l.Close() })
+	return l, func() {
+		conn, err := net.Dial("unix", filepath.Join(dir, "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+}
+
+// TestLongAnswersInTurn: few answers as long as a table are made at a time. Who
+// does not read his is cut off, and meanwhile others wait and are told.
+func TestLongAnswersInTurn(t *testing.T) {
+	n := &Node{longAnswers: make(chan struct{}, 1)}
+	entered, leave := make(chan struct{}), make(chan struct{})
+	h := n.inTurn(func(http.ResponseWriter, *http.Request) (any, error) {
+		entered <- struct{}{}
+		<-leave
+		return done, nil
+	})
+	first := make(chan error, 1)
+	go func() {
+		_, err := h(httptest.NewRecorder(), httptest.NewRequest("GET", "/v1/flows", nil))
+		first <- err
+	}()
+	<-entered
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h(httptest.NewRecorder(), httptest.NewRequest("GET", "/v1/flows", nil).WithContext(gone)); err == nil || !strings.Contains(err.Error(), "try again") {
+		t.Errorf("the second: %v", err)
+	}
+	close(leave)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	go func() { <-entered }()
+	if _, err := h(httptest.NewRecorder(), httptest.NewRequest("GET", "/v1/flows", nil)); err != nil {
+		t.Errorf("once there is room: %v", err)
 	}
 }
 

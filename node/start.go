@@ -102,6 +102,10 @@ func lockStart(ctx context.Context, dir string) (*os.File, error) {
 // of its own, no descriptor of the caller's (else an ssh or a CI pipe would
 // wait for it), what it has to say in a log file.
 func spawn(dir string) (ended <-chan struct{}, err error) {
+	// What a node wrote that was killed is there as long as the next one lives.
+	if err := os.Rename(filepath.Join(dir, nodeLog), filepath.Join(dir, nodeLogBefore)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("start a node: %w", err)
+	}
 	log, err := os.OpenFile(filepath.Join(dir, nodeLog), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("start a node: %w", err)

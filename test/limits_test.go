@@ -119,6 +119,7 @@ var noLimits = map[string]string{
 	"node logLimit":                    "node/box's",
 	"node mostFlows":                   "nat's maxFlows",
 	"node/box maxMTU":                  "the kernel's",
+	"node/box maxProc":                 "of files of the kernel",
 	"node/network maxPacket":           "IPv4's",
 	"packet FloodLimit":                "a Reason",
 	"packet RateLimit":                 "a Reason",

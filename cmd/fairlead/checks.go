@@ -250,3 +250,13 @@ func (m *machine) sockets() finding {
 	f.features(list)
 	return f
 }
+
+// judgeLockIn says what the node can give up here once it has started.
+func judgeLockIn(landlock int, lacks []string) finding {
+	f := finding{Name: "lock-in", State: well, Found: fmt.Sprintf("seccomp, Landlock (ABI %d)", landlock)}
+	if len(lacks) > 0 {
+		f.State, f.Found = limited, "without "+strings.Join(lacks, "; without ")
+		f.Why = "the node works as well; who took it over could do more (docs/security.md)"
+	}
+	return f
+}

@@ -230,3 +230,13 @@ func TestPrintDiagnosis(t *testing.T) {
 		|
 		|All is well.`, func(w io.Writer) error { return (&diagnosis{State: well, Checks: d.Checks[:1]}).print(w) })
 }
+
+// What this kernel cannot take away is said, and why that matters.
+func TestJudgeLockIn(t *testing.T) {
+	if f := judgeLockIn(7, nil); f.State != well || f.Found != "seccomp, Landlock (ABI 7)" {
+		t.Errorf("%+v", f)
+	}
+	if f := judgeLockIn(0, []string{"Landlock: none", "seccomp: none"}); f.State != limited || f.Found != "without Landlock: none; without seccomp: none" || f.Why == "" {
+		t.Errorf("%+v", f)
+	}
+}

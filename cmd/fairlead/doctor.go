@@ -10,6 +10,7 @@ import (
 
 	"fairlead/node/api"
 	"fairlead/node/box"
+	"fairlead/node/lockin"
 )
 
 // What doctor's exit status says.
@@ -104,6 +105,7 @@ func examine(ctx context.Context, m machine) *diagnosis {
 	d.add(m.sockets())
 	d.add(m.descriptors())
 	d.add(m.ping())
+	d.add(judgeLockIn(lockin.LandlockABI(), lockin.Missing()))
 	d.add(m.ports())
 	d.add(m.directory())
 	running, subnets := m.node(ctx, api.NewClient(m.dir))

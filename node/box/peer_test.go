@@ -28,7 +28,7 @@ func accept(t *testing.T, l *net.UnixListener) error {
 		t.Fatal(err)
 	}
 	var answer error
-	if err := raw.Control(func(fd uintptr) { answer = SamePeer(int(fd)) }); err != nil {
+	if err := raw.Control(func(fd uintptr) { _, answer = SamePeer(int(fd)) }); err != nil {
 		t.Fatal(err)
 	}
 	return answer
@@ -110,7 +110,7 @@ func TestSamePeerOtherUser(t *testing.T) {
 	defer closeAll(p[:])
 	uid := os.Geteuid()
 	want := fmt.Sprintf("refused: peer is process %d of uid %d, this node serves uid %d only", os.Getpid(), uid, uid+1)
-	if err := samePeer(p[0], uid+1); err == nil || err.Error() != want {
+	if _, err := samePeer(p[0], uid+1); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -74,11 +74,11 @@ func pidsOf(pidfd int) ([]string, error) {
 
 // pidfdInfo is what the kernel says of a pidfd under a heading.
 func pidfdInfo(pidfd int, heading string) (string, error) {
-	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
+	text, err := readProc("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
 	if err != nil {
 		return "", err
 	}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, heading); ok {
 			return value, nil
 		}

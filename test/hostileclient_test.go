@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ var rubbish = map[string]string{
 	"two values":           jsonPost("/v1/containers", "{}{}"),
 	"of another type":      jsonPost("/v1/containers", `{"name":{"a":1},"command":"sh"}`),
 	"a number beyond all":  jsonPost("/v1/containers/web/stop", `{"timeout":1e999}`),
-	"a field nobody knows": jsonPost("/v1/containers", `{"nmae":"x"}`),
+	"a field nobody knows": jsonPost("/v1/containers", `{"nome":"x"}`),
 	"an enormous name":     jsonPost("/v1/containers", `{"command":["sh"],"network":"none","name":"`+strings.Repeat("x", 200_000)+`"}`),
 	"an enormous network":  jsonPost("/v1/networks", `{"name":"`+strings.Repeat("n", 200_000)+`"}`),
 	"a name with a path":   jsonPost("/v1/containers", `{"command":["sh"],"network":"none","name":"../../x"}`),
@@ -208,7 +209,8 @@ func TestHostileClientReadsNothing(t *testing.T) {
 	n.run("show", "flows")
 	n.run("ps")
 	resp, err := (&http.Client{Transport: &http.Transport{
-		Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", api.Socket(n.dir)) }, DisableKeepAlives: true,
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", api.Socket(n.dir)) },
+		DisableKeepAlives: true,
 	}}).Get("http://node/v1/openapi.json")
 	if err != nil {
 		t.Fatal(err)

@@ -123,6 +123,7 @@ var noLimits = map[string]string{
 	"node/network maxPacket":           "IPv4's",
 	"packet FloodLimit":                "a Reason",
 	"packet RateLimit":                 "a Reason",
+	"policy maxVLAN":                   "IEEE 802.1Q's",
 	"policy mostBandwidth":             "of a number",
 	"switch fewAtOnce":                 "of one call",
 	"switch maxNetworks":               "of an index; node/network has fewer",

@@ -59,6 +59,11 @@ func (c *Claim) Start(now int64, addr [4]byte, mac packet.MAC) {
 	*c = Claim{addr: addr, mac: mac, state: Probing, due: now}
 }
 
+// Hold begins with an address that is ours already: it is announced, not probed for.
+func (c *Claim) Hold(now int64, addr [4]byte, mac packet.MAC) {
+	*c = Claim{addr: addr, mac: mac, state: Claimed, due: now}
+}
+
 // Stop gives the address up.
 func (c *Claim) Stop() { *c = Claim{} }
 

@@ -37,8 +37,10 @@ type Loop struct {
 	once sync.Once // Close
 	err  error     // of Close
 
-	mu     sync.Mutex // guards closed, and with it graces.Add against Wait
+	mu     sync.Mutex // guards what follows, and graces.Add against Wait
 	closed bool
+	held   []*Source // added since Hold, and not known to an epoll yet
+	holds  bool
 	graces sync.WaitGroup
 }
 
@@ -106,6 +108,55 @@ func (l *Loop) Grace(fn func()) {
 		}
 		fn()
 	}()
+}
+
+// Hold has descriptors that are added from now on wait until release is called: what
+// they have to say is heard then. Workers do everything else meanwhile. It is for a
+// loop that takes over what another process reads.
+func (l *Loop) Hold() (release func() error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.holds = true
+	return func() (err error) {
+		l.mu.Lock()
+		held := l.held
+		l.held, l.holds = nil, false
+		l.mu.Unlock()
+		for _, s := range held {
+			if !s.removed.Load() {
+				err = errors.Join(err, s.watch())
+			}
+		}
+		return err
+	}
+}
+
+// hold keeps a source for release, if there is one to come.
+func (l *Loop) hold(s *Source) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.holds {
+		l.held = append(l.held, s)
+	}
+	return l.holds
+}
+
+// Rest has all workers rest between two turns, and returns when they do. They go on
+// when resume is called, as if no time had passed but for the clock. Meanwhile
+// nobody may wait for a worker, as Grace and Close do.
+func (l *Loop) Rest() (resume func()) {
+	l.mustNotBeWorker("Rest")
+	var resting sync.WaitGroup
+	awake := make(chan struct{})
+	for _, w := range l.workers {
+		resting.Add(1)
+		w.Post(func() {
+			resting.Done()
+			<-awake
+		})
+	}
+	resting.Wait()
+	return sync.OnceFunc(func() { close(awake) })
 }
 
 // Close stops the workers after the turn they are in, waits until they and the

@@ -32,6 +32,7 @@ type Source struct {
 	worker  *Worker
 	handler Handler
 	fd      int // -1 without descriptor
+	events  uint32
 	index   uint32
 	gen     uint32
 
@@ -52,19 +53,31 @@ type Source struct {
 // when its last copy anywhere is closed.
 func (w *Worker) Add(fd int, events uint32, h Handler) (*Source, error) {
 	s := w.newSource(fd, h)
+	s.events = events
+	if w.loop.hold(s) {
+		return s, nil
+	}
+	if err := s.watch(); err != nil {
+		w.sources.remove(s)
+		return nil, err
+	}
+	return s, nil
+}
+
+// watch has the worker's epoll know the descriptor.
+func (s *Source) watch() error {
+	w := s.worker
 	w.fds.RLock()
 	defer w.fds.RUnlock()
 	if w.fdsClosed {
-		w.sources.remove(s)
-		return nil, ErrClosed
+		return ErrClosed
 	}
-	ev := poll{Events: events}
+	ev := poll{Events: s.events}
 	setRef(&ev, s.index, s.gen)
-	if err := unix.EpollCtl(w.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-		w.sources.remove(s)
-		return nil, fmt.Errorf("loop: add descriptor %d to worker %d: %w", fd, w.id, err)
+	if err := unix.EpollCtl(w.epfd, unix.EPOLL_CTL_ADD, s.fd, &ev); err != nil {
+		return fmt.Errorf("loop: add descriptor %d to worker %d: %w", s.fd, w.id, err)
 	}
-	return s, nil
+	return nil
 }
 
 // AddNotified registers a source without a descriptor, which is ready when

@@ -56,7 +56,7 @@ func (h *home) reachAll() (back []*comeback, err error) {
 	list, err := h.readRecords()
 	for _, r := range list {
 		b := &comeback{record: r}
-		b.reach()
+		b.hold, b.lost = reachInit(r)
 		back = append(back, b)
 	}
 	return back, err
@@ -94,31 +94,30 @@ func (n *Node) adopt(back []*comeback) {
 	n.noted = true
 	n.noteRunningLocked()
 	n.mu.Unlock()
-	n.sweep()
 }
 
-// reach takes hold of the init, and of what it keeps.
-func (b *comeback) reach() {
+// reachInit takes hold of an init, and of what it keeps.
+func reachInit(b *record) (*hold, error) {
 	if b.Ended || b.Mode == modeForeign {
-		return
+		return nil, nil
 	}
 	r, err := box.Reach(b.Init)
 	if errors.Is(err, box.ErrGone) {
-		return
+		return nil, nil
 	}
-	b.lost = err
-	b.hold = &hold{pidfd: r.PIDFD, channel: r.Channel, links: make(map[string]int)}
+	h := &hold{pidfd: r.PIDFD, channel: r.Channel, links: make(map[string]int)}
 	if err != nil {
-		return
+		return h, err
 	}
+	var lost error
 	for place, number := range b.Kept {
-		fd, err := r.Take(number)
-		if err != nil {
-			b.lost = err
-			continue
+		if fd, err := r.Take(number); err != nil {
+			lost = err
+		} else {
+			h.links[place] = fd
 		}
-		b.hold.links[place] = fd
 	}
+	return h, lost
 }
 
 // sayEnded tells of a container that is there no more.
@@ -220,12 +219,16 @@ func (n *Node) placeAgainLocked(c *container, p savedPlace) error {
 	l := n.lans[i]
 	a := &attachment{
 		id: p.ID, lan: l, addr: p.Addr, asked: p.Asked, aliases: p.Asked.Aliases, links: p.Links, priority: p.Asked.Priority,
-		iface: p.Interface, opts: linkOptions{textbook: p.Textbook, veth: p.Veth, isolated: p.Isolated},
+		iface: p.Interface, opts: linkOptions{textbook: p.Textbook, veth: p.Veth, isolated: p.Isolated, plug: p.Plug},
 	}
 	a.mac, _ = packet.ParseMAC(p.MAC)
 	var err error
 	if a.opts.vlans, err = policy.ParseVLANs(p.VLANs); err != nil {
 		return err
+	}
+	if a.opts.plug != "" {
+		n.occupyLocked(c, a)
+		return nil
 	}
 	addr, err := l.net.Reserve(p.Addr.Addr())
 	if err == nil && addr != p.Addr {
@@ -308,9 +311,11 @@ func (n *Node) resumeLocked(b *comeback) {
 			c.route = a
 		}
 	}
-	var err error
-	if c.watch, err = n.loop.Worker(n.lanes.Home(c.number)).Add(c.pidfd, unix.EPOLLIN|unix.EPOLLONESHOT, death{n, c}); err != nil {
-		slog.Error("nobody will see it end", "container", c.name(), "err", err)
+	if c.pidfd >= 0 { // else its link says when it ends
+		var err error
+		if c.watch, err = n.loop.Worker(n.lanes.Home(c.number)).Add(c.pidfd, unix.EPOLLIN|unix.EPOLLONESHOT, death{n, c}); err != nil {
+			slog.Error("nobody will see it end", "container", c.name(), "err", err)
+		}
 	}
 	if c.owner == c {
 		n.setHomeLocked(c)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 
 	"fairlead/dns"
@@ -182,4 +183,20 @@ func (n *Node) getNames(http.ResponseWriter, *http.Request) (any, error) {
 	}
 	slices.SortFunc(list.Names, func(a, b api.Name) int { return cmp.Compare(a.Name, b.Name) })
 	return list, nil
+}
+
+// stubFiles are copies of the sockets the host asks by; nil if it does not.
+func (d *nameserver) stubFiles() (udp, tcp *os.File, at string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.host == nil {
+		return nil, nil, ""
+	}
+	udp, err1 := d.host.udp.File()
+	tcp, err2 := d.host.tcp.File()
+	if err1 != nil || err2 != nil {
+		_, _ = udp.Close(), tcp.Close()
+		return nil, nil, ""
+	}
+	return udp, tcp, d.host.at.String()
 }

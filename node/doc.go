@@ -70,6 +70,8 @@
 //	state.go       what outlives the node
 //	record.go      what is written down for a node that comes after one that was killed
 //	adopt.go       how that finds its containers
+//	handover.go    a node hands all over to another one
+//	takeover.go    and that takes it
 //	keep.go        links that those who share a namespace keep for it
 //	linkkind.go    what kinds of links they are, and options of links
 //	station.go     ports with no container behind them: a real interface, a pair's end

@@ -17,6 +17,7 @@ type hostLink struct {
 	iface   string
 	index   int
 	offload string
+	fd      int // the TAP's, as long as it is there
 	port    *vswitch.Port
 	net     *network.Network // it is on
 }
@@ -47,7 +48,7 @@ func (n *Node) addHostLink(name string, m api.HostLinkRequest, fds []int) error 
 		api.CloseAll(fds)
 		return fmt.Errorf("host link of network %s: %w", l.name, err)
 	}
-	h := &hostLink{iface: m.Interface, index: m.Index, offload: tap.Offload().String(), net: l.net}
+	h := &hostLink{iface: m.Interface, index: m.Index, offload: tap.Offload().String(), fd: fds[0], net: l.net}
 	h.port, err = l.net.LinkHost(h.iface, tap, func(_ *vswitch.Port, err error) { go n.hostLinkLost(l, h, err) }) // on a worker
 	if err != nil {
 		return err // the network has closed the TAP

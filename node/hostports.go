@@ -54,10 +54,13 @@ func (n *Node) listenOn(p *publication, a netip.Addr, x *inherited) (err error) 
 	if n.listening >= n.budget.Listeners {
 		return unix.EMFILE
 	}
-	if x != nil {
+	at := netip.AddrPortFrom(a, p.hostPort)
+	if fd := n.handed.take(thingPublished, p.proto, at.String()); fd >= 0 {
+		err = n.hostWay.Sockets().Adopt(protos[p.proto], at, fd)
+	} else if x != nil {
 		err = n.adoptLocked(p, x)
 	} else {
-		err = n.hostWay.Sockets().Listen(protos[p.proto], netip.AddrPortFrom(a, p.hostPort))
+		err = n.hostWay.Sockets().Listen(protos[p.proto], at)
 	}
 	if err == nil {
 		n.listening++

@@ -58,6 +58,7 @@ func serviceLimits() []packet.Limit {
 		{What: "bytes that are read of resolv.conf", Most: size(maxResolvConf), Beyond: "the rest is not read"},
 		{What: "bytes of state.json, and of leases.json", Most: size(maxState) + " and " + size(maxLeasesFile), Beyond: "the node does not start, and says which file"},
 		{What: "bytes of what a node writes down of a container, and of all that run", Most: size(maxRecord) + " and " + size(maxRunning), Share: "each container its own", Beyond: "the next node does not adopt the container, and says so"},
+		{What: "bytes of flows and records that a node hands to another one, and descriptors with one message", Most: size(maxHanded) + ", and " + fmt.Sprint(handAtOnce), Beyond: "`up --replace` is refused, and the node that runs goes on"},
 		{What: "listening sockets that `port` tells of, and bytes of the kernel's table that are read", Most: fmt.Sprintf("%d and %s", maxListeners, size(maxSocketTable)),
 			Share: "each container its own", Beyond: "the rest is not told"},
 		{What: "bytes of a container's hosts and resolv.conf that are still kept up to date", Most: size(maxRewritten), Beyond: "somebody inside has made it his, and it stays as it is"},

@@ -34,6 +34,9 @@ type Config struct {
 	Version string // of the program
 	Stays   bool   // outlive the last container
 	Up      api.UpRequest
+	Replace bool // take the place of the node that runs
+
+	takeover *takeover
 
 	ResolvConf string // of this host; empty is /etc/resolv.conf
 
@@ -81,6 +84,7 @@ type Node struct {
 	lastUse    time.Time
 	leaving    *os.File // start.lock, once the node is on its way out
 	noted      bool     // what it is set up to is written down as it changes
+	watching   int      // requests that go on until somebody ends them
 
 	linking sync.Mutex // held before mu, while an uplink or the router comes or goes
 
@@ -88,8 +92,14 @@ type Node struct {
 	host   *box.HostWatch
 
 	home     *home
-	down     chan struct{} // closed when the node is to end
-	downOnce sync.Once
+	listener *controlListener
+	handed   *takeover  // while it begins in the place of another one
+	handing  sync.Mutex // held while another one takes its place, and at the end
+	replaced atomic.Bool
+	// successorFD is a pidfd of that one.
+	successorFD int
+	down        chan struct{} // closed when the node is to end
+	downOnce    sync.Once
 }
 
 // Serve runs a node until ctx ends, a signal comes, it is told to go down, or
@@ -103,34 +113,18 @@ func Serve(ctx context.Context, conf Config) error {
 	ctx, stop := signal.NotifyContext(ctx, ends...)
 	defer stop()
 	conf.ResolvConf = cmp.Or(conf.ResolvConf, "/etc/resolv.conf")
-	home, err := claim(conf.Dir)
+	n, err := begin(ctx, conf)
 	if err != nil {
 		return err
 	}
-	back, err := home.reachAll()
-	defer letGo(back)
-	var locked *lockin.Report
-	if err == nil && conf.Ready == nil {
-		locked, err = giveUp(&conf)
-	}
-	var n *Node
-	if err == nil {
-		n, err = newNode(conf, home)
-	}
-	if err != nil {
-		home.leave(nodeLock)
-		return err
-	}
-	n.lockedIn.Store(locked)
-	defer n.close()
-	n.adopt(back)
-	listener, err := listen(api.Socket(conf.Dir))
-	if err != nil {
-		return err
-	}
+	defer func() {
+		if !n.replaced.Load() { // else nothing of it is ours
+			n.close()
+		}
+	}()
 	server := n.newServer()
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- server.Serve(n.listener) }()
 	if conf.Ready != nil {
 		go func() {
 			conf.Ready()
@@ -146,6 +140,11 @@ func Serve(ctx context.Context, conf Config) error {
 		"workers", n.loop.NumWorkers(), "network", n.networks()[0].Config().Gateway.Masked().String())
 
 	err = n.wait(ctx, served)
+	n.handing.Lock() // who takes our place has it until that has come to something
+	if n.replaced.Load() {
+		n.passOn(ctx)
+		return nil
+	}
 	slog.Info("node goes down", "containers", len(n.list()))
 	n.leave()
 	n.endAll()
@@ -169,6 +168,71 @@ func giveUp(conf *Config) (*lockin.Report, error) {
 	}
 	slog.Info("locked in", "mode", r.Mode, "calls", r.Calls, "landlock", r.Landlock, "capabilities", r.Capabilities, "lacks", r.Lacks)
 	return &r, nil
+}
+
+// begin makes a node that has all there is for it, and is not served yet. After an
+// error nothing is left of it but what was there before.
+func begin(ctx context.Context, conf Config) (n *Node, err error) {
+	if conf.Replace {
+		return beginInPlace(ctx, conf)
+	}
+	home, err := claim(conf.Dir)
+	if err != nil {
+		return nil, err
+	}
+	back, err := home.reachAll()
+	defer letGo(back)
+	if err == nil {
+		n, err = lockedNode(conf, home)
+	}
+	if err != nil {
+		home.leave(nodeLock)
+		return nil, err
+	}
+	n.adopt(back)
+	n.sweep()
+	if n.listener, err = listen(api.Socket(conf.Dir)); err != nil {
+		n.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// lockedNode makes a node that has given up what it does not need, unless there is
+// something to be done for it when it is ready.
+func lockedNode(conf Config, home *home) (*Node, error) {
+	var locked *lockin.Report
+	var err error
+	if conf.Ready == nil {
+		if locked, err = giveUp(&conf); err != nil {
+			return nil, err
+		}
+	}
+	n, err := newNode(conf, home)
+	if err != nil {
+		return nil, err
+	}
+	n.lockedIn.Store(locked)
+	return n, nil
+}
+
+// beginInPlace makes one that takes the place of the one that runs. After an error that
+// goes on, and the process has to end.
+func beginInPlace(ctx context.Context, conf Config) (n *Node, err error) {
+	t, home, err := takeOver(ctx, conf)
+	if err != nil {
+		return nil, err
+	}
+	conf.takeover = t
+	if n, err = lockedNode(conf, home); err == nil {
+		err = n.takePlace(t)
+	}
+	if err != nil {
+		t.refuse(err)
+		return nil, err
+	}
+	t.close()
+	return n, nil
 }
 
 // wait returns when the node has to end.
@@ -203,7 +267,9 @@ func (n *Node) wait(ctx context.Context, served <-chan error) error {
 
 // idle decides whether the node may end by itself, and if so begins to leave.
 func (n *Node) idle() bool {
-	n.mu.Lock()
+	if !n.mu.TryLock() { // somebody is at work, who may be handing all over for good
+		return false
+	}
 	defer n.mu.Unlock()
 	if n.stays || len(n.containers) > 0 || n.linksLocked()+n.hostLinksLocked() > 0 || n.requests > 0 || time.Since(n.lastUse) < idleAfter {
 		return false
@@ -274,7 +340,12 @@ func newNode(conf Config, home *home) (*Node, error) {
 	n.host = box.WatchHost(n.hostChanged)
 	first := newLan(newID(), defaultName, n.started)
 	n.lans = []*lan{first}
-	before, err := home.readRunning()
+	before, err := (*running)(nil), error(nil)
+	if conf.takeover != nil {
+		before = conf.takeover.Running
+	} else {
+		before, err = home.readRunning()
+	}
 	var saved *state
 	if err == nil {
 		saved, err = home.readState()
@@ -290,7 +361,9 @@ func newNode(conf Config, home *home) (*Node, error) {
 	if err == nil && before != nil && conf.Up.BIP == "" && len(conf.Up.Options) == 0 {
 		want, err = before.setup(first)
 		n.stays = n.stays || before.Stays
-		conf.Up.Names = cmp.Or(conf.Up.Names, before.Names)
+		if conf.takeover == nil { // else the sockets are handed over, too
+			conf.Up.Names = cmp.Or(conf.Up.Names, before.Names)
+		}
 	}
 	if err == nil {
 		first.reach, err = first.reach.changed(api.NetworkRequest{Egress: conf.Up.Egress, HostLoopback: conf.Up.HostLoopback})

@@ -79,6 +79,7 @@ type savedPlace struct {
 	Veth      bool                `json:"veth,omitempty"`
 	Isolated  bool                `json:"isolated,omitempty"`
 	VLANs     string              `json:"vlans,omitempty"`
+	Plug      string              `json:"plug,omitempty"`
 	Interface string              `json:"interface"`
 	Index     int                 `json:"index,omitempty"` // 0: it has no link
 	PeerNetns int                 `json:"peer_netns,omitempty"`
@@ -113,7 +114,7 @@ func (c *container) recordLocked() *record {
 	for _, a := range c.attachments {
 		p := savedPlace{
 			ID: a.id, Network: a.lan.id, Addr: a.addr, MAC: a.macWord(), Asked: a.asked, Links: a.links,
-			Textbook: a.opts.textbook, Veth: a.opts.veth, Isolated: a.opts.isolated, VLANs: a.opts.vlans.String(), Interface: a.iface, PeerNetns: -1,
+			Textbook: a.opts.textbook, Veth: a.opts.veth, Isolated: a.opts.isolated, Plug: a.opts.plug, VLANs: a.opts.vlans.String(), Interface: a.iface, PeerNetns: -1,
 		}
 		if e := a.endpoint; e != nil && !e.gone {
 			p.Index, p.PeerNetns = e.index, e.peerNetns

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,6 +34,7 @@ func (n *Node) handlers() map[string]handler {
 		"GET /v1/openapi.json": n.getOpenAPI,
 		"POST /v1/up":          n.postUp,
 		"POST /v1/down":        n.postDown,
+		"POST /v1/replace":     n.postReplace,
 
 		"GET /v1/containers":              n.getContainers,
 		"POST /v1/containers":             n.postContainers,
@@ -41,10 +43,10 @@ func (n *Node) handlers() map[string]handler {
 		"POST /v1/containers/{id}/attach": n.one(n.postAttach),
 		"POST /v1/containers/{id}/exec":   n.one(n.postExec),
 		"POST /v1/containers/{id}/kill":   n.one(n.postKill),
-		"POST /v1/containers/{id}/stop":   n.one(n.postStop),
+		"POST /v1/containers/{id}/stop":   n.long(n.one(n.postStop)),
 		"POST /v1/containers/{id}/rename": n.one(n.postRename),
-		"GET /v1/containers/{id}/wait":    n.one(n.getWait),
-		"GET /v1/containers/{id}/logs":    n.one(n.getLogs),
+		"GET /v1/containers/{id}/wait":    n.long(n.one(n.getWait)),
+		"GET /v1/containers/{id}/logs":    n.long(n.one(n.getLogs)),
 
 		"GET /v1/containers/{id}/ports":    n.one(n.getPorts),
 		"POST /v1/containers/{id}/ports":   n.one(n.postPorts),
@@ -85,7 +87,7 @@ func (n *Node) handlers() map[string]handler {
 		"GET /v1/rules":         n.getRules,
 		"GET /v1/routes":        n.getRoutes,
 		"GET /v1/names":         n.getNames,
-		"GET /v1/trace":         n.getTrace,
+		"GET /v1/trace":         n.long(n.getTrace),
 		"GET /v1/check":         n.getCheck,
 
 		"GET /v1/rules/added":             n.getAddedRules,
@@ -147,6 +149,22 @@ func (n *Node) serve(h handler) http.Handler {
 			answer(w, out)
 		}
 	})
+}
+
+// long marks a handler that goes on until somebody ends it: a node that is replaced
+// does not wait for it.
+func (n *Node) long(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) (any, error) {
+		n.mu.Lock()
+		n.watching++
+		n.mu.Unlock()
+		defer func() {
+			n.mu.Lock()
+			n.watching--
+			n.mu.Unlock()
+		}()
+		return h(w, r)
+	}
 }
 
 // use counts a request in or out. While one runs, so that somebody watches or
@@ -239,26 +257,11 @@ func (n *Node) one(h func(http.ResponseWriter, *http.Request, *container) (any, 
 // upgrade answers 101, takes the connection and receives the one message with
 // descriptors it will carry. fn's error is the answer.
 func upgrade(w http.ResponseWriter, r *http.Request, message any, fn func(fds []int) error) (any, error) {
-	if r.Header.Get("Upgrade") != api.Protocol {
-		return nil, fail(http.StatusUpgradeRequired, "%s takes descriptors: ask for Upgrade: %s", r.URL.Path, api.Protocol)
-	}
-	hijacker, ok := w.(http.Hijacker)
-	if !ok {
-		return nil, errors.New("this connection cannot be upgraded")
-	}
-	conn, buffered, err := hijacker.Hijack()
-	if err != nil {
+	peer, err := hijack(w, r)
+	if peer == nil {
 		return nil, err
 	}
-	defer conn.Close()
-	peer, ok := conn.(*controlConn)
-	if !ok || buffered.Reader.Buffered() > 0 {
-		return nil, nil // the client spoke before 101; its descriptors are lost already
-	}
-	_ = peer.SetDeadline(time.Now().Add(bodyWithin))
-	if _, err := fmt.Fprintf(peer, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", api.Protocol); err != nil {
-		return nil, nil //nolint:nilerr // the client has left, nobody hears the error
-	}
+	defer peer.Close()
 	fds, err := api.ReceiveMessage(peer.UnixConn, message)
 	if err == nil {
 		err = fn(fds)
@@ -272,9 +275,35 @@ func upgrade(w http.ResponseWriter, r *http.Request, message any, fn func(fds []
 	return nil, nil
 }
 
+// hijack answers 101 and takes the connection; nil when nobody is there to go on.
+func hijack(w http.ResponseWriter, r *http.Request) (*controlConn, error) {
+	if r.Header.Get("Upgrade") != api.Protocol {
+		return nil, fail(http.StatusUpgradeRequired, "%s takes descriptors: ask for Upgrade: %s", r.URL.Path, api.Protocol)
+	}
+	hijacker, ok := w.(http.Hijacker)
+	if !ok {
+		return nil, errors.New("this connection cannot be upgraded")
+	}
+	conn, buffered, err := hijacker.Hijack()
+	if err != nil {
+		return nil, err
+	}
+	peer, ok := conn.(*controlConn)
+	if !ok || buffered.Reader.Buffered() > 0 {
+		_ = conn.Close()
+		return nil, nil // the client spoke before 101; its descriptors are lost already
+	}
+	_ = peer.SetDeadline(time.Now().Add(bodyWithin))
+	if _, err := fmt.Fprintf(peer, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", api.Protocol); err != nil {
+		_ = peer.Close()
+		return nil, nil //nolint:nilerr // the client has left, nobody hears the error
+	}
+	return peer, nil
+}
+
 // listen makes the control socket, for us alone. A socket that is there was
 // left behind by a node that is dead: we hold its lock.
-func listen(path string) (net.Listener, error) {
+func listen(path string) (*controlListener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
@@ -284,12 +313,38 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
+	return newControlListener(l), nil
+}
+
+func newControlListener(l *net.UnixListener) *controlListener {
 	l.SetUnlinkOnClose(false) // by its path it may be another node's by then
 	_, connections, _ := share()
-	return &controlListener{
+	c := &controlListener{
 		UnixListener: l, slots: make(chan struct{}, connections), refusals: make(chan struct{}, maxRefusals),
 		each: max(2, connections/4), of: make(map[int]int),
-	}, nil
+	}
+	c.open.Store(newGate())
+	return c
+}
+
+// A gate is open, or closed until somebody opens it.
+type gate struct{ opened chan struct{} }
+
+func newGate() *gate {
+	g := &gate{make(chan struct{})}
+	close(g.opened)
+	return g
+}
+
+// pause has connections wait in the kernel's line until resume is called.
+func (l *controlListener) pause() (resume func()) {
+	g := &gate{make(chan struct{})}
+	l.open.Store(g)
+	_ = l.SetDeadline(time.Unix(1, 0))
+	return sync.OnceFunc(func() {
+		_ = l.SetDeadline(time.Time{})
+		close(g.opened)
+	})
 }
 
 // A controlListener accepts the connections of peers that may ask, and no more
@@ -297,6 +352,7 @@ func listen(path string) (net.Listener, error) {
 type controlListener struct {
 	*net.UnixListener
 	slots, refusals chan struct{}
+	open            atomic.Pointer[gate] // see pause
 
 	// One process that leaks connections, or floods us with them, keeps nobody
 	// else out: of is how many each has, at most each, by its number.
@@ -315,7 +371,10 @@ type controlListener struct {
 func (l *controlListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.AcceptUnix()
-		if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			<-l.open.Load().opened
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		pid, err := peerOf(conn)

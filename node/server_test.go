@@ -185,11 +185,10 @@ func listener(t *testing.T) (*controlListener, func()) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	made, err := listen(filepath.Join(dir, "s"))
+	l, err := listen(filepath.Join(dir, "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := made.(*controlListener)
 	l.slots = make(chan struct{}, 4)
 	t.Cleanup(func() { _ = l.Close() })
 	return l, func() {

@@ -51,15 +51,21 @@ func Ensure(ctx context.Context, dir, version string) (*api.Client, error) {
 
 // ask says whether a node answers that we can talk to.
 func ask(ctx context.Context, c *api.Client) error {
-	var info api.VersionInfo
-	if err := c.Get(ctx, "/v1/version", &info); err != nil {
-		return err
+	_, err := who(ctx, c)
+	return err
+}
+
+// who is the node that answers, if we can talk to it.
+func who(ctx context.Context, c *api.Client) (*api.VersionInfo, error) {
+	info := new(api.VersionInfo)
+	if err := c.Get(ctx, "/v1/version", info); err != nil {
+		return nil, err
 	}
 	if info.API != api.Version {
-		return fmt.Errorf("the node in %s is of version %s and speaks API v%d, this program v%d; `fairlead up --replace` has it be of this one, or set FAIRLEAD_DIR for another",
+		return nil, fmt.Errorf("the node in %s is of version %s and speaks API v%d, this program v%d; `fairlead up --replace` has it be of this one, or set FAIRLEAD_DIR for another",
 			c.Dir(), info.Version, info.API, api.Version)
 	}
-	return nil
+	return info, nil
 }
 
 // isEnding reports whether an error of ask is that of a node on its way out.
@@ -67,11 +73,26 @@ func isEnding(err error) bool { return errors.Is(err, api.ErrLeaving) || errors.
 
 // start starts a node and waits until it answers.
 func start(ctx context.Context, c *api.Client, dir string) error {
-	ended, err := spawn(dir)
+	_, ended, err := spawn(dir)
 	if err != nil {
 		return err
 	}
-	return await(ctx, c, dir, ended)
+	return await(ctx, c, dir, ended, func(*api.VersionInfo) bool { return true })
+}
+
+// Replace starts a node that takes the place of the one that runs in dir, and returns
+// once it has. After an error that one goes on.
+func Replace(ctx context.Context, dir string) error {
+	lock, err := lockStart(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	pid, ended, err := spawn(dir, "--replace")
+	if err != nil {
+		return err
+	}
+	return await(ctx, api.NewClient(dir), dir, ended, func(info *api.VersionInfo) bool { return info.Pid == pid })
 }
 
 // lockStart makes the node directory and takes start.lock, waiting for whoever
@@ -101,42 +122,46 @@ func lockStart(ctx context.Context, dir string) (*os.File, error) {
 // spawn starts `fairlead node` so that nothing ties it to its caller: a session
 // of its own, no descriptor of the caller's (else an ssh or a CI pipe would
 // wait for it), what it has to say in a log file.
-func spawn(dir string) (ended <-chan struct{}, err error) {
-	// What a node wrote that was killed is there as long as the next one lives.
-	if err := os.Rename(filepath.Join(dir, nodeLog), filepath.Join(dir, nodeLogBefore)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("start a node: %w", err)
+func spawn(dir string, more ...string) (pid int, ended <-chan struct{}, err error) {
+	how := os.O_CREATE | os.O_WRONLY | os.O_APPEND
+	if len(more) == 0 { // else it is also that of the node that runs
+		how |= os.O_TRUNC
+		// What a node wrote that was killed is there as long as the next one lives.
+		if err := os.Rename(filepath.Join(dir, nodeLog), filepath.Join(dir, nodeLogBefore)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return 0, nil, fmt.Errorf("start a node: %w", err)
+		}
 	}
-	log, err := os.OpenFile(filepath.Join(dir, nodeLog), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(dir, nodeLog), how, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("start a node: %w", err)
+		return 0, nil, fmt.Errorf("start a node: %w", err)
 	}
 	defer log.Close()
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("start a node: mark descriptors close-on-exec (needs Linux 5.11): %w", err)
+		return 0, nil, fmt.Errorf("start a node: mark descriptors close-on-exec (needs Linux 5.11): %w", err)
 	}
-	cmd := exec.Command("/proc/self/exe", "node", "--dir", dir)
+	cmd := exec.Command("/proc/self/exe", append([]string{"node", "--dir", dir}, more...)...)
 	cmd.Args[0] = "fairlead"
 	cmd.Dir = "/"
 	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start a node: %w", err)
+		return 0, nil, fmt.Errorf("start a node: %w", err)
 	}
 	c := make(chan struct{})
 	go func() {
 		_ = cmd.Wait() // its log says why it ended
 		close(c)
 	}()
-	return c, nil
+	return cmd.Process.Pid, c, nil
 }
 
-// await waits until the node answers.
-func await(ctx context.Context, c *api.Client, dir string, ended <-chan struct{}) error {
+// await waits until the node answers that is the right one.
+func await(ctx context.Context, c *api.Client, dir string, ended <-chan struct{}, right func(*api.VersionInfo) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		err := ask(ctx, c)
-		if err == nil {
+		info, err := who(ctx, c)
+		if err == nil && right(info) {
 			return nil
 		}
 		select {

@@ -32,6 +32,7 @@ type uplink struct {
 	mtu  int
 
 	device int // MTU of the device; 0 is unknown
+	fd     int // of the queue, as long as it is not lost
 
 	// Guarded by Node.mu.
 	since time.Time // when it came, or was lost
@@ -40,7 +41,10 @@ type uplink struct {
 
 // addUplink puts a link to use that leads outside. The descriptor is the
 // node's from here on, whatever becomes of it.
-func (n *Node) addUplink(m api.UplinkRequest, fds []int) error {
+func (n *Node) addUplink(m api.UplinkRequest, fds []int) error { return n.addUplinkAs(m, fds, false) }
+
+// addUplinkAs does so; held says that its addresses are ours already.
+func (n *Node) addUplinkAs(m api.UplinkRequest, fds []int, held bool) error {
 	defer n.tracing.follow() // it is traced too
 	n.linking.Lock()
 	defer n.linking.Unlock()
@@ -49,20 +53,21 @@ func (n *Node) addUplink(m api.UplinkRequest, fds []int) error {
 		api.CloseAll(fds)
 		return err
 	}
-	queue, err := u.open(fds[0])
+	u.fd = fds[0]
+	queue, err := u.open(u.fd)
 	if err != nil {
 		return fmt.Errorf("uplink %s: %w", u.spec.Name, err)
 	}
 	u.way, err = n.router.AddUplink(network.UplinkConfig{
 		Name: u.spec.Name, MAC: u.mac, MTU: u.mtu, DHCP: u.spec.DHCP,
 		Addr: u.spec.Addr, Gateway: u.spec.Gateway, Extra: u.spec.Addrs, Routes: u.spec.Routes,
-		SharedMAC: u.spec.SharedMAC,
-		Lost:      func(err error) { go n.uplinkLost(u, err) }, // on a worker
+		SharedMAC: u.spec.SharedMAC, Held: held,
+		Lost: func(err error) { go n.uplinkLost(u, err) }, // on a worker
 	}, queue)
 	if err != nil {
 		return err // the router has closed the queue
 	}
-	if s := u.way.State(loop.Clock()); !u.spec.DHCP && !s.Addr.IsValid() && s.Problem != nil {
+	if s := u.way.State(loop.Clock()); !held && !u.spec.DHCP && !s.Addr.IsValid() && s.Problem != nil {
 		// Somebody has the address. To go on would cut him off, and us.
 		return errors.Join(fail(http.StatusConflict, "uplink %s: %v", u.spec.Name, s.Problem), n.router.RemoveUplink(u.spec.Name))
 	}

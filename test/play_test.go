@@ -27,6 +27,7 @@ var parts = map[string]func(args []string) error{
 	"hoard":     hoard,
 	"hurry":     hurry,
 	"inject":    inject,
+	"knock":     knock,
 	"mdns":      mdns,
 	"mix":       mix,
 	"mixed":     mixed,

@@ -298,7 +298,8 @@ func TestS29_Unreachable(t *testing.T) {
 func TestS29_NotFromInside(t *testing.T) {
 	n := newNode(t)
 	n.start("c")
-	inside := n.background("exec", "-i", "c", "sh", "-c", "read x; FAIRLEAD_DIR="+n.dir+" fairlead ps; echo status $?")
+	inside := n.background("exec", "-i", "c", "sh", "-c", "echo here; read x; FAIRLEAD_DIR="+n.dir+" fairlead ps; echo status $?")
+	inside.says("here")
 	n.killNode()
 	fmt.Fprintln(inside.in)
 	inside.says("status 125")

@@ -41,6 +41,7 @@ type Config struct {
 	Routes  []netip.Prefix // what it leads to; none is everything
 	DHCP    bool           // Addr, Gateway and perhaps a smaller MTU come by DHCP
 	Avoid   []netip.Prefix // subnets a lease may not be in, because we route there
+	Held    bool           // Addr and Extra are ours already, by a node before
 
 	// SharedMAC says that MAC is the host's too, so its DHCP client must not take
 	// us for itself.

@@ -93,13 +93,17 @@ func (u *Raw) startLocked(now int64) {
 		return
 	}
 	u.started, u.without = true, now
+	begin := (*arp.Claim).Start
+	if u.conf.Held {
+		begin = (*arp.Claim).Hold
+	}
 	if u.client != nil {
 		u.client.Start(now)
 	} else {
-		u.claims[0].Start(now, u.conf.Addr.Addr().As4(), u.conf.MAC)
+		begin(&u.claims[0], now, u.conf.Addr.Addr().As4(), u.conf.MAC)
 	}
 	for i, extra := range u.conf.Extra {
-		u.claims[1+i].Start(now, extra.As4(), u.conf.MAC)
+		begin(&u.claims[1+i], now, extra.As4(), u.conf.MAC)
 	}
 }
 

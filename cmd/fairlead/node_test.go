@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -243,5 +244,28 @@ func TestWithoutNode(t *testing.T) {
 	var out, stderr bytes.Buffer
 	if code := execute([]string{"version"}, &out, &stderr); code != 0 || !strings.Contains(out.String(), "Version:     "+version) || !strings.Contains(out.String(), "none runs in") {
 		t.Errorf("version: %d %s%s", code, &out, &stderr)
+	}
+}
+
+// A node of another version is talked to, with a word about it; one that speaks another
+// API is not.
+func TestOtherVersion(t *testing.T) {
+	for _, test := range []struct {
+		info api.VersionInfo
+		want string
+	}{
+		{api.VersionInfo{API: api.Version, Version: version}, ""},
+		{api.VersionInfo{API: api.Version, Version: "0.2.1"}, ""},
+		{api.VersionInfo{API: 99, Version: "9.9"}, "client " + version + ", node 9.9: `fairlead up --replace` has the node be of this version, and its containers go on; they speak API v1 and v99"},
+	} {
+		var said bytes.Buffer
+		err := greeting(&said, &test.info)
+		if have := fmt.Sprint(err); err == nil && test.want != "" || err != nil && have != test.want {
+			t.Errorf("%s: %s", test.info.Version, have)
+		}
+		other := err == nil && test.info.Version != version
+		if want := "fairlead: client " + version + ", node 0.2.1: `fairlead up --replace` has the node be of this version, and its containers go on\n"; other && said.String() != want || !other && said.Len() > 0 {
+			t.Errorf("%s: said %q", test.info.Version, said.String())
+		}
 	}
 }

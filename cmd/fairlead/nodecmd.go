@@ -23,7 +23,7 @@ import (
 func newUp() *cobra.Command {
 	var bip, names, hostLink, lockIn string
 	var opts, uplinks []string
-	var foreground bool
+	var foreground, replace bool
 	var network networkFlags
 	var lab labFlags
 	cmd := &cobra.Command{
@@ -81,6 +81,7 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
   fairlead up --host-loopback
   sudo fairlead up --host-link
   fairlead up --names on
+  fairlead up --replace
   fairlead up --foreground
   fairlead up -f lab.yaml --dry-run
   fairlead up -f lab.yaml`,
@@ -111,6 +112,9 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 			} else if change != nil {
 				request.Egress, request.HostLoopback = change.Egress, change.HostLoopback
 			}
+			if replace {
+				return replaceNode(cmd)
+			}
 			mode, err := lockin.ParseMode(cmp.Or(lockIn, os.Getenv(lockin.Variable)))
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
@@ -133,6 +137,7 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 	f.StringVar(&names, "names", "", "Answer this machine's questions for names of containers: on, off, or at `ADDRESS`[:PORT] of the loopback")
 	lab.define(f, true)
 	f.StringVar(&lockIn, "lock-in", "", "What the node gives up once it has started: on, off, or strict to end it at a system call it should not make (default on)")
+	f.BoolVar(&replace, "replace", false, "Have a node of this version take the place of the one that runs; its containers and connections go on")
 	f.BoolVar(&foreground, "foreground", false, "Be the node: do not go into the background, log here")
 	return cmd
 }
@@ -175,6 +180,27 @@ func ready(ctx context.Context, ways *waysOut, opened map[string]*box.Uplink) er
 		}
 	}
 	return notifyReady()
+}
+
+// replaceNode has a node of this version take the place of the one that runs.
+func replaceNode(cmd *cobra.Command) error {
+	for _, name := range flagNames(cmd) {
+		if name != "replace" && cmd.Flags().Changed(name) {
+			return wrongCall(cmd, "--replace leaves everything as it is, and --%s changes something: call `fairlead up` for that", name)
+		}
+	}
+	var before, after api.VersionInfo
+	if err := onlooker().Get(cmd.Context(), "/v1/version", &before); err != nil {
+		return err
+	}
+	if err := node.Replace(cmd.Context(), api.Dir()); err != nil {
+		return fmt.Errorf("node %d goes on: %w", before.Pid, err)
+	}
+	if err := onlooker().Get(cmd.Context(), "/v1/version", &after); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "node %d of version %s has taken the place of node %d of version %s\n", after.Pid, after.Version, before.Pid, before.Version)
+	return nil
 }
 
 // up starts a node in the background, or makes the one that runs stay.
@@ -353,6 +379,7 @@ func newCheck() *cobra.Command {
 // newNode is what a client starts in the background.
 func newNode() *cobra.Command {
 	var dir string
+	var replace bool
 	cmd := &cobra.Command{
 		Use:    "node --dir DIR",
 		Short:  "Be a node; `fairlead up` and `fairlead run` start it",
@@ -363,9 +390,10 @@ func newNode() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return node.Serve(cmd.Context(), node.Config{Dir: dir, Version: version, LockIn: mode})
+			return node.Serve(cmd.Context(), node.Config{Dir: dir, Version: version, LockIn: mode, Replace: replace})
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", api.Dir(), "The node directory")
+	cmd.Flags().BoolVar(&replace, "replace", false, "Take the place of the node that runs there")
 	return cmd
 }

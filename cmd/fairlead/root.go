@@ -264,15 +264,17 @@ func ensure(ctx context.Context) (*api.Client, error) {
 	return client(), nil
 }
 
-// greet says when the node is of another version, and refuses one that speaks
+func greet(info *api.VersionInfo) error { return greeting(os.Stderr, info) }
+
+// greeting says when the node is of another version, and refuses one that speaks
 // another API.
-func greet(info *api.VersionInfo) error {
+func greeting(stderr io.Writer, info *api.VersionInfo) error {
 	text := fmt.Sprintf("client %s, node %s: `fairlead up --replace` has the node be of this version, and its containers go on", version, info.Version)
 	switch {
 	case info.API != api.Version:
 		return fmt.Errorf("%s; they speak API v%d and v%d", text, api.Version, info.API)
 	case info.Version != version:
-		fmt.Fprintln(os.Stderr, "fairlead: "+text)
+		fmt.Fprintln(stderr, "fairlead: "+text)
 	}
 	return nil
 }

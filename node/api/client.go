@@ -275,6 +275,20 @@ func (c *Client) hand(ctx context.Context, conn *net.UnixConn, path string, msg 
 	return nil
 }
 
+// Upgrade begins a conversation that carries descriptors, at a path; the caller
+// closes it.
+func (c *Client) Upgrade(ctx context.Context, path string) (*net.UnixConn, error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.upgrade(ctx, conn, path); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn.(*net.UnixConn), nil
+}
+
 // upgrade asks for the protocol that carries descriptors.
 func (c *Client) upgrade(ctx context.Context, conn net.Conn, path string) error {
 	req, err := request(ctx, http.MethodPost, path, nil)

@@ -199,3 +199,12 @@ func (r *Reached) Close() {
 		r.Channel = nil
 	}
 }
+
+// Copy is a copy of our end, the caller's to hand on.
+func (c *Channel) Copy() (fd int, err error) {
+	cerr := c.conn.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(cerr, err); err != nil {
+		return -1, fmt.Errorf("copy a channel: %w", err)
+	}
+	return fd, nil
+}

@@ -75,6 +75,7 @@ type UplinkConfig struct {
 	DHCP    bool // ask for Addr and the rest on the link
 
 	SharedMAC bool // MAC is the host's too
+	Held      bool // its addresses are ours already, by a node before
 
 	// Lost is called once, on a worker, when the link is gone for good.
 	Lost func(err error)

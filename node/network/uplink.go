@@ -32,7 +32,7 @@ func (r *Router) AddUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 		raw, err := uplink.New(uplink.Config{
 			Network: id, Name: conf.Name, MAC: conf.MAC, MTU: conf.MTU,
 			Addr: conf.Addr, Gateway: conf.Gateway, Extra: conf.Extra, Routes: conf.Routes, DHCP: conf.DHCP,
-			SharedMAC: conf.SharedMAC, Avoid: r.subnetsLocked(),
+			SharedMAC: conf.SharedMAC, Held: conf.Held, Avoid: r.subnetsLocked(),
 		}, inbound{r.rt.Inbound(id), r, id})
 		return raw, queue, err
 	})
@@ -40,7 +40,7 @@ func (r *Router) AddUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 		_ = queue.Close()
 		return nil, err
 	}
-	if !conf.DHCP {
+	if !conf.DHCP && !conf.Held {
 		select {
 		case <-u.raw.Ready():
 		case <-time.After(readyWait):

@@ -53,6 +53,28 @@ func (s *Sockets) Adopt(proto packet.Proto, at netip.AddrPort, fd int) error {
 	return fmt.Errorf("publish %v %v: %w", proto, at, unix.EADDRINUSE)
 }
 
+// A Published is the host's socket of a published port.
+type Published struct {
+	Proto packet.Proto
+	At    netip.AddrPort
+	FD    int // the uplink's, valid while nobody calls Unlisten
+}
+
+// Published lists the sockets of published ports.
+func (s *Sockets) Published() (list []Published) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for at, l := range s.tcp.listeners {
+		list = append(list, Published{packet.ProtoTCP, at, l.fd})
+	}
+	for at, e := range s.flows.udp {
+		if e, ok := e.(*udpSocket); ok && e.kept {
+			list = append(list, Published{packet.ProtoUDP, netip.AddrPortFrom(at.addr.Netip(), at.port), e.fd})
+		}
+	}
+	return list
+}
+
 // Unlisten closes the socket of a published port. TCP connections that it has
 // accepted go on: they end with their flows.
 func (s *Sockets) Unlisten(proto packet.Proto, at netip.AddrPort) {

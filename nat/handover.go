@@ -1,0 +1,118 @@
+package nat
+
+import "fairlead/packet"
+
+// A Saved is a flow as it goes from the table of one node to that of the node that
+// takes its place. Its number and its counters stay behind.
+type Saved struct {
+	Container packet.ContainerID
+	Kind      packet.NATKind
+	Hidden    packet.Hidden
+	From, To  packet.NetworkID
+	Forward   packet.Tuple // seen on From
+	Reply     packet.Tuple // the answers', seen on To
+	Inward    bool
+	ToMapping bool
+	Rule      Rule // that made it; its Number is 0 for none
+
+	// Of the mapping whose outside port it has, if it has one.
+	Mapped      bool
+	Network     packet.NetworkID
+	Owner       packet.ContainerID
+	Inside      packet.Addr
+	InsidePort  uint16
+	Proto       packet.Proto
+	Uplink      packet.NetworkID
+	Outside     packet.Addr
+	OutsidePort uint16
+
+	// Of each half: how long ago its last packet was, in nanoseconds, and what its
+	// packets said.
+	Age  [2]int64
+	Bits [2]uint64
+}
+
+// Save yields the flows whose time is not up, but those that end with a socket, as
+// Restore takes them. Only the owner of the table calls it, while no worker runs.
+func (t *Table) Save(now int64, yield func(Saved)) {
+	for f := range t.Flows {
+		b := t.body(f.Number)
+		if b.is(kept) {
+			continue
+		}
+		s := Saved{
+			Container: f.Container, Kind: f.Kind, Hidden: f.Hidden, From: f.From, To: f.To, Forward: f.Forward, Reply: f.Reply,
+			Inward: f.Inward, ToMapping: b.is(toMapping),
+		}
+		if b.rule != 0 {
+			s.Rule = t.rules.at(b.rule).Rule
+		}
+		if b.mapping != 0 {
+			m := t.maps.at(b.mapping)
+			s.Mapped, s.Network, s.Owner, s.Inside, s.InsidePort = true, m.network, m.container, m.inside, m.insidePort
+			s.Proto, s.Uplink, s.Outside, s.OutsidePort = m.proto, m.uplink, m.outside, m.outsidePort
+		}
+		for dir := range b.seen {
+			word := b.seen[dir].Load()
+			s.Age[dir], s.Bits[dir] = max(0, now-since(word)), word&(stateBits-1)
+		}
+		yield(s)
+	}
+}
+
+// Restore makes a flow as it was, unless there is one in its place, its rule is not
+// there, or it has no room. Its clock is another one, and no half was heard before
+// that began: an idle flow may live as much longer.
+func (t *Table) Restore(s *Saved, now int64) bool {
+	t.setClock(now)
+	p := Plan{
+		Translation: packet.Translation{
+			New: true, Container: s.Container, Kind: s.Kind, Hidden: s.Hidden, ToMapping: s.ToMapping,
+			In: s.From, Before: s.Forward, Out: s.To, After: s.Reply.Reverse(),
+		},
+		question: question{scope: s.From, container: s.Container, tuple: s.Forward, uplink: s.To},
+		inward:   s.Inward,
+	}
+	if s.Rule.Number != 0 {
+		if p.Rule = t.ruleLike(&s.Rule); p.Rule == 0 {
+			return false
+		}
+	}
+	if t.crowded(t.holderOf(p.Container), p.inward) || t.inTheWay(&p) != 0 {
+		return false
+	}
+	if s.Mapped {
+		p.source = endpoint{s.Network, s.Owner, s.Inside, s.InsidePort, s.Proto, s.Uplink, s.Outside}
+		p.port = s.OutsidePort
+		if n := t.findMapping(&p.source); n != 0 && t.maps.at(n).outsidePort == s.OutsidePort {
+			p.mapping = n
+		} else if t.poolOf(poolKey{s.Uplink, s.Outside, s.Proto}).owner[s.OutsidePort] != 0 {
+			return false
+		}
+	}
+	f, reason := t.make(&p)
+	if reason != packet.OK {
+		return false
+	}
+	b := t.body(f.ref)
+	for dir := range b.seen {
+		b.seen[dir].Store(uint64(max(0, now-s.Age[dir]))&^(granule-1) | s.Bits[dir]&(stateBits-1))
+	}
+	return true
+}
+
+// ruleLike is the number of the rule that says what another table's said.
+func (t *Table) ruleLike(like *Rule) (number uint32) {
+	if like.Kind == packet.NATMasquerade {
+		return t.rules.masquerade[[2]packet.NetworkID{like.Network, like.Uplink}]
+	}
+	for r := range t.Rules {
+		number = r.Number
+		r.Number, r.Flows, r.Packets, r.Bytes = like.Number, 0, 0, 0
+		if x := *like; r == (Rule{Number: x.Number, Kind: x.Kind, Network: x.Network, Container: x.Container, Uplink: x.Uplink,
+			Outside: x.Outside, Inside: x.Inside, Proto: x.Proto, OutsidePort: x.OutsidePort, InsidePort: x.InsidePort}) {
+			return number
+		}
+	}
+	return 0
+}

@@ -1,0 +1,33 @@
+package api
+
+// What the node that runs and the one that takes its place say to one another, on an
+// upgraded POST /v1/replace, in turns:
+//
+//	new → old   Replace
+//	old → new   Handed, with descriptors, again and again until Last
+//	new → old   Done after each but the last; after the last once everything works,
+//	            or with an error: then the old node goes on
+//	old → new   Done: nobody uses them any more but the new node
+
+// Replace is the first message.
+type Replace struct {
+	Version string `json:"version"` // of the program, for the log
+}
+
+// Handed are descriptors, at most eight in one message, and what they are.
+type Handed struct {
+	Error string  `json:"error,omitempty"` // the old node goes on
+	Items []Thing `json:"items,omitempty"`
+	// Of the last one: the version of the snapshot, and what it was written by.
+	Last    bool   `json:"last,omitempty"`
+	Version int    `json:"version,omitempty"`
+	Program string `json:"program,omitempty"`
+}
+
+// A Thing is what a descriptor is: Kind says of what sort, Of whose it is and Which
+// the one of several.
+type Thing struct {
+	Kind  string `json:"kind"`
+	Of    string `json:"of,omitempty"`
+	Which string `json:"which,omitempty"`
+}

@@ -1,0 +1,376 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/loop"
+	"fairlead/nat"
+	"fairlead/node/api"
+	"fairlead/node/box"
+	"fairlead/packet"
+)
+
+// The other side of handover.go: a node that takes the place of one that runs. Until
+// the old one is told that everything works it may go on, so nothing is changed that
+// it would miss.
+
+// A takeover is what was handed over, nil for a node that takes nobody's place.
+type takeover struct {
+	conn   *net.UnixConn
+	things map[api.Thing]int // by what they are; what is taken is taken out
+	list   []int             // sockets that were handed in
+	handing
+	resume func() error // has our workers read
+}
+
+// take takes a descriptor, -1 if there is none.
+func (t *takeover) take(kind, of, which string) int {
+	if t == nil {
+		return -1
+	}
+	key := api.Thing{Kind: kind, Of: of, Which: which}
+	fd, ok := t.things[key]
+	if !ok {
+		return -1
+	}
+	delete(t.things, key)
+	return fd
+}
+
+// close lets go of what nobody has taken.
+func (t *takeover) close() {
+	if t == nil {
+		return
+	}
+	for _, fd := range t.things {
+		_ = unix.Close(fd)
+	}
+	api.CloseAll(t.list)
+	_ = t.conn.Close()
+}
+
+// takeOver asks the node in dir for all it has.
+func takeOver(ctx context.Context, conf Config) (t *takeover, h *home, err error) {
+	conn, err := api.NewClient(conf.Dir).Upgrade(ctx, "/v1/replace")
+	if e := new(api.Error); errors.As(err, &e) && e.Status == http.StatusNotFound {
+		return nil, nil, fmt.Errorf("the node in %s is of a version that hands nothing over; `fairlead down --all` ends it", conf.Dir)
+	} else if err != nil {
+		return nil, nil, err
+	}
+	t = &takeover{conn: conn, things: make(map[api.Thing]int)}
+	if err = t.receive(conf.Version); err == nil {
+		h, err = t.home(conf.Dir)
+	}
+	if err != nil {
+		t.refuse(err)
+		return nil, nil, err
+	}
+	return t, h, nil
+}
+
+// receive takes all descriptors.
+func (t *takeover) receive(version string) error {
+	_ = t.conn.SetDeadline(time.Now().Add(handWithin))
+	if err := api.SendMessage(t.conn, api.Replace{Version: version}, nil); err != nil {
+		return err
+	}
+	for {
+		var m api.Handed
+		fds, err := api.ReceiveMessage(t.conn, &m)
+		switch {
+		case err != nil:
+			return fmt.Errorf("the node that runs: %w", err)
+		case m.Error != "":
+			return fmt.Errorf("the node that runs: %s", m.Error)
+		case m.Last && m.Version > handVersion:
+			return fmt.Errorf("the node that runs is of version %s, which hands over more than this one, %s, can read: `fairlead up --replace` of that version or a later one does", m.Program, version)
+		case m.Last:
+			return nil
+		case len(fds) != len(m.Items):
+			api.CloseAll(fds)
+			return fmt.Errorf("the node that runs sent %d descriptors and named %d", len(fds), len(m.Items))
+		}
+		for i, item := range m.Items {
+			if item.Kind == thingInherited {
+				t.list = append(t.list, fds[i])
+			} else if _, twice := t.things[item]; twice {
+				_ = unix.Close(fds[i])
+			} else {
+				t.things[item] = fds[i]
+			}
+		}
+		if err := api.SendMessage(t.conn, api.Done{}, nil); err != nil {
+			return err
+		}
+	}
+}
+
+// home is the node directory, with the lock the old node has: it is one open file.
+func (t *takeover) home(dir string) (*home, error) {
+	lock := t.take(thingLock, "", "")
+	if lock < 0 {
+		return nil, errors.New("the node that runs has handed no lock over")
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		_ = unix.Close(lock)
+		return nil, fmt.Errorf("node directory: %w", err)
+	}
+	h := &home{root, os.NewFile(uintptr(lock), nodeLock)}
+	text, err := h.readSome(handFile, maxHanded)
+	if err == nil {
+		err = json.Unmarshal(text, &t.handing)
+	}
+	if err == nil && t.Running == nil {
+		err = errors.New("it says nothing of the node")
+	}
+	if err != nil {
+		_ = h.Close()
+		_ = h.lock.Close()
+		return nil, fmt.Errorf("read what was handed over: %w", err)
+	}
+	return h, h.removeFile(handFile)
+}
+
+// refuse tells the old node to go on.
+func (t *takeover) refuse(err error) {
+	_ = t.conn.SetDeadline(time.Now().Add(bodyWithin))
+	_ = api.SendMessage(t.conn, api.Done{Error: err.Error()}, nil) // or it finds out by our end
+	t.close()
+}
+
+// reachAll is that of home of what was handed over.
+func (t *takeover) reachAll() (back []*comeback) {
+	for _, r := range t.Records {
+		b := &comeback{record: r}
+		b.hold, b.lost = t.reach(r)
+		back = append(back, b)
+	}
+	return back
+}
+
+// reach is reachInit of one that was handed over.
+func (t *takeover) reach(r *record) (*hold, error) {
+	if r.Ended {
+		return nil, nil
+	}
+	h := &hold{pidfd: t.take(thingInit, r.ID, ""), links: make(map[string]int)}
+	for _, of := range t.Records {
+		if of.ID != r.ID && !(of.ID == r.Share && of.Ended) {
+			continue
+		}
+		for _, p := range of.Places {
+			if fd := t.take(thingLink, of.ID, p.ID); fd >= 0 {
+				h.links[p.ID] = fd
+			}
+		}
+	}
+	fd := t.take(thingChannel, r.ID, "")
+	switch {
+	case fd < 0 && h.pidfd >= 0:
+		return h, errors.New("the node before could not reach it either")
+	case fd < 0:
+		return h, nil
+	}
+	var err error
+	h.channel, err = box.NewChannel(fd)
+	return h, err
+}
+
+// takePlace has the node be what the old one is, and then that let go. Its workers
+// read nothing until then: both would read the same queues, and a packet of a flow that
+// is not there yet would be answered by RST.
+func (n *Node) takePlace(t *takeover) (err error) {
+	t.resume = n.loop.Hold()
+	for _, fd := range t.list {
+		x, err := identify(fd)
+		if err != nil {
+			return err
+		}
+		n.inherited = append(n.inherited, x)
+	}
+	t.list = nil
+	n.handed = t
+	back := t.reachAll()
+	defer letGo(back)
+	n.adopt(back)
+	if err = n.takeUp(t); err != nil {
+		return err
+	}
+	n.handed = nil
+	names, err := t.stub()
+	if err != nil {
+		return err
+	}
+	if names != nil {
+		n.dns.answerHost(names)
+	}
+	n.restoreFlows(t)
+	if n.listener, err = t.control(); err != nil {
+		return err
+	}
+	return t.commit()
+}
+
+// takeUp has the node have the ways out there were.
+func (n *Node) takeUp(t *takeover) error {
+	for _, l := range n.listLans() {
+		for _, s := range t.Running.Uplinks {
+			if s.Network != l.id {
+				continue
+			}
+			if err := n.takeOutside(t, l, s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// takeOutside takes an uplink, or a host link.
+func (n *Node) takeOutside(t *takeover, l *lan, s savedOuter) error {
+	if s.Host != "" {
+		for item := range t.things {
+			if item.Kind == thingHostLink && item.Of == l.id {
+				index, _ := strconv.Atoi(item.Which)
+				return n.addHostLink(l.name, api.HostLinkRequest{Interface: s.Host, Index: index}, []int{t.take(item.Kind, item.Of, item.Which)})
+			}
+		}
+		return nil
+	}
+	spec, err := api.ParseUplink(s.Spec)
+	if err != nil {
+		return err
+	}
+	fd := t.take(thingUplink, spec.Name, "")
+	if fd < 0 {
+		return nil // it was lost before, and is listed so
+	}
+	return n.addUplinkAs(api.UplinkRequest{Network: l.name, Spec: s.Spec, MAC: s.MAC, MTU: s.MTU}, []int{fd}, true)
+}
+
+// restoreFlows makes the flows there were, whose networks and uplinks have other
+// numbers.
+func (n *Node) restoreFlows(t *takeover) {
+	number := make(map[packet.NetworkID]packet.NetworkID)
+	n.mu.Lock()
+	for _, l := range n.lans {
+		number[t.Networks[l.id]] = l.number()
+	}
+	for _, u := range n.uplinks {
+		if u.lost == nil {
+			number[t.Networks[u.spec.Name]] = u.way.Network()
+		}
+	}
+	number[t.Networks[api.HostUplink]] = n.hostWay.Network()
+	n.mu.Unlock()
+	kept := 0
+	now := loop.Clock()
+	n.router.Flows(func(table *nat.Table) {
+		for i := range t.Flows {
+			f := &t.Flows[i]
+			for _, x := range []*packet.NetworkID{&f.From, &f.To, &f.Network, &f.Uplink, &f.Rule.Network, &f.Rule.Uplink} {
+				if *x != 0 {
+					*x = number[*x]
+				}
+			}
+			if f.From != 0 && f.To != 0 && table.Restore(f, now) {
+				kept++
+			}
+		}
+	})
+	slog.Info("flows go on", "flows", kept, "of", len(t.Flows))
+}
+
+// commit tells the old node that everything works. It returns once that has let go:
+// who began to end meanwhile has.
+func (t *takeover) commit() error {
+	_ = t.conn.SetDeadline(time.Now().Add(handWithin))
+	old, err := t.peer()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(old)
+	if err := api.SendMessage(t.conn, api.Done{}, nil); err != nil {
+		return err
+	}
+	var done api.Handed
+	fds, err := api.ReceiveMessage(t.conn, &done)
+	api.CloseAll(fds)
+	if err == nil && done.Error != "" {
+		err = errors.New(done.Error)
+	}
+	if err != nil {
+		if alive, aerr := box.PIDFDAlive(old); aerr == nil && !alive {
+			return nil // it was killed, and nobody else has what we have
+		}
+		return fmt.Errorf("the node that runs: %w", err)
+	}
+	return t.resume()
+}
+
+func (t *takeover) peer() (pidfd int, err error) {
+	cerr := onDescriptor(t.conn, func(fd int) { pidfd, err = box.Peer(fd) })
+	return pidfd, errors.Join(cerr, err)
+}
+
+// control is the control socket.
+func (t *takeover) control() (*controlListener, error) {
+	fd := t.take(thingControl, "", "")
+	if fd < 0 {
+		return nil, errors.New("the node that runs has handed no control socket over")
+	}
+	f := os.NewFile(uintptr(fd), "control socket")
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	control, ok := l.(*net.UnixListener)
+	if !ok {
+		_ = l.Close()
+		return nil, errors.New("what was handed over as the control socket is none")
+	}
+	return newControlListener(control), nil
+}
+
+// stub is where this host asks for names, nil if it does not.
+func (t *takeover) stub() (*stub, error) {
+	if t.Running.Names == "" {
+		return nil, nil
+	}
+	at, err := netip.ParseAddrPort(t.Running.Names)
+	if err != nil {
+		return nil, err
+	}
+	udp, tcp := t.take(thingNamesUDP, t.Running.Names, ""), t.take(thingNamesTCP, t.Running.Names, "")
+	if udp < 0 || tcp < 0 {
+		return nil, errors.New("the sockets this host asks by for names were not handed over")
+	}
+	fu, ft := os.NewFile(uintptr(udp), "names"), os.NewFile(uintptr(tcp), "names")
+	defer fu.Close()
+	defer ft.Close()
+	u, err1 := net.FilePacketConn(fu)
+	l, err2 := net.FileListener(ft)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	conn, ok1 := u.(*net.UDPConn)
+	listener, ok2 := l.(*net.TCPListener)
+	if !ok1 || !ok2 {
+		return nil, errors.New("what this host asks by for names is no socket of that kind")
+	}
+	return &stub{at, conn, listener}, nil
+}

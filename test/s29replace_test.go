@@ -1,0 +1,143 @@
+package test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"fairlead/test/lab"
+)
+
+// replace has another node take the place of the one that runs, from where that was
+// started.
+func (o *outside) replace() {
+	o.t.Helper()
+	host := o.Machine
+	if host == nil {
+		o.run("up", "--replace")
+		o.restarted = true
+		return
+	}
+	if out, status := o.on(host, "up", "--replace"); status != 0 {
+		o.t.Fatalf("up --replace: exit status %d\n%s", status, out)
+	}
+	o.restarted = true
+}
+
+// A node takes the place of another one under load. Whoever knocks at a published
+// port, or at the control socket, is let in, and connections go on: all of them where
+// the way out is a link, those between containers where it is the sockets of the host.
+func TestS29_Replaced(t *testing.T) {
+	eachUplink(t, func(t *testing.T, o *outside) {
+		parrot := play(t, "parrot", ":7")
+		o.says(o.Host.Serve(t, parrot[0], parrot[1:]...), "listening")
+		o.start("server", append([]string{"-p", "7:7", "-p", "8:8/udp", "--"}, parrot...)...)
+		o.logSays("server", "listening")
+		o.start("client", "--opt", veth)
+		o.start("maker")
+		o.start("sharer", "--network", "container:maker")
+		o.run("kill", "maker")
+		between := o.talk("client", o.containers()["server"].IP+":7", 3)
+		shared := o.talk("sharer", o.containers()["server"].IP+":7", 3)
+		out := o.talk("client", o.Router.FarHost+":7", 3)
+		in := o.talkFromOutside(o.reach+":7", 3)
+		how := "speak"
+		if o.byHost() {
+			how = "connect" // who has been let in already ends with the node's sockets
+		}
+		knock := play(t, "knock", o.reach+":7", filepath.Join(filepath.Dir(o.dir), "enough"), how)
+		knocker := o.Host.Serve(t, knock[0], knock[1:]...)
+		o.says(knocker, "knocking")
+		for range 3 {
+			done := make(chan string)
+			go func() { done <- o.knockAtNode() }()
+			o.replace()
+			if trouble := <-done; trouble != "" {
+				t.Error(trouble)
+			}
+		}
+		between.asks("3 answered, 0 reset, 0 silent")
+		shared.asks("3 answered, 0 reset, 0 silent")
+		want := "3 answered, 0 reset, 0 silent"
+		if o.byHost() {
+			want = "0 answered, 3 reset, 0 silent"
+		}
+		out.asks(want)
+		in.asks(want)
+		if err := os.WriteFile(filepath.Join(filepath.Dir(o.dir), "enough"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		lab.Eventually(t, patience, func() error { return contains(knocker.Output(), " failed") })
+		t.Log(strings.TrimSpace(knocker.Output()))
+		if !strings.Contains(knocker.Output(), " 0 failed") {
+			t.Errorf("some knocks at the published port failed")
+		}
+		if have := nodesIn(t, o.dir); len(have) > 0 {
+			t.Errorf("nodes of before are there: %v", have)
+		}
+	})
+}
+
+// knockAtNode asks the node some times, and says what went wrong.
+func (n *node) knockAtNode() string {
+	for range 20 {
+		if out := n.show("ps", "-q"); len(strings.Fields(out)) != 3 {
+			return fmt.Sprintf("ps says %q", out)
+		}
+	}
+	return ""
+}
+
+// knock opens connections to a parrot one after another, until a file is there, and
+// prints how many did not come to be, or to an answer:
+//
+//	ADDRESS:PORT FILE connect|speak
+func knock(args []string) error {
+	fmt.Println("knocking")
+	knocks, failed := 0, 0
+	var last error
+	for ; ; knocks++ {
+		if _, err := os.Stat(args[1]); err == nil {
+			break
+		}
+		conn, err := net.DialTimeout("tcp4", args[0], patience)
+		if err == nil && args[2] == "speak" {
+			err = saySomething(conn)
+		}
+		if conn != nil {
+			_ = conn.Close()
+		}
+		if err != nil {
+			failed, last = failed+1, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println(knocks, "knocks,", failed, "failed", last)
+	return nil
+}
+
+// A node that cannot take the place of another one leaves it as it was.
+func TestS29_NotReplaced(t *testing.T) {
+	n := newNode(t)
+	n.start("c")
+	before := n.nodePid()
+	if err := os.Mkdir(filepath.Join(n.dir, "handed.json"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n.refuses(fmt.Sprintf("node %d goes on", before), "up", "--replace")
+	if err := os.Remove(filepath.Join(n.dir, "handed.json")); err != nil {
+		t.Fatal(err)
+	}
+	if now := n.nodePid(); now != before {
+		t.Errorf("node %d has become %d", before, now)
+	}
+	n.exec("c", "fairlead", "probe", "ping", "-c", "1", "172.17.0.1")
+	n.refuses("--replace leaves everything as it is", "up", "--replace", "--bip", "172.30.0.1/16")
+	n.run("up", "--replace")
+	n.restarted = true
+	n.exec("c", "fairlead", "probe", "ping", "-c", "1", "172.17.0.1")
+}

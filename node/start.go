@@ -81,13 +81,9 @@ func start(ctx context.Context, c *api.Client, dir string) error {
 }
 
 // Replace starts a node that takes the place of the one that runs in dir, and returns
-// once it has. After an error that one goes on.
+// once it has. After an error that one goes on. It takes no lock: the node that runs has
+// its own until the other one has that, and may end meanwhile with all its files.
 func Replace(ctx context.Context, dir string) error {
-	lock, err := lockStart(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
 	pid, ended, err := spawn(dir, "--replace")
 	if err != nil {
 		return err
@@ -123,7 +119,10 @@ func lockStart(ctx context.Context, dir string) (*os.File, error) {
 // of its own, no descriptor of the caller's (else an ssh or a CI pipe would
 // wait for it), what it has to say in a log file.
 func spawn(dir string, more ...string) (pid int, ended <-chan struct{}, err error) {
-	how := os.O_CREATE | os.O_WRONLY | os.O_APPEND
+	how := os.O_WRONLY | os.O_APPEND
+	if _, err := os.Stat(filepath.Join(dir, nodeLock)); len(more) == 0 || err == nil { // else nobody takes it away
+		how |= os.O_CREATE
+	}
 	if len(more) == 0 { // else it is also that of the node that runs
 		how |= os.O_TRUNC
 		// What a node wrote that was killed is there as long as the next one lives.

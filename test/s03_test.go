@@ -27,7 +27,7 @@ func TestS03_ShowSwitch(t *testing.T) {
 	if len(rows) != 2 {
 		t.Fatalf("show switch: %v, want two ports", rows)
 	}
-	if r := rows[0]; r["network"] != "default" || r["bridge id"] != "8000.0242ac110001" || r["loop guard"] != "no" {
+	if r := rows[0]; r["network"] != "default" || r["bridge id"] != "8000.0242ac110001" || r["loop guard"] != "yes" {
 		t.Errorf("the first line: %v", r)
 	}
 	for i, name := range []string{"a", "b"} {

@@ -129,7 +129,7 @@ func Serve(ctx context.Context, conf Config) error {
 		go func() {
 			conf.Ready()
 			locked, err := giveUp(&conf)
-			if err != nil {
+			if err != nil && !n.ending(ctx) { // else what it opens may have gone
 				slog.Error("cannot lock ourselves in", "err", err)
 				n.goDown()
 			}
@@ -155,6 +155,16 @@ func Serve(ctx context.Context, conf Config) error {
 		_ = server.Close()
 	}
 	return err
+}
+
+// ending reports whether the node has been told to end.
+func (n *Node) ending(ctx context.Context) bool {
+	select {
+	case <-n.down:
+		return true
+	default:
+		return ctx.Err() != nil
+	}
 }
 
 // giveUp gives up what the node does not need.

@@ -356,7 +356,7 @@ func TestIdleClients(t *testing.T) {
 		"GET /v1/trace HTTP/1.1\r\nHost: node\r\n\r\n",
 	}
 	var idle []*net.UnixConn
-	for i := range 300 {
+	for i := range 200 {
 		conn := n.dial()
 		send(conn, say[i%len(say)], nil)
 		idle = append(idle, conn)
@@ -378,7 +378,7 @@ func TestIdleClients(t *testing.T) {
 		t.Errorf("beside idle clients a container says %q", out)
 	}
 	grown := residentKB(t, before.pid) - memory
-	t.Logf("beside 300 idle clients the slowest answer took %v; the node grew by %d KiB", worst, grown)
+	t.Logf("beside 200 idle clients the slowest answer took %v; the node grew by %d KiB", worst, grown)
 	if worst > 5*time.Second {
 		t.Errorf("beside idle clients an answer took %v", worst)
 	}

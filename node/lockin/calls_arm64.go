@@ -4,5 +4,9 @@ import "golang.org/x/sys/unix"
 
 const arch = unix.AUDIT_ARCH_AARCH64
 
-// ofArchitecture are calls that exist for this one only: there are none.
-func ofArchitecture() []call { return nil }
+// ofArchitecture are calls that are made on this one only.
+func ofArchitecture() []call {
+	return []call{
+		{name: "prlimit64", number: unix.SYS_PRLIMIT64, why: "how many descriptors there may be", only: oneOf(0, 0)},
+	}
+}

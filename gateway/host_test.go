@@ -102,8 +102,10 @@ func TestHostLinkIsNoWayThrough(t *testing.T) {
 		}
 	}
 	// What would meet the host in a VLAN of its own ends here.
-	if d := w.one(alice, packettest.Tagged(syn(alice.station, self.station, 1, 22), 7)); d.Reason != packet.NotUnderstood {
-		t.Errorf("%+v", d)
+	for vlan, want := range map[uint16]packet.Reason{0: packet.NotUnderstood, 7: packet.UnknownMAC} {
+		if d := w.one(alice, packettest.Tagged(syn(alice.station, self.station, 1, 22), vlan)); d.Reason != want || d.ToHost || len(self.got()) != 0 {
+			t.Errorf("tagged %d: %+v", vlan, d)
+		}
 	}
 }
 

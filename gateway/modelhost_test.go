@@ -317,7 +317,7 @@ func (r *run) lease(e *end) {
 		b = packettest.Partial(b)
 	}
 	if r.rng.IntN(8) == 0 {
-		b = packettest.Tagged(b, 7)
+		b = packettest.Tagged(b, 0)
 	}
 	r.put(e, b)
 }

@@ -459,7 +459,7 @@ func (r *run) put(e *end, b []byte) {
 		}
 		// The switch knows where its container is.
 		there := packettest.Ethernet(r.eve.MAC, r.net3.MAC(), 0x88b5, make([]byte, 46))
-		r.send(r.eve, there, packettest.Tagged(there, 7))
+		r.send(r.eve, there, packettest.Tagged(there, 0))
 	}
 	r.check(func() []trace.Record { return r.send(e, bytes.Clone(b)) }, func() { r.m.frame(e, b) })
 	if r.t.Failed() {

@@ -17,7 +17,7 @@ func TestRecorded(t *testing.T) {
 	}
 	head, names, _ := strings.Cut(string(text), "\n")
 	if !strings.HasSuffix(head, " "+runtime.GOARCH) {
-		t.Skip("it was recorded elsewhere: " + head)
+		return // of another kind of machine, whose calls have other names, it says nothing
 	}
 	recorded, list := strings.Fields(names), allowed()
 	for _, name := range recorded {

@@ -65,3 +65,29 @@ func TestPublishedPortUsedAgain(t *testing.T) {
 		t.Error("the flow of the second connection was ended with the first")
 	}
 }
+
+// TestOlderAcknowledgement: a container that goes on with an earlier connection
+// while we have answered its SYN for the next one is told so by RST. Else both
+// would wait until the handshake is given up.
+func TestOlderAcknowledgement(t *testing.T) {
+	r := newRig(t, Config{})
+	l := listenLocal(t)
+	k := towards(l.Addr(), 40001)
+	r.write(tcpFrame(k, seg{flags: packet.TCPSyn, seq: 100, window: 60000, options: synOptions(1460, 7)}))
+	var iss uint32
+	r.read(func(f *packet.Frame) bool {
+		iss = packet.TCP(f.Transport()).Seq()
+		return packet.TCP(f.Transport()).Flags() == packet.TCPSyn|packet.TCPAck
+	})
+	r.write(tcpFrame(k, seg{flags: packet.TCPAck, seq: 101, ack: iss - 5000, window: 60000, payload: []byte("old")}))
+	r.read(func(f *packet.Frame) bool {
+		s := packet.TCP(f.Transport())
+		return s.Flags() == packet.TCPRst && s.Seq() == iss-5000
+	})
+	r.write(tcpFrame(k, seg{flags: packet.TCPAck, seq: 101, ack: iss + 1, window: 60000, payload: []byte("new")}))
+	c := accept(t, l)
+	said := make([]byte, 3)
+	if _, err := io.ReadFull(c, said); err != nil || string(said) != "new" {
+		t.Errorf("the next connection has %q, %v", said, err)
+	}
+}

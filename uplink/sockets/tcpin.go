@@ -294,6 +294,11 @@ func (c *conn) acknowledged(t packet.TCP, length int, now int64) bool {
 		return false
 	}
 	if before(ack, c.una) {
+		if c.state == synReceived { // of an earlier connection (RFC 9293 3.10.7.4)
+			c.bits |= stale
+			c.staleAck = ack
+			return false
+		}
 		return true
 	}
 	if c.state == synReceived {

@@ -139,5 +139,8 @@ func (p *Port) wasted(now, began int64, frames int, before waste) {
 		return
 	}
 	took := min(loop.Clock()-began, longestWaste)
-	a.waste.charge(now, took*int64(all-useful)/int64(all))
+	took = took * int64(all-useful) / int64(all)
+	// What lasts longer was no work of his: the worker had no processor, or one of
+	// the receivers is slow, who pays for that himself.
+	a.waste.charge(now, min(took, int64(all-useful)*fairPacket))
 }

@@ -188,6 +188,18 @@ func TestWaste(t *testing.T) {
 	}
 }
 
+// A turn that lasted long for one frame was not at work all the time.
+func TestWaitIsNotWaste(t *testing.T) {
+	r := newRig(t)
+	in := r.add(2, metered)
+	r.on(func() {
+		in.port.wasted(r.now, loop.Clock()-int64(time.Millisecond), 1, in.port.wasteOf())
+		if owed := in.port.accounts[0].waste.repaid - r.now; owed <= 0 || owed > shareOf*fairPacket {
+			t.Errorf("a refused frame is repaid after %d ns, want %d at most", owed, shareOf*fairPacket)
+		}
+	})
+}
+
 // Where nobody else wants the worker, who wastes its time may.
 func TestWasteAlone(t *testing.T) {
 	r := newRig(t)

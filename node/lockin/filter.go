@@ -24,10 +24,13 @@ func filterCalls(mode Mode) error {
 		return err
 	}
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+	thread, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
 		unix.SECCOMP_FILTER_FLAG_TSYNC|unix.SECCOMP_FILTER_FLAG_LOG, uintptr(unsafe.Pointer(&prog)))
-	if errno != 0 {
+	switch {
+	case errno != 0:
 		return fmt.Errorf("filter system calls: %w", os.NewSyscallError("seccomp", errno))
+	case thread != 0: // which has another filter already (seccomp(2), TSYNC)
+		return fmt.Errorf("filter system calls: thread %d does not take the filter", thread)
 	}
 	return nil
 }

@@ -203,6 +203,9 @@ func (n *Node) rebuiltLocked(b *comeback) *container {
 		}
 	}
 	for _, p := range r.Ports {
+		if c.ending { // it has none any more
+			break
+		}
 		publication := publication{proto: p.Proto, hostIP: p.HostIP, hostPort: p.HostPort, port: p.Port}
 		n.ports.take(publication, c)
 		c.published = append(c.published, publication)

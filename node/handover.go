@@ -312,7 +312,12 @@ func (s *sender) file(f *os.File, err error, kind string, of ...string) {
 	if len(of) > 0 {
 		t.Of = of[0]
 	}
-	s.send(int(f.Fd()), t)
+	fd := int(f.Fd())
+	// Fd has made the open file one that waits, for us as well, who may go on with it.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		s.fail(err)
+	}
+	s.send(fd, t)
 }
 
 // copy sends one that stays.

@@ -314,7 +314,7 @@ func (t *takeover) commit() error {
 	}
 	if err != nil {
 		if alive, aerr := box.PIDFDAlive(old); aerr == nil && !alive {
-			return nil // it was killed, and nobody else has what we have
+			return t.resume() // it was killed, and nobody else has what we have
 		}
 		return fmt.Errorf("the node that runs: %w", err)
 	}

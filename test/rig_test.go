@@ -50,7 +50,7 @@ var everyOption = flag.String("opt", "", "an `OPTION` of the default network for
 func newNode(t *testing.T, upArgs ...string) *node {
 	t.Helper()
 	n := newNodeDir(t)
-	if *everyOption != "" {
+	if *everyOption != "" && !slices.Contains(upArgs, *everyOption) {
 		upArgs = append([]string{"--opt", *everyOption}, upArgs...)
 	}
 	n.record()

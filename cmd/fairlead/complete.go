@@ -165,7 +165,7 @@ func networkOpts(context.Context) (list []string) {
 // stationMACs are those the switches know.
 func stationMACs(ctx context.Context) (list []string) {
 	var macs []api.MAC
-	_ = client().Get(ctx, "/v1/macs", &macs)
+	_ = onlooker().Get(ctx, "/v1/macs", &macs)
 	for _, m := range macs {
 		if !m.Local {
 			list = append(list, m.MAC)
@@ -177,7 +177,7 @@ func stationMACs(ctx context.Context) (list []string) {
 // neighbourAddresses are those the gateways know.
 func neighbourAddresses(ctx context.Context) (list []string) {
 	var neighbours []api.Neighbour
-	_ = client().Get(ctx, "/v1/arp", &neighbours)
+	_ = onlooker().Get(ctx, "/v1/arp", &neighbours)
 	for _, n := range neighbours {
 		list = append(list, n.IP)
 	}

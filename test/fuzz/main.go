@@ -58,11 +58,11 @@ func (c campaign) run(ctx context.Context, packages []string) error {
 	if err != nil || len(targets) == 0 {
 		return err
 	}
-	r, err := openReport(c.corpus)
+	r, err := openReport(c.corpus, c.version)
 	if err != nil {
 		return err
 	}
-	todo := r.begin(targets, c.share, c.version)
+	todo := r.begin(targets, c.share)
 	if done := len(targets) - len(todo); done > 0 {
 		fmt.Printf("of %d targets %d are done; to begin anew remove %s\n", len(targets), done, r.path(reportFile))
 	}

@@ -19,19 +19,24 @@ import (
 
 // A row is how far a target is with its share.
 type row struct {
-	Package     string    `json:"package"`
-	Target      string    `json:"target"`
-	Version     string    `json:"version,omitempty"` // of what was fuzzed
-	Share       string    `json:"share"`             // a time or a count
-	Seconds     float64   `json:"seconds"`
-	Executions  uint64    `json:"executions"`
-	Interesting int       `json:"new_interesting"`
-	Corpus      int       `json:"corpus"` // interesting inputs in all
-	Done        bool      `json:"done"`
-	Found       string    `json:"found,omitempty"` // what go test said, if an input broke the target
-	Updated     time.Time `json:"updated,omitzero"`
+	Package string    `json:"package"`
+	Target  string    `json:"target"`
+	Share   string    `json:"share"`  // a time or a count
+	Fuzzed  []stretch `json:"fuzzed"` // earlier versions first
+	Corpus  int       `json:"corpus"` // interesting inputs in all
+	Done    bool      `json:"done"`
+	Found   string    `json:"found,omitempty"` // what go test said, if an input broke the target
+	Updated time.Time `json:"updated,omitzero"`
 
-	now progress // of the run that goes on, not yet in the sums above
+	now progress // of the run that goes on, not yet in the above
+}
+
+// A stretch is what was done of a target's share at one version of the code.
+type stretch struct {
+	Version     string  `json:"version"`
+	Seconds     float64 `json:"seconds"`
+	Executions  uint64  `json:"executions"`
+	Interesting int     `json:"new_interesting"`
 }
 
 // Names of the report's files in the corpus.
@@ -43,18 +48,20 @@ const (
 // A report is the state of a campaign, on disk whenever a target has said how
 // far it is. Its methods may be called by several goroutines.
 type report struct {
-	dir    string
-	mu     sync.Mutex
-	rows   []*row
-	failed error // to write it
+	dir     string
+	version string // of what is fuzzed now
+	mu      sync.Mutex
+	rows    []*row
+	failed  error // to write it
 }
 
-func openReport(dir string) (*report, error) {
+// openReport reads the report in dir, and goes on with it at a version.
+func openReport(dir, version string) (*report, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	r := &report{dir: dir}
+	r := &report{dir: dir, version: version}
 	text, err := os.ReadFile(r.path(reportFile))
 	if err == nil {
 		err = json.Unmarshal(text, &r.rows)
@@ -69,7 +76,7 @@ func (r *report) path(name string) string { return filepath.Join(r.dir, name) }
 
 // begin returns the targets that are not done yet with their share. If all are,
 // or it was another share, all begin anew.
-func (r *report) begin(targets []target, share, version string) (todo []target) {
+func (r *report) begin(targets []target, share string) (todo []target) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, t := range targets {
@@ -85,7 +92,6 @@ func (r *report) begin(targets []target, share, version string) (todo []target) 
 		if have.Share != share || have.Done || count(share) {
 			*have = row{Package: t.pkg, Target: t.name, Share: share}
 		}
-		have.Version = version
 	}
 	return todo
 }
@@ -115,7 +121,7 @@ func (r *report) left(t target) string {
 	if err != nil {
 		return have.Share
 	}
-	return max(d-time.Duration(have.Seconds*float64(time.Second)), time.Second).String()
+	return max(d-time.Duration(have.total().Seconds*float64(time.Second)), time.Second).String()
 }
 
 // heard takes down how far the run of a target is.
@@ -131,7 +137,7 @@ func (r *report) heard(t target, p progress) {
 func (r *report) pause(t target) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.rowLocked(t).settle()
+	r.rowLocked(t).settle(r.version)
 	r.saveLocked()
 }
 
@@ -140,12 +146,13 @@ func (r *report) end(t target, found string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	have := r.rowLocked(t)
-	have.settle()
+	have.settle(r.version)
 	have.Done, have.Found = true, found
 	r.saveLocked()
 	fmt.Print(found)
+	total := have.total()
 	fmt.Printf("fuzz %s %s: %s, %d executions, %d new interesting (total: %d)\n", path.Base(t.pkg), t.name,
-		time.Duration(have.Seconds*float64(time.Second)), have.Executions, have.Interesting, have.Corpus)
+		total.time(), total.Executions, total.Interesting, have.Corpus)
 }
 
 // found is how many of these targets found what breaks them.
@@ -160,25 +167,46 @@ func (r *report) found(targets []target) (n int) {
 	return n
 }
 
-// settle adds what the run has done to the sums.
-func (w *row) settle() { *w = w.sum() }
+// settle takes what the run has done at a version into the row.
+func (w *row) settle(version string) { *w = w.settled(version) }
 
-// sum is the row with what its run has done so far.
-func (w *row) sum() row {
+// settled is the row with what its run has done so far.
+func (w *row) settled(version string) row {
 	s := *w
-	s.Seconds += w.now.elapsed.Seconds()
-	s.Executions += w.now.executions
-	s.Interesting += w.now.interesting
+	if w.now == (progress{}) {
+		return s
+	}
+	s.Fuzzed = slices.Clone(w.Fuzzed)
+	if n := len(s.Fuzzed); n == 0 || s.Fuzzed[n-1].Version != version {
+		s.Fuzzed = append(s.Fuzzed, stretch{Version: version})
+	}
+	s.Fuzzed[len(s.Fuzzed)-1].add(stretch{Seconds: w.now.elapsed.Seconds(), Executions: w.now.executions, Interesting: w.now.interesting})
 	s.Corpus = max(w.Corpus, w.now.corpus)
 	s.now = progress{}
 	return s
 }
 
+// total is what was done at all versions together.
+func (w *row) total() (sum stretch) {
+	for _, s := range w.Fuzzed {
+		sum.add(s)
+	}
+	return sum
+}
+
+func (s *stretch) add(o stretch) {
+	s.Seconds += o.Seconds
+	s.Executions += o.Executions
+	s.Interesting += o.Interesting
+}
+
+func (s stretch) time() time.Duration { return time.Duration(s.Seconds) * time.Second }
+
 // saveLocked writes both files, each as a whole or not at all.
 func (r *report) saveLocked() {
 	rows := make([]row, len(r.rows))
 	for i, w := range r.rows {
-		rows[i] = w.sum()
+		rows[i] = w.settled(r.version)
 		rows[i].Updated = time.Now().UTC().Truncate(time.Second)
 	}
 	text, err := json.MarshalIndent(rows, "", "  ")
@@ -198,11 +226,13 @@ func replace(name string, text []byte) error {
 	return os.Rename(name+".new", name)
 }
 
-// page is the report for people.
+// page is the report for people. A target that was fuzzed at several versions has
+// the time of each.
 func page(rows []row) []byte {
 	var b bytes.Buffer
 	fmt.Fprint(&b, "| target | version | time | of | executions | new interesting | corpus | found |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n")
-	var total row
+	var all stretch
+	corpus := 0
 	for _, w := range rows {
 		found := "nothing"
 		switch {
@@ -212,16 +242,26 @@ func page(rows []row) []byte {
 			found = "not done"
 		}
 		_, pkg, _ := strings.Cut(w.Package, "/")
-		fmt.Fprintf(&b, "| %s %s | %s | %s | %s | %d | %d | %d | %s |\n", pkg, w.Target, w.Version,
-			time.Duration(w.Seconds)*time.Second, w.Share, w.Executions, w.Interesting, w.Corpus, found)
-		total.Seconds += w.Seconds
-		total.Executions += w.Executions
-		total.Interesting += w.Interesting
-		total.Corpus += w.Corpus
+		total := w.total()
+		fmt.Fprintf(&b, "| %s %s | %s | %s | %s | %d | %d | %d | %s |\n", pkg, w.Target, w.versions(),
+			total.time(), w.Share, total.Executions, total.Interesting, w.Corpus, found)
+		all.add(total)
+		corpus += w.Corpus
 	}
-	fmt.Fprintf(&b, "| %d targets | | %s | | %d | %d | %d | |\n", len(rows),
-		time.Duration(total.Seconds)*time.Second, total.Executions, total.Interesting, total.Corpus)
+	fmt.Fprintf(&b, "| %d targets | | %s | | %d | %d | %d | |\n", len(rows), all.time(), all.Executions, all.Interesting, corpus)
 	return b.Bytes()
+}
+
+// versions are those the target was fuzzed at, for page.
+func (w *row) versions() string {
+	if len(w.Fuzzed) == 1 {
+		return w.Fuzzed[0].Version
+	}
+	var list []string
+	for _, s := range w.Fuzzed {
+		list = append(list, fmt.Sprintf("%s %s", s.Version, s.time()))
+	}
+	return strings.Join(list, ", ")
 }
 
 // progress is a line of go test about a target.

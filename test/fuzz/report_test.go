@@ -26,11 +26,12 @@ func TestParseProgress(t *testing.T) {
 }
 
 // A campaign that is interrupted goes on with what is left, in another process
-// too, and one that is done begins anew.
+// too, perhaps of another version, and each version has what was done at it. One
+// that is done begins anew.
 func TestCampaignGoesOn(t *testing.T) {
 	dir := t.TempDir()
-	open := func() *report {
-		r, err := openReport(dir)
+	open := func(version string) *report {
+		r, err := openReport(dir, version)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,8 +39,8 @@ func TestCampaignGoesOn(t *testing.T) {
 	}
 	a, b := target{"fairlead/a", "", "FuzzA"}, target{"fairlead/b", "", "FuzzB"}
 	both := []target{a, b}
-	r := open()
-	if todo := r.begin(both, "10m", "v1"); len(todo) != 2 || r.left(a) != "10m0s" {
+	r := open("v1")
+	if todo := r.begin(both, "10m"); len(todo) != 2 || r.left(a) != "10m0s" {
 		t.Fatalf("%v is to be done at first, %s of it of the first", todo, r.left(a))
 	}
 	r.heard(a, progress{time.Minute, 500, 2, 30})
@@ -47,8 +48,8 @@ func TestCampaignGoesOn(t *testing.T) {
 	r.heard(b, progress{3 * time.Minute, 1000, 5, 20})
 	r.heard(b, progress{elapsed: 4 * time.Minute})
 
-	r = open() // the process ended by kill -9
-	if todo := r.begin(both, "10m", "v1"); len(todo) != 1 || todo[0] != b || r.left(b) != "6m0s" {
+	r = open("v2") // the process ended by kill -9
+	if todo := r.begin(both, "10m"); len(todo) != 1 || todo[0] != b || r.left(b) != "6m0s" {
 		t.Fatalf("%v is to be done then, %s of it", todo, r.left(b))
 	}
 	r.heard(b, progress{time.Minute, 100, 1, 21})
@@ -61,15 +62,17 @@ func TestCampaignGoesOn(t *testing.T) {
 		t.Errorf("%d targets found something (%v)", n, r.failed)
 	}
 	text, err := os.ReadFile(r.path(pageFile))
-	if err != nil || !strings.Contains(string(text), "| b FuzzB | v1 | 5m0s | 10m | 1100 | 6 | 21 | **yes** |") {
-		t.Errorf("the page: %v\n%s", err, text)
+	for _, row := range []string{"| a FuzzA | v1 | 1m0s |", "| b FuzzB | v1 4m0s, v2 1m0s | 5m0s | 10m | 1100 | 6 | 21 | **yes** |"} {
+		if err != nil || !strings.Contains(string(text), row) {
+			t.Errorf("the page: no %s, %v\n%s", row, err, text)
+		}
 	}
 
-	r = open()
-	if todo := r.begin(both, "10m", "v2"); len(todo) != 2 || r.left(b) != "10m0s" || r.found(both) != 0 {
+	r = open("v3")
+	if todo := r.begin(both, "10m"); len(todo) != 2 || r.left(b) != "10m0s" || r.found(both) != 0 {
 		t.Errorf("%v is to be done when all was done, %s of the last", todo, r.left(b))
 	}
-	if todo := open().begin([]target{a}, "1000x", "v2"); len(todo) != 1 {
+	if todo := open("v3").begin([]target{a}, "1000x"); len(todo) != 1 {
 		t.Errorf("%v is to be done of another share", todo)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // limits are the programs that only read and write, by the unit of what they are a
@@ -39,11 +40,37 @@ func (r *results) hold(w *workload, figures map[string]*figure, name string, bou
 
 // holdPeers holds fairlead against the best switch of others.
 func (r *results) holdPeers(w *workload, figures map[string]*figure, bound float64) {
-	if best := r.bestPeer(w.name); best != nil {
-		r.hold(w, figures, best.Path, bound)
-	} else if figures["fairlead"] != nil && r.wanted(func(p *path) bool { return p.peer }) {
+	best := r.bestPeer(w.name)
+	switch {
+	case figures["fairlead"] == nil:
+	case best != nil:
+		r.atLeast(figures["fairlead"], best, bound)
+		r.besides(r.absentPeers(w))
+	case r.wanted(func(p *path) bool { return p.peer }):
 		r.open(w, "the best peer", bound)
 	}
+}
+
+// absentPeers are the peers of bulk traffic that were to be measured on a workload
+// and were not, or not to its end.
+func (r *results) absentPeers(w *workload) (names []string) {
+	for _, p := range paths {
+		if p.peer && slices.ContainsFunc(r.NotRun, func(f failure) bool { return f.Workload == p.name || f.Workload == r.run(w)+", "+p.name }) {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
+// besides names those who might have been better than the best that the last bar
+// stands beside. While there are any nobody can tell that it is met.
+func (r *results) besides(absent []string) {
+	if len(absent) == 0 {
+		return
+	}
+	b := &r.Bars[len(r.Bars)-1]
+	b.Have += "; not measured: " + strings.Join(absent, ", ")
+	b.Open, b.Met = b.Open || b.Met, false
 }
 
 // wanted reports whether one of some paths was to be measured.
@@ -56,7 +83,7 @@ func (r *results) wanted(which func(p *path) bool) bool {
 func (r *results) open(w *workload, beside string, bound float64) {
 	why := "what is not installed is listed below"
 	for _, f := range r.NotRun {
-		if f.Workload == beside || f.Workload == w.name+", "+beside {
+		if f.Workload == beside || f.Workload == r.run(w)+", "+beside {
 			why = f.Why
 		}
 	}

@@ -324,7 +324,23 @@ func (m *sites) bar(class func(p *leader) bool, what string, bound float64) {
 	case best != nil:
 		m.r.atLeast(ours, best, bound)
 		m.r.Bars[len(m.r.Bars)-1].Name += ", the best peer " + what
-	case slices.ContainsFunc(m.missing, class):
+		m.r.besides(m.absent(class))
+	case len(m.absent(class)) > 0:
 		m.r.open(m.w, "the best peer "+what, bound)
 	}
+}
+
+// absent are the peers of a class that did not start, or not every time.
+func (m *sites) absent(class func(p *leader) bool) (names []string) {
+	for _, p := range m.missing {
+		if class(p) {
+			names = append(names, p.name)
+		}
+	}
+	for _, e := range m.list {
+		if e.gone && class(e.leader) {
+			names = append(names, e.name)
+		}
+	}
+	return names
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fairlead/bench/relay"
 	"fairlead/link"
 	"fairlead/node/box"
 	hosts "fairlead/test/lab"
@@ -39,6 +40,9 @@ type path struct {
 	lay func(l *lab, p *cable)
 	// during is called before each measurement, and undo behind it.
 	during func() (undo func(), err error)
+	// lull is how long it goes on taking a processor behind the last frame. Nobody
+	// else is measured before that is over.
+	lull time.Duration
 }
 
 // paths are the paths of bulk traffic. Those compared with one another are
@@ -46,7 +50,7 @@ type path struct {
 var paths = slices.Concat([]*path{
 	{name: "fairlead", every: 1, quick: true, what: "node/network on a loop, two TAPs", lay: process("fairlead", tap, tap)},
 	{name: "raw", every: 1, quick: true, what: "two TAPs, one worker, a read and a write each", lay: process("raw", tap, tap)},
-	{name: "raw-awake", every: seldom, asked: true, what: "raw that does not sleep while anything crosses", lay: process("raw-awake", tap, tap)},
+	{name: "raw-awake", every: seldom, asked: true, what: "raw that does not sleep while anything crosses", lay: process("raw-awake", tap, tap), lull: 2 * relay.AwakeFor},
 	{name: "raw-trains", every: seldom, asked: true, what: "raw that writes datagrams of one length as trains, and judges nothing", lay: process("raw-trains", tap, tap)},
 	{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs, its defaults", lay: kernelBridge},
 	{name: "kernel-10000", every: seldom, brief: true, what: "the same with net.core.netdev_max_backlog=10000", lay: kernelBridge, possible: mayLengthen, during: lengthen},

@@ -224,3 +224,42 @@ func TestPerformanceDocument(t *testing.T) {
 		t.Errorf("docs/performance.md begins %d places, and %d of them end", n, places)
 	}
 }
+
+// What the hypervisor took is that of the measurements where it was watched, else of
+// the whole workload; a row of which it took too much is marked.
+func TestSteal(t *testing.T) {
+	for line, want := range map[string]theft{
+		"cpu  10 1 20 300 5 2 3 40 8 9": {stolen: 40, all: 381}, // guests are in user and nice
+		"cpu  10 1 20 300":              {all: 331},
+		"":                              {},
+	} {
+		if got := parseTheft(line); got != want {
+			t.Errorf("%q: %+v, want %+v", line, got, want)
+		}
+	}
+	if share := (theft{stolen: 10, all: 100}).until(theft{stolen: 30, all: 300}); share != 0.1 {
+		t.Errorf("a share of %v", share)
+	}
+	if share := (theft{all: 100}).until(theft{all: 100}); share != 0 {
+		t.Errorf("of no time a share of %v", share)
+	}
+
+	r := newResults(&options{Pairs: 2})
+	w := &workload{name: "x", unit: "Gb/s"}
+	for _, path := range []string{"robbed", "watched", "whole"} {
+		f := r.figure(w, path)
+		for round := range 2 {
+			f.add(sample{Round: round, Value: 1, Stolen: map[string]float64{"robbed": 0.06, "watched": 0.02 * float64(round)}[path], watched: path != "whole"})
+		}
+	}
+	r.end(w, 0.03, nil)
+	text := table(r, 200)
+	for _, want := range []string{"steal %", "  robbed !", "6.0\n", "  watched ", "1.0\n", "  whole ", "3.0\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "watched !") || strings.Contains(text, "whole !") {
+		t.Errorf("a row is marked of which little was taken:\n%s", text)
+	}
+}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"cmp"
+	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strings"
@@ -87,7 +89,8 @@ type results struct {
 	Failures []failure `json:"failures,omitempty"`
 	NotRun   []failure `json:"not_run,omitempty"` // of peers
 
-	asked *options // what is being measured, nil when nothing is
+	asked   *options // what is being measured, nil when nothing is
+	running string   // and which workload
 }
 
 func newResults(o *options) *results {
@@ -115,6 +118,7 @@ func (r *results) end(w *workload, stolen float64, err error) {
 	} else {
 		r.Complete = append(r.Complete, w.name)
 	}
+	r.running = ""
 }
 
 func (r *results) fail(w *workload, err error) {
@@ -123,11 +127,37 @@ func (r *results) fail(w *workload, err error) {
 
 // notRun says why a peer was not measured, or not to the end: no fault of ours.
 func (r *results) notRun(w *workload, path string, err error) {
-	r.NotRun = append(r.NotRun, failure{w.name + ", " + path, err.Error()})
+	r.NotRun = append(r.NotRun, failure{r.run(w) + ", " + path, err.Error()})
 }
 
-func (r *results) barsMet() bool {
-	return !slices.ContainsFunc(r.Bars, func(b bar) bool { return !b.Met })
+// run is the workload that w is, or is a part of.
+func (r *results) run(w *workload) string { return cmp.Or(r.running, w.name) }
+
+// verdict counts the bars that are missed, and those nobody can tell of.
+func (r *results) verdict() (missed, open int) {
+	for _, b := range r.Bars {
+		switch {
+		case b.Open:
+			open++
+		case !b.Met:
+			missed++
+		}
+	}
+	return missed, open
+}
+
+// check returns the exit status of --check, and says why it is not 0: a bar of which
+// nobody can tell is not met.
+func (r *results) check(to io.Writer) int {
+	switch missed, open := r.verdict(); {
+	case missed > 0:
+		fmt.Fprintf(to, "--check: %s not met, %d open.\n", counted(missed, "bar"), open)
+		return exitMissed
+	case open > 0:
+		fmt.Fprintf(to, "--check: no bar is missed, and of %s nobody can tell: see those that are open.\n", counted(open, "bar"))
+		return exitOpen
+	}
+	return 0
 }
 
 // figure starts the figure of a path on a workload.
@@ -187,11 +217,13 @@ func (f *figure) ratio(other *figure) (q quantile, pairs int) {
 }
 
 // beside lists how many times better the samples of f are than those of other of
-// the same rounds. A sample of nothing has no ratio.
+// the same rounds. Who carried nothing where other carried something is no times as
+// good: that is what starving looks like. Beside nothing there is no ratio, nor for
+// what cost nothing or took no time, because it was too little to be counted.
 func (f *figure) beside(other *figure) (ratios []float64) {
 	for _, s := range f.Samples {
 		for _, o := range other.Samples {
-			if s.Round == o.Round && s.Value > 0 && o.Value > 0 {
+			if s.Round == o.Round && o.Value > 0 && (s.Value > 0 || !f.Less) {
 				ratios = append(ratios, f.better(s.Value, o.Value))
 			}
 		}

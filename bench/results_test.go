@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"testing"
 )
 
@@ -48,11 +49,13 @@ func TestBar(t *testing.T) {
 		"one outlier is forgiven":     {[]float64{1, 10, 10, 10, 10, 10, 10}, true},
 		"six pairs are not enough":    {[]float64{10, 10, 10, 10, 10, 10}, false},
 		"nothing measured is not met": {nil, false},
+		"starved in half the rounds":  {[]float64{10, 10, 10, 0, 0, 0, 0}, false},
+		"starved always":              {[]float64{0, 0, 0, 0, 0, 0, 0}, false},
 	} {
 		var r results
 		f, other := pair(c.values, ten)
 		r.atLeast(f, other, 0.95)
-		if r.Bars[0].Met != c.met || r.barsMet() != c.met {
+		if missed, open := r.verdict(); r.Bars[0].Met != c.met || (missed+open == 0) != c.met {
 			t.Errorf("%s: %+v", name, r.Bars[0])
 		}
 	}
@@ -78,6 +81,147 @@ func TestAtMost(t *testing.T) {
 	}
 }
 
+// What --check ends with: a bar of which nobody can tell is not met, and is not missed.
+func TestCheck(t *testing.T) {
+	met, missed, open := bar{Met: true}, bar{}, bar{Open: true}
+	for name, c := range map[string]struct {
+		bars   []bar
+		status int
+		says   string
+	}{
+		"none":            {nil, 0, ""},
+		"all met":         {[]bar{met, met}, 0, ""},
+		"one missed":      {[]bar{met, missed}, exitMissed, "1 bar not met, 0 open"},
+		"one open":        {[]bar{met, open}, exitOpen, "of 1 bar nobody can tell"},
+		"missed and open": {[]bar{open, missed, open}, exitMissed, "1 bar not met, 2 open"},
+	} {
+		var said strings.Builder
+		r := &results{Bars: c.bars}
+		if status := r.check(&said); status != c.status || !strings.Contains(said.String(), c.says) || (said.Len() == 0) != (c.says == "") {
+			t.Errorf("%s: status %d, %q", name, status, said.String())
+		}
+	}
+}
+
+// carried adds a figure to results, the same in each of seven rounds.
+func (r *results) carried(w *workload, path string, value float64) *figure {
+	f := r.figure(w, path)
+	for i := range minPairs {
+		f.add(sample{Round: i, Value: value})
+	}
+	return f
+}
+
+// A bar about what was not measured is open, and says whom it lacks and why. So is
+// one beside the best peer when another one is missing.
+func TestOpenBars(t *testing.T) {
+	w := &workload{name: "x", unit: "Gb/s"}
+	begin := func() (*results, map[string]*figure) {
+		r := newResults(&options{Pairs: minPairs})
+		return r, map[string]*figure{"fairlead": r.carried(w, "fairlead", 10)}
+	}
+	only := func(r *results) bar {
+		t.Helper()
+		if len(r.Bars) != 1 {
+			t.Fatalf("the bars are %+v", r.Bars)
+		}
+		return r.Bars[0]
+	}
+	says := func(b bar, met, open bool, words ...string) {
+		t.Helper()
+		for _, word := range words {
+			if !strings.Contains(b.Name+": "+b.Have, word) {
+				t.Errorf("no %q in %+v", word, b)
+			}
+		}
+		if b.Met != met || b.Open != open {
+			t.Errorf("%+v: want met %v, open %v", b, met, open)
+		}
+	}
+
+	r, figures := begin()
+	r.NotRun = []failure{{"kernel", "it has no bridge"}}
+	r.hold(w, figures, "kernel", 1)
+	says(only(r), false, true, "beside kernel", "it has no bridge")
+
+	r, figures = begin()
+	r.notRun(w, "kernel", errors.New("it ended"))
+	r.hold(w, figures, "kernel", 1)
+	says(only(r), false, true, "it ended")
+
+	r, figures = begin()
+	r.asked.Paths = []string{"fairlead"}
+	r.hold(w, figures, "kernel", 1)
+	r.holdPeers(w, figures, 1)
+	if len(r.Bars) != 0 {
+		t.Errorf("bars about what was not to be measured: %+v", r.Bars)
+	}
+
+	r, figures = begin()
+	r.holdPeers(w, figures, 0.9)
+	says(only(r), false, true, "the best peer")
+
+	r, figures = begin()
+	r.carried(w, "vde", 5)
+	r.holdPeers(w, figures, 0.9)
+	says(only(r), true, false, "beside vde", "2.000")
+
+	r, figures = begin()
+	r.carried(w, "vde", 5)
+	r.NotRun = []failure{{"ovs", "there is no ovs-vswitchd"}}
+	r.holdPeers(w, figures, 0.9)
+	says(only(r), false, true, "beside vde", "not measured: ovs")
+
+	r, figures = begin()
+	r.carried(w, "vde", 50)
+	r.NotRun = []failure{{"ovs", "there is no ovs-vswitchd"}}
+	r.holdPeers(w, figures, 0.9)
+	says(only(r), false, false, "not measured: ovs") // missed, whoever else there were
+
+	// A part of a workload lacks what the workload lacks.
+	r, figures = begin()
+	r.running = "whole"
+	r.carried(w, "vde", 5)
+	r.notRun(&workload{name: "another part"}, "textbook", errors.New("it ended"))
+	r.holdPeers(w, figures, 0.9)
+	says(only(r), false, true, "not measured: textbook")
+}
+
+// Beside a bar stands the first of the programs that only read and write which was
+// measured on that workload, in the bar's unit.
+func TestLimits(t *testing.T) {
+	packets, bytes, times := &workload{name: "p", unit: "k/s"}, &workload{name: "b", unit: "Gb/s"}, &workload{name: "t", unit: "µs", less: true}
+	r := &results{}
+	f, kernel := r.carried(packets, "fairlead", 10), r.carried(packets, "kernel", 10)
+	if r.limitOf(f) != nil {
+		t.Error("a limit was made up")
+	}
+	r.carried(packets, "raw", 8)
+	r.carried(packets, "raw-trains", 9)
+	r.carried(bytes, "raw-awake", 1)
+	r.figure(times, "raw-awake") // of which nothing was measured
+	r.carried(times, "raw", 5)
+	for _, c := range []struct {
+		of   *figure
+		want string
+	}{
+		{f, "raw-trains"}, {r.carried(bytes, "fairlead", 1), ""}, {r.carried(times, "fairlead", 1), "raw"},
+		{&figure{Workload: "p", Path: "fairlead", Unit: "s of CPU"}, ""}, {&figure{Workload: "p", Path: "fairlead", Unit: "MB"}, ""},
+	} {
+		got := ""
+		if limit := r.limitOf(c.of); limit != nil {
+			got = limit.Path
+		}
+		if got != c.want {
+			t.Errorf("the limit of %s in %s is %q, want %q", c.of.Workload, c.of.Unit, got, c.want)
+		}
+	}
+	r.atLeast(f, kernel, 1.5)
+	if have := r.Bars[0].Have; !strings.Contains(have, "raw-trains, which only reads and writes, has 0.90") {
+		t.Errorf("beside the bar stands %q", have)
+	}
+}
+
 // What a measurement made is cleaned up in reverse, also when it broke off.
 func TestLabCleansUp(t *testing.T) {
 	l := &lab{ctx: context.Background(), name: "x"}
@@ -100,12 +244,25 @@ func TestLabCleansUp(t *testing.T) {
 	}
 }
 
-// A cost of nothing, as of a processor that was idle, has no ratio.
+// A cost of nothing, as of a processor that was idle, has no ratio, nor what stands
+// beside nothing. Who carries nothing beside somebody who does is no times as good.
 func TestRatioOfNothing(t *testing.T) {
-	f, other := pair([]float64{0, 10}, []float64{10, 10})
-	f.Less, other.Less = true, true
-	if q, pairs := f.ratio(other); pairs != 1 || q.Median != 1 {
-		t.Errorf("%d pairs, median %v", pairs, q.Median)
+	for name, c := range map[string]struct {
+		values, others []float64
+		less           bool
+		median         float64
+		pairs          int
+	}{
+		"cost of nothing":  {[]float64{0, 10}, []float64{10, 10}, true, 1, 1},
+		"starved":          {[]float64{0, 10}, []float64{10, 10}, false, 0.5, 2},
+		"starved together": {[]float64{0, 10}, []float64{0, 10}, false, 1, 1},
+		"beside nothing":   {[]float64{10, 10}, []float64{0, 10}, false, 1, 1},
+	} {
+		f, other := pair(c.values, c.others)
+		f.Less, other.Less = c.less, c.less
+		if q, pairs := f.ratio(other); pairs != c.pairs || q.Median != c.median {
+			t.Errorf("%s: %d pairs, median %v", name, pairs, q.Median)
+		}
 	}
 }
 

@@ -95,7 +95,9 @@ func (t *turn) once() (sample, error) {
 		}
 		defer undo()
 	}
-	return t.measure()
+	s, err := t.measure()
+	time.Sleep(t.lull)
+	return s, err
 }
 
 // sortOut has all peers but the best measured seldom: it alone bounds us.

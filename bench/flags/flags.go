@@ -52,7 +52,7 @@ func Define(set *pflag.FlagSet) *Options {
 	set.BoolVar(&o.Quick, "quick", false, fmt.Sprintf("Two minutes: eight workloads, only fairlead, the raw relay and the kernel, %d rounds of a second", quickPairs))
 	set.IntVar(&o.Pairs, "pairs", 0, fmt.Sprintf("Measure each path `N` times; bars need %d, which is what is done unasked (%d where there is no bar)", MinPairs, few))
 	set.IntVar(&o.Seconds, "seconds", 0, fmt.Sprintf("One measurement of throughput takes `N` seconds (default %d)", seconds))
-	set.BoolVar(&o.Check, "check", false, "End with status 1 when a bar is not met")
+	set.BoolVar(&o.Check, "check", false, "End with status 1 when a bar is not met, with 2 when none is missed but some are open, as when a peer is not installed")
 	set.StringVar(&o.JSON, "json", "", "Write all figures to `FILE`, after each workload")
 	set.StringVar(&o.Resume, "resume", "", "Go on with the run whose figures are in `FILE`, from --json, and write them there")
 	set.StringVar(&o.Show, "show", "", "Print the figures in `FILE`, from --json, and measure nothing")

@@ -17,10 +17,13 @@ func Raw(taps [2]int, crossed *Crossed) error { return raw(taps, func([]byte) {}
 // Awake is Raw that does not sleep while anything crosses: it asks epoll again and
 // again. What it reaches is the least a request and its answer take through a
 // process that is never woken; it takes a processor for that. So that others are
-// measured without it, it sleeps when nothing has come for a while.
+// measured without it, it sleeps when nothing has come for AwakeFor.
 func Awake(taps [2]int, crossed *Crossed) error {
-	return raw(taps, func([]byte) {}, 100*time.Millisecond, crossed)
+	return raw(taps, func([]byte) {}, AwakeFor, crossed)
 }
+
+// AwakeFor is a hundred times what an exchange takes that waits for nobody else.
+const AwakeFor = 5 * time.Millisecond
 
 // raw has look look at each frame between reading and writing it, and stays awake
 // for some time behind the last one.

@@ -35,8 +35,10 @@ ratio of two measurements that stand beside each other. All of it takes less
 than an hour, and says beforehand how long; when it is interrupted it prints what
 it has, and --resume goes on from what --json wrote.
 
-The exit status is 1 when something could not be measured, or with --check when
-a bar was not met. --help and --list name all workloads and paths.`,
+The exit status is 1 when something could not be measured. With --check it is 1
+when a bar was not met, and 2 when none was missed but nobody can tell of some,
+because a peer is not installed or was not measured often enough: such a bar is
+open and says whom it lacks. --help and --list name all workloads and paths.`,
 		Example: `  fairlead bench --quick
   fairlead bench --json bench.json
   fairlead bench --resume bench.json

@@ -119,14 +119,14 @@ func (l *Loop) Hold() (release func() error) {
 	l.holds = true
 	return func() (err error) {
 		l.mu.Lock()
-		held := l.held
-		l.held, l.holds = nil, false
-		l.mu.Unlock()
-		for _, s := range held {
+		defer l.mu.Unlock()
+		for _, s := range l.held {
 			if !s.removed.Load() {
 				err = errors.Join(err, s.watch())
 			}
+			s.held.Store(false)
 		}
+		l.held, l.holds = nil, false
 		return err
 	}
 }
@@ -136,9 +136,25 @@ func (l *Loop) hold(s *Source) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.holds {
+		s.held.Store(true)
 		l.held = append(l.held, s)
 	}
 	return l.holds
+}
+
+// changeHeld has change made to a source that waits for release; false is one that
+// does not, any more.
+func (l *Loop) changeHeld(s *Source, change func()) bool {
+	if !s.held.Load() { // as nearly always
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held := s.held.Load()
+	if held {
+		change()
+	}
+	return held
 }
 
 // Rest has all workers rest between two turns, and returns when they do. They go on

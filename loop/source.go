@@ -37,6 +37,7 @@ type Source struct {
 	gen     uint32
 
 	removed atomic.Bool
+	held    atomic.Bool // since Hold, with Loop.mu; then epoll does not know it, and events may change
 	woken   atomic.Bool // wakeup is in the inbox
 	wakeup  item
 
@@ -111,6 +112,9 @@ func (s *Source) Watch(events uint32) {
 		return
 	}
 	w := s.worker
+	if w.loop.changeHeld(s, func() { s.events = events }) {
+		return
+	}
 	w.fds.RLock()
 	defer w.fds.RUnlock()
 	if w.fdsClosed {
@@ -130,7 +134,7 @@ func (s *Source) Remove() {
 		return
 	}
 	w := s.worker
-	if s.fd >= 0 {
+	if s.fd >= 0 && !w.loop.changeHeld(s, func() {}) { // else release sees that it is removed
 		w.fds.RLock()
 		if !w.fdsClosed {
 			// The one way this fails is that the descriptor was closed

@@ -105,6 +105,33 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestHeldSource: what a source waits for may change, and it may go, before its
+// descriptor is watched.
+func TestHeldSource(t *testing.T) {
+	l := newLoop(t, 1)
+	w := l.Worker(0)
+	r, p := pipe(t)
+	defer closeAll(t, r, p)
+	release := l.Hold()
+	var calls, gone atomic.Int32
+	s := add(t, w, r, loop.In, func(int64, uint32) bool { calls.Add(1); return false })
+	other := add(t, w, p, loop.Out, func(int64, uint32) bool { gone.Add(1); return false })
+	w.Call(func() { s.Watch(0) })
+	other.Remove()
+	write(t, p)
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+	w.Call(func() {})
+	w.Call(func() {})
+	if calls.Load() != 0 || gone.Load() != 0 {
+		t.Errorf("%d calls of one that waits for nothing, %d of one that has gone", calls.Load(), gone.Load())
+	}
+	w.Call(func() { s.Watch(loop.In) })
+	eventually(t, "a call", func() bool { return calls.Load() > 0 })
+	s.Remove()
+}
+
 // TestFairness: however much one source has to do, all ready sources are called
 // once per turn, more of them than epoll reports at once included.
 func TestFairness(t *testing.T) {

@@ -60,11 +60,43 @@ func (t *Table) Save(now int64, yield func(Saved)) {
 	}
 }
 
-// Restore makes a flow as it was, unless there is one in its place, its rule is not
-// there, or it has no room. Its clock is another one, and no half was heard before
-// that began: an idle flow may live as much longer.
-func (t *Table) Restore(s *Saved, now int64) bool {
+// A Restorer makes flows of another table's in this one. Only the owner of the table
+// uses it, while nobody else does, and while its rules stay as they are.
+type Restorer struct {
+	table *Table
+	now   int64
+	rules map[Rule]uint32 // by what they say
+}
+
+// Restorer begins to restore flows. The clock is another one than that they were
+// saved by, and no half was heard before it began: an idle flow may live as much
+// longer.
+func (t *Table) Restorer(now int64) *Restorer {
 	t.setClock(now)
+	r := &Restorer{table: t, now: now, rules: make(map[Rule]uint32)}
+	for x := range t.Rules {
+		r.rules[x.said()] = x.Number
+	}
+	return r
+}
+
+// said is what a rule says, whatever it is called and has done in its table. A
+// masquerade says as much for all containers.
+func (r Rule) said() Rule {
+	said := Rule{
+		Kind: r.Kind, Network: r.Network, Container: r.Container, Uplink: r.Uplink,
+		Outside: r.Outside, Inside: r.Inside, Proto: r.Proto, OutsidePort: r.OutsidePort, InsidePort: r.InsidePort,
+	}
+	if r.Kind == packet.NATMasquerade {
+		said = Rule{Kind: r.Kind, Network: r.Network, Uplink: r.Uplink}
+	}
+	return said
+}
+
+// Restore makes a flow as it was, unless there is one in its place, its rule is not
+// there, or it has no room.
+func (r *Restorer) Restore(s *Saved) bool {
+	t, now := r.table, r.now
 	p := Plan{
 		Translation: packet.Translation{
 			New: true, Container: s.Container, Kind: s.Kind, Hidden: s.Hidden, ToMapping: s.ToMapping,
@@ -74,7 +106,7 @@ func (t *Table) Restore(s *Saved, now int64) bool {
 		inward:   s.Inward,
 	}
 	if s.Rule.Number != 0 {
-		if p.Rule = t.ruleLike(&s.Rule); p.Rule == 0 {
+		if p.Rule = r.rules[s.Rule.said()]; p.Rule == 0 {
 			return false
 		}
 	}
@@ -99,20 +131,4 @@ func (t *Table) Restore(s *Saved, now int64) bool {
 		b.seen[dir].Store(uint64(max(0, now-s.Age[dir]))&^(granule-1) | s.Bits[dir]&(stateBits-1))
 	}
 	return true
-}
-
-// ruleLike is the number of the rule that says what another table's said.
-func (t *Table) ruleLike(like *Rule) (number uint32) {
-	if like.Kind == packet.NATMasquerade {
-		return t.rules.masquerade[[2]packet.NetworkID{like.Network, like.Uplink}]
-	}
-	for r := range t.Rules {
-		number = r.Number
-		r.Number, r.Flows, r.Packets, r.Bytes = like.Number, 0, 0, 0
-		if x := *like; r == (Rule{Number: x.Number, Kind: x.Kind, Network: x.Network, Container: x.Container, Uplink: x.Uplink,
-			Outside: x.Outside, Inside: x.Inside, Proto: x.Proto, OutsidePort: x.OutsidePort, InsidePort: x.InsidePort}) {
-			return number
-		}
-	}
-	return 0
 }

@@ -54,15 +54,16 @@ func TestSaveAndRestore(t *testing.T) {
 	}
 	other := map[packet.NetworkID]packet.NetworkID{0: 0, network: 2, uplink: 4098}
 	const begun = 10e9 // of the other clock
+	restore := fresh.Restorer(begun)
 	for i := range saved {
 		s := &saved[i]
 		for _, x := range []*packet.NetworkID{&s.From, &s.To, &s.Network, &s.Uplink, &s.Rule.Network, &s.Rule.Uplink} {
 			*x = other[*x]
 		}
-		if !fresh.Restore(s, begun) {
+		if !restore.Restore(s) {
 			t.Errorf("%+v does not go on", s)
 		}
-		if fresh.Restore(s, begun) {
+		if restore.Restore(s) {
 			t.Errorf("%+v is there twice", s)
 		}
 	}

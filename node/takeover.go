@@ -277,8 +277,8 @@ func (n *Node) restoreFlows(t *takeover) {
 	number[t.Networks[api.HostUplink]] = n.hostWay.Network()
 	n.mu.Unlock()
 	kept := 0
-	now := loop.Clock()
 	n.router.Flows(func(table *nat.Table) {
+		restorer := table.Restorer(loop.Clock())
 		for i := range t.Flows {
 			f := &t.Flows[i]
 			for _, x := range []*packet.NetworkID{&f.From, &f.To, &f.Network, &f.Uplink, &f.Rule.Network, &f.Rule.Uplink} {
@@ -286,7 +286,7 @@ func (n *Node) restoreFlows(t *takeover) {
 					*x = number[*x]
 				}
 			}
-			if f.From != 0 && f.To != 0 && table.Restore(f, now) {
+			if f.From != 0 && f.To != 0 && restorer.Restore(f) {
 				kept++
 			}
 		}

@@ -144,19 +144,31 @@ func Reach(i Init) (*Reached, error) {
 		r.Close()
 		return nil, ErrGone
 	}
+	err = r.takeChannel(i)
+	if err != nil && (serr != nil || i.Start == 0 || errors.Is(err, ErrGone)) {
+		// Nothing but its channel could say that it is the one: whoever has its
+		// number now is not killed in its place.
+		r.Close()
+		return nil, ErrGone
+	}
+	return r, err
+}
+
+// takeChannel takes the channel, and nothing else for it.
+func (r *Reached) takeChannel(i Init) error {
 	fd, err := r.take(i.Kept)
 	if err != nil {
-		return r, err
+		return err
 	}
 	if r.Channel, err = NewChannel(fd); err != nil {
-		return r, err
+		return err
 	}
 	if have, err := r.Channel.Cookie(); err != nil || have != i.Cookie {
 		_ = r.Channel.Close()
 		r.Channel = nil
-		return r, errors.New("what its init keeps is not the channel it was born with: root inside took it apart")
+		return errors.New("what its init keeps is not the channel it was born with: root inside took it apart")
 	}
-	return r, nil
+	return nil
 }
 
 // Take copies the other end of a link that init keeps, by its number there. The

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"fairlead/node/api"
 	"fairlead/test/lab"
 )
 
@@ -140,4 +141,17 @@ func TestS29_NotReplaced(t *testing.T) {
 	n.run("up", "--replace")
 	n.restarted = true
 	n.exec("c", "fairlead", "probe", "ping", "-c", "1", "172.17.0.1")
+}
+
+// The node that takes the place of another one has given up as much as that had,
+// whatever the command that asks for it would have.
+func TestS29_ReplacedAsLockedIn(t *testing.T) {
+	n := newNode(t, "--lock-in", "off")
+	n.start("c")
+	n.run("up", "--replace")
+	n.restarted = true
+	var now api.VersionInfo
+	if err := n.ask("/v1/version", &now); err != nil || now.LockIn.Mode != "off" {
+		t.Errorf("%+v, %v", now.LockIn, err)
+	}
 }

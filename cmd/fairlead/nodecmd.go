@@ -193,6 +193,9 @@ func replaceNode(cmd *cobra.Command) error {
 	if err := onlooker().Get(cmd.Context(), "/v1/version", &before); err != nil {
 		return err
 	}
+	if err := os.Setenv(lockin.Variable, before.LockIn.Mode); err != nil { // as everything else it is as it was
+		return err
+	}
 	if err := node.Replace(cmd.Context(), api.Dir()); err != nil {
 		return fmt.Errorf("node %d goes on: %w", before.Pid, err)
 	}

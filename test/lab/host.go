@@ -37,6 +37,8 @@ func NewHost(t T, name string) *Host {
 	h.Netlink, err = netlink.NewHandleAt(h.ns, unix.NETLINK_ROUTE)
 	must(t, err, "make host %s", name)
 	t.Cleanup(h.Netlink.Close)
+	// No address is anybody else's here, and none is tentative for its first seconds.
+	h.Sysctl(t, "net.ipv6.conf.default.accept_dad", "0")
 	h.Up(t, "lo")
 	return h
 }

@@ -59,9 +59,7 @@ func requestLink(init *Channel, i *Interface, deadline time.Time) (*Link, error)
 			Warnings: printableAll(m.Ready.Warnings), session: session,
 		}, nil
 	}
-	// A file of a file system that a hostile process serves is closed when that
-	// process likes, so nobody waits for it.
-	go closeAll(fds)
+	discard(fds...)
 	_ = session.Close()
 	if err != nil {
 		return nil, askError(err)
@@ -231,19 +229,30 @@ func printableAll(list []string) (clean []string) {
 }
 
 // isLink reports whether a descriptor may be the end of a link: that of a
-// /dev/net/tun or a socket. Whoever adopts it looks closer. The question must
-// not wait for a file system that a hostile process serves.
+// /dev/net/tun or a packet socket. Whoever adopts it looks closer, and may close it
+// at once.
 func isLink(fd int) bool {
-	var st unix.Statx_t
-	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st)
-	if err != nil {
+	switch kind, err := kindOf(fd, "", unix.AT_EMPTY_PATH); {
+	case err != nil:
 		return false
+	case kind == unix.S_IFSOCK:
+		domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		return err == nil && domain == unix.AF_PACKET
+	default:
+		return kind == unix.S_IFCHR
 	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFSOCK:
-		return true
-	case unix.S_IFCHR:
-		return st.Rdev_major == 10 && st.Rdev_minor == 200 // Documentation/admin-guide/devices.txt
+}
+
+// kindOf is S_IFSOCK of a socket, S_IFCHR of a /dev/net/tun, and 0 of all else. The
+// question does not wait for a file system that a hostile process serves.
+func kindOf(dir int, path string, flags int) (kind uint16, err error) {
+	var st unix.Statx_t
+	if err := unix.Statx(dir, path, flags|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st); err != nil {
+		return 0, err
 	}
-	return false
+	kind = st.Mode & unix.S_IFMT
+	if kind == unix.S_IFSOCK || kind == unix.S_IFCHR && st.Rdev_major == 10 && st.Rdev_minor == 200 { // Documentation/admin-guide/devices.txt
+		return kind, nil
+	}
+	return 0, nil
 }

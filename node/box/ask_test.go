@@ -266,12 +266,12 @@ func TestHostileInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeAll(pipe[:])
-	socket, _ := channels(t)
-	socketFD, err := unix.FcntlInt(socket.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	packets, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(socketFD)
+	defer unix.Close(packets)
+	unrelated, _ := channels(t)
 	ready, done := &Message{Ready: &Ready{Index: 2}}, &Message{Done: true}
 	for _, c := range []struct {
 		name   string
@@ -280,12 +280,13 @@ func TestHostileInit(t *testing.T) {
 		link   string // what comes of a request for an interface, empty: a Link
 		done   string // and of any other
 	}{
-		{"a socket", ready, []int{socketFD}, "", "answers something else"},
+		{"a packet socket", ready, []int{packets}, "", "answers something else"},
+		{"another socket", ready, []int{int(unrelated.file.Fd())}, "answers something else", "answers something else"},
 		{"no descriptor", ready, nil, "answers something else", "answers something else"},
 		{"a pipe", ready, pipe[:1], "answers something else", "answers something else"},
 		{"another device", ready, []int{int(null.Fd())}, "answers something else", "answers something else"},
-		{"too many", ready, []int{socketFD, socketFD}, "answers something else", "answers something else"},
-		{"done, with descriptors", done, []int{socketFD, pipe[0]}, "answers something else", ""},
+		{"too many", ready, []int{packets, packets}, "answers something else", "answers something else"},
+		{"done, with descriptors", done, []int{packets, pipe[0]}, "answers something else", ""},
 		{"an escape", &Message{Failure: &Failure{Text: "\x1b[2Jbad\xff" + strings.Repeat("x", 5000)}}, nil, "?[2Jbad", "?[2Jbad"},
 		{"an empty failure", &Message{Failure: &Failure{}}, nil, "answers something else", "answers something else"},
 		{"the end", nil, nil, "the container has ended", "the container has ended"},

@@ -191,7 +191,7 @@ func askHelper(channel *Channel, i *Interface, target int) (*Foreign, error) {
 	case m.Ready != nil && len(fds) == 1:
 		return &Foreign{TAP: fds[0], Index: m.Ready.Index, PeerNetNS: m.Ready.PeerNetNS, Warnings: printableAll(m.Ready.Warnings)}, nil
 	}
-	closeAll(fds)
+	discard(fds...)
 	if m.Failure != nil {
 		return nil, m.Failure
 	}

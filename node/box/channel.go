@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -88,13 +89,14 @@ func Pair() (a, b int, err error) {
 	return p[0], p[1], nil
 }
 
-// NewChannel takes fd, in every case: on an error it is closed. A descriptor
-// that somebody handed over is looked at first.
+// NewChannel takes fd, in every case: on an error it is closed, perhaps later. A
+// descriptor that somebody handed over is looked at first: what is no socket the
+// kernel refuses to ask, so nobody's file system is.
 func NewChannel(fd int) (*Channel, error) {
 	domain, err1 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	kind, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err := errors.Join(err1, err2); err != nil || domain != unix.AF_UNIX || kind != unix.SOCK_SEQPACKET {
-		unix.Close(fd)
+		discard(fd)
 		return nil, fmt.Errorf("descriptor %d is not a channel (a unix socket of type seqpacket)", fd)
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
@@ -178,7 +180,7 @@ func (c *Channel) receive(most int) (*Message, []int, error) {
 	}
 	m := new(Message)
 	if err := json.Unmarshal(body, m); err != nil {
-		closeAll(fds)
+		discard(fds...)
 		return nil, nil, fmt.Errorf("receive: %w", err)
 	}
 	return m, fds, nil
@@ -212,10 +214,10 @@ func receive(fd, most int) (body []byte, fds []int, err error) {
 	fds = parseRights(oob[:oobn])
 	switch {
 	case flags&unix.MSG_TRUNC != 0 || most > 0 && flags&unix.MSG_CTRUNC != 0:
-		closeAll(fds)
+		discard(fds...)
 		return nil, nil, fmt.Errorf("message exceeds %d bytes or %d descriptors", MaxMessage, maxDescriptors)
 	case n == 0: // we never send an empty message: the peer closed
-		closeAll(fds)
+		discard(fds...)
 		return nil, nil, io.EOF
 	}
 	return body[:n], fds, nil
@@ -233,6 +235,41 @@ func parseRights(oob []byte) (fds []int) {
 		}
 	}
 	return fds
+}
+
+// discard closes descriptors that may be anything. That of a file whose file system
+// a hostile process serves is closed when that process likes (FUSE_FLUSH, which not
+// even SIGKILL cuts short), that of a TCP socket when its other end has read all
+// (SO_LINGER). So nobody waits for it: they are closed one after another, elsewhere.
+// While one hangs the others stay open; they are not more than a process may have,
+// and who serves that file goes with his container.
+func discard(fds ...int) {
+	discarded.Lock()
+	defer discarded.Unlock()
+	discarded.list = append(discarded.list, fds...)
+	if !discarded.busy && len(discarded.list) > 0 {
+		discarded.busy = true
+		go closeDiscarded()
+	}
+}
+
+var discarded struct {
+	sync.Mutex
+	list []int
+	busy bool // somebody closes them
+}
+
+func closeDiscarded() {
+	for {
+		discarded.Lock()
+		list := discarded.list
+		discarded.list, discarded.busy = nil, len(list) > 0
+		discarded.Unlock()
+		if len(list) == 0 {
+			return
+		}
+		closeAll(list)
+	}
 }
 
 func closeAll(fds []int) {

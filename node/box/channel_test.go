@@ -113,6 +113,91 @@ func TestChannelIsOne(t *testing.T) {
 	}
 }
 
+// Who is handed a descriptor that takes its time to be closed does not wait for it.
+func TestDiscard(t *testing.T) {
+	lab.NoLeaks(t)
+	a, b := channels(t)
+	for _, c := range []struct {
+		what string
+		take func(fd int) error
+	}{
+		{"as a channel", func(fd int) error {
+			_, err := NewChannel(fd)
+			return err
+		}},
+		{"with no message", func(fd int) error {
+			err := unix.Sendmsg(int(a.file.Fd()), []byte("{"), unix.UnixRights(fd), nil, unix.MSG_DONTWAIT)
+			unix.Close(fd) // the copy on its way is another one
+			if err != nil {
+				t.Error(err)
+			}
+			_, _, err = b.Recv()
+			return err
+		}},
+		{"for a link", func(fd int) error {
+			go func() {
+				_, fds, err := b.Recv()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer closeAll(fds)
+				if err := unix.Sendmsg(fds[0], []byte(`{"ready":{"index":2}}`), unix.UnixRights(fd), nil, unix.MSG_DONTWAIT); err != nil {
+					t.Error(err)
+				}
+				unix.Close(fd)
+			}()
+			_, err := RequestLink(a, further("eth1", "172.18.0.2/16"), patience)
+			return err
+		}},
+	} {
+		fd, release := lingering(t)
+		taken := make(chan error, 1)
+		go func() { taken <- c.take(fd) }()
+		select {
+		case err := <-taken:
+			if err == nil {
+				t.Errorf("%s: it was taken", c.what)
+			}
+		case <-time.After(patience):
+			t.Errorf("%s: whoever is handed it waits", c.what)
+		}
+		release()
+	}
+}
+
+// lingering is a TCP socket whose last copy is not closed before release is called.
+func lingering(t *testing.T) (fd int, release func()) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	listener, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(err)
+	defer unix.Close(listener)
+	must(unix.Bind(listener, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	must(unix.Listen(listener, 1))
+	at, err := unix.Getsockname(listener)
+	must(err)
+	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(err)
+	must(unix.Connect(fd, at))
+	peer, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	must(err)
+	must(unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 1000}))
+	must(unix.SetNonblock(fd, true))
+	for err == nil { // until neither end's kernel takes more
+		_, err = unix.Write(fd, make([]byte, 1<<16))
+	}
+	if !errors.Is(err, unix.EAGAIN) {
+		t.Fatal(err)
+	}
+	return fd, func() { unix.Close(peer) }
+}
+
 // Whatever comes over a channel, nothing breaks and no descriptor stays.
 func FuzzRecv(f *testing.F) {
 	code := 3

@@ -83,11 +83,10 @@ func (c *container) launchExec(e *Exec, stdio [3]int) (int, error) {
 // listenSession serves one exec until its client goes, which hangs it up.
 func (c *container) listenSession(session *Channel, pid int) {
 	for {
-		m, fds, err := session.Recv()
+		m, err := session.Hear()
 		if err != nil {
 			break
 		}
-		closeAll(fds)
 		if m.Signal != 0 {
 			c.signalSession(session, pid, pid, syscall.Signal(m.Signal))
 		}

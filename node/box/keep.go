@@ -115,6 +115,7 @@ func (c *Channel) Cookie() (cookie uint64, err error) {
 type Reached struct {
 	PIDFD   int      // the Reached's until it is set to -1
 	Channel *Channel // likewise, nil
+	pid     int
 }
 
 // ErrGone says that an init that is to be reached has ended.
@@ -134,7 +135,7 @@ type Init struct {
 // number may be another process's; any other error says why it cannot be reached,
 // and what is returned has a pidfd of it.
 func Reach(i Init) (*Reached, error) {
-	r := &Reached{PIDFD: -1}
+	r := &Reached{PIDFD: -1, pid: i.PID}
 	var err error
 	if r.PIDFD, err = unix.PidfdOpen(i.PID, 0); err != nil {
 		return nil, ErrGone // or it is a thread's number by now
@@ -178,8 +179,8 @@ func (r *Reached) Take(kept int) (fd int, err error) {
 		return -1, err
 	}
 	if !isLink(fd) {
-		go unix.Close(fd) // see requestLink
-		return -1, errors.New("what its init keeps is no end of a link")
+		discard(fd)
+		return -1, errors.New("what its init keeps is no end of a link: root inside took it apart")
 	}
 	return fd, nil
 }
@@ -187,6 +188,12 @@ func (r *Reached) Take(kept int) (fd int, err error) {
 func (r *Reached) take(kept int) (fd int, err error) {
 	if kept <= 2 {
 		return -1, errors.New("its init keeps nothing for a later node")
+	}
+	// A file that is served by a process inside is better not taken: whoever has one
+	// cannot even end before it is closed. Root inside may be quicker than we are;
+	// then it is discarded.
+	if kind, err := kindOf(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/fd/%d", r.pid, kept), 0); err == nil && kind == 0 {
+		return -1, errors.New("what its init keeps is neither a socket nor a TAP: root inside took it apart")
 	}
 	fd, err = unix.PidfdGetfd(r.PIDFD, kept, 0)
 	switch {

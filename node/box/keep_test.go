@@ -2,7 +2,13 @@ package box
 
 import (
 	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"fairlead/test/lab"
 )
@@ -35,4 +41,73 @@ func TestReachStranger(t *testing.T) {
 		t.Errorf("one that keeps nothing is taken for gone: %v", err)
 	}
 	got.Close()
+}
+
+// What a process keeps is taken only if it is what an init keeps: the file of a file
+// system that is served inside could never be given back.
+func TestReach(t *testing.T) {
+	lab.NoLeaks(t)
+	near, far, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	channel, err := NewChannel(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer channel.Close()
+	kept := os.NewFile(uintptr(far), "kept")
+	defer kept.Close()
+	file, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	cmd := exec.Command("sleep", "1000")
+	cmd.ExtraFiles = []*os.File{kept, file}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	pidfd, err := OpenPID(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	begun, err := StartOf(pidfd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cookie, err := unix.GetsockoptUint64(far, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		kept   int
+		cookie uint64
+		want   string
+	}{
+		{3, cookie, ""},
+		{3, cookie + 1, "not the channel it was born with"},
+		{4, cookie, "neither a socket nor a TAP"},
+		{5, cookie, "given up what it kept"},
+		{1, cookie, "keeps nothing"},
+	} {
+		r, err := Reach(Init{PID: cmd.Process.Pid, Start: begun, Kept: c.kept, Cookie: c.cookie})
+		if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%d: %v, want %q", c.kept, err, c.want)
+		}
+		if r.PIDFD < 0 || (r.Channel == nil) != (c.want != "") {
+			t.Errorf("%d: %+v", c.kept, r)
+		}
+		for _, link := range []int{3, 4} {
+			if fd, err := r.Take(link); err == nil {
+				t.Errorf("descriptor %d is taken for a link: %d", link, fd)
+			}
+		}
+		r.Close()
+	}
 }

@@ -51,11 +51,10 @@ func (s *Session) Started() error {
 
 func (s *Session) started(warn func(string)) error {
 	for {
-		m, fds, err := s.channel.Recv()
+		m, err := s.channel.Hear()
 		if err != nil {
 			return err
 		}
-		closeAll(fds)
 		switch {
 		case m.Started != 0:
 			return nil
@@ -76,13 +75,12 @@ func (s *Session) Signal(sig syscall.Signal) error {
 // signal n ended it. Call it after Started.
 func (s *Session) Wait() (int, error) {
 	for {
-		m, fds, err := s.channel.Recv()
+		m, err := s.channel.Hear()
 		if errors.Is(err, io.EOF) {
 			return 0, errors.New("the container ended before the command")
 		} else if err != nil {
 			return 0, fmt.Errorf("wait for the command: %w", err)
 		}
-		closeAll(fds)
 		if m.Exit != nil {
 			return *m.Exit, nil
 		}

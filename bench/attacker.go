@@ -25,9 +25,6 @@ import (
 // voidDevice is a TAP of the attacker's that nobody reads.
 const voidDevice = "void0"
 
-// floodedMACs is how many stations a flood of MACs seems to come from.
-const floodedMACs = 10_000_000
-
 // A theatre is what an attacker is told of where he is.
 type theatre struct {
 	Own, Victim, Gateway packettest.Station
@@ -69,6 +66,7 @@ func attacker(args []string) error {
 	if err != nil {
 		return err
 	}
+	sent := uint64(0) // so that no two frames of all floods are the same
 	return endRole(func(j job) (outcome, error) {
 		switch j.Do {
 		case "count":
@@ -84,7 +82,9 @@ func attacker(args []string) error {
 		if frames == nil {
 			return outcome{}, fmt.Errorf("there is no attack %q", j.Do)
 		}
-		return floodFrames(j, frames, change)
+		o, err := floodFrames(j, frames, func(b []byte, i uint64) { change(b, sent+i) })
+		sent += o.Count
+		return o, err
 	})
 }
 
@@ -109,6 +109,13 @@ func addRules(n int) error {
 	return nil
 }
 
+// putStation puts the MAC of station number i, of more than anybody sends for.
+func putStation(b []byte, i uint64) {
+	var mac [8]byte
+	binary.BigEndian.PutUint64(mac[:], 0x02<<56|i<<24>>8)
+	copy(b[:6], mac[:6])
+}
+
 // frames are those of a flood, and how frame number i differs from the ones before.
 func (t *theatre) frames(kind string) (frames [][]byte, change func(b []byte, i uint64)) {
 	stay := func([]byte, uint64) {}
@@ -118,8 +125,7 @@ func (t *theatre) frames(kind string) (frames [][]byte, change func(b []byte, i 
 		b := packettest.UDP(me, packettest.Station{MAC: packet.MAC{6}, IP: t.Victim.IP}, 9, 9, make([]byte, 18))
 		return [][]byte{b}, func(b []byte, i uint64) {
 			binary.BigEndian.PutUint32(b[2:], uint32(i*2654435761)) // of the destination
-			b[6] = 0x02
-			binary.BigEndian.PutUint32(b[8:], uint32(i%floodedMACs))
+			putStation(b[6:], i)
 		}
 	case "arp":
 		return [][]byte{packettest.ARPRequest(me, t.Victim.IP), packettest.ARPReply(me, t.Gateway)}, func(b []byte, i uint64) {
@@ -139,7 +145,8 @@ func (t *theatre) frames(kind string) (frames [][]byte, change func(b []byte, i 
 			const header = packet.EthernetLen + packet.IPv4MinLen + packet.UDPLen
 			binary.BigEndian.PutUint16(b[header-2:], 0)         // no checksum
 			binary.BigEndian.PutUint32(b[header+4:], uint32(i)) // transaction
-			binary.BigEndian.PutUint64(b[header+28:], 0x02<<56|i<<16)
+			putStation(b[header+28:], i)                        // who asks: it is heard only if the frame is its own
+			putStation(b[6:], i)
 		}
 	case "spoof":
 		as := func(s packettest.Station, mac packet.MAC) packettest.Station {
@@ -151,6 +158,7 @@ func (t *theatre) frames(kind string) (frames [][]byte, change func(b []byte, i 
 			packettest.Discovery(me.IPv6(), t.Victim.IPv6(), packet.ICMPv6NeighborAdvert, t.Gateway.MAC.LinkLocal().Next(), me.MAC, t.Victim.MAC),
 			packettest.UDP(me, packettest.Broadcast, 67, 68, make([]byte, 300)),
 			packettest.Discovery(me.IPv6(), t.Victim.IPv6(), packet.ICMPv6RouterAdvert, me.MAC.LinkLocal(), me.MAC),
+			packettest.UDP(packettest.Station{MAC: me.MAC, IP: netip.AddrFrom4([4]byte{127, 0, 0, 1})}, t.Victim, 9, 9, make([]byte, 18)),
 		}, stay
 	case "storm":
 		return [][]byte{packettest.UDP(me, packettest.Broadcast, 9, 9, make([]byte, 18))}, stay
@@ -219,10 +227,13 @@ func disturb(j job) (o outcome, err error) {
 	localnet := func(on string) error {
 		return os.WriteFile("/proc/sys/net/ipv4/conf/"+j.Dev+"/route_localnet", []byte(on), 0)
 	}
+	offload := func(on string) func() error {
+		return func() error { return exec.Command("ethtool", "-K", j.Dev, "tx", on, "tso", on).Run() }
+	}
 	start := time.Now()
 	for time.Since(start) < j.For {
-		_ = exec.Command("ethtool", "-K", j.Dev, "tx", "off", "tso", "off").Run() // where there is one
 		for _, do := range []func() error{
+			offload("off"),
 			func() error { return netlink.LinkSetMTU(dev, 68) },
 			func() error { return netlink.LinkSetTxQLen(dev, 1) },
 			func() error { return localnet("1") },
@@ -232,13 +243,13 @@ func disturb(j job) (o outcome, err error) {
 			func() error { return netlink.LinkSetMTU(dev, mtu) },
 			func() error { return netlink.LinkSetTxQLen(dev, queue) },
 			func() error { return localnet("0") },
+			offload("on"),
 		} {
 			if err := do(); err != nil {
 				return o, fmt.Errorf("change %s: %w", j.Dev, err)
 			}
 			o.Count++
 		}
-		_ = exec.Command("ethtool", "-K", j.Dev, "tx", "on", "tso", "on").Run()
 	}
 	for i := range addrs { // a small MTU takes IPv6 away, and nothing else
 		_ = netlink.AddrReplace(dev, &addrs[i])

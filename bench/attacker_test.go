@@ -8,8 +8,9 @@ import (
 	"fairlead/packet/packettest"
 )
 
-// Every flood is of frames that are read, however they are changed, and no two of
-// those of ten million MACs follow one another from the same.
+// Every flood is of frames that are read, however they are changed. Those of ten million
+// MACs are all of different ones, however many were sent before, and who asks for a lease
+// asks for himself: else no server hears him.
 func TestAttackFrames(t *testing.T) {
 	station := func(s string) packettest.Station {
 		a := netip.MustParseAddr(s)
@@ -31,10 +32,17 @@ func TestAttackFrames(t *testing.T) {
 			if r := packet.Parse(&f); r != packet.OK {
 				t.Fatalf("%s: frame %d: %v", a.name, i, r)
 			}
+			src := packet.Ethernet(f.Ether()).Src()
+			macs[src] = true
+			const chaddr = packet.UDPLen + 28 // RFC 2131 2
+			if a.kind == "dhcp" && packet.MAC(f.Ether()[f.L4+chaddr:]) != src {
+				t.Fatalf("%s: a frame of %v asks for % x", a.name, src, f.Ether()[f.L4+chaddr:][:6])
+			}
+			change(f.Ether(), i+10_000_000)
 			macs[packet.Ethernet(f.Ether()).Src()] = true
 		}
-		if a.kind == "macs" && len(macs) != 1000 {
-			t.Errorf("%s: 1000 frames of %d MACs", a.name, len(macs))
+		if (a.kind == "macs" || a.kind == "dhcp") && len(macs) != 2000 {
+			t.Errorf("%s: 2000 frames of %d MACs", a.name, len(macs))
 		}
 	}
 	if frames, _ := stage.frames("none"); frames != nil {

@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
+
 	"net"
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
+
 	"time"
 
 	"fairlead/node/api"
@@ -29,22 +29,49 @@ type attack struct {
 	open  bool     // the network has guard=off
 	rules int      // of its own firewall
 	loop  bool     // it is two namespaces, bridged behind the switch's back
-	moves []string // reasons that have to be counted at its port, or it was no attack
+	first uint64   // so many of its frames are read before anything is measured, no two alike
 	needs []string // programs
+
+	// moves are the reasons, and other counters of its ports, that have to move, or it
+	// was no attack.
+	moves []string
+	// bounded are the tables it fills, with the most it may have of them.
+	bounded map[string]uint64
 }
 
+// Bounds of docs/limits.md.
+const (
+	macTable       = 8192
+	leasesOfOne    = 64
+	neighbourBound = 16
+)
+
+// tenMillion is how many stations a flood of MACs comes from at least: a table of them
+// would take a gigabyte.
+const tenMillion = 10_000_000
+
 var attacks = []attack{
-	{name: "hostile-macs", kind: "macs", moves: []string{"spoofed-mac"}, what: "frames of 10,000,000 source MACs to as many destinations"},
-	{name: "hostile-macs-open", kind: "macs", open: true, what: "frames of 10,000,000 source MACs to as many destinations, with guard=off"},
-	{name: "hostile-arp", kind: "arp", moves: []string{"spoofed-address"}, what: "ARP: who has every address, and claims to them"},
-	{name: "hostile-dhcp", kind: "dhcp", what: "DHCP discovers, each of another client"},
-	{name: "hostile-spoof", kind: "spoof", moves: []string{"spoofed-gateway", "spoofed-neighbour", "rogue-dhcp", "rogue-router"},
-		what: "claims to be gateway, neighbour, DHCP server and router"},
-	{name: "hostile-storm", kind: "storm", what: "broadcasts as fast as its interface takes them"},
-	{name: "hostile-loop", kind: "storm", open: true, loop: true, needs: []string{"ip"}, what: "two ports bridged behind the switch's back, and broadcasts into that, with guard=off"},
-	{name: "hostile-interface", kind: "interface", needs: []string{"ip"}, what: "its interface down and up, with other MTU, queue, offloads and route_localnet, again and again"},
-	{name: "write-time-5000", kind: "ask", rules: 5000, needs: []string{"nft"}, what: "it asks for connections, and each packet to it passes 5,000 firewall rules of its own"},
-	{name: "write-time-20000", kind: "ask", rules: 20_000, moves: []string{"slow-receiver"}, needs: []string{"nft"}, what: "it asks for connections, and each packet to it passes 20,000 firewall rules of its own"},
+	{name: "hostile-macs", kind: "macs", first: tenMillion, moves: []string{countRead, "spoofed-mac"}, bounded: map[string]uint64{haveMACs: 1},
+		what: "frames of more than 10,000,000 source MACs to as many destinations"},
+	{name: "hostile-macs-open", kind: "macs", open: true, first: tenMillion, moves: []string{countRead, countFlooded, haveMACs}, bounded: map[string]uint64{haveMACs: macTable},
+		what: "frames of more than 10,000,000 source MACs to as many destinations, with guard=off"},
+	{name: "hostile-arp", kind: "arp", moves: []string{countRead, "spoofed-address"}, what: "ARP: who has every address, and claims to them"},
+	{name: "hostile-arp-open", kind: "arp", open: true, moves: []string{countRead, haveNeighbours}, bounded: map[string]uint64{haveNeighbours: neighbourBound},
+		what: "ARP: who has every address, and claims to them, with guard=off"},
+	{name: "hostile-dhcp", kind: "dhcp", moves: []string{countRead, "spoofed-mac"}, bounded: map[string]uint64{haveLeases: 0}, what: "DHCP discovers, each of another client"},
+	{name: "hostile-dhcp-open", kind: "dhcp", open: true, moves: []string{countRead, haveLeases}, bounded: map[string]uint64{haveLeases: leasesOfOne, haveMACs: macTable},
+		what: "DHCP discovers, each of another client, with guard=off"},
+	{name: "hostile-spoof", kind: "spoof", moves: []string{countRead, "spoofed-gateway", "spoofed-neighbour", "rogue-dhcp", "rogue-router", "loopback-address"},
+		what: "claims to be gateway, neighbour, DHCP server and router, and packets from 127.0.0.1"},
+	{name: "hostile-storm", kind: "storm", moves: []string{countRead, countFlooded}, what: "broadcasts as fast as its interface takes them"},
+	{name: "hostile-loop", kind: "storm", open: true, loop: true, needs: []string{"ip"}, moves: []string{countRead, countFlooded, "loop"},
+		what: "two ports bridged behind the switch's back, and broadcasts into that, with guard=off"},
+	{name: "hostile-interface", kind: "interface", needs: []string{"ethtool"},
+		what: "its interface down and up, with other MTU, queue, offloads and route_localnet, again and again"},
+	{name: "write-time-5000", kind: "ask", rules: 5000, moves: []string{countWritten, "slow-receiver"}, needs: []string{"nft"},
+		what: "it asks for connections, and each packet to it passes 5,000 firewall rules of its own"},
+	{name: "write-time-20000", kind: "ask", rules: 20_000, moves: []string{countWritten, "slow-receiver"}, needs: []string{"nft"},
+		what: "it asks for connections, and each packet to it passes 20,000 firewall rules of its own"},
 }
 
 // hostileWorkloads are what two containers keep of requests and of bulk TCP while a
@@ -58,15 +85,16 @@ func hostileWorkloads() (ws []*workload) {
 
 func hostile(a attack) *workload {
 	w := &workload{name: a.name, asked: true, what: "what two containers keep while a third sends " + a.what}
-	if a.kind == "interface" || a.kind == "ask" {
+	if a.kind == "interface" || a.kind == "ask" || a.loop {
 		w.what = "what two containers keep beside a third: " + a.what
 	}
 	w.takes = func(o *options) time.Duration {
-		return 5*time.Second + time.Duration(4*o.Pairs)*(o.moment()+attackFirst+around)
+		return 5*time.Second + time.Duration(a.first)*time.Microsecond + time.Duration(4*o.Pairs)*(o.moment()+attackFirst+around)
 	}
 	w.measure = func(l *lab, o *options, r *results) {
 		hosts.Need(l, a.needs...)
 		b := layBattle(l, a)
+		b.begin(l)
 		parts := []*workload{
 			{name: a.name + "-requests", unit: "k/s", what: "TCP requests answered, 100 bytes each; " + w.what},
 			{name: a.name + "-tcp", unit: "Gb/s", what: "bulk TCP; " + w.what},
@@ -88,7 +116,7 @@ func hostile(a attack) *workload {
 			}
 			slices.Reverse(cases)
 		}
-		note := b.moved(l)
+		note := b.proof(l)
 		for i := range parts {
 			attacked.figures[i].Note = note
 			aside.figures[i].Note = "the same attacker, on a TAP that nobody reads"
@@ -108,6 +136,11 @@ type battle struct {
 	victim    *api.Container // who answers
 	names     []string       // of the attacker's ports
 	dev       string         // his interface on the switch
+	memory    float64        // the node's before the attack
+
+	moved   map[string]uint64 // what was counted at his ports while he attacked
+	changed uint64            // of his interface
+	starved []error           // what the others could not do meanwhile
 }
 
 // A battleCase is where the attacker turns to.
@@ -124,7 +157,7 @@ func layBattle(l *lab, a attack) *battle {
 	if a.open {
 		options = append(options, "--opt", "guard=off")
 	}
-	b := &battle{attack: a, n: startNode(l, options...), dev: "eth0", names: []string{"attacker"}}
+	b := &battle{attack: a, n: startNode(l, options...), dev: "eth0", names: []string{"attacker"}, moved: map[string]uint64{}}
 	clients := hosts.NewHost(l, "clients")
 	inside := func(words ...string) func(name string, args ...string) *hosts.Cmd {
 		return func(name string, args ...string) *hosts.Cmd {
@@ -181,58 +214,42 @@ func (b *battle) measure(l *lab, c *battleCase, during time.Duration) (samples [
 		{Do: "echo", To: b.to(echoTCPPort), For: during},
 		{Do: "stream", To: b.to(bulkPort), For: during, Control: bulkControl},
 	} {
-		kind := b.kind
-		if c.dev == voidDevice && kind == "ask" {
-			kind = "storm" // a flood is what there is to do to it
+		got, err := b.under(l, c, during, func() (outcome, error) { return b.near.do(j) })
+		s := sample{Bytes: float64(got.Bytes)}
+		switch {
+		case err != nil && c.dev != voidDevice: // what starves is worth nothing, and ends nothing
+			b.starved = append(b.starved, fmt.Errorf("%s: %w", j.Do, err))
+		case err != nil:
+			l.check(err, "%s, %s beside an attack on nobody", b.name, j.Do)
+		case j.Do == "stream":
+			s.Value = float64(got.Bytes) * 8 / got.Took.Seconds() / 1e9
+		default:
+			s.Value = float64(got.Count) / got.Took.Seconds() / 1e3
 		}
-		l.check(b.attacker.begin(job{Do: kind, Dev: c.dev, To: b.to(oncePort), For: attackFirst + during}), "attack")
-		time.Sleep(attackFirst)
-		got, err := b.near.do(j)
-		l.check(err, "%s, %s", b.name, j.Do)
-		did, err := b.attacker.end()
-		l.check(err, "attack")
-		if did.Count == 0 {
-			l.Fatalf("%s: the attacker did nothing", b.name)
-		}
-		value := float64(got.Count) / got.Took.Seconds() / 1e3
-		if j.Do == "stream" {
-			value = float64(got.Bytes) * 8 / got.Took.Seconds() / 1e9
-		}
-		samples = append(samples, sample{Value: value, Bytes: float64(got.Bytes)})
+		samples = append(samples, s)
 	}
 	return samples
 }
 
-// moved says what the attack had counted at the attacker's ports. An attack that
-// nothing was counted of was none.
-func (b *battle) moved(l *lab) string {
-	var switches []api.Switch
-	l.check(b.n.get(l, "/v1/switches", &switches), "ask for the ports")
-	counted := map[string]uint64{}
-	read := uint64(0)
-	for _, s := range switches {
-		for _, p := range s.Ports {
-			if !slices.Contains(b.names, p.Container) {
-				continue
-			}
-			read += p.Counts.Read
-			for _, reasons := range []map[string]uint64{p.Counts.Dropped, p.Counts.Failed} {
-				for reason, n := range reasons {
-					counted[reason] += n
-				}
-			}
-		}
+// under has something done while the attack goes on, and proves that it did.
+func (b *battle) under(l *lab, c *battleCase, during time.Duration, do func() (outcome, error)) (outcome, error) {
+	kind := b.kind
+	if c.dev == voidDevice && kind == "ask" {
+		kind = "storm" // a flood is what there is to do to it
 	}
-	for _, reason := range b.moves {
-		if counted[reason] == 0 {
-			l.Fatalf("%s: nothing was counted as %s", b.name, reason)
-		}
+	before := b.counted(l)
+	l.check(b.attacker.begin(job{Do: kind, Dev: c.dev, To: b.to(oncePort), For: attackFirst + during}), "attack")
+	time.Sleep(attackFirst)
+	got, err := do()
+	did, attackErr := b.attacker.end()
+	l.check(attackErr, "attack")
+	if did.Count == 0 {
+		l.Fatalf("%s: the attacker did nothing", b.name)
 	}
-	note := []string{fmt.Sprintf("%d frames of the attacker were read", read)}
-	for _, reason := range slices.Sorted(maps.Keys(counted)) {
-		note = append(note, fmt.Sprintf("%s %d", reason, counted[reason]))
+	if c.dev != voidDevice {
+		b.note(l, did, before)
 	}
-	return strings.Join(note, ", ")
+	return got, err
 }
 
 // to is a port of the victim.

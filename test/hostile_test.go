@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fairlead/node/api"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/test/lab"
@@ -41,13 +42,9 @@ func TestHostile_Floods(t *testing.T) {
 	}
 	b.under("ARP starvation", starvation, "spoofed-address")
 
-	starvation = nil
-	for i := range 2000 {
-		starvation = append(starvation, discover(me.MAC, uint32(i)))
-	}
-	b.under("DHCP starvation", starvation)
-	if got := len(n.leases()); got > 1000 {
-		t.Errorf("%d leases", got)
+	b.under("DHCP starvation", discovers(2000), "spoofed-mac")
+	if got := n.leases(); len(got) > 0 {
+		t.Errorf("%+v", got)
 	}
 
 	b.under("spoofed gateway, neighbour, server and router", [][]byte{
@@ -56,26 +53,67 @@ func TestHostile_Floods(t *testing.T) {
 		packettest.Discovery(me.IPv6(), victim.IPv6(), packet.ICMPv6NeighborAdvert, victim.MAC.LinkLocal(), me.MAC),
 		packettest.UDP(me, packettest.Broadcast, 67, 68, make([]byte, 300)),
 		packettest.Discovery(me.IPv6(), victim.IPv6(), packet.ICMPv6RouterAdvert, me.IPv6().IP, me.MAC),
-	}, "spoofed-gateway", "spoofed-neighbour", "rogue-dhcp", "rogue-router")
+		packettest.UDP(at(me, netip.AddrFrom4([4]byte{127, 0, 0, 1})), victim, 9, 9, nil), // what route_localnet lets out
+	}, "spoofed-gateway", "spoofed-neighbour", "rogue-dhcp", "rogue-router", "loopback-address")
 
 	b.under("broadcast storm", [][]byte{packettest.UDP(me, packettest.Broadcast, 9, 9, nil)})
 }
 
-// With guard=off any MAC may be used. The table stays as large as it is, and whoever
-// fills it puts out his own.
-func TestHostile_MACsUnguarded(t *testing.T) {
+// With guard=off any source may be used. Each table keeps its size, whoever fills it has
+// his share of it and puts out his own, and others are served.
+func TestHostile_Unguarded(t *testing.T) {
+	lab.Need(t, "ip", "udhcpc")
 	n := newNode(t, "--opt", "guard=off")
+	dir := dhcpFiles(t)
 	b := n.battlefield()
+
 	b.under("MAC flood", macFlood(b.victim, 20_000))
-	var macs []struct{ Container string }
+	var macs []api.MAC
 	n.json(&macs, "show", "mac")
 	known := map[string]int{}
 	for _, m := range macs {
 		known[m.Container]++
 	}
-	if known["attacker"] > 8192 || known["victim"] == 0 || known["other"] == 0 {
-		t.Errorf("the MAC table has %v", known)
+	if len(macs) > 8192 || known["attacker"] < 4096 || known["victim"] == 0 || known["other"] == 0 {
+		t.Errorf("the MAC table has %d: %v", len(macs), known)
 	}
+
+	var starvation [][]byte
+	for i := range 2000 {
+		from := packettest.Station{MAC: b.me.MAC, IP: netip.AddrFrom4([4]byte{172, 17, 1 + byte(i>>8), byte(i)})}
+		starvation = append(starvation, packettest.ARPRequest(from, gatewayIP))
+	}
+	b.under("ARP starvation", starvation)
+	var neighbours []api.Neighbour
+	n.json(&neighbours, "show", "arp")
+	known = map[string]int{}
+	for _, a := range neighbours {
+		known[a.Container]++
+	}
+	if known["attacker"] == 0 || known["attacker"] > 16 {
+		t.Errorf("of neighbours there are %v", known)
+	}
+
+	stop := b.assault("attacker", discovers(2000))
+	defer stop()
+	lab.Eventually(t, patience, func() error {
+		if got := len(n.leases()); got < 64 {
+			return fmt.Errorf("%d leases", got)
+		}
+		return nil
+	})
+	n.start("late")
+	n.sh("late", "ip addr flush dev eth0; ip link set eth0 down address 02:00:00:00:00:07; ip link set eth0 up")
+	n.exec("late", "udhcpc", "-f", "-n", "-q", "-i", "eth0", "-s", dir+"/script", "-O", "mtu")
+	known = map[string]int{}
+	for _, l := range n.leases() {
+		known[l.Container]++
+	}
+	if known["attacker"] != 64 || known["late"] != 1 {
+		t.Errorf("of leases there are %v", known)
+	}
+	b.transfer()
+	b.unharmed()
 }
 
 // A container whose own firewall has each packet held against 20,000 rules takes 200
@@ -221,14 +259,20 @@ func macFlood(victim packettest.Station, count int) (frames [][]byte) {
 	return frames
 }
 
-// discover is a DHCP discover of client number i.
-func discover(mac packet.MAC, i uint32) []byte {
-	m := make([]byte, 300)
-	m[0], m[1], m[2], m[28] = 1, 1, 6, 2 // a request, Ethernet
-	binary.BigEndian.PutUint32(m[4:], i)
-	binary.BigEndian.PutUint32(m[30:], i)
-	copy(m[236:], []byte{99, 130, 83, 99, 53, 1, 1, 255}) // magic, DISCOVER, end (RFC 2132)
-	return packettest.UDP(packettest.Station{MAC: mac, IP: netip.IPv4Unspecified()}, packettest.Broadcast, 68, 67, m)
+// discovers are DHCP discovers of so many stations. Each asks for itself: a server hears
+// no other.
+func discovers(count int) (frames [][]byte) {
+	for i := range uint32(count) {
+		mac := packet.MAC{2, 0xcc}
+		binary.BigEndian.PutUint32(mac[2:], i)
+		m := make([]byte, 300)
+		m[0], m[1], m[2] = 1, 1, 6 // a request, Ethernet
+		binary.BigEndian.PutUint32(m[4:], i)
+		copy(m[28:], mac[:])
+		copy(m[236:], []byte{99, 130, 83, 99, 53, 1, 1, 255}) // magic, DISCOVER, end (RFC 2132)
+		frames = append(frames, packettest.UDP(packettest.Station{MAC: mac, IP: netip.IPv4Unspecified()}, packettest.Broadcast, 68, 67, m))
+	}
+	return frames
 }
 
 // assault has a container send frames in turn, as fast as they are taken, until the

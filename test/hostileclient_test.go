@@ -115,6 +115,9 @@ func TestHostileClientRubbish(t *testing.T) {
 	if len(n.containers()) != 1 {
 		t.Errorf("there are %+v", n.containers())
 	}
+	if open := n.run("port", "web"); open != "" {
+		t.Errorf("of what was refused is published\n%s", open)
+	}
 }
 
 // heard is the status and the text of an answer, or in the text why there is none.

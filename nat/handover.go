@@ -3,7 +3,8 @@ package nat
 import "fairlead/packet"
 
 // A Saved is a flow as it goes from the table of one node to that of the node that
-// takes its place. Its number and its counters stay behind.
+// takes its place. Its number and its counters stay behind. All of it has a fixed size,
+// as encoding/binary calls that.
 type Saved struct {
 	Container packet.ContainerID
 	Kind      packet.NATKind
@@ -34,7 +35,7 @@ type Saved struct {
 
 // Save yields the flows whose time is not up, but those that end with a socket, as
 // Restore takes them. Only the owner of the table calls it, while no worker runs.
-func (t *Table) Save(now int64, yield func(Saved)) {
+func (t *Table) Save(now int64, yield func(*Saved)) {
 	for f := range t.Flows {
 		b := t.body(f.Number)
 		if b.is(kept) {
@@ -56,7 +57,7 @@ func (t *Table) Save(now int64, yield func(Saved)) {
 			word := b.seen[dir].Load()
 			s.Age[dir], s.Bits[dir] = max(0, now-since(word)), word&(stateBits-1)
 		}
-		yield(s)
+		yield(&s)
 	}
 }
 

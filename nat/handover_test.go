@@ -48,7 +48,7 @@ func TestSaveAndRestore(t *testing.T) {
 		}
 	}
 	var saved []Saved
-	old.Save(now+minute, func(s Saved) { saved = append(saved, s) })
+	old.Save(now+minute, func(s *Saved) { saved = append(saved, *s) })
 	if len(saved) != 2 {
 		t.Fatalf("%d flows are saved", len(saved))
 	}

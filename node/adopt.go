@@ -91,9 +91,33 @@ func (n *Node) adopt(back []*comeback) {
 		n.resumeLocked(b)
 	}
 	n.publishNetworksLocked()
-	n.noted = true
+	n.mu.Unlock()
+}
+
+// writeDown has all that is there be written down for a node after this one, and what
+// is left of containers that are not there be taken away.
+func (n *Node) writeDown() {
+	n.mu.Lock()
+	n.handed, n.noted = nil, true
+	for _, c := range n.containers {
+		n.keepFilesLocked(c)
+		n.renoteLocked(c)
+		if h := c.holder(); h.ending {
+			n.renoteLocked(h)
+		}
+	}
 	n.noteRunningLocked()
 	n.mu.Unlock()
+	n.sweep()
+}
+
+// lose notes what of a container does not come back. A node that takes the place of
+// another one then leaves it to that.
+func (n *Node) lose(b *comeback, err error) {
+	if b.lost == nil {
+		b.lost = err
+	}
+	n.handed.fail(fmt.Errorf("container %s: %w", b.Name, err))
 }
 
 // reachInit takes hold of an init, and of what it keeps.
@@ -102,7 +126,7 @@ func reachInit(b *record) (*hold, error) {
 		return nil, nil
 	}
 	r, err := box.Reach(b.Init)
-	if errors.Is(err, box.ErrGone) {
+	if errors.Is(err, box.ErrGone) { // then it holds nothing
 		return nil, nil
 	}
 	h := &hold{pidfd: r.PIDFD, channel: r.Channel, links: make(map[string]int)}
@@ -181,25 +205,20 @@ func (n *Node) rebuiltLocked(b *comeback) *container {
 	if c.ending {
 		c.files.holders = 0
 	}
-	lost := func(err error) {
-		if b.lost == nil {
-			b.lost = err
-		}
-	}
 	for _, p := range r.Places {
 		if err := n.placeAgainLocked(c, p); err != nil {
-			lost(err)
+			n.lose(b, err)
 		}
 	}
 	// What it asked for was read before, when it was made.
 	for _, err := range []error{c.readPorts(), c.readEgress(), c.readRates()} {
 		if err != nil {
-			lost(err)
+			n.lose(b, err)
 		}
 	}
 	if c.mode == modeBridge {
 		if err := c.setRates(&r.RateIn, &r.RateOut); err != nil {
-			lost(err)
+			n.lose(b, err)
 		}
 	}
 	for _, p := range r.Ports {
@@ -267,10 +286,9 @@ func (n *Node) plugAgain(b *comeback, back []*comeback) {
 		if saved := b.Places[i]; saved.Index == 0 {
 			continue // it was lost before
 		} else if !ok {
-			b.lost = cmpError(b.lost, fmt.Errorf("interface %s: nobody has kept its other end", a.iface))
-			continue
+			n.lose(b, fmt.Errorf("interface %s: nobody has kept its other end", a.iface))
 		} else if err := n.plug(b.c, a, &endpoint{index: saved.Index, netns: b.Netns, peerNetns: saved.PeerNetns}, fd); err != nil {
-			b.lost = cmpError(b.lost, fmt.Errorf("interface %s: %w", a.iface, err))
+			n.lose(b, fmt.Errorf("interface %s: %w", a.iface, err))
 		}
 	}
 }
@@ -290,21 +308,12 @@ func linkOf(place string, of *container, back []*comeback) (fd int, ok bool) {
 	return -1, false
 }
 
-// cmpError is the first error there is.
-func cmpError(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
-}
-
 // resumeLocked has a container run that has its ports.
 func (n *Node) resumeLocked(b *comeback) {
 	c := b.c
 	if b.hold == nil { // others live in its namespace
 		n.setHomeLocked(c)
 		n.publishLocked(c)
-		n.renoteLocked(c)
 		return
 	}
 	c.pidfd, c.channel, c.lost = b.hold.pidfd, b.hold.channel, b.lost
@@ -318,6 +327,7 @@ func (n *Node) resumeLocked(b *comeback) {
 		var err error
 		if c.watch, err = n.loop.Worker(n.lanes.Home(c.number)).Add(c.pidfd, unix.EPOLLIN|unix.EPOLLONESHOT, death{n, c}); err != nil {
 			slog.Error("nobody will see it end", "container", c.name(), "err", err)
+			n.handed.fail(err)
 		}
 	}
 	if c.owner == c {
@@ -327,6 +337,7 @@ func (n *Node) resumeLocked(b *comeback) {
 	n.listenAgainLocked(c)
 	if err := n.openPortsLocked(c); err != nil {
 		slog.Error("published ports lead nowhere", "container", c.name(), "err", err)
+		n.handed.fail(err)
 	}
 	for _, s := range b.Addresses {
 		for _, a := range c.attachments {
@@ -335,7 +346,6 @@ func (n *Node) resumeLocked(b *comeback) {
 			}
 		}
 	}
-	n.renoteLocked(c)
 	if c.lost != nil {
 		slog.Warn("container cannot be reached", "container", c.name(), "id", c.id[:12], "err", c.lost)
 		return
@@ -392,9 +402,11 @@ func (n *Node) restoreRunningLocked(r *running) {
 		if l == nil {
 			continue
 		}
-		if s.Host != "" {
+		if s.Host != "" && n.handed == nil {
 			slog.Warn("the host's link went with the node before", "network", l.name, "interface", s.Host,
 				"again", fmt.Sprintf("fairlead network set %s --host-link=%s", l.name, s.Host))
+		}
+		if s.Host != "" {
 			continue
 		}
 		u := &uplink{lan: l, device: s.MTU, mtu: s.MTU, since: time.Now()}
@@ -406,6 +418,9 @@ func (n *Node) restoreRunningLocked(r *running) {
 		u.mac, _ = packet.ParseMAC(s.MAC)
 		u.lost = fmt.Errorf("the node that had it was killed; `fairlead network set %s --uplink %s` opens it again", l.name, s.Spec)
 		n.uplinks = append(n.uplinks, u)
+		if n.handed != nil { // it comes yet
+			continue
+		}
 		slog.Warn("an uplink went with the node before", "network", l.name, "uplink", u.spec.Name, "err", u.lost)
 	}
 }

@@ -58,7 +58,9 @@ type lenders struct {
 	kept      map[string][]keptLease // by the network's name: what is in the file, and not restored yet
 	there     map[string]bool        // the networks there were, by name
 	timer     *time.Timer
-	saved     uint64 // changes that are in the file
+	saved     uint64        // changes that are in the file
+	writing   chan struct{} // closed when the file is written; nil while nobody does
+	mute      bool          // the file is still that of the node whose place we take
 }
 
 // A message is one that waits.
@@ -95,7 +97,7 @@ type fixedStation struct {
 // are theirs from now on.
 func (n *Node) startDHCP(leases map[string][]keptLease) {
 	d := &lenders{
-		home: n.home, kept: leases,
+		home: n.home, kept: leases, mute: n.handed != nil,
 		messages: newQueue[message](maxDHCP, dhcpPerContainer), heard: make(chan heard, maxDHCP), calls: make(chan func()),
 		borrowers: make(map[borrowerKey]*borrower),
 		of:        make(map[packet.NetworkID]*lender),
@@ -111,8 +113,29 @@ func (n *Node) startDHCP(leases map[string][]keptLease) {
 func (d *lenders) close() {
 	d.stop()
 	d.running.Wait()
-	d.save(d.snapshot())
+	if !d.mute {
+		d.save(d.snapshot())
+	}
 }
+
+// rest has the file be as it has to be, and the servers do nothing more until resume
+// is called. They have nothing to wait for but the disk.
+func (d *lenders) rest() (resume func()) {
+	rests, awake := make(chan struct{}), make(chan struct{})
+	go d.call(func() {
+		if d.writing != nil {
+			<-d.writing
+		}
+		d.save(d.snapshot())
+		close(rests)
+		<-awake
+	})
+	<-rests
+	return func() { close(awake) }
+}
+
+// speak has the file be ours from now on.
+func (d *lenders) speak() { d.call(func() { d.mute = false }) }
 
 // publishLendersLocked has there be the DHCP servers that the networks are to have.
 func (n *Node) publishLendersLocked() {
@@ -148,12 +171,11 @@ func (d *lenders) Message(q gateway.Question, reply func(gateway.Offer)) bool {
 // run is the goroutine that has the servers.
 func (d *lenders) run() {
 	var writes <-chan time.Time
-	var written chan struct{} // closed when the file is; who waits for this goroutine waits for no disk
 	for {
 		select {
 		case <-d.ctx.Done():
-			if written != nil {
-				<-written
+			if d.writing != nil {
+				<-d.writing
 			}
 			return
 		case fn := <-d.calls:
@@ -166,16 +188,16 @@ func (d *lenders) run() {
 		case <-d.timer.C:
 		case <-writes:
 			file, done := d.snapshot(), make(chan struct{})
-			writes, written = nil, done
-			go func() {
+			writes, d.writing = nil, done
+			go func() { // who waits for this goroutine waits for no disk
 				d.save(file)
 				close(done)
 			}()
-		case <-written:
-			written = nil
+		case <-d.writing:
+			d.writing = nil
 		}
 		d.tick()
-		if writes == nil && written == nil && d.changes() != d.saved {
+		if writes == nil && d.writing == nil && !d.mute && d.changes() != d.saved {
 			writes = time.After(leasesEvery)
 		}
 	}

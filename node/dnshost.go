@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"fairlead/dns"
 	"fairlead/node/api"
@@ -110,6 +111,12 @@ func (d *nameserver) hear(conn *net.UDPConn) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) { // see pauseHost
+			if d.pause() {
+				continue
+			}
+			return
+		}
 		if err != nil {
 			continue // what came back of an answer nobody waits for
 		}
@@ -199,4 +206,17 @@ func (d *nameserver) stubFiles() (udp, tcp *os.File, at string) {
 		return nil, nil, ""
 	}
 	return udp, tcp, d.host.at.String()
+}
+
+// pauseHost has nobody read the sockets the host asks by, until resume is called.
+func (d *nameserver) pauseHost() (resume func()) {
+	d.mu.Lock()
+	s := d.host
+	d.mu.Unlock()
+	if s == nil {
+		return func() {}
+	}
+	until := func(t time.Time) { _, _ = s.udp.SetReadDeadline(t), s.tcp.SetDeadline(t) }
+	until(time.Unix(1, 0))
+	return func() { until(time.Time{}) }
 }

@@ -35,12 +35,10 @@ func (d *nameserver) accept(l *net.TCPListener, admit func(peer netip.AddrPort) 
 			return
 		}
 		if err != nil { // no descriptor is left, say
-			select {
-			case <-d.ctx.Done():
-				return
-			case <-time.After(100 * time.Millisecond):
+			if d.pause() {
+				continue
 			}
-			continue
+			return
 		}
 		q, ok := admit(conn.RemoteAddr().(*net.TCPAddr).AddrPort())
 		if !ok {
@@ -52,6 +50,16 @@ func (d *nameserver) accept(l *net.TCPListener, admit func(peer netip.AddrPort) 
 			d.serve(conn, q)
 			d.dismiss(q.Container)
 		})
+	}
+}
+
+// pause waits a moment; false is the end of the nameserver.
+func (d *nameserver) pause() bool {
+	select {
+	case <-d.ctx.Done():
+		return false
+	case <-time.After(100 * time.Millisecond):
+		return true
 	}
 }
 

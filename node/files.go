@@ -127,6 +127,9 @@ func (f *files) remove() { _ = os.RemoveAll(f.dir) }
 // followFilesLocked has the files of a container follow what has changed about its
 // networks and its neighbours. What somebody inside wrote into them stays.
 func (n *Node) followFilesLocked(c *container) error {
+	if n.handed != nil { // they are as the node before has them, which may go on
+		return nil
+	}
 	f := &c.files
 	if lines := n.hostLinesLocked(c); f.hosts != "" && !slices.Equal(lines, f.hostLines) {
 		err := rewrite(f.hosts, func(text string) string { return edited(text, f.hostLines, lines) })

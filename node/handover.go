@@ -13,8 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fairlead/loop"
-	"fairlead/nat"
 	"fairlead/node/api"
 	"fairlead/node/box"
 	"fairlead/packet"
@@ -31,6 +29,7 @@ const handVersion = 1
 
 // Kinds of descriptors that are handed over; see api.Thing.
 const (
+	thingNode      = "node"      // a pidfd, of the node that runs
 	thingLock      = "lock"      // node.lock, locked
 	thingControl   = "control"   // the control socket
 	thingInit      = "init"      // a pidfd, of a container
@@ -44,27 +43,27 @@ const (
 	thingNamesTCP  = "names-tcp"
 )
 
-// Bounds of a handover: how long requests that came before have to be answered, and
-// how long the new node has from the first message to the last. Connections wait for
-// up to the latter, some hundred milliseconds mostly.
+// Bounds of a handover. Requests that came before have to be answered; of what the new
+// node says all that takes no work; what it takes to be what the old one is, and more
+// for each container; and all of it from the first descriptor to the last word.
+// Connections wait for up to the latter, some ten milliseconds mostly.
 const (
-	quietWithin = 5 * time.Second
-	handWithin  = 30 * time.Second
+	quietWithin   = 8 * time.Second
+	ackWithin     = time.Second
+	workWithin    = 3 * time.Second
+	workEach      = 10 * time.Millisecond
+	handWithin    = 20 * time.Second
+	replaceWithin = quietWithin + handWithin + goneWithin + startWithin // for who has asked for it
 )
 
-// handFile is where the flows and the names of networks are, while they are handed.
-const handFile = "handed.json"
-
-// A handing is what is in it.
+// A handing is what descriptors alone do not say.
 type handing struct {
 	Running  *running                    `json:"running"`
 	Records  []*record                   `json:"records"`
 	Networks map[string]packet.NetworkID `json:"networks"` // by id, and uplinks by name
-	Flows    []nat.Saved                 `json:"flows,omitempty"`
 }
 
-// maxHanded bounds it: a flow is some 700 bytes of it, and a usual table has a quarter
-// of a million.
+// maxHanded bounds the text of one.
 const maxHanded = 512 << 20
 
 // postReplace hands the node over to the client.
@@ -74,32 +73,33 @@ func (n *Node) postReplace(w http.ResponseWriter, r *http.Request) (any, error) 
 		return nil, err
 	}
 	defer conn.Close()
-	if !n.handing.TryLock() {
-		_ = api.SendMessage(conn.UnixConn, api.Handed{Error: "it is just ending, or another one takes its place already"}, nil)
-		return nil, nil
-	}
-	defer n.handing.Unlock()
 	if err := n.handOver(conn); err != nil {
 		slog.Warn("not replaced: this node goes on", "err", err)
-		_ = conn.SetDeadline(time.Now().Add(bodyWithin))
+		_ = conn.SetDeadline(time.Now().Add(ackWithin))
 		_ = api.SendMessage(conn.UnixConn, api.Handed{Error: err.Error()}, nil) // it may have gone
 	}
 	return nil, nil
 }
 
+// handOver hands the node over. It returns only with an error, and then as if nothing
+// had happened.
 func (n *Node) handOver(conn *controlConn) error {
-	_ = conn.SetDeadline(time.Now().Add(handWithin))
+	_ = conn.SetDeadline(time.Now().Add(ackWithin))
 	var hello api.Replace
 	fds, err := api.ReceiveMessage(conn.UnixConn, &hello)
 	api.CloseAll(fds)
 	if err != nil {
 		return err
 	}
-	var next int
-	if next, err = n.successor(conn); err != nil {
+	next, err := n.successor(conn)
+	if err != nil {
 		return err
 	}
 	defer unix.Close(next)
+	if !n.handing.TryLock() {
+		return errors.New("it is just ending, or another one takes its place already")
+	}
+	defer n.handing.Unlock()
 	slog.Info("another node takes over", "version", hello.Version)
 	resume, err := n.standStill()
 	if err != nil {
@@ -107,19 +107,6 @@ func (n *Node) handOver(conn *controlConn) error {
 	}
 	defer resume()
 	if err := n.handAll(conn); err != nil {
-		return err
-	}
-	var done api.Done
-	fds, err = api.ReceiveMessage(conn.UnixConn, &done)
-	api.CloseAll(fds)
-	switch {
-	case err != nil:
-		// It believes that we go on, as we do, unless it is told otherwise.
-		return fmt.Errorf("the new node has not said that it works: %w", err)
-	case done.Error != "":
-		return errors.New(done.Error)
-	}
-	if err := api.SendMessage(conn.UnixConn, api.Done{}, nil); err != nil {
 		return err
 	}
 	n.successorFD, _ = unix.FcntlInt(uintptr(next), unix.F_DUPFD_CLOEXEC, 0)
@@ -143,89 +130,121 @@ func (n *Node) successor(conn *controlConn) (pidfd int, err error) {
 	return pidfd, errors.Join(cerr, err)
 }
 
-// quiet has no connection be accepted, once those that were are answered and no
-// container is half made: who makes one has come to us twice.
-func (n *Node) quiet() (resume func(), err error) {
+// standStill has nothing change until resume is called: nobody is let in, no container
+// is wired, no worker moves, nothing is written. Requests that came before are answered
+// first, and who is being made or ends is waited for: who makes a container has come
+// to us twice. Clients that keep a connection for later find it closed.
+func (n *Node) standStill() (resume func(), err error) {
+	defer func() {
+		if err != nil {
+			n.server.SetKeepAlivesEnabled(true)
+		}
+	}()
 	for deadline := time.Now().Add(quietWithin); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		resume = n.listener.pause()
-		n.mu.Lock()
-		busy := len(n.listener.slots) > n.watching+1 // ours is one of them
-		for _, c := range n.containers {
-			busy = busy || c.started.IsZero() && !c.ending
+		n.server.SetKeepAlivesEnabled(false) // that closes who is idle by now
+		if resume, ok := n.tryStandStill(); ok {
+			return func() {
+				resume()
+				n.server.SetKeepAlivesEnabled(true)
+			}, nil
 		}
-		n.mu.Unlock()
-		if !busy {
-			return resume, nil
-		}
-		resume()
 	}
-	return nil, fmt.Errorf("it has been busy for %v: containers are being made, or a client keeps a connection without saying anything; try again", quietWithin)
+	return nil, fmt.Errorf("it has been busy for %v: containers are being made or end, or a client does not take its answer; try again", quietWithin)
 }
 
-// standStill has nothing change until resume is called: nobody is let in, no container
-// is wired, no worker moves.
-func (n *Node) standStill() (resume func(), err error) {
-	open, err := n.quiet()
-	if err != nil {
-		return nil, err
+func (n *Node) tryStandStill() (resume func(), ok bool) {
+	open, reached := n.listener.pause()
+	if !reached || n.isBusy() {
+		open()
+		return nil, false
 	}
 	n.linking.Lock()
 	list := n.list()
 	for _, c := range list {
 		c.wiring.Lock()
 	}
-	n.dhcp.call(func() { n.dhcp.save(n.dhcp.snapshot()) })
+	listen := n.dns.pauseHost()
 	move := n.loop.Rest()
 	n.mu.Lock()
-	return func() {
+	lend := n.dhcp.rest()
+	resume = func() {
+		lend()
 		n.mu.Unlock()
 		move()
+		listen()
 		for _, c := range list {
 			c.wiring.Unlock()
 		}
 		n.linking.Unlock()
 		open()
-	}, nil
+	}
+	if n.isBusyLocked() { // somebody has begun to end
+		resume()
+		return nil, false
+	}
+	return resume, true
 }
 
-// handAll sends everything. Nothing moves meanwhile.
+// isBusy reports whether there is something that has to come to its end first.
+func (n *Node) isBusy() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.isBusyLocked()
+}
+
+func (n *Node) isBusyLocked() bool {
+	if len(n.listener.slots) > n.watching+1 { // ours is one of them
+		return true
+	}
+	for _, c := range n.containers {
+		if c.started.IsZero() || c.ending {
+			return true
+		}
+	}
+	return false
+}
+
+// handAll sends everything, and returns once the new node has said that it works and
+// is told that it may. Nothing moves meanwhile.
 func (n *Node) handAll(conn *controlConn) error {
 	h := &handing{Running: n.runningLocked(), Networks: make(map[string]packet.NetworkID)}
-	s := &sender{conn: conn}
+	s := &sender{conn: conn, end: time.Now().Add(handWithin)}
 	defer s.close()
 	n.handNodeLocked(s, h)
 	written := make(map[*container]bool)
 	for _, c := range n.containers {
-		if !c.started.IsZero() && !c.ending {
-			n.handContainerLocked(s, h, c)
-			if x := c.holder(); x.ending && !written[x] { // others live in its namespace
-				written[x] = true
-				n.handContainerLocked(s, h, x)
-			}
+		n.handContainerLocked(s, h, c)
+		if x := c.holder(); x.ending && !written[x] { // others live in its namespace
+			written[x] = true
+			n.handContainerLocked(s, h, x)
 		}
 	}
 	slices.SortFunc(h.Records, func(a, b *record) int { return a.Created.Compare(b.Created) })
-	now := loop.Clock()
-	n.router.Flows(func(t *nat.Table) { t.Save(now, func(f nat.Saved) { h.Flows = append(h.Flows, f) }) })
-	if s.err != nil {
-		return s.err
-	}
-	if err := n.writeHanded(h); err != nil {
+	text, err := json.Marshal(h)
+	if err != nil {
 		return err
 	}
-	return s.end(n.conf.Version)
-}
-
-func (n *Node) writeHanded(h *handing) error {
-	text, err := json.Marshal(h)
-	if err == nil {
-		err = n.home.WriteFile(handFile, text, 0o600)
+	s.ask(api.Handed{Last: true, Version: handVersion, Program: n.conf.Version, Text: len(text), Flow: flowBytes})
+	s.write(text)
+	work := workWithin + time.Duration(len(h.Records))*workEach
+	s.await(work)
+	n.handFlows(s)
+	s.await(work)
+	if s.err == nil { // it believes that we go on, as we do, unless it is told otherwise
+		s.within(ackWithin)
+		s.fail(api.SendMessage(conn.UnixConn, api.Done{}, nil))
 	}
-	return err
+	return s.err
 }
 
 // handNodeLocked sends what is no container's.
 func (n *Node) handNodeLocked(s *sender, h *handing) {
+	own, err := box.OpenPID(os.Getpid())
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	s.file(os.NewFile(uintptr(own), "node"), nil, thingNode)
 	s.copy(n.home.lock, thingLock)
 	control, err := n.listener.File()
 	s.file(control, err, thingControl)
@@ -276,9 +295,10 @@ func (n *Node) handContainerLocked(s *sender, h *handing, c *container) {
 }
 
 // A sender sends descriptors, some in each message, and waits for an answer to each:
-// on a stream two messages could be read as one.
+// on a stream two messages could be read as one. After an error it does nothing more.
 type sender struct {
 	conn  *controlConn
+	end   time.Time // of all of it
 	items []api.Thing
 	fds   []int
 	files []*os.File // closed behind the message
@@ -297,7 +317,7 @@ func (s *sender) fail(err error) {
 func (s *sender) send(fd int, t api.Thing) {
 	s.items, s.fds = append(s.items, t), append(s.fds, fd)
 	if len(s.fds) == handAtOnce {
-		s.flush(api.Handed{})
+		s.ask(api.Handed{})
 	}
 }
 
@@ -323,19 +343,56 @@ func (s *sender) file(f *os.File, err error, kind string, of ...string) {
 // copy sends one that stays.
 func (s *sender) copy(f *os.File, kind string) { s.send(int(f.Fd()), api.Thing{Kind: kind}) }
 
-func (s *sender) flush(m api.Handed) {
-	if s.err == nil && !m.Last {
+// ask sends a message with the descriptors there are by now, and waits for the answer.
+// The last message comes behind one with all that are left.
+func (s *sender) ask(m api.Handed) {
+	if m.Last && len(s.fds) > 0 {
+		s.ask(api.Handed{})
+	}
+	if s.err == nil {
+		s.within(ackWithin)
 		m.Items = s.items
 		s.fail(api.SendMessage(s.conn.UnixConn, m, s.fds))
-		var done api.Done
-		fds, err := api.ReceiveMessage(s.conn.UnixConn, &done)
-		api.CloseAll(fds)
-		if s.fail(err); done.Error != "" {
-			s.fail(errors.New(done.Error))
-		}
+		s.await(ackWithin)
 	}
 	s.items, s.fds = nil, nil
 	s.close()
+}
+
+// await waits for the new node to have done what it was asked for.
+func (s *sender) await(within time.Duration) {
+	if s.err != nil {
+		return
+	}
+	s.within(within)
+	var done api.Done
+	fds, err := api.ReceiveMessage(s.conn.UnixConn, &done)
+	api.CloseAll(fds)
+	if err != nil {
+		s.fail(fmt.Errorf("the new node has not said that it works: %w", err))
+	} else if done.Error != "" {
+		s.fail(errors.New(done.Error))
+	}
+}
+
+// write sends bytes as they are.
+func (s *sender) write(b []byte) {
+	for len(b) > 0 && s.err == nil {
+		s.within(ackWithin)
+		n, err := s.conn.Write(b[:min(len(b), 64<<10)])
+		if b = b[n:]; err != nil {
+			s.fail(fmt.Errorf("the new node takes nothing: %w", err))
+		}
+	}
+}
+
+// within bounds what comes next.
+func (s *sender) within(d time.Duration) {
+	deadline := time.Now().Add(d)
+	if deadline.After(s.end) {
+		deadline = s.end
+	}
+	_ = s.conn.SetDeadline(deadline)
 }
 
 func (s *sender) close() {
@@ -343,15 +400,4 @@ func (s *sender) close() {
 		_ = f.Close()
 	}
 	s.files = nil
-}
-
-// end says that this was all.
-func (s *sender) end(program string) error {
-	if len(s.fds) > 0 {
-		s.flush(api.Handed{})
-	}
-	if s.err == nil {
-		s.fail(api.SendMessage(s.conn.UnixConn, api.Handed{Last: true, Version: handVersion, Program: program}, nil))
-	}
-	return s.err
 }

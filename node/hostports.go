@@ -57,6 +57,7 @@ func (n *Node) listenOn(p *publication, a netip.Addr, x *inherited) (err error) 
 	at := netip.AddrPortFrom(a, p.hostPort)
 	if fd := n.handed.take(thingPublished, p.proto, at.String()); fd >= 0 {
 		err = n.hostWay.Sockets().Adopt(protos[p.proto], at, fd)
+		n.handed.fail(err)
 	} else if x != nil {
 		err = n.adoptLocked(p, x)
 	} else {

@@ -93,7 +93,8 @@ type Node struct {
 
 	home     *home
 	listener *controlListener
-	handed   *takeover  // while it begins in the place of another one
+	server   *http.Server
+	handed   *takeover  // while it begins in the place of another one, and may write nothing down; guarded by mu
 	handing  sync.Mutex // held while another one takes its place, and at the end
 	replaced atomic.Bool
 	// successorFD is a pidfd of that one.
@@ -122,9 +123,9 @@ func Serve(ctx context.Context, conf Config) error {
 			n.close()
 		}
 	}()
-	server := n.newServer()
+	n.server = n.newServer()
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(n.listener) }()
+	go func() { served <- n.server.Serve(n.listener) }()
 	if conf.Ready != nil {
 		go func() {
 			conf.Ready()
@@ -151,8 +152,8 @@ func Serve(ctx context.Context, conf Config) error {
 	// Requests that wait for a container to end are answered by now.
 	grace, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if server.Shutdown(grace) != nil {
-		_ = server.Close()
+	if n.server.Shutdown(grace) != nil {
+		_ = n.server.Close()
 	}
 	return err
 }
@@ -200,7 +201,7 @@ func begin(ctx context.Context, conf Config) (n *Node, err error) {
 		return nil, err
 	}
 	n.adopt(back)
-	n.sweep()
+	n.writeDown()
 	if n.listener, err = listen(api.Socket(conf.Dir)); err != nil {
 		n.close()
 		return nil, err
@@ -241,7 +242,7 @@ func beginInPlace(ctx context.Context, conf Config) (n *Node, err error) {
 		t.refuse(err)
 		return nil, err
 	}
-	t.close()
+	n.moveIn(t)
 	return n, nil
 }
 
@@ -344,7 +345,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 		linked: make(map[string]map[*attachment]*container),
 		ports:  newPortBook(), longAnswers: make(chan struct{}, maxLongAnswers),
 		down:   make(chan struct{}),
-		budget: readBudget(),
+		budget: readBudget(), handed: conf.takeover,
 	}
 	n.ports.listen, n.ports.unlisten = n.listenLocked, n.unlistenLocked
 	n.host = box.WatchHost(n.hostChanged)

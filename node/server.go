@@ -323,28 +323,34 @@ func newControlListener(l *net.UnixListener) *controlListener {
 		UnixListener: l, slots: make(chan struct{}, connections), refusals: make(chan struct{}, maxRefusals),
 		each: max(2, connections/4), of: make(map[int]int),
 	}
-	c.open.Store(newGate())
 	return c
 }
 
 // A gate is open, or closed until somebody opens it.
-type gate struct{ opened chan struct{} }
-
-func newGate() *gate {
-	g := &gate{make(chan struct{})}
-	close(g.opened)
-	return g
+type gate struct {
+	reached, opened chan struct{}
+	reach           sync.Once
 }
 
-// pause has connections wait in the kernel's line until resume is called.
-func (l *controlListener) pause() (resume func()) {
-	g := &gate{make(chan struct{})}
+// newGate makes one that is closed, and that nobody stands at.
+func newGate() *gate { return &gate{reached: make(chan struct{}), opened: make(chan struct{})} }
+
+// pause has connections wait in the kernel's line until resume is called. reached says
+// that none is between the line and its slot.
+func (l *controlListener) pause() (resume func(), reached bool) {
+	g := newGate()
 	l.open.Store(g)
 	_ = l.SetDeadline(time.Unix(1, 0))
-	return sync.OnceFunc(func() {
+	resume = sync.OnceFunc(func() {
 		_ = l.SetDeadline(time.Time{})
 		close(g.opened)
 	})
+	select {
+	case <-g.reached:
+		return resume, true
+	case <-time.After(100 * time.Millisecond): // it waits for a slot
+		return resume, false
+	}
 }
 
 // A controlListener accepts the connections of peers that may ask, and no more
@@ -352,7 +358,7 @@ func (l *controlListener) pause() (resume func()) {
 type controlListener struct {
 	*net.UnixListener
 	slots, refusals chan struct{}
-	open            atomic.Pointer[gate] // see pause
+	open            atomic.Pointer[gate] // see pause; nil before the first time
 
 	// One process that leaks connections, or floods us with them, keeps nobody
 	// else out: of is how many each has, at most each, by its number.
@@ -372,7 +378,9 @@ func (l *controlListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.AcceptUnix()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			<-l.open.Load().opened
+			g := l.open.Load()
+			g.reach.Do(func() { close(g.reached) })
+			<-g.opened
 			continue
 		} else if err != nil {
 			return nil, err

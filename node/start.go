@@ -77,7 +77,7 @@ func start(ctx context.Context, c *api.Client, dir string) error {
 	if err != nil {
 		return err
 	}
-	return await(ctx, c, dir, ended, func(*api.VersionInfo) bool { return true })
+	return await(ctx, startWithin, c, dir, ended, func(*api.VersionInfo) bool { return true })
 }
 
 // Replace starts a node that takes the place of the one that runs in dir, and returns
@@ -88,7 +88,7 @@ func Replace(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return await(ctx, api.NewClient(dir), dir, ended, func(info *api.VersionInfo) bool { return info.Pid == pid })
+	return await(ctx, replaceWithin, api.NewClient(dir), dir, ended, func(info *api.VersionInfo) bool { return info.Pid == pid })
 }
 
 // lockStart makes the node directory and takes start.lock, waiting for whoever
@@ -154,9 +154,9 @@ func spawn(dir string, more ...string) (pid int, ended <-chan struct{}, err erro
 	return cmd.Process.Pid, c, nil
 }
 
-// await waits until the node answers that is the right one.
-func await(ctx context.Context, c *api.Client, dir string, ended <-chan struct{}, right func(*api.VersionInfo) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, startWithin)
+// await waits until the node answers that is the right one, for so long.
+func await(ctx context.Context, within time.Duration, c *api.Client, dir string, ended <-chan struct{}, right func(*api.VersionInfo) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
 		info, err := who(ctx, c)
@@ -167,7 +167,7 @@ func await(ctx context.Context, c *api.Client, dir string, ended <-chan struct{}
 		case <-ended:
 			return fmt.Errorf("the node ended as soon as it was started%s", lastWords(dir))
 		case <-ctx.Done():
-			return fmt.Errorf("the node does not answer after %v (%w); see %s", startWithin, err, filepath.Join(dir, nodeLog))
+			return fmt.Errorf("the node does not answer after %v (%w); see %s", within, err, filepath.Join(dir, nodeLog))
 		case <-time.After(wait):
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,11 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fairlead/loop"
-	"fairlead/nat"
 	"fairlead/node/api"
 	"fairlead/node/box"
-	"fairlead/packet"
 )
 
 // The other side of handover.go: a node that takes the place of one that runs. Until
@@ -31,8 +29,19 @@ type takeover struct {
 	conn   *net.UnixConn
 	things map[api.Thing]int // by what they are; what is taken is taken out
 	list   []int             // sockets that were handed in
+	old    int               // a pidfd of the node that runs, -1 before
 	handing
+	text   int          // bytes of the handing
 	resume func() error // has our workers read
+	names  *stub        // where this host asks, until that is answered here
+	lost   error        // why not all can be what it was
+}
+
+// fail says that something cannot be what it was.
+func (t *takeover) fail(err error) {
+	if t != nil && t.lost == nil {
+		t.lost = err
+	}
 }
 
 // take takes a descriptor, -1 if there is none.
@@ -57,7 +66,7 @@ func (t *takeover) close() {
 	for _, fd := range t.things {
 		_ = unix.Close(fd)
 	}
-	api.CloseAll(t.list)
+	api.CloseAll(append(t.list, t.old))
 	_ = t.conn.Close()
 }
 
@@ -69,8 +78,12 @@ func takeOver(ctx context.Context, conf Config) (t *takeover, h *home, err error
 	} else if err != nil {
 		return nil, nil, err
 	}
-	t = &takeover{conn: conn, things: make(map[api.Thing]int)}
+	t = &takeover{conn: conn, things: make(map[api.Thing]int), old: -1}
+	_ = conn.SetDeadline(time.Now().Add(quietWithin + handWithin))
 	if err = t.receive(conf.Version); err == nil {
+		err = t.read()
+	}
+	if err == nil {
 		h, err = t.home(conf.Dir)
 	}
 	if err != nil {
@@ -82,7 +95,6 @@ func takeOver(ctx context.Context, conf Config) (t *takeover, h *home, err error
 
 // receive takes all descriptors.
 func (t *takeover) receive(version string) error {
-	_ = t.conn.SetDeadline(time.Now().Add(handWithin))
 	if err := api.SendMessage(t.conn, api.Replace{Version: version}, nil); err != nil {
 		return err
 	}
@@ -96,8 +108,11 @@ func (t *takeover) receive(version string) error {
 			return fmt.Errorf("the node that runs: %s", m.Error)
 		case m.Last && m.Version > handVersion:
 			return fmt.Errorf("the node that runs is of version %s, which hands over more than this one, %s, can read: `fairlead up --replace` of that version or a later one does", m.Program, version)
+		case m.Last && (m.Version < handVersion || m.Flow != flowBytes || m.Text > maxHanded):
+			return fmt.Errorf("the node that runs is of version %s, which hands over in another form than this one, %s, reads; `fairlead down --all` ends it", m.Program, version)
 		case m.Last:
-			return nil
+			t.text = m.Text
+			return api.SendMessage(t.conn, api.Done{}, nil)
 		case len(fds) != len(m.Items):
 			api.CloseAll(fds)
 			return fmt.Errorf("the node that runs sent %d descriptors and named %d", len(fds), len(m.Items))
@@ -117,6 +132,25 @@ func (t *takeover) receive(version string) error {
 	}
 }
 
+// read takes what descriptors alone do not say.
+func (t *takeover) read() error {
+	text := make([]byte, t.text)
+	_, err := io.ReadFull(t.conn, text)
+	if err == nil {
+		err = json.Unmarshal(text, &t.handing)
+	}
+	if err == nil && t.Running == nil {
+		err = errors.New("it says nothing of the node")
+	}
+	if err != nil {
+		return fmt.Errorf("read what was handed over: %w", err)
+	}
+	if t.old = t.take(thingNode, "", ""); t.old < 0 {
+		return errors.New("the node that runs has not said who it is")
+	}
+	return nil
+}
+
 // home is the node directory, with the lock the old node has: it is one open file.
 func (t *takeover) home(dir string) (*home, error) {
 	lock := t.take(thingLock, "", "")
@@ -128,20 +162,7 @@ func (t *takeover) home(dir string) (*home, error) {
 		_ = unix.Close(lock)
 		return nil, fmt.Errorf("node directory: %w", err)
 	}
-	h := &home{root, os.NewFile(uintptr(lock), nodeLock)}
-	text, err := h.readSome(handFile, maxHanded)
-	if err == nil {
-		err = json.Unmarshal(text, &t.handing)
-	}
-	if err == nil && t.Running == nil {
-		err = errors.New("it says nothing of the node")
-	}
-	if err != nil {
-		_ = h.Close()
-		_ = h.lock.Close()
-		return nil, fmt.Errorf("read what was handed over: %w", err)
-	}
-	return h, h.removeFile(handFile)
+	return &home{root, os.NewFile(uintptr(lock), nodeLock)}, nil
 }
 
 // refuse tells the old node to go on.
@@ -191,7 +212,8 @@ func (t *takeover) reach(r *record) (*hold, error) {
 
 // takePlace has the node be what the old one is, and then that let go. Its workers
 // read nothing until then: both would read the same queues, and a packet of a flow that
-// is not there yet would be answered by RST.
+// is not there yet would be answered by RST. Nothing is written down, either: after an
+// error the old one goes on.
 func (n *Node) takePlace(t *takeover) (err error) {
 	t.resume = n.loop.Hold()
 	for _, fd := range t.list {
@@ -202,26 +224,42 @@ func (n *Node) takePlace(t *takeover) (err error) {
 		n.inherited = append(n.inherited, x)
 	}
 	t.list = nil
-	n.handed = t
 	back := t.reachAll()
 	defer letGo(back)
 	n.adopt(back)
 	if err = n.takeUp(t); err != nil {
 		return err
 	}
-	n.handed = nil
-	names, err := t.stub()
-	if err != nil {
+	if t.names, err = t.stub(); err != nil {
 		return err
 	}
-	if names != nil {
-		n.dns.answerHost(names)
-	}
-	n.restoreFlows(t)
 	if n.listener, err = t.control(); err != nil {
 		return err
 	}
+	if t.lost != nil {
+		return fmt.Errorf("not all would be as it is: %w", t.lost)
+	}
+	if err = n.restoreFlows(t); err != nil {
+		return err
+	}
 	return t.commit()
+}
+
+// moveIn is what is left to be done where nobody else is any more. The old node goes
+// on no more, so whatever fails, we do.
+func (n *Node) moveIn(t *takeover) {
+	if err := t.resume(); err != nil {
+		slog.Error("not all is read", "err", err)
+	}
+	if !box.AwaitEnd(t.old, goneWithin) { // it may be writing a last line
+		slog.Warn("the node before has not ended yet")
+	}
+	if t.names != nil {
+		n.dns.answerHost(t.names)
+	}
+	n.dhcp.speak()
+	n.writeDown()
+	t.close()
 }
 
 // takeUp has the node have the ways out there were.
@@ -261,69 +299,28 @@ func (n *Node) takeOutside(t *takeover, l *lan, s savedOuter) error {
 	return n.addUplinkAs(api.UplinkRequest{Network: l.name, Spec: s.Spec, MAC: s.MAC, MTU: s.MTU}, []int{fd}, true)
 }
 
-// restoreFlows makes the flows there were, whose networks and uplinks have other
-// numbers.
-func (n *Node) restoreFlows(t *takeover) {
-	number := make(map[packet.NetworkID]packet.NetworkID)
-	n.mu.Lock()
-	for _, l := range n.lans {
-		number[t.Networks[l.id]] = l.number()
-	}
-	for _, u := range n.uplinks {
-		if u.lost == nil {
-			number[t.Networks[u.spec.Name]] = u.way.Network()
-		}
-	}
-	number[t.Networks[api.HostUplink]] = n.hostWay.Network()
-	n.mu.Unlock()
-	kept := 0
-	n.router.Flows(func(table *nat.Table) {
-		restorer := table.Restorer(loop.Clock())
-		for i := range t.Flows {
-			f := &t.Flows[i]
-			for _, x := range []*packet.NetworkID{&f.From, &f.To, &f.Network, &f.Uplink, &f.Rule.Network, &f.Rule.Uplink} {
-				if *x != 0 {
-					*x = number[*x]
-				}
-			}
-			if f.From != 0 && f.To != 0 && restorer.Restore(f) {
-				kept++
-			}
-		}
-	})
-	slog.Info("flows go on", "flows", kept, "of", len(t.Flows))
-}
+// goneWithin is how long a node may take from its last word to its end, which is a
+// matter of milliseconds, but that the kernel closes all it has.
+const goneWithin = 5 * time.Second
 
-// commit tells the old node that everything works. It returns once that has let go:
-// who began to end meanwhile has.
+// commit tells the old node that everything works, and returns once that has let go.
+// One that was killed meanwhile has, too, and nobody else has what we have.
 func (t *takeover) commit() error {
-	_ = t.conn.SetDeadline(time.Now().Add(handWithin))
-	old, err := t.peer()
-	if err != nil {
-		return err
-	}
-	defer unix.Close(old)
-	if err := api.SendMessage(t.conn, api.Done{}, nil); err != nil {
-		return err
-	}
-	var done api.Handed
-	fds, err := api.ReceiveMessage(t.conn, &done)
-	api.CloseAll(fds)
-	if err == nil && done.Error != "" {
-		err = errors.New(done.Error)
-	}
-	if err != nil {
-		if alive, aerr := box.PIDFDAlive(old); aerr == nil && !alive {
-			return t.resume() // it was killed, and nobody else has what we have
+	err := api.SendMessage(t.conn, api.Done{}, nil)
+	if err == nil {
+		var done api.Handed
+		var fds []int
+		fds, err = api.ReceiveMessage(t.conn, &done)
+		api.CloseAll(fds)
+		if err == nil && done.Error != "" {
+			err = errors.New(done.Error)
 		}
+	}
+	// Its descriptors go before it is seen to be dead.
+	if err != nil && !box.AwaitEnd(t.old, ackWithin) {
 		return fmt.Errorf("the node that runs: %w", err)
 	}
-	return t.resume()
-}
-
-func (t *takeover) peer() (pidfd int, err error) {
-	cerr := onDescriptor(t.conn, func(fd int) { pidfd, err = box.Peer(fd) })
-	return pidfd, errors.Join(cerr, err)
+	return nil
 }
 
 // control is the control socket.

@@ -1,14 +1,18 @@
 package node
 
 import (
+	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"fairlead/node/api"
+	"fairlead/test/lab"
 )
 
 // What a later version hands over is refused, with what helps.
@@ -36,6 +40,119 @@ func TestTakeOverRefusesUnnamed(t *testing.T) {
 		_ = api.SendMessage(theirs, api.Handed{Items: []api.Thing{{Kind: thingLock}}}, nil)
 	}()
 	refused(t, taking.receive("0.1"), "the node that runs sent 0 descriptors and named 1")
+}
+
+// What cannot be what it was is a reason to leave all of it to the node that runs, which
+// is told so, and whose files are as they were.
+func TestTakePlaceRefuses(t *testing.T) {
+	old := newHandlers(t)
+	web := old.join(t, "web")
+	old.mu.Lock()
+	err := old.noteLocked(web.container)
+	before := handing{Running: old.runningLocked(), Records: []*record{web.container.recordLocked()}}
+	old.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	written, err := old.home.ReadFile(recordPath(web.id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0) // no end of a link
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := conns(t)
+	root, err := os.OpenRoot(old.conf.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := root.Open(nodeLock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taking := &takeover{
+		conn: ours, old: -1, handing: before,
+		things: map[api.Thing]int{{Kind: thingLink, Of: web.id, Which: web.attachments[0].id}: null},
+	}
+	next, err := newNode(Config{Dir: old.conf.Dir, Version: "test", takeover: taking}, &home{root, lock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		next.host.Close()
+		next.dns.close()
+		next.dhcp.close()
+		_ = errors.Join(next.loop.Close(), root.Close(), lock.Close())
+	}()
+	control, err := old.conn.File() // never looked at
+	if err != nil {
+		t.Fatal(err)
+	}
+	taking.things[api.Thing{Kind: thingControl}] = int(control.Fd())
+	err = next.takePlace(taking)
+	if err == nil || !strings.HasPrefix(err.Error(), "not all would be as it is: container web: interface eth0: ") {
+		t.Errorf("got %v", err)
+	}
+	now, err := old.home.ReadFile(recordPath(web.id))
+	if err != nil || string(now) != string(written) {
+		t.Errorf("its record has become %s, %v", now, err)
+	}
+	_ = theirs.SetReadDeadline(time.Unix(1, 0))
+	if n, err := theirs.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the old node has heard that it works: %v", err)
+	}
+}
+
+// Who has been let in and has no slot yet is waited for, and nobody is lost between.
+func TestPauseBetweenLineAndSlot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan net.Conn)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	defer func() {
+		_ = l.Close()
+		<-accepted
+	}()
+	for range cap(l.slots) { // all are somebody's
+		l.slots <- struct{}{}
+	}
+	if _, err := net.Dial("unix", path); err != nil {
+		t.Fatal(err)
+	}
+	lab.Eventually(t, 10*time.Second, func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if len(l.of) == 0 {
+			return errors.New("it has not been let in")
+		}
+		return nil
+	})
+	resume, reached := l.pause()
+	if reached {
+		t.Error("nobody is between the line and a slot")
+	}
+	resume()
+	<-l.slots
+	conn := <-accepted
+	resume, reached = l.pause()
+	if !reached {
+		t.Error("somebody is, who has his slot")
+	}
+	resume()
+	_ = conn.Close()
 }
 
 // conns are the two ends of a control connection.

@@ -126,12 +126,10 @@ func TestS29_NotReplaced(t *testing.T) {
 	n := newNode(t)
 	n.start("c")
 	before := n.nodePid()
-	if err := os.Mkdir(filepath.Join(n.dir, "handed.json"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	n.refuses(fmt.Sprintf("node %d goes on", before), "up", "--replace")
-	if err := os.Remove(filepath.Join(n.dir, "handed.json")); err != nil {
-		t.Fatal(err)
+	few := n.command(t.Context())
+	few.Path, few.Args = "/bin/sh", []string{"sh", "-c", `ulimit -n 12 && exec "$@"`, "sh", n.bin, "up", "--replace"}
+	if out, err := few.CombinedOutput(); err == nil || !strings.Contains(string(out), fmt.Sprintf("node %d goes on", before)) {
+		t.Errorf("with 12 descriptors: %v, %s", err, out)
 	}
 	if now := n.nodePid(); now != before {
 		t.Errorf("node %d has become %d", before, now)

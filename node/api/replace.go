@@ -5,9 +5,15 @@ package api
 //
 //	new → old   Replace
 //	old → new   Handed, with descriptors, again and again until Last
-//	new → old   Done after each but the last; after the last once everything works,
-//	            or with an error: then the old node goes on
+//	new → old   Done after each
+//	old → new   what the descriptors are of: Last.Text bytes of JSON
+//	new → old   Done once all is there but flows
+//	old → new   flows: lots of four bytes of their number and as many records of
+//	            Last.Flow bytes, and an empty lot
+//	new → old   Done once everything works
 //	old → new   Done: nobody uses them any more but the new node
+//
+// An error of either side, or its silence, ends it before that, and the old node goes on.
 
 // Replace is the first message.
 type Replace struct {
@@ -18,10 +24,13 @@ type Replace struct {
 type Handed struct {
 	Error string  `json:"error,omitempty"` // the old node goes on
 	Items []Thing `json:"items,omitempty"`
-	// Of the last one: the version of the snapshot, and what it was written by.
+	// Of the last one: the version of what is handed over, what it was written by, and
+	// the bytes of the JSON and of a flow.
 	Last    bool   `json:"last,omitempty"`
 	Version int    `json:"version,omitempty"`
 	Program string `json:"program,omitempty"`
+	Text    int    `json:"text,omitempty"`
+	Flow    int    `json:"flow,omitempty"`
 }
 
 // A Thing is what a descriptor is: Kind says of what sort, Of whose it is and Which

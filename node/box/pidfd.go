@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +47,19 @@ func PIDFDAlive(pidfd int) (bool, error) {
 		return false, fmt.Errorf("poll pidfd: %w", err)
 	}
 	return poll[0].Revents == 0, nil
+}
+
+// AwaitEnd waits until the process has ended, a zombie has, and reports whether it has
+// within that time.
+func AwaitEnd(pidfd int, within time.Duration) bool {
+	for deadline := time.Now().Add(within); ; {
+		left := time.Until(deadline)
+		poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, int(max(0, left).Milliseconds()))
+		if n > 0 || left <= 0 || err != nil && err != unix.EINTR {
+			return n > 0 && poll[0].Revents&unix.POLLIN != 0
+		}
+	}
 }
 
 // PIDOf returns the process's number in our pid namespace.

@@ -1,0 +1,216 @@
+package test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"fairlead/node/api"
+	"fairlead/test/lab"
+)
+
+// A successor is a program that says it is to take a node's place.
+type successor struct {
+	conn *net.UnixConn
+	last api.Handed
+}
+
+// steps are what a node says to one that takes its place, up to the last word but one.
+// Each returns once the next answer is awaited.
+func (s *successor) steps() []func() error {
+	done := func() error { return api.SendMessage(s.conn, api.Done{}, nil) }
+	return []func() error{
+		func() error {
+			err := api.SendMessage(s.conn, api.Replace{Version: "0"}, nil)
+			return errors.Join(err, s.hear())
+		},
+		func() error { return errors.Join(done(), s.hear()) },
+		func() error {
+			for !s.last.Last {
+				if err := errors.Join(done(), s.hear()); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		func() error {
+			err := done()
+			_, rerr := io.ReadFull(s.conn, make([]byte, s.last.Text))
+			return errors.Join(err, rerr)
+		},
+		func() error {
+			err := done()
+			for count := uint32(1); err == nil && count > 0; {
+				if err = binary.Read(s.conn, binary.LittleEndian, &count); err == nil {
+					_, err = io.ReadFull(s.conn, make([]byte, int(count)*s.last.Flow))
+				}
+			}
+			return err
+		},
+	}
+}
+
+// hear takes a message, and what comes with it.
+func (s *successor) hear() error {
+	fds, err := api.ReceiveMessage(s.conn, &s.last)
+	api.CloseAll(fds)
+	if err == nil && s.last.Error != "" {
+		err = errors.New(s.last.Error)
+	}
+	return err
+}
+
+// Whatever becomes of a node that is to take the place of another one, at whatever
+// step: that one goes on as if nothing had happened, and can be ended like any other.
+func TestS29_ReplacementFails(t *testing.T) {
+	n := newNode(t, "--names", "127.0.0.1:1053")
+	n.start("server", append([]string{"-p", "127.0.0.1:7007:7", "--"}, play(t, "parrot", ":7")...)...)
+	n.logSays("server", "listening")
+	n.start("client", "--opt", veth)
+	to := n.containers()["server"].IP + ":7"
+	between := n.talk("client", to, 3)
+	in, err := net.DialTimeout("tcp4", "127.0.0.1:7007", patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	before := n.nodePid()
+	steps := len(new(successor).steps())
+	for name, then := range map[string]func(s *successor) error{
+		"it dies":    func(*successor) error { return nil },
+		"it refuses": func(s *successor) error { return api.SendMessage(s.conn, api.Done{Error: "no"}, nil) },
+		"it babbles": func(s *successor) error { _, err := s.conn.Write([]byte("?\n")); return err },
+	} {
+		for k := range steps + 1 {
+			if err := n.failToReplace(k, then); err != nil {
+				t.Errorf("%s after %d steps: %v", name, k, err)
+			}
+		}
+	}
+	// One that says nothing is waited for, where that takes no work, for a second.
+	for _, k := range []int{0, 1} {
+		err := n.failToReplace(k, func(s *successor) error {
+			_, err := io.Copy(io.Discard, s.conn) // until the node closes it
+			return err
+		})
+		if err != nil {
+			t.Errorf("it says nothing after %d steps: %v", k, err)
+		}
+	}
+	between.asks("3 answered, 0 reset, 0 silent")
+	if err := saySomething(in); err != nil {
+		t.Errorf("a connection to a published port: %v", err)
+	}
+	if out := n.run("names"); !strings.Contains(out, "127.0.0.1:1053") {
+		t.Error(out)
+	}
+	if now := n.nodePid(); now != before {
+		t.Errorf("node %d has become %d", before, now)
+	}
+	n.run("up", "--replace")
+	n.restarted = true
+	between.asks("3 answered, 0 reset, 0 silent")
+	if list, _ := filepath.Glob(filepath.Join(n.dir, "containers", "*")); len(list) != 2 {
+		t.Errorf("files of containers: %v", list)
+	}
+	if err := n.failToReplace(steps, func(*successor) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	n.run("down", "--all") // whose workers and sockets work
+}
+
+// failToReplace has somebody take the node's place up to a step, and then do something.
+func (n *node) failToReplace(steps int, then func(s *successor) error) error {
+	n.t.Helper()
+	conn, err := api.NewClient(n.dir).Upgrade(n.t.Context(), "/v1/replace")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	s := &successor{conn: conn}
+	for _, step := range s.steps()[:steps] {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	if err := then(s); err != nil {
+		return err
+	}
+	conn.Close()
+	if r := n.try("ps", "-q"); r.code != 0 {
+		return fmt.Errorf("%v", r)
+	}
+	return nil
+}
+
+// A node that is to take the place of another one is killed at a moment nobody chose:
+// the one that has the place then goes on, or the next one adopts what it leaves.
+func TestS29_ReplacementKilled(t *testing.T) {
+	n := newNode(t)
+	n.start("server", append([]string{"--"}, play(t, "parrot", ":7")...)...)
+	n.logSays("server", "listening")
+	n.start("client", "--opt", veth)
+	between := n.talk("client", n.containers()["server"].IP+":7", 3)
+	rng := newRNG(t)
+	n.restarted = true
+	for range 5 {
+		before := n.nodePid()
+		c := n.background("up", "--replace")
+		var next int
+		lab.Eventually(t, patience, func() error {
+			if next = n.successorOf(before); next == 0 {
+				return errors.New("it has not been started yet")
+			}
+			return nil
+		})
+		time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond)
+		kill(t, next, syscall.SIGKILL)
+		c.wait()
+		awaitEnd(t, next)
+		n.run("ps")
+		between.asks("3 answered, 0 reset, 0 silent")
+	}
+}
+
+// successorOf is the process that is to take the place of a node, 0 if there is none.
+func (n *node) successorOf(before int) (pid int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		line, _ := os.ReadFile(file) // it may have ended
+		if string(line) != "fairlead\x00node\x00--dir\x00"+n.dir+"\x00--replace\x00" {
+			continue
+		}
+		if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err == nil && pid != before {
+			return pid
+		}
+	}
+	return 0
+}
+
+// An HTTP client that keeps its connection for later does not keep a node from being
+// replaced, nor does one that connects and says nothing.
+func TestS29_ReplacedBesideIdle(t *testing.T) {
+	n := newNode(t)
+	idle, err := net.Dial("unix", api.Socket(n.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	if _, err := fmt.Fprint(idle, "GET /v1/version HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := idle.Read(make([]byte, 4096)); err != nil {
+		t.Fatal(err)
+	}
+	n.run("up", "--replace")
+	n.restarted = true
+}

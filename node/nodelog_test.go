@@ -1,10 +1,13 @@
 package node
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A node's log that is full becomes the one before, and what is written afterwards
@@ -15,7 +18,7 @@ func TestNodeLogIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.leave(nodeLog, nodeLogBefore, nodeLock)
+	defer h.leave(nodeLog, nodeLogBefore, nodeLogNext, nodeLock)
 	log, err := os.OpenFile(filepath.Join(dir, nodeLog), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -46,6 +49,27 @@ func TestNodeLogIsBounded(t *testing.T) {
 	say(long)
 	say("newer")
 	holds(nodeLog, "newer")
+	holds(nodeLogBefore, "new"+long)
+
+	// Where there is no descriptor for a new one, all goes on in the old one.
+	if _, err := log.WriteString(long); err != nil {
+		t.Fatal(err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err = h.turnLog(log, 100)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, unix.EMFILE) {
+		t.Errorf("a new log without a descriptor: %v", err)
+	}
+	holds(nodeLog, "newer"+long)
 	holds(nodeLogBefore, "new"+long)
 
 	// What is somebody else's stays as it is.

@@ -191,6 +191,12 @@ func begin(ctx context.Context, conf Config) (n *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	socket, err := controlSocket()
+	if err != nil {
+		home.leave(nodeLock)
+		return nil, err
+	}
+	defer socket.Close() // the listener has a copy
 	back, err := home.reachAll()
 	defer letGo(back)
 	if err == nil {
@@ -202,7 +208,7 @@ func begin(ctx context.Context, conf Config) (n *Node, err error) {
 	}
 	n.adopt(back)
 	n.writeDown()
-	if n.listener, err = listen(api.Socket(conf.Dir)); err != nil {
+	if n.listener, err = listen(socket, api.Socket(conf.Dir)); err != nil {
 		n.close()
 		return nil, err
 	}
@@ -435,7 +441,7 @@ func (n *Node) close() {
 	if err := n.loop.Close(); err != nil {
 		slog.Error("close the workers", "err", err)
 	}
-	files := []string{"control.sock", nodeLog, nodeLogBefore, nodeLock}
+	files := []string{"control.sock", nodeLog, nodeLogBefore, nodeLogNext, nodeLock}
 	if n.noted { // else what is there is not ours
 		files = append(files, "containers", runningFile)
 	}

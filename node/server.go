@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fairlead/node/api"
 	"fairlead/node/box"
@@ -301,19 +304,47 @@ func hijack(w http.ResponseWriter, r *http.Request) (*controlConn, error) {
 	return peer, nil
 }
 
-// listen makes the control socket, for us alone. A socket that is there was
-// left behind by a node that is dead: we hold its lock.
-func listen(path string) (*controlListener, error) {
+// controlSocket makes the control socket, which has no name yet. A node that has locked
+// itself in makes no unix socket any more, so it has this one from before.
+func controlSocket() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "control socket"), nil
+}
+
+// listen gives the control socket its name, for us alone. One that is there was left
+// behind by a node that is dead: we hold its lock. The file stays the caller's.
+func listen(socket *os.File, path string) (*controlListener, error) {
+	fd := int(socket.Fd())
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	old := syscall.Umask(0o177)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	err := unix.Bind(fd, &unix.SockaddrUnix{Name: path})
 	syscall.Umask(old)
+	if err == nil {
+		err = unix.Listen(fd, math.MaxUint16) // or net.core.somaxconn
+	}
+	if err != nil {
+		return nil, fmt.Errorf("control socket %s: %w", path, err)
+	}
+	return listenerOf(socket)
+}
+
+// listenerOf is the control socket that a file is of, which stays the caller's.
+func listenerOf(file *os.File) (*controlListener, error) {
+	l, err := net.FileListener(file)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	return newControlListener(l), nil
+	control, ok := l.(*net.UnixListener)
+	if !ok {
+		_ = l.Close()
+		return nil, errors.New("what was handed over as the control socket is none")
+	}
+	return newControlListener(control), nil
 }
 
 func newControlListener(l *net.UnixListener) *controlListener {

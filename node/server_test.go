@@ -63,7 +63,7 @@ func TestAnswerAfterLongWork(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	l, err := listen(api.Socket(dir))
+	l, err := listenAt(api.Socket(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func listener(t *testing.T) (*controlListener, func()) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	l, err := listen(filepath.Join(dir, "s"))
+	l, err := listenAt(filepath.Join(dir, "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,4 +325,13 @@ func TestSlowClients(t *testing.T) {
 	if err := r.Get(ctx, "/v1/version", new(api.VersionInfo)); err != nil {
 		t.Error(err)
 	}
+}
+
+func listenAt(path string) (*controlListener, error) {
+	socket, err := controlSocket()
+	if err != nil {
+		return nil, err
+	}
+	defer socket.Close()
+	return listen(socket, path)
 }

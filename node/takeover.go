@@ -331,16 +331,7 @@ func (t *takeover) control() (*controlListener, error) {
 	}
 	f := os.NewFile(uintptr(fd), "control socket")
 	defer f.Close()
-	l, err := net.FileListener(f)
-	if err != nil {
-		return nil, err
-	}
-	control, ok := l.(*net.UnixListener)
-	if !ok {
-		_ = l.Close()
-		return nil, errors.New("what was handed over as the control socket is none")
-	}
-	return newControlListener(control), nil
+	return listenerOf(f)
 }
 
 // stub is where this host asks for names, nil if it does not.

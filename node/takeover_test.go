@@ -107,7 +107,7 @@ func TestTakePlaceRefuses(t *testing.T) {
 // Who has been let in and has no slot yet is waited for, and nobody is lost between.
 func TestPauseBetweenLineAndSlot(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	l, err := listen(path)
+	l, err := listenAt(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func ofEverybody() []call {
 		{name: "ppoll", number: unix.SYS_PPOLL, why: "whether a process has ended, by its pidfd"},
 
 		{name: "socket", number: unix.SYS_SOCKET, why: sockets, only: familiar},
-		{name: "socketpair", number: unix.SYS_SOCKETPAIR, why: "sessions with an init", only: oneOf(0, unix.AF_UNIX)},
+		{name: "socketpair", number: unix.SYS_SOCKETPAIR, why: "sessions with an init", only: channelsOnly},
 		{name: "bind", number: unix.SYS_BIND, why: "published ports, the control socket"},
 		{name: "listen", number: unix.SYS_LISTEN, why: "published ports, the control socket"},
 		{name: "accept4", number: unix.SYS_ACCEPT4, why: "published ports, the control socket"},

@@ -139,13 +139,25 @@ const newNamespace = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS
 func ourThreads(pid int, no uint32) []bpf.Instruction { return oneOf(0, uint32(pid))(pid, no) }
 
 // familiar allows sockets of the families containers are connected by, and of
-// netlink those that tell of addresses and routes.
+// netlink those that tell of addresses and routes. A unix socket could be connected
+// to whatever service of this machine listens on one; see channelsOnly.
 func familiar(_ int, no uint32) []bpf.Instruction {
 	code := []bpf.Instruction{argument(0)}
-	for _, family := range []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6} {
+	for _, family := range []uint32{unix.AF_INET, unix.AF_INET6} {
 		code = append(code, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: family, SkipTrue: 1}, bpf.RetConstant{Val: allow})
 	}
 	return append(code, bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_NETLINK, SkipTrue: 1}, bpf.RetConstant{Val: no},
 		argument(2),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.NETLINK_ROUTE, SkipTrue: 1}, bpf.RetConstant{Val: no}, bpf.RetConstant{Val: allow})
+}
+
+// channelsOnly allows pairs of the type that channels are of. A filter does not see
+// where connect(2) leads, but who is connected already is refused by a socket that
+// keeps its connection; one for datagrams could be led elsewhere (unix_dgram_connect
+// in net/unix/af_unix.c).
+func channelsOnly(_ int, no uint32) []bpf.Instruction {
+	return []bpf.Instruction{argument(0),
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_UNIX, SkipTrue: 1}, bpf.RetConstant{Val: no},
+		argument(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf}, // SOCK_TYPE_MASK of linux/net.h, the rest are flags
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SOCK_SEQPACKET, SkipTrue: 1}, bpf.RetConstant{Val: no}, bpf.RetConstant{Val: allow}}
 }

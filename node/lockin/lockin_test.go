@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -64,7 +65,9 @@ var trials = []struct {
 		_, err := os.ReadFile(dir + "/etc/resolv.conf")
 		return err
 	}},
-	{name: "remove its directory", want: "<nil>", try: func(dir string) any { return os.Remove(dir + "/d") }},
+	{name: "remove its directory", want: "<nil>", try: func(dir string) any {
+		return errors.Join(os.Remove(dir+"/d/service"), os.Remove(dir+"/d"))
+	}},
 	{name: "a file beside", want: "permission denied", files: true, try: func(dir string) any {
 		_, err := os.ReadFile(dir + "/secret")
 		return errors.Unwrap(err)
@@ -77,6 +80,17 @@ var trials = []struct {
 	{name: "listen and connect", want: "<nil>", try: func(string) any { return talk() }},
 	{name: "a packet socket", want: "operation not permitted", refused: true, try: func(string) any {
 		_, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		return err
+	}},
+	{name: "a service of this machine", want: "operation not permitted", refused: true, try: func(dir string) any {
+		_, err := net.Dial("unixpacket", dir+"/d/service")
+		return cause(err)
+	}},
+	{name: "a service of this machine by a channel", want: "[invalid argument transport endpoint is already connected transport endpoint is already connected]", try: func(dir string) any {
+		return byChannel(dir + "/d/service")
+	}},
+	{name: "a pair for datagrams", want: "operation not permitted", refused: true, try: func(string) any {
+		_, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 		return err
 	}},
 	{name: "netlink of the firewall", want: "operation not permitted", refused: true, try: func(string) any {
@@ -147,6 +161,11 @@ func inProcess(t *testing.T, trial string, mode Mode) string {
 			t.Fatal(err)
 		}
 	}
+	service, err := net.Listen("unixpacket", filepath.Join(dir, "d", "service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), trialVariable+"="+trial, Variable+"="+string(mode), "LOCKIN_DIR="+dir)
 	out, err := cmd.CombinedOutput()
@@ -201,6 +220,27 @@ func inThreads() error {
 		errs = append(errs, <-done)
 	}
 	return errors.Join(errs...)
+}
+
+// cause is what the kernel said.
+func cause(err error) error {
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
+// byChannel tries to have one end of a channel be connected elsewhere.
+func byChannel(path string) any {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0)
+	if err != nil {
+		return err
+	}
+	unspecified := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(p[0]), uintptr(unsafe.Pointer(&unspecified)), unsafe.Sizeof(unspecified))
+	err1 := unix.Connect(p[0], &unix.SockaddrUnix{Name: path})
+	unix.Close(p[1])
+	return []error{errno, err1, unix.Connect(p[0], &unix.SockaddrUnix{Name: path})}
 }
 
 // talk sends a word over the loopback.
@@ -286,7 +326,11 @@ func TestFilterArguments(t *testing.T) {
 	}{
 		{unix.SYS_SOCKET, []uint32{unix.AF_INET, unix.SOCK_DGRAM, 0}, allow},
 		{unix.SYS_SOCKET, []uint32{unix.AF_INET6, unix.SOCK_DGRAM, 0}, allow},
-		{unix.SYS_SOCKET, []uint32{unix.AF_UNIX, unix.SOCK_DGRAM, 0}, allow},
+		{unix.SYS_SOCKET, []uint32{unix.AF_UNIX, unix.SOCK_DGRAM, 0}, refuse},
+		{unix.SYS_SOCKETPAIR, []uint32{unix.AF_UNIX, unix.SOCK_SEQPACKET | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK, 0}, allow},
+		{unix.SYS_SOCKETPAIR, []uint32{unix.AF_UNIX, unix.SOCK_DGRAM, 0}, refuse},
+		{unix.SYS_SOCKETPAIR, []uint32{unix.AF_UNIX, unix.SOCK_STREAM | unix.SOCK_CLOEXEC, 0}, refuse},
+		{unix.SYS_SOCKETPAIR, []uint32{unix.AF_TIPC, unix.SOCK_SEQPACKET, 0}, refuse},
 		{unix.SYS_SOCKET, []uint32{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE}, allow},
 		{unix.SYS_SOCKET, []uint32{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_KOBJECT_UEVENT}, refuse},
 		{unix.SYS_SOCKET, []uint32{unix.AF_VSOCK, unix.SOCK_STREAM, 0}, refuse},

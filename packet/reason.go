@@ -150,7 +150,7 @@ var reasons = [NumReasons]reasonText{
 		"Take the isolation off one of the two containers."},
 	ICC: {"icc", "The network does not let its containers talk to one another (icc=off), and no link or rule opens this.",
 		"Open it with a rule, `fairlead rule add --network NETWORK FROM TO:PORT`; `fairlead rule ls` shows what there is."},
-	FloodLimit: {"flood-limit", "The port has more copies of flooded frames made per second than it may.",
+	FloodLimit: {"flood-limit", "The port has more copies of flooded frames made per second than it may, or has had its share of the worker's time for them while others wanted that.",
 		"Make the network with a higher `--opt flood-limit=N` (the default one by `fairlead up`), or find out what the container broadcasts."},
 	Oversize: {"oversize", "The packet is larger than the MTU of the network.",
 		"Set the interface's MTU back, or make the network with a larger one: `--opt mtu=N` (the default one by `fairlead up`)."},
@@ -221,8 +221,8 @@ var reasons = [NumReasons]reasonText{
 		"If it was to leave by host sockets, look at the host's firewall and routes; else report it: the frame was checked before."},
 	RateLimit: {"rate-limit", "The container is sent more than its rate lets it receive.",
 		"Raise it: `fairlead update --rate-in RATE NAME`."},
-	SlowReceiver: {"slow-receiver", "The container takes so long to receive a packet that others would wait for it: its network stack runs inside our write, and it has used up its share of that time.",
-		"Look at its firewall inside, `nft list ruleset`: thousands of rules that each packet is held against belong in a set or a map."},
+	SlowReceiver: {"slow-receiver", "The container takes so long to receive a packet that others would wait for it: its network stack runs inside our write, and it or the sender has used up its share of that time.",
+		"Look at its firewall inside, `nft list ruleset`: thousands of rules that each packet is held against belong in a set or a map. If only one sender's frames fail, look at what that sends."},
 }
 
 // String is the name of the reason in counters, JSON and trace lines.

@@ -1,6 +1,11 @@
 package vswitch
 
-import "fairlead/packet"
+import (
+	"math/rand/v2"
+
+	"fairlead/loop"
+	"fairlead/packet"
+)
 
 // A lane is what one worker carries along: the batch it reads into, the frames
 // staged for writing, and room for the frames gateways originate. Switches of
@@ -27,7 +32,9 @@ type lane struct {
 	now     int64
 
 	turn       *Port  // whose turn it is; nil where it is nobody's
-	deliveries uint64 // to ports, see account
+	deliveries recent // to ports, see account
+	flooding   int64  // what of this turn went into the copies of floods
+	random     uint64 // see draw
 
 	answers    []packet.Frame // originated or cut in this batch
 	room       []byte         // their bytes
@@ -61,6 +68,7 @@ func newLane(lanes *Lanes, id int) *lane {
 		answers: make([]packet.Frame, 0, packet.BatchFrames),
 		room:    make([]byte, 2*packet.MaxFrame),
 		segment: make([]byte, packet.MaxFrame),
+		random:  rand.Uint64() | 1,
 		resumes: make([]uint64, 0, maxHeld),
 		resumed: make([]*heldFrame, 0, maxHeld),
 	}
@@ -76,7 +84,10 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 		f.PopTag() // a priority tag, which others would not know from one of the VLAN
 	}
 	if d.Verdict == packet.Flood { // before anything edits the bytes
+		ln.flush()
+		began := loop.Clock()
 		copies := ln.flood(in, ports, f, d.VLAN)
+		in.flooded(ln, ln.out, copies, began)
 		in.flood.Take(f.Time, copies)
 		in.n.fanout.Add(uint64(copies))
 	}
@@ -176,11 +187,10 @@ func (ln *lane) stage(to *Port, f *packet.Frame) {
 	ln.staged = append(ln.staged, staged{to, f})
 }
 
-// flood writes one frame to every port that may have it, now, after what was
-// staged before it: the same bytes go to each, nobody has changed them. Those that
+// flood writes one frame to every port that may have it, now, when nothing is staged
+// before it: the same bytes go to each, nobody has changed them. Those that
 // want its VLAN's tag where it has none, or the other way round, come second.
 func (ln *lane) flood(in *Port, ports *portTable, f *packet.Frame, vlan uint16) (copies int) {
-	ln.flush()
 	ln.out, ln.second = append(ln.out[:0], f), ln.second[:0]
 	tagged := f.VID() != 0
 	for _, to := range ports.list {
@@ -347,9 +357,9 @@ func (p *Port) deliver(ln *lane, frames []*packet.Frame) {
 	if len(frames) > 1 && ln.joins && p.offloads != nil && p.sw.joins() {
 		frames, trains = ln.joiner.join(frames, p.offloads.Offload())
 	}
-	ln.touch(p)
+	ln.touch(p, frames[0].Time)
 	watch := p.measure(ln, len(frames))
-	defer p.judge(watch, frames)
+	defer p.judge(ln, watch, frames)
 	for len(frames) > 0 {
 		n, err := p.conf.Queue.WriteBatch(frames)
 		p.n.wrote(frames[:n])

@@ -67,10 +67,9 @@
 //
 // # Shares of time
 //
-// Where many want one worker, nobody may have it for what nobody needs: a container
-// whose frames are refused, flooded or answered by the gateway has a sixteenth of its
-// time for those and is then not read, and one whose own network stack takes long to
-// take what it is sent has a sixteenth for the rest (packet.SlowReceiver). See account.
+// Where many want one worker, nobody may have it for what nobody needs. What goes into
+// reading frames that are refused or answered, into the copies of floods, and into
+// writes that take longer than a write may, is charged to who causes it: see account.
 //
 // # Concurrency
 //

@@ -78,7 +78,7 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 	case out == in:
 		d.Refuse(packet.SamePort)
 		return
-	case d.Verdict == packet.Flood && !in.flood.Allows(f.Time):
+	case d.Verdict == packet.Flood && !in.mayFlood(f.Time):
 		d.Refuse(packet.FloodLimit)
 		return
 	case out != nil:

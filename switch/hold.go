@@ -187,8 +187,11 @@ func (ln *lane) resume(now int64, want func(*heldFrame) bool) {
 		p := h.port
 		f := packet.Frame{B: h.bytes[:h.n], Time: now, Flags: packet.Resumed}
 		p.n.resumed.Add(1)
+		turn := ln.turn
+		ln.turn = p // whatever it waited for, it is his
 		p.sw.one(p, &f)
 		ln.flush()
+		ln.turn = turn
 		ln.lanes.holds.give(h)
 	}
 }

@@ -125,11 +125,11 @@ func (p *Port) Ready(now int64, events uint32) (again bool) {
 		return false
 	}
 	var read intake
-	began, before := loop.Clock(), p.wasteOf()
-	p.ln.turn = p
+	began, before := loop.Clock(), p.n.unicast.Load()
+	p.ln.turn, p.ln.flooding = p, 0
 	again = p.turn(now, began, events, &read)
 	p.ln.turn = nil
-	p.wasted(now, began, read.frames, before)
+	p.idled(now, began, read.frames, before)
 	p.n.read.Add(uint64(read.frames))
 	p.n.readBytes.Add(uint64(read.bytes))
 	p.n.readSegments.Add(uint64(read.segments))

@@ -1,66 +1,117 @@
 package vswitch
 
 import (
+	"fmt"
 	"time"
 
 	"fairlead/loop"
+	"fairlead/packet"
 )
 
-// A share is what one port may take of a worker's time beyond what it is for: to
-// have what others asked for carried. It is kept as policy.Rate keeps a bucket, as
-// the moment at which all is repaid, shareOf nanoseconds for each that was taken.
+// A share is what one port has taken of a worker's time for one thing, against an
+// allowance. It is kept as policy.Rate keeps a bucket: as the moment at which all is
+// repaid.
 type share struct{ repaid int64 }
 
-const (
-	// shareOf: a sixteenth of the time, so that who takes all he may get leaves
-	// fifteen to others, and who is nothing but slow, or has everything he sends
-	// refused, is still served.
-	shareOf = 16
-	// shareWindow is over which time that is counted. What may be taken at once is
-	// its sixteenth, half a millisecond: longer than one turn.
-	shareWindow = int64(8 * time.Millisecond)
-	// longestRepay bounds how long a port pays for what nobody missed when it was
-	// taken.
-	longestRepay = int64(100 * time.Millisecond)
+// An allowance is how much that may be: one part of so many, and so many nanoseconds
+// of it at once.
+type allowance struct{ of, burst int64 }
+
+var (
+	// idleShare: who takes all he may leaves fifteen parts to others, and who has
+	// everything he sends refused is still served. At once it is more than one turn.
+	idleShare = allowance{16, int64(500 * time.Microsecond)}
+	// floodShare: one broadcast on a network of 1,000 ports is a millisecond or two of
+	// writes, and who begins to talk to several has to ask for each.
+	floodShare = allowance{16, int64(16 * time.Millisecond)}
+	// slowShare: whoever sends to it.
+	slowShare = allowance{8, int64(time.Millisecond)}
+	// causeShare: half of slow, so that no sender uses up what a receiver may be slow for.
+	causeShare = allowance{16, int64(500 * time.Microsecond)}
 )
 
-// charge takes ns nanoseconds up.
-func (s *share) charge(now, ns int64) {
-	s.repaid = min(max(s.repaid, now)+shareOf*ns, now+shareWindow+longestRepay)
+// longestRepay bounds how long a port pays for what nobody missed when it was
+// taken.
+const longestRepay = int64(100 * time.Millisecond)
+
+// window is over which time the allowance is counted.
+func (w allowance) window() int64 { return w.of * w.burst }
+
+func (w allowance) String() string {
+	return fmt.Sprintf("one part of %d; %v at once", w.of, time.Duration(w.burst))
 }
 
-// until is when there is something left again, now or later.
-func (s *share) until(now int64) int64 { return max(now, s.repaid-shareWindow) }
+// charge takes ns nanoseconds up.
+func (s *share) charge(w allowance, now, ns int64) {
+	s.repaid = min(max(s.repaid, now)+w.of*ns, now+w.window()+longestRepay)
+}
 
-// short reports whether at least half of what may be taken at once is.
-func (s *share) short(now int64) bool { return s.repaid > now+shareWindow/2 }
+// over reports whether nothing is left.
+func (s *share) over(w allowance, now int64) bool { return s.repaid > now+w.window() }
+
+// some reports whether a quarter of what may be taken at once is: more than what a
+// thread that lost its caches makes of a few writes.
+func (s *share) some(w allowance, now int64) bool { return s.repaid > now+w.window()/4 }
 
 // An account is what one metered port takes of one worker's time, written by that
 // worker only.
 //
-// Two things are counted, each against a share of its own:
+// Four things are counted, each against a share of its own:
 //
-//   - slow: what writing to it takes longer than to others, for the receiver's network
+//   - idle: what reading from it takes that nobody is sent anything by: refusals,
+//     answers of the gateway, and of floods the reading. Beyond that it is not read, so
+//     that the rest waits, or is lost, in its own interface.
+//   - floods: what writing the copies of its floods takes. Beyond that they are
+//     refused (packet.FloodLimit), and all else it sends goes on.
+//   - slow: what writing to it takes longer than it may, for the receiver's network
 //     stack runs inside our write, with all the rules its root has made up. What is
 //     sent to it beyond that fails (packet.SlowReceiver), see slow.go.
-//   - waste: what reading from it takes that nobody is sent anything by: refusals,
-//     what is flooded, answers of the gateway. Beyond that it is not read, so that the
-//     rest waits, or is lost, in its own interface.
+//   - causes: the same time, of those it sent to. Beyond that what it sends to
+//     receivers that have taken some of theirs fails: who sends what does that, such as
+//     packets of ever new neighbours, does not have them cut off from others.
 //
 // A share binds while somebody else wants the worker (contended). Who has it for
 // himself may have all of it.
 type account struct {
-	slow, waste share
-	delivered   int    // deliveries to the port
-	watched     int    // so many of the next are to be measured, see slow.go
-	touched     uint64 // of the lane's deliveries those from or to the port
-	others      uint64 // those that were not, when contended was asked last
-	asked       int64  // and when that was
-	wanted      int64  // until when others count as there
+	idle, floods, slow, causes share
+
+	watched int    // so many of the next deliveries to it are to be measured, see slow.go
+	touched recent // of the lane's deliveries those from or to the port
+
+	// Accounts of one port on two workers share no cache line; processors fetch them in
+	// pairs.
+	_ [72]byte
 }
 
-// contention is how long somebody counts as there who had something carried.
+// contention is how long somebody counts as there who had something carried: at least
+// that, and twice that at most.
 const contention = int64(10 * time.Millisecond)
+
+// A recent counts what happened lately: in the epoch that is now and in the one before,
+// each as long as contention.
+type recent struct {
+	epoch       int64
+	now, before uint32
+}
+
+func (t *recent) add(epoch int64) {
+	if epoch != t.epoch {
+		t.before, t.now = t.of(epoch), 0
+		t.epoch = epoch
+	}
+	t.now++
+}
+
+// of is what was counted lately, seen from an epoch.
+func (t *recent) of(epoch int64) uint32 {
+	switch epoch - t.epoch {
+	case 0:
+		return t.now + t.before
+	case 1:
+		return t.now
+	}
+	return 0
+}
 
 // account is what the port takes of a lane's worker; nil where nobody asks.
 func (p *Port) account(ln *lane) *account {
@@ -70,77 +121,96 @@ func (p *Port) account(ln *lane) *account {
 	return &p.accounts[ln.id]
 }
 
+// payer is the account of the port that has its turn; nil if it has none.
+func (ln *lane) payer() *account {
+	if ln.turn == nil {
+		return nil
+	}
+	return ln.turn.account(ln)
+}
+
+// epoch is that of a time, which may be of a frame that was read a little earlier.
+func (ln *lane) epoch(now int64) int64 { return max(now/contention, ln.deliveries.epoch) }
+
 // touch notes a delivery from the port that has its turn to another.
-func (ln *lane) touch(to *Port) {
-	ln.deliveries++
+func (ln *lane) touch(to *Port, now int64) {
+	epoch := ln.epoch(now)
+	ln.deliveries.add(epoch)
 	if a := to.account(ln); a != nil {
-		a.delivered++
-		a.touched++
+		a.touched.add(epoch)
 	}
-	if ln.turn == nil || ln.turn == to {
-		return
-	}
-	if a := ln.turn.account(ln); a != nil {
-		a.touched++
+	if a := ln.payer(); a != nil && ln.turn != to {
+		a.touched.add(epoch)
 	}
 }
 
 // contended reports whether the worker has lately carried something that was
 // neither from the port nor to it.
 func (a *account) contended(ln *lane, now int64) bool {
-	others := ln.deliveries - a.touched
-	if others != a.others && now-a.asked <= contention { // else it may be long ago
-		a.wanted = now + contention
-	}
-	a.others, a.asked = others, now
-	return now < a.wanted
+	epoch := ln.epoch(now)
+	return ln.deliveries.of(epoch) > a.touched.of(epoch)
 }
 
-// overdrawn is how long the port is not to be read, because it has wasted what it
-// may: until all is repaid, so that those who are read meanwhile are seldom disturbed.
+// overdrawn is how long the port is not to be read, because it has had more than its
+// share for nothing: until all is repaid, so that those who are read meanwhile are
+// seldom disturbed.
 func (p *Port) overdrawn(now int64) time.Duration {
 	a := p.account(p.ln)
-	if a == nil || a.waste.until(now) == now || !a.contended(p.ln, now) {
+	if a == nil || !a.idle.over(idleShare, now) || !a.contended(p.ln, now) {
 		return 0
 	}
-	return time.Duration(a.waste.repaid - now)
+	return time.Duration(a.idle.repaid - now)
 }
 
-// turnTime is how long a turn of the port may take. Who wastes much has short ones,
-// for whoever else comes waits until they end.
+// mayFlood reports whether the port may have one more frame flooded, by the number of
+// copies and by the time they take.
+func (p *Port) mayFlood(now int64) bool {
+	if !p.flood.Allows(now) {
+		return false
+	}
+	a := p.account(p.ln)
+	return a == nil || !a.floods.over(floodShare, now) || !a.contended(p.ln, now)
+}
+
+// flooded charges the port for copies of a frame, the writing of which began at a
+// time. What lasts longer than it may was no work of his: the worker had no processor,
+// or one of the receivers is slow, who pays for that himself.
+func (p *Port) flooded(ln *lane, frame []*packet.Frame, copies int, began int64) {
+	a := p.account(ln)
+	if a == nil {
+		return
+	}
+	took := loop.Clock() - began
+	ln.flooding += took
+	a.floods.charge(floodShare, frame[0].Time, min(took, int64(copies)*p.fairCost(frame)))
+}
+
+// turnTime is how long a turn of the port may take. Who sends much for nothing has
+// short ones, for whoever else comes waits until they end.
 func (p *Port) turnTime(now int64) int64 {
-	if a := p.account(p.ln); a != nil && a.waste.short(now) {
+	if a := p.account(p.ln); a != nil && a.idle.some(idleShare, now) {
 		return turnTime / 8
 	}
 	return turnTime
 }
 
-// A waste is what of a turn nobody is sent anything by, counted in frames and
-// copies. The counters tell, so a frame costs nothing more.
-type waste struct{ unicast, fanout uint64 }
-
-// wasteOf is where the port's counters are as its turn begins.
-func (p *Port) wasteOf() waste { return waste{p.n.unicast.Load(), p.n.fanout.Load()} }
-
-// longestWaste bounds what one turn is charged. One that takes longer was not at
+// longestIdle bounds what one turn is charged. One that takes longer was not at
 // work all the time.
-const longestWaste = 4 * turnTime
+const longestIdle = 4 * turnTime
 
-// wasted charges the turn that began at a time and read so many frames.
-func (p *Port) wasted(now, began int64, frames int, before waste) {
+// idled charges the port for the frames of a turn that were not sent on to one
+// receiver: the turn began at a time and read so many frames, when before it so many
+// had been sent on. The counters tell, so a frame costs nothing more.
+func (p *Port) idled(now, began int64, frames int, before uint64) {
 	a := p.account(p.ln)
 	if a == nil {
 		return
 	}
-	after := p.wasteOf()
-	useful := min(after.unicast-before.unicast, uint64(frames)) // what was held may go on in any turn
-	all := uint64(frames) + after.fanout - before.fanout
-	if useful == all {
+	useful := min(p.n.unicast.Load()-before, uint64(frames)) // what was held may go on in any turn
+	rest := int64(frames) - int64(useful)
+	if rest == 0 {
 		return
 	}
-	took := min(loop.Clock()-began, longestWaste)
-	took = took * int64(all-useful) / int64(all)
-	// What lasts longer was no work of his: the worker had no processor, or one of
-	// the receivers is slow, who pays for that himself.
-	a.waste.charge(now, min(took, int64(all-useful)*fairPacket))
+	took := min(loop.Clock()-began-p.ln.flooding, longestIdle)
+	a.idle.charge(idleShare, now, min(took*rest/int64(frames), rest*fairPacket))
 }

@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -9,6 +10,13 @@ import (
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 )
+
+// Accounts of two workers share no pair of cache lines.
+func TestAccountsApart(t *testing.T) {
+	if n := reflect.TypeFor[account]().Size(); n%128 != 0 {
+		t.Errorf("an account has %d bytes", n)
+	}
+}
 
 func metered(c *PortConfig) { c.Metered = true }
 
@@ -20,23 +28,24 @@ func (q *faulty) slowly(d time.Duration) { q.work = d }
 func TestShare(t *testing.T) {
 	var s share
 	now := int64(1e9)
-	if s.until(now) != now || s.short(now) {
+	w := idleShare
+	if s.over(w, now) || s.some(w, now) {
 		t.Error("who has taken nothing has nothing left")
 	}
-	s.charge(now, shareWindow/shareOf)
-	if s.until(now) != now || !s.short(now) {
-		t.Errorf("all of it may be taken at once; until %d", s.until(now)-now)
+	s.charge(w, now, w.burst)
+	if s.over(w, now) || !s.some(w, now) {
+		t.Error("all of it may be taken at once")
 	}
-	s.charge(now, 1000)
-	if got := s.until(now) - now; got != shareOf*1000 {
-		t.Errorf("a microsecond more is repaid after %d ns, want %d", got, shareOf*1000)
+	s.charge(w, now, 1000)
+	if now += w.of*1000 - 1; !s.over(w, now) {
+		t.Error("a microsecond more is repaid at once")
 	}
-	if now += shareOf * 1000; s.until(now) != now {
+	if now++; s.over(w, now) {
 		t.Error("it is not repaid")
 	}
-	s.charge(now, 1e12)
-	if got := s.until(now) - now; got != longestRepay {
-		t.Errorf("it is repaid after %d ns, want %d at most", got, longestRepay)
+	s.charge(w, now, 1e12)
+	if now += longestRepay; s.over(w, now) {
+		t.Error("the longest is too long")
 	}
 }
 
@@ -83,6 +92,7 @@ func TestSlowReceiver(t *testing.T) {
 // Nobody else wants the worker: then a slow receiver may have all of it.
 func TestSlowReceiverAlone(t *testing.T) {
 	r, sender, slow, _, _ := slowRig(t)
+	r.now += int64(time.Second) // it was not alone when all came
 	for range 5 * glanceEvery {
 		r.now += 200_000
 		r.send(sender, ping(sender.station, slow.station))
@@ -92,10 +102,55 @@ func TestSlowReceiverAlone(t *testing.T) {
 	}
 	a := &slow.port.accounts[0]
 	r.on(func() {
-		if a.slow.until(r.now) == r.now {
+		if !a.slow.over(slowShare, r.now) {
 			t.Error("it was not charged")
 		}
 	})
+}
+
+// Who is quick in each delivery of so many, and slow in all others, is found as well.
+func TestSlowReceiverIsDrawn(t *testing.T) {
+	r, sender, slow, _, _ := slowRig(t)
+	for quick := range glanceEvery {
+		r.on(func() { slow.port.accounts[0].watched = 0 })
+		watched := false
+		for n := 0; !watched; n++ {
+			if n == 1000 {
+				t.Fatalf("quick in deliveries %d of %d, and never measured", quick, glanceEvery)
+			}
+			slow.queue.slowly(20 * time.Microsecond)
+			if n%glanceEvery == quick {
+				slow.queue.slowly(0)
+			}
+			r.send(sender, ping(sender.station, slow.station))
+			slow.got(t)
+			r.on(func() { watched = slow.port.accounts[0].watched > 0 })
+		}
+	}
+}
+
+// Who sends what takes its receiver long pays for that: what others send to the same
+// one gets there.
+func TestWhoCausesPays(t *testing.T) {
+	r, attacker, victim, a, b := slowRig(t)
+	for rounds := 0; failed(victim, packet.SlowReceiver) < 100; rounds++ {
+		if rounds == 10_000 {
+			t.Fatal("nothing the attacker sent has failed")
+		}
+		r.now += 100_000
+		r.send(b, ping(b.station, attacker.station)) // there are others
+		attacker.got(t)
+		victim.queue.slowly(200 * time.Microsecond)
+		r.send(attacker, ping(attacker.station, victim.station))
+		victim.queue.slowly(0)
+		got := len(victim.got(t))
+		r.send(a, ping(a.station, victim.station))
+		if n := len(victim.got(t)); n != 1 {
+			t.Fatalf("round %d: the victim got %d of the attacker's frames and %d of another's", rounds, got, n)
+		}
+	}
+	r.send(attacker, ping(attacker.station, a.station))
+	a.expect(t, ping(attacker.station, a.station)) // who is not slow has it all
 }
 
 // While the thread has no processor it does no work, however long a write lasts then.
@@ -126,19 +181,25 @@ func TestTextbookWireIsNotSlow(t *testing.T) {
 	if got, want := wire.port.fairCost(train)-whole.port.fairCost(train), 43*fairPacket; got != want {
 		t.Errorf("44 packets may take %d ns more than a train of them, want %d", got, want)
 	}
+	datagrams := packet.Frame{B: packettest.GSO(packettest.UDP(whole.station, wire.station, 1, 2, make([]byte, 44*1000)), 1000)}
+	if packet.Parse(&datagrams) != packet.OK {
+		t.Fatal("malformed")
+	}
+	if got := whole.port.fairCost([]*packet.Frame{&datagrams}); got < 44*fairPacket {
+		t.Errorf("44 datagrams may take %d ns", got)
+	}
 	small := packet.Frame{B: ping(whole.station, wire.station)}
 	if got := whole.port.fairCost([]*packet.Frame{&small, &small}); got < 2*fairPacket || got > 3*fairPacket {
 		t.Errorf("two small packets may take %d ns", got)
 	}
 }
 
-// A port whose frames are refused, flooded, or answered is not read any more when
+// A port whose frames are refused, flooded to nobody, or answered is not read any more when
 // that took its share, while others want the worker, and read again later. Who sends
 // what others get is read always.
-func TestWaste(t *testing.T) {
+func TestIdle(t *testing.T) {
 	for name, frame := range map[string]func(in, to *end) []byte{
 		"refused":  func(in, to *end) []byte { return ping(to.station, in.station) },
-		"flooded":  func(in, _ *end) []byte { return ping(in.station, stationOf(999)) },
 		"answered": func(in, _ *end) []byte { return packettest.ARPRequest(in.station, gatewayAddr.Addr()) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -188,20 +249,104 @@ func TestWaste(t *testing.T) {
 	}
 }
 
+// A crowd is a sender on a switch with so many others that one broadcast is a
+// millisecond of writes, and two who talk to one another.
+func crowd(t *testing.T) (r *rig, sender, a, b *end) {
+	r = newRig(t)
+	sender, a, b = r.add(2, metered), r.add(3, metered), r.add(4, metered)
+	r.known(sender, a, b)
+	for n := range 250 {
+		r.add(10 + n).queue.slowly(4 * time.Microsecond)
+	}
+	return r, sender, a, b
+}
+
+// broadcast has it ask for somebody who is not there.
+func (r *rig) broadcast(e *end) {
+	r.send(e, packettest.ARPRequest(e.station, stationOf(999).IP))
+	for _, e := range r.ends {
+		e.got(r.t)
+	}
+}
+
+// Who broadcasts now and then among very many is read always, and so is who
+// broadcasts all the time: only his broadcasts are refused then.
+func TestFloods(t *testing.T) {
+	r, sender, a, b := crowd(t)
+	others := func() {
+		r.now += 1000
+		r.send(a, ping(a.station, b.station))
+		b.expect(t, ping(a.station, b.station))
+	}
+	for n := range 5 {
+		others()
+		if r.broadcast(sender); sender.drops(packet.FloodLimit) != 0 {
+			t.Fatalf("broadcast %d was refused", n)
+		}
+	}
+	for n := 0; sender.drops(packet.FloodLimit) == 0; n++ {
+		if n == 100 {
+			t.Fatal("no broadcast was refused")
+		}
+		others()
+		r.broadcast(sender)
+	}
+	r.send(sender, ping(sender.station, a.station))
+	a.expect(t, ping(sender.station, a.station))
+	r.now += longestRepay + floodShare.window()
+	others()
+	before := sender.drops(packet.FloodLimit)
+	if r.broadcast(sender); sender.drops(packet.FloodLimit) != before {
+		t.Error("a broadcast was refused when all was repaid")
+	}
+}
+
+// Where nobody else wants the worker, who floods may.
+func TestFloodsAlone(t *testing.T) {
+	r, sender, _, _ := crowd(t)
+	r.now += int64(time.Second) // it was not alone when all came
+	for range 40 {
+		r.broadcast(sender)
+	}
+	if n := sender.drops(packet.FloodLimit); n != 0 {
+		t.Errorf("%d broadcasts were refused", n)
+	}
+}
+
+// Others are there however long nobody has asked whether they are.
+func TestContention(t *testing.T) {
+	r, _, _, a, b := slowRig(t)
+	c := r.add(6, metered)
+	for range 3 {
+		r.now += 5 * contention
+		r.send(a, ping(a.station, b.station))
+		b.got(t)
+		for _, after := range []int64{0, contention - 1, 2 * contention} {
+			for e, want := range map[*end]bool{a: false, b: false, c: after < contention} {
+				r.on(func() {
+					if got := e.port.accounts[0].contended(e.port.ln, r.now+after); got != want {
+						t.Errorf("%v, %d ns later: others are there: %v, want %v", e.MAC, after, got, want)
+					}
+				})
+			}
+		}
+	}
+}
+
 // A turn that lasted long for one frame was not at work all the time.
-func TestWaitIsNotWaste(t *testing.T) {
+func TestWaitIsNotIdle(t *testing.T) {
 	r := newRig(t)
 	in := r.add(2, metered)
 	r.on(func() {
-		in.port.wasted(r.now, loop.Clock()-int64(time.Millisecond), 1, in.port.wasteOf())
-		if owed := in.port.accounts[0].waste.repaid - r.now; owed <= 0 || owed > shareOf*fairPacket {
-			t.Errorf("a refused frame is repaid after %d ns, want %d at most", owed, shareOf*fairPacket)
+		in.port.idled(r.now, loop.Clock()-int64(time.Millisecond), 1, in.port.n.unicast.Load())
+		if owed := in.port.accounts[0].idle.repaid - r.now; owed <= 0 || owed > idleShare.of*fairPacket {
+			t.Errorf("a refused frame is repaid after %d ns, want %d at most", owed, idleShare.of*fairPacket)
 		}
 	})
 }
 
-// Where nobody else wants the worker, who wastes its time may.
-func TestWasteAlone(t *testing.T) {
+// Where nobody else wants the worker, who has it do nothing for anybody may.
+func TestIdleAlone(t *testing.T) {
 	r := newRig(t)
 	in, a := r.add(2, metered), r.add(3, metered)
 	r.known(in, a)

@@ -5,10 +5,10 @@ import (
 	"fairlead/packet"
 )
 
-// What a write may cost before its receiver counts as slow: for each packet, and for
-// each byte in sixteenths of a nanosecond. They are twice what kernels take that have
-// to wake the reader, so that who is charged is not merely unlucky; a receiver with
-// 20,000 firewall rules takes 200 µs.
+// What a write may cost before its receiver counts as slow, whatever it costs to others:
+// for each packet, and for each byte in sixteenths of a nanosecond. They are twice what
+// kernels take that have to wake the reader, so that who is charged is not merely
+// unlucky; a receiver with 20,000 firewall rules takes 200 µs.
 const (
 	fairPacket = int64(4_000)
 	fairByte16 = int64(12)
@@ -16,11 +16,12 @@ const (
 
 // Reading the clock costs as much as a tenth of a small write, and that of the
 // thread, which alone does not count while others have the processor, some ten times
-// as much. So one delivery of so many is looked at with the first, and who looks slow
-// is measured with the second until he has not been slow for some.
+// as much. So one delivery of so many is looked at with the first, drawn at random for
+// there may be somebody who would be quick in just those, and who looks slow is measured
+// with the second until he has not been slow for some.
 const (
-	glanceEvery = 16
-	glanceAt    = 8 // frames: of that many the clock's share is small
+	glanceEvery = 16 // a power of two
+	glanceAt    = 8  // frames: of that many the clock's share is small
 	watchedFor  = 256
 )
 
@@ -39,14 +40,25 @@ func (p *Port) measure(ln *lane, frames int) stopwatch {
 	case a == nil:
 	case a.watched > 0:
 		return stopwatch{a, true, loop.ThreadClock()}
-	case frames >= glanceAt || a.delivered%glanceEvery == 0:
+	case frames >= glanceAt || ln.draw()%glanceEvery == 0:
 		return stopwatch{a, false, loop.Clock()}
 	}
 	return stopwatch{}
 }
 
-// judge stops it and charges what the delivery took longer than it may.
-func (p *Port) judge(w stopwatch, frames []*packet.Frame) {
+// draw is a number nobody can know beforehand (Marsaglia's xorshift64, the upper half).
+func (ln *lane) draw() uint32 {
+	x := ln.random
+	x ^= x << 13
+	x ^= x >> 7
+	x ^= x << 17
+	ln.random = x
+	return uint32(x >> 32)
+}
+
+// judge stops it and charges what the delivery took longer than it may, to the
+// receiver and to who sent it.
+func (p *Port) judge(ln *lane, w stopwatch, frames []*packet.Frame) {
 	a := w.a
 	if a == nil {
 		return
@@ -61,18 +73,22 @@ func (p *Port) judge(w stopwatch, frames []*packet.Frame) {
 	fair, took := p.fairCost(frames), loop.ThreadClock()-w.began
 	if took > 2*fair {
 		a.watched = watchedFor
-		a.slow.charge(frames[0].Time, took-fair)
+		a.slow.charge(slowShare, frames[0].Time, took-fair)
+		if by := ln.payer(); by != nil {
+			by.causes.charge(causeShare, frames[0].Time, took-fair)
+		}
 	}
 }
 
-// fairCost is what writing frames may cost. Where the link takes no trains we cut
-// them ourselves, and what each packet of them costs is the cost of that link.
+// fairCost is what writing frames may cost. A TCP segment of 64 KiB is one packet to
+// its receiver, a train of datagrams each of them. Where the link takes no trains we
+// cut them ourselves, and what each packet of them costs is the cost of that link.
 func (p *Port) fairCost(frames []*packet.Frame) int64 {
 	packets, bytes := len(frames), 0
 	whole := p.offloads != nil && p.offloads.Offload() != 0
 	for _, f := range frames {
 		bytes += f.Len()
-		if !whole {
+		if !whole || f.Proto == packet.ProtoUDP {
 			packets += f.Segments() - 1
 		}
 	}
@@ -91,8 +107,18 @@ func (p *Port) atOnce(ln *lane, frames int) int {
 }
 
 // tooSlow reports whether writing to the port has taken more of the worker's time
-// than its share, while others want it.
+// than its share, or than that of who sends to it, while others want it.
 func (p *Port) tooSlow(ln *lane, now int64) bool {
 	a := p.account(ln)
-	return a != nil && a.slow.until(now) > now && a.contended(ln, now)
+	if a == nil {
+		return false
+	}
+	if a.slow.over(slowShare, now) {
+		return a.contended(ln, now)
+	}
+	if !a.slow.some(slowShare, now) {
+		return false
+	}
+	by := ln.payer()
+	return by != nil && by.causes.over(causeShare, now) && by.contended(ln, now)
 }

@@ -279,6 +279,19 @@ func discovers(count int) (frames [][]byte) {
 // function it returns is called.
 func (n *node) assault(name string, frames [][]byte) (stop func()) {
 	n.t.Helper()
+	c := n.startAssault(name, frames)
+	return func() {
+		c.in.Close()
+		<-c.done
+		if code := c.cmd.ProcessState.ExitCode(); code != 0 {
+			n.t.Errorf("the assault ended with %d: %s", code, c.errors.String())
+		}
+	}
+}
+
+// startAssault is assault that goes on until the client's standard input is closed.
+func (n *node) startAssault(name string, frames [][]byte) *client {
+	n.t.Helper()
 	c := n.background(append([]string{"exec", "-i", name}, play(n.t, "assault")...)...)
 	var in []byte
 	for _, f := range frames {
@@ -288,13 +301,7 @@ func (n *node) assault(name string, frames [][]byte) (stop func()) {
 	if _, err := c.in.Write(binary.BigEndian.AppendUint32(in, 0)); err != nil {
 		n.t.Fatal(err)
 	}
-	return func() {
-		c.in.Close()
-		<-c.done
-		if code := c.cmd.ProcessState.ExitCode(); code != 0 {
-			n.t.Errorf("the assault ended with %d: %s", code, c.errors.String())
-		}
-	}
+	return c
 }
 
 // assault reads frames, each behind its length, as far as one of none, and sends them

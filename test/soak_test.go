@@ -38,9 +38,10 @@ type soak struct {
 	rng *rand.Rand
 
 	// The model.
-	boxes    []*soaked  // in the order they were made
-	networks []*soakNet // likewise; the first is the default one
-	made     int        // boxes and networks, for names
+	boxes    []*soaked    // in the order they were made
+	networks []*soakNet   // likewise; the first is the default one
+	statics  []soakStatic // likewise
+	made     int          // boxes, networks and static entries, for names
 	nextPort int
 	ways     uint64 // disturbed by whatever cuts traffic out and in
 
@@ -57,15 +58,21 @@ type soak struct {
 // A soaked is a container of the model.
 type soaked struct {
 	name   string
-	client *client // of one in the foreground
+	client *client  // of one in the foreground
+	home   *soakNet // that of its eth0, nil when it has left that
 	nets   map[*soakNet]string
-	ports  map[int]bool // of the host, that lead to soakPort
-	well   uint64       // disturbed by whatever cuts its traffic
+	vlans  map[*soakNet]int // where there is one of what it sends without a tag
+	ports  map[int]string   // of the host, that lead to soakPort, with their protocol
+	well   uint64           // disturbed by whatever cuts its traffic
+
+	assault *client // while it does harm
+	until   int     // and up to that step
 }
 
 type soakNet struct {
 	name     string
 	internal bool
+	hub      bool   // it has no MAC table
 	subnet   string // the first three bytes; of the default network none
 	hosts    int    // addresses that were asked for
 }
@@ -94,11 +101,15 @@ func TestSoak(t *testing.T) {
 	}
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	lab.Need(t, "unshare")
+	way := newHostOutside // and of every second seed a link
+	if seed%2 == 0 {
+		way = func(t *testing.T, _ ...string) *outside { return newOutside(t) }
+	}
 	s := &soak{
-		outside: newHostOutside(t), t: t, rng: rand.New(rand.NewPCG(seed, 7)), done: map[string]int{}, all: fnv.New64(),
+		outside: way(t), t: t, rng: rand.New(rand.NewPCG(seed, 7)), done: map[string]int{}, all: fnv.New64(),
 		networks: []*soakNet{{name: "default"}}, nextPort: 20000,
 	}
-	lab.Need(t, "unshare")
 	server := play(t, "summed", soakPort)
 	s.says(s.Host.Serve(t, server[0], server[1:]...), "listening")
 	t.Cleanup(func() {
@@ -151,6 +162,11 @@ func (s *soak) warm() {
 // move does one thing that can be done now.
 func (s *soak) move() {
 	s.step++
+	for _, b := range s.boxes {
+		if b.assault != nil && s.step > b.until {
+			s.endAssault(b)
+		}
+	}
 	total := 0
 	for _, m := range soakMoves {
 		total += m.weight
@@ -204,6 +220,9 @@ func (s *soak) tell() string {
 func (s *soak) judge() {
 	s.t.Helper()
 	s.land(0)
+	for _, b := range s.boxes {
+		s.endAssault(b)
+	}
 	lab.Eventually(s.t, 15*time.Second, s.differs)
 	s.audit()
 	s.judged, s.story = s.step, nil
@@ -232,6 +251,7 @@ func (s *soak) differs() error {
 		want = append(want, n.name)
 	}
 	err = errors.Join(err, same("networks", is, want))
+	err = errors.Join(err, s.staticsDiffer())
 	taken := map[string]string{}
 	for _, b := range s.boxes {
 		err = errors.Join(err, s.boxDiffers(b, taken))
@@ -268,13 +288,15 @@ func (s *soak) boxDiffers(b *soaked, taken map[string]string) (err error) {
 	}
 	err = errors.Join(err, same("networks of "+b.name, is, want))
 	is, want = nil, nil
-	for _, p := range i.NetworkSettings.Ports[soakPort+"/tcp"] {
-		if p.HostIP == "0.0.0.0" {
-			is = append(is, p.HostPort)
+	for _, proto := range []string{"tcp", "udp"} {
+		for _, p := range i.NetworkSettings.Ports[soakPort+"/"+proto] {
+			if p.HostIP == "0.0.0.0" || p.HostIP == s.Router.Uplink {
+				is = append(is, p.HostPort+"/"+proto)
+			}
 		}
 	}
-	for p := range b.ports {
-		want = append(want, fmt.Sprint(p))
+	for p, proto := range b.ports {
+		want = append(want, fmt.Sprintf("%d/%s", p, proto))
 	}
 	return errors.Join(err, same("ports of "+b.name, is, want))
 }
@@ -335,7 +357,11 @@ func (s *soak) sweep(before holdings) {
 	s.noConnections()
 	s.noSockets()
 	s.judge()
-	s.restarted = false // no interface is left that has counted longer than the node
+	if s.restarted {
+		// No interface is left that has counted longer than the node, but the way out.
+		s.restarted = false
+		clear(s.taps)
+	}
 	if before.count == nil {
 		return
 	}

@@ -2,8 +2,6 @@ package test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +28,7 @@ var soakMoves = []struct {
 	{"network rm", 2, (*soak).removeAnyNetwork},
 	{"network connect", 6, (*soak).connect},
 	{"network disconnect", 4, (*soak).disconnect},
+	{"static entries", 4, (*soak).changeStatics},
 	{"publish", 6, (*soak).publish},
 	{"unpublish", 3, (*soak).unpublish},
 	{"rename", 2, (*soak).rename},
@@ -37,10 +36,12 @@ var soakMoves = []struct {
 	{"traffic between containers", 12, (*soak).trafficBetween},
 	{"traffic out", 6, (*soak).trafficOut},
 	{"traffic to a published port", 8, (*soak).trafficIn},
+	{"harm", 3, (*soak).doHarm},
 	{"exec that is killed", 3, (*soak).killExec},
 	{"show all there is", 3, (*soak).look},
 	{"the node stands still", 2, (*soak).standStill},
 	{"kill -9 of the node", 3, (*soak).killTheNode},
+	{"up --replace", 3, (*soak).replaceTheNode},
 }
 
 // mostBoxes and mostNets are as many as a small machine has at once.
@@ -63,8 +64,8 @@ func (s *soak) pickBox(fit func(b *soaked) bool) *soaked {
 // newBox draws a container and the arguments it is run with.
 func (s *soak) newBox() (b *soaked, args []string) {
 	s.made++
-	b = &soaked{name: fmt.Sprintf("c%d", s.made), nets: map[*soakNet]string{}, ports: map[int]bool{}}
 	n := s.networks[s.rng.IntN(len(s.networks))]
+	b = &soaked{name: fmt.Sprintf("c%d", s.made), home: n, nets: map[*soakNet]string{}, vlans: map[*soakNet]int{}, ports: map[int]string{}}
 	b.nets[n] = n.address(s.rng)
 	args = []string{"--name", b.name, "--net", n.name}
 	if b.nets[n] != "" {
@@ -76,21 +77,38 @@ func (s *soak) newBox() (b *soaked, args []string) {
 	case 1:
 		args = append(args, "--opt", veth)
 	}
-	if !n.internal && s.rng.IntN(3) == 0 {
-		args = append(args, "-p", fmt.Sprintf("%d:%s", s.newPort(b), soakPort))
+	switch s.rng.IntN(10) {
+	case 0, 1:
+		args = append(args, "--opt", fmt.Sprintf("vlan=%d", s.inVLAN(b, n)))
+	case 2:
+		args = append(args, "--opt", "trunk=10,20-29")
+	case 3:
+		args = append(args, "--opt", fmt.Sprintf("trunk=30-39,native=%d", s.inVLAN(b, n)))
+	}
+	if s.leads(b) && s.rng.IntN(3) == 0 {
+		args = append(args, "-p", s.newPort(b))
 	}
 	return b, append(append(args, "--"), play(s.t, "summed", soakPort)...)
 }
 
-// newPort is one of the host's nobody has had for long.
-func (s *soak) newPort(b *soaked) int {
+// inVLAN has what a container sends on a network without a tag be in a VLAN.
+func (s *soak) inVLAN(b *soaked, n *soakNet) int {
+	b.vlans[n] = 10 + 10*s.rng.IntN(2)
+	return b.vlans[n]
+}
+
+// newPort publishes one of the host's ports that nobody has had for long.
+func (s *soak) newPort(b *soaked) string {
 	s.nextPort++
 	if s.nextPort == 30000 {
 		s.nextPort = 20000
 	}
-	b.ports[s.nextPort] = true
-	return s.nextPort
+	b.ports[s.nextPort] = []string{"tcp", "tcp", "udp"}[s.rng.IntN(3)]
+	return b.port(s.nextPort)
 }
+
+// port is a published port as publish and unpublish take it.
+func (b *soaked) port(p int) string { return fmt.Sprintf("%d:%s/%s", p, soakPort, b.ports[p]) }
 
 func (s *soak) runBox() bool {
 	if len(s.boxes) >= mostBoxes {
@@ -140,6 +158,7 @@ func (s *soak) readAddresses(b *soaked) {
 func (s *soak) drop(b *soaked, how func(b *soaked)) {
 	s.t.Helper()
 	disturb(&b.well)
+	s.forget(func(e soakStatic) bool { return e.box == b })
 	how(b)
 	if b.client != nil {
 		select {
@@ -147,9 +166,9 @@ func (s *soak) drop(b *soaked, how func(b *soaked)) {
 		case <-time.After(patience):
 			s.t.Fatalf("the client of %s has not ended", b.name)
 		}
-		b.client.in.Close()
-		s.clients = slices.DeleteFunc(s.clients, func(c *client) bool { return c == b.client })
+		s.dismiss(b.client)
 	}
+	s.endAssault(b)
 	s.gone(b.name)
 	s.boxes = slices.DeleteFunc(s.boxes, func(x *soaked) bool { return x == b })
 }
@@ -195,6 +214,7 @@ func (s *soak) createNetwork() bool {
 	for _, option := range []string{"join=off", "mtu=1400", "hub=on", "link=veth"} {
 		if s.rng.IntN(6) == 0 {
 			args = append(args, "-o", option)
+			n.hub = n.hub || option == "hub=on"
 		}
 	}
 	s.do(append(args, n.name)...)
@@ -249,6 +269,9 @@ func (s *soak) connect() bool {
 	if addr != "" {
 		args = append(args, "--ip", addr)
 	}
+	if s.rng.IntN(6) == 0 {
+		args = append(args, "--opt", fmt.Sprintf("vlan=%d", s.inVLAN(b, n)))
+	}
 	s.do(append(args, n.name, b.name)...)
 	disturb(&b.well) // its default route may be another now
 	b.nets[n] = addr
@@ -264,14 +287,23 @@ func (s *soak) disconnect() bool {
 	list := s.netsOf(b, true)
 	n := list[s.rng.IntN(len(list))]
 	disturb(&b.well)
+	if n == b.home {
+		s.endAssault(b)
+		b.home = nil
+	}
+	s.forget(func(e soakStatic) bool { return e.box == b && e.net == n })
 	s.do("network", "disconnect", n.name, b.name)
 	delete(b.nets, n)
+	delete(b.vlans, n)
 	return true
 }
 
-// leads reports whether a container has a network with a way out.
+// leads reports whether a container has a network with a way out. One in a VLAN may
+// have its default route there, where no gateway is.
 func (s *soak) leads(b *soaked) bool {
-	return slices.ContainsFunc(s.netsOf(b, true), func(n *soakNet) bool { return !n.internal })
+	return len(b.vlans) == 0 && slices.ContainsFunc(s.netsOf(b, true), func(n *soakNet) bool {
+		return !n.internal && (s.byHost() || n == s.networks[0]) // a link is of the default network alone
+	})
 }
 
 func (s *soak) publish() bool {
@@ -279,7 +311,7 @@ func (s *soak) publish() bool {
 	if b == nil {
 		return false
 	}
-	s.do("publish", b.name, fmt.Sprintf("%d:%s", s.newPort(b), soakPort))
+	s.do("publish", b.name, s.newPort(b))
 	return true
 }
 
@@ -290,7 +322,7 @@ func (s *soak) unpublish() bool {
 	}
 	port := s.pickPort(b)
 	disturb(&b.well)
-	s.do("unpublish", b.name, fmt.Sprintf("%d:%s", port, soakPort))
+	s.do("unpublish", b.name, b.port(port))
 	delete(b.ports, port)
 	return true
 }
@@ -326,51 +358,55 @@ func (s *soak) update() bool {
 	return true
 }
 
-// drawTraffic draws what is sent: half of it by TCP, most of it little.
-func (s *soak) drawTraffic(to string) []string {
-	proto, size := "tcp", 1+s.rng.IntN(20_000)
-	if s.rng.IntN(2) == 0 {
-		proto = "udp"
-	} else if s.rng.IntN(3) == 0 {
+// drawProto is that of traffic which may have any.
+func (s *soak) drawProto() string { return []string{"tcp", "udp"}[s.rng.IntN(2)] }
+
+// drawTraffic draws what is sent, most of it little.
+func (s *soak) drawTraffic(proto, to string) []string {
+	size := 1 + s.rng.IntN(20_000)
+	if proto == "tcp" && s.rng.IntN(3) == 0 {
 		size = s.rng.IntN(3_000_000)
 	}
 	return play(s.t, "sums", proto, to, strconv.Itoa(size), strconv.FormatUint(s.rng.Uint64(), 10))
 }
 
 func (s *soak) trafficBetween() bool {
-	from := s.pickBox(nil)
+	from := s.pickBox(harmless)
 	if from == nil {
 		return false
 	}
 	nets := s.netsOf(from, true)
 	n := nets[s.rng.IntN(len(nets))]
-	to := s.pickBox(func(b *soaked) bool { _, on := b.nets[n]; return on && b != from })
+	to := s.pickBox(func(b *soaked) bool {
+		_, on := b.nets[n]
+		return on && b != from && harmless(b) && b.vlans[n] == from.vlans[n]
+	})
 	if to == nil {
 		return false
 	}
 	s.land(mostFlights - 1)
 	what := fmt.Sprintf("traffic from %s to %s on %s", from.name, to.name, n.name)
 	s.note(what)
-	cmd, said := s.inside(from.name, s.drawTraffic(to.nets[n]+":"+soakPort))
+	cmd, said := s.inside(from.name, s.drawTraffic(s.drawProto(), to.nets[n]+":"+soakPort))
 	s.fly(what, cmd, said, &from.well, &to.well)
 	return true
 }
 
 func (s *soak) trafficOut() bool {
-	from := s.pickBox(s.leads)
+	from := s.pickBox(func(b *soaked) bool { return s.leads(b) && harmless(b) })
 	if from == nil {
 		return false
 	}
 	s.land(mostFlights - 1)
 	what := "traffic from " + from.name + " to the outside"
 	s.note(what)
-	cmd, said := s.inside(from.name, s.drawTraffic(s.Router.FarHost+":"+soakPort))
+	cmd, said := s.inside(from.name, s.drawTraffic(s.drawProto(), s.Router.FarHost+":"+soakPort))
 	s.fly(what, cmd, said, &s.ways, &from.well)
 	return true
 }
 
 func (s *soak) trafficIn() bool {
-	to := s.pickBox(func(b *soaked) bool { return len(b.ports) > 0 && s.leads(b) })
+	to := s.pickBox(func(b *soaked) bool { return len(b.ports) > 0 && s.leads(b) && harmless(b) })
 	if to == nil {
 		return false
 	}
@@ -378,11 +414,7 @@ func (s *soak) trafficIn() bool {
 	port := s.pickPort(to)
 	what := fmt.Sprintf("traffic from outside to port %d of %s", port, to.name)
 	s.note(what)
-	command := s.drawTraffic(fmt.Sprintf("%s:%d", s.reach, port))
-	if command[3] == "udp" {
-		command[3] = "tcp" // ports of the soak are published for that
-	}
-	cmd, said := s.host(s.Host, command)
+	cmd, said := s.host(s.Host, s.drawTraffic(to.ports[port], fmt.Sprintf("%s:%d", s.reach, port)))
 	s.fly(what, cmd, said, &s.ways, &to.well)
 	return true
 }
@@ -397,9 +429,16 @@ func (s *soak) killExec() bool {
 	c := s.background("exec", "-i", b.name, "sleep", "1000")
 	time.Sleep(time.Duration(s.rng.IntN(40)) * time.Millisecond)
 	c.stop()
-	c.in.Close()
-	s.clients = slices.DeleteFunc(s.clients, func(x *client) bool { return x == c })
+	s.dismiss(c)
 	return true
+}
+
+// dismiss waits for the end of a client, whose standard input ends.
+func (s *soak) dismiss(c *client) {
+	s.t.Helper()
+	c.in.Close()
+	c.wait()
+	s.clients = slices.DeleteFunc(s.clients, func(x *client) bool { return x == c })
 }
 
 // look asks for everything there is to be asked for.
@@ -408,44 +447,5 @@ func (s *soak) look() bool {
 		s.run("show", name)
 	}
 	s.run("check")
-	return true
-}
-
-// standStill stops the node for a moment, as a machine that swaps or a virtual one
-// that is moved does: to it all clocks jump, and what was to happen in the
-// meantime is due at once.
-func (s *soak) standStill() bool {
-	pid, moment := s.nodePid(), time.Duration(s.rng.IntN(1500))*time.Millisecond
-	s.note(fmt.Sprintf("the node stands still for %v", moment))
-	kill(s.t, pid, syscall.SIGSTOP)
-	time.Sleep(moment)
-	kill(s.t, pid, syscall.SIGCONT)
-	return true
-}
-
-// mostJump is how far the clock of one node may be from that of the next.
-const mostJump = 30 * 24 * time.Hour
-
-// killTheNode has the next one adopt the containers. What they say to one another
-// goes on. Half of the time the monotonic clock jumps, forward or back: the next
-// node is in a time namespace of its own (time_namespaces(7)).
-func (s *soak) killTheNode() bool {
-	if !s.kills() {
-		return false
-	}
-	jump := time.Duration(0)
-	if s.rng.IntN(2) == 0 {
-		jump = time.Duration(s.rng.Int64N(int64(mostJump)))
-	}
-	s.note(fmt.Sprintf("kill -9 of the node; the next one's clock is off by %v", jump.Truncate(time.Second)))
-	s.judgeMemory()
-	s.memory = nil
-	s.begun()
-	disturb(&s.ways)
-	s.killNode()
-	if out, status := s.Machine.Try(s.t, "env", "FAIRLEAD_DIR="+s.dir, "PATH="+filepath.Dir(s.bin)+":"+os.Getenv("PATH"),
-		"unshare", "-T", "--monotonic", strconv.Itoa(int(jump.Seconds())), "--fork", s.bin, "up"); status != 0 {
-		s.t.Fatal(out)
-	}
 	return true
 }

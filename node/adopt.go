@@ -45,9 +45,10 @@ func (h *hold) close() {
 // A comeback is a container on its way back.
 type comeback struct {
 	*record
-	hold *hold // nil once it has ended
-	lost error // why its network is not what it was
-	c    *container
+	hold      *hold         // nil once it has ended
+	unsettled []*attachment // to be taken off
+	lost      error         // why its network is not what it was
+	c         *container
 }
 
 // reachAll takes hold of the containers whose records are in the node directory.
@@ -92,6 +93,29 @@ func (n *Node) adopt(back []*comeback) {
 	}
 	n.publishNetworksLocked()
 	n.mu.Unlock()
+	for _, b := range back {
+		for _, a := range b.unsettled {
+			go n.settleAgain(b.c, a)
+		}
+	}
+}
+
+// settleAgain takes a container off a network it was just being connected to, or
+// disconnected from.
+func (n *Node) settleAgain(c *container, a *attachment) {
+	c.wiring.Lock()
+	defer c.wiring.Unlock()
+	slog.Info("disconnected, as it was half so", "container", c.name(), "network", a.lan.name)
+	if c.isEnding(n) {
+		return
+	}
+	n.mu.Lock()
+	a.leaving = true
+	n.mu.Unlock()
+	if err := errors.Join(n.reroute(c, wireWithin), n.takeOff(c, a, wireWithin)); err != nil {
+		slog.Warn("an interface may be left inside", "container", c.name(), "interface", a.iface, "err", err)
+	}
+	n.restoreRoute(c)
 }
 
 // writeDown has all that is there be written down for a node after this one, and what
@@ -283,12 +307,18 @@ func (n *Node) plugAgain(b *comeback, back []*comeback) {
 	for _, a := range places {
 		i := slices.IndexFunc(b.Places, func(p savedPlace) bool { return p.ID == a.id })
 		fd, ok := linkOf(a.id, b.c, back)
-		if saved := b.Places[i]; saved.Index == 0 {
+		saved := b.Places[i]
+		if saved.Unsettled {
+			b.unsettled = append(b.unsettled, a)
+		}
+		if saved.Index == 0 || saved.Unsettled && !ok {
 			continue // it was lost before
 		} else if !ok {
 			n.lose(b, fmt.Errorf("interface %s: nobody has kept its other end", a.iface))
 		} else if err := n.plug(b.c, a, &endpoint{index: saved.Index, netns: b.Netns, peerNetns: saved.PeerNetns}, fd); err != nil {
 			n.lose(b, fmt.Errorf("interface %s: %w", a.iface, err))
+		} else {
+			n.staticsAgain(b.c, a, saved.Statics)
 		}
 	}
 }

@@ -30,6 +30,8 @@ type attachment struct {
 	iface    string    // inside: eth0, eth1, …
 	endpoint *endpoint // nil while it has no port
 	leaving  bool      // it is about to be taken off
+	coming   bool      // a container that runs is being connected: nobody has been told that it is
+	statics  []static  // added by hand behind it
 }
 
 // An endpoint is an attachment's link to the switch.

@@ -46,6 +46,7 @@ func (n *Node) connect(ref string, req api.EndpointRequest) error {
 		n.mu.Unlock()
 		return errors.Join(err, n.takeOff(c, a, undoWithin))
 	}
+	a.coming = false
 	n.settleLocked(c)
 	n.renoteLocked(c)
 	n.mu.Unlock()
@@ -66,7 +67,9 @@ func (n *Node) beginConnect(c *container, req api.EndpointRequest) (*attachment,
 	if err := n.connectLocked(c, req); err != nil {
 		return nil, err
 	}
-	return c.attachments[len(c.attachments)-1], nil
+	a := c.attachments[len(c.attachments)-1]
+	a.coming = true
+	return a, nil
 }
 
 // connectableLocked refuses, in Docker's words, containers whose networks are
@@ -106,6 +109,9 @@ func (n *Node) wire(c *container, a *attachment, channel *box.Channel) error {
 	c.kept[a.id] = l.Kept
 	n.mu.Unlock()
 	if err = n.plug(c, a, e, l.Take()); err == nil {
+		n.mu.Lock()
+		n.renoteLocked(c) // before its init goes on without us
+		n.mu.Unlock()
 		if err = l.Await(wireWithin); err == nil {
 			n.keepForAll(c, a)
 			return nil
@@ -265,6 +271,7 @@ func (n *Node) takeOff(c *container, a *attachment, within time.Duration) (err e
 	a.leaving = true
 	n.dropAddressesLocked(c, a)
 	n.settleLocked(c)
+	n.renoteLocked(c)
 	e, channel := a.endpoint, c.channel
 	n.mu.Unlock()
 	if e != nil {

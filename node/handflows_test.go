@@ -5,10 +5,57 @@ import (
 	"encoding/binary"
 	"io"
 	"testing"
+	"time"
 
 	"fairlead/nat"
+	"fairlead/node/api"
 	"fairlead/packet"
 )
+
+// BenchmarkHandFlows is for how long all stands still for the sake of a hundred thousand
+// flows.
+func BenchmarkHandFlows(b *testing.B) {
+	const flows, uplink = 100_000, packet.NetworkID(5000)
+	old := newHandlers(b)
+	old.router.Flows(func(t *nat.Table) {
+		t.Masquerade(defaultID, uplink)
+		to := packet.AddrFrom4([4]byte{198, 51, 100, 7})
+		for i := range flows {
+			c := 1 + i/25_000
+			q := packet.Tuple{
+				Src: packet.AddrFrom4([4]byte{172, 17, 1, byte(c)}), Dst: to, SrcPort: uint16(10_000 + i%25_000), DstPort: 443,
+				Proto: packet.ProtoTCP,
+			}
+			from := packet.AddrFrom4([4]byte{192, 0, 2, byte(c)})
+			p, reason := t.PlanOut(defaultID, packet.ContainerID(1<<16|c), q, uplink, from)
+			if reason == packet.OK {
+				_, reason = t.Commit(p, 1)
+			}
+			if reason != packet.OK {
+				b.Error(i, reason)
+				return
+			}
+		}
+	})
+	for range b.N {
+		b.StopTimer()
+		next := newHandlers(b)
+		ours, theirs := conns(b)
+		next.router.Flows(func(t *nat.Table) { t.Masquerade(defaultID, next.hostWay.Network()) })
+		taking := &takeover{conn: ours, handing: handing{Networks: map[string]packet.NetworkID{next.lans[0].id: defaultID, api.HostUplink: uplink}}}
+		b.StartTimer()
+		go func() {
+			s := &sender{conn: &controlConn{UnixConn: theirs}, end: time.Now().Add(handWithin)}
+			s.await(workWithin)
+			old.handFlows(s)
+		}()
+		if err := next.restoreFlows(taking); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		next.router.Flows(func(t *nat.Table) { b.ReportMetric(float64(t.Stats().Flows), "flows") })
+	}
+}
 
 // Flows are read as they were written, and what is no flow is an error.
 func FuzzReadFlows(f *testing.F) {

@@ -83,6 +83,10 @@ type savedPlace struct {
 	Interface string              `json:"interface"`
 	Index     int                 `json:"index,omitempty"` // 0: it has no link
 	PeerNetns int                 `json:"peer_netns,omitempty"`
+	Statics   []static            `json:"statics,omitempty"`
+	// The container is being connected or disconnected. A node after one that was killed
+	// meanwhile takes it off: who asked for either has heard that the node has left.
+	Unsettled bool `json:"unsettled,omitempty"`
 }
 
 // A savedPort is a publication.
@@ -115,6 +119,7 @@ func (c *container) recordLocked() *record {
 		p := savedPlace{
 			ID: a.id, Network: a.lan.id, Addr: a.addr, MAC: a.macWord(), Asked: a.asked, Links: a.links,
 			Textbook: a.opts.textbook, Veth: a.opts.veth, Isolated: a.opts.isolated, Plug: a.opts.plug, VLANs: a.opts.vlans.String(), Interface: a.iface, PeerNetns: -1,
+			Statics: a.statics, Unsettled: a.leaving || a.coming,
 		}
 		if e := a.endpoint; e != nil && !e.gone {
 			p.Index, p.PeerNetns = e.index, e.peerNetns

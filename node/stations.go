@@ -60,39 +60,48 @@ func (n *Node) postMACs(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, statusError{http.StatusBadRequest, err}
 	}
-	l, name, port, err := n.portFor(req.Network, req.Container)
+	p, err := n.placeFor(req.Network, req.Container)
 	if err != nil {
 		return nil, err
 	}
-	net := l.network(n)
+	l, net := p.lan, p.lan.network(n)
 	switch {
 	case net.Config().Options.Hub:
 		return nil, fail(http.StatusConflict, "network %s plays a hub (hub=on), which sends everything everywhere and has no MAC table", l.name)
 	case mac == net.GatewayMAC():
 		return nil, fail(http.StatusConflict, "network %s: %v is the gateway's MAC; give another one", l.name, mac)
 	}
-	if err := net.Switch().AddMAC(req.VLAN, mac, port.ID()); err != nil {
+	if err := n.addStatic(p, static{VLAN: req.VLAN, MAC: mac}); err != nil {
 		return nil, statusError{http.StatusConflict, err}
 	}
-	return api.MAC{Network: l.name, VLAN: req.VLAN, MAC: mac.String(), Port: portNumber(port.ID()), Container: name, Static: true}, nil
+	return api.MAC{Network: l.name, VLAN: req.VLAN, MAC: mac.String(), Port: portNumber(p.port.ID()), Container: p.name, Static: true}, nil
 }
 
-// portFor finds the port of a container on a network, for what is added by hand.
-func (n *Node) portFor(network, ref string) (l *lan, name string, port *vswitch.Port, err error) {
+// A place is where something is added by hand: a container's on a network.
+type place struct {
+	lan  *lan
+	of   *container // whose attachment it is
+	at   *attachment
+	name string // of who was asked for
+	port *vswitch.Port
+}
+
+func (n *Node) placeFor(network, ref string) (*place, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if l, err = n.lanLocked(network); err != nil {
-		return nil, "", nil, err
+	l, err := n.lanLocked(network)
+	if err != nil {
+		return nil, err
 	}
 	c, err := n.findLocked(ref)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, err
 	}
 	a := c.onLocked(l)
 	if a == nil || !a.up() {
-		return nil, "", nil, fail(http.StatusConflict, "container %s is not on network %s; `fairlead network connect %[2]s %[1]s` connects it", c.name(), l.name)
+		return nil, fail(http.StatusConflict, "container %s is not on network %s; `fairlead network connect %[2]s %[1]s` connects it", c.name(), l.name)
 	}
-	return l, c.name(), a.endpoint.port, nil
+	return &place{l, c.holder(), a, c.name(), a.endpoint.port}, nil
 }
 
 // deleteMAC forgets one MAC, learned or added.
@@ -115,7 +124,11 @@ func (n *Node) deleteMAC(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !l.network(n).Switch().RemoveMAC(uint16(vlan), mac) {
+	n.mu.Lock()
+	there := l.net.Switch().RemoveMAC(uint16(vlan), mac)
+	n.dropStaticsLocked(l, (&static{VLAN: uint16(vlan), MAC: mac}).replaces)
+	n.mu.Unlock()
+	if !there {
 		in := ""
 		if vlan != 0 {
 			in = fmt.Sprintf(" in VLAN %d", vlan)
@@ -133,7 +146,12 @@ func (n *Node) deleteMACs(_ http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	var flushed api.Flushed
 	for _, l := range lans {
-		flushed.MACs += l.network(n).Switch().FlushMACs(all(r))
+		n.mu.Lock()
+		flushed.MACs += l.net.Switch().FlushMACs(all(r))
+		if all(r) {
+			n.dropStaticsLocked(l, func(s static) bool { return !s.Addr.IsValid() })
+		}
+		n.mu.Unlock()
 	}
 	return flushed, nil
 }
@@ -194,14 +212,14 @@ func (n *Node) postARP(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, statusError{http.StatusBadRequest, err}
 	}
-	l, name, port, err := n.portFor(req.Network, req.Container)
+	p, err := n.placeFor(req.Network, req.Container)
 	if err != nil {
 		return nil, err
 	}
-	if err := l.network(n).AddNeighbour(addr, mac, port); err != nil {
+	if err := n.addStatic(p, static{MAC: mac, Addr: addr}); err != nil {
 		return nil, statusError{http.StatusConflict, err}
 	}
-	return api.Neighbour{Network: l.name, IP: addr.String(), MAC: mac.String(), State: arp.Permanent.String(), Port: portNumber(port.ID()), Container: name}, nil
+	return api.Neighbour{Network: p.lan.name, IP: addr.String(), MAC: mac.String(), State: arp.Permanent.String(), Port: portNumber(p.port.ID()), Container: p.name}, nil
 }
 
 // deleteNeighbour forgets one address, learned or added.
@@ -218,7 +236,11 @@ func (n *Node) deleteNeighbour(_ http.ResponseWriter, r *http.Request) (any, err
 	if p := net.Held(addr); p != nil {
 		return nil, fail(http.StatusConflict, "network %s: %v is %s's own address, which its guard holds; `fairlead network disconnect %[1]s %[3]s` takes both away", l.name, addr, n.residents().name(p))
 	}
-	if net.FlushNeighbours(func(e arp.Entry) bool { return e.Addr == addr.As4() }) == 0 {
+	n.mu.Lock()
+	flushed := net.FlushNeighbours(func(e arp.Entry) bool { return e.Addr == addr.As4() })
+	n.dropStaticsLocked(l, (&static{Addr: addr}).replaces)
+	n.mu.Unlock()
+	if flushed == 0 {
 		return nil, fail(http.StatusNotFound, "the gateway of network %s does not know %v; `fairlead arp ls --network %[1]s` lists those it knows", l.name, addr)
 	}
 	return done, nil
@@ -235,9 +257,14 @@ func (n *Node) deleteARP(_ http.ResponseWriter, r *http.Request) (any, error) {
 	for _, l := range lans {
 		net := l.network(n)
 		held := net.AllHeld()
+		n.mu.Lock()
 		flushed.Neighbours += net.FlushNeighbours(func(e arp.Entry) bool {
 			return e.State != arp.Permanent || all(r) && !slices.Contains(held, netip.AddrFrom4(e.Addr))
 		})
+		if all(r) {
+			n.dropStaticsLocked(l, func(s static) bool { return s.Addr.IsValid() })
+		}
+		n.mu.Unlock()
 	}
 	return flushed, nil
 }

@@ -156,7 +156,7 @@ func TestPauseBetweenLineAndSlot(t *testing.T) {
 }
 
 // conns are the two ends of a control connection.
-func conns(t *testing.T) (a, b *net.UnixConn) {
+func conns(t testing.TB) (a, b *net.UnixConn) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -288,10 +289,89 @@ func TestS29_Unreachable(t *testing.T) {
 	if out := n.run("ps"); !strings.Contains(out, "unreachable") {
 		t.Error(out)
 	}
+	n.run("network", "create", "lab")
+	n.refuses("cannot be reached", "network", "connect", "lab", "c")
 	n.refuses("cannot be reached", "exec", "c", "true")
 	n.refuses("cannot be reached", "kill", "-s", "TERM", "c")
 	n.run("kill", "c")
 	n.gone("c")
+}
+
+// Stations that were added by hand are there again, after a node that was killed and
+// in one that takes another one's place, and those that were removed are not.
+func TestS29_Statics(t *testing.T) {
+	n := newNode(t)
+	n.start("a")
+	n.start("b")
+	const stays, goes = "02:00:00:00:00:77", "02:00:00:00:00:78"
+	n.run("mac", "add", stays, "a")
+	n.run("mac", "add", stays, "b") // it moves
+	n.run("mac", "add", "--vlan", "10", stays, "a")
+	n.run("mac", "add", goes, "b")
+	n.run("mac", "rm", goes)
+	n.run("arp", "add", "172.17.0.99", stays, "b")
+	n.run("arp", "add", "172.17.0.98", stays, "b")
+	n.run("arp", "rm", "172.17.0.98")
+	statics := func() (rows []string) {
+		for _, command := range []string{"mac", "arp"} {
+			for line := range strings.Lines(n.run(command, "ls", "--network", "default")) {
+				if strings.Contains(line, stays) || strings.Contains(line, goes) {
+					rows = append(rows, strings.Join(strings.Fields(line), " "))
+				}
+			}
+		}
+		return rows
+	}
+	before := statics()
+	if len(before) != 3 {
+		t.Fatalf("added: %q", before)
+	}
+	n.killNode()
+	if now := statics(); !slices.Equal(now, before) {
+		t.Errorf("after a kill: %q, want %q", now, before)
+	}
+	n.run("up", "--replace")
+	if now := statics(); !slices.Equal(now, before) {
+		t.Errorf("in one that has taken its place: %q, want %q", now, before)
+	}
+	n.run("mac", "flush", "--all")
+	n.run("arp", "flush", "--all")
+	n.killNode()
+	if now := statics(); len(now) > 0 {
+		t.Errorf("flushed, and there again: %q", now)
+	}
+}
+
+// The node is killed while it takes a container off a network: the next one does it.
+func TestS29_HalfDisconnected(t *testing.T) {
+	n := newNode(t)
+	n.run("network", "create", "--subnet", "10.55.0.0/24", "lab")
+	id := n.start("c", "--network", "default", "--network", "lab")
+	inside := n.containers()["c"].Pid
+	kill(t, inside, syscall.SIGSTOP)
+	off := n.background("network", "disconnect", "lab", "c")
+	lab.Eventually(t, patience, func() error {
+		text, err := os.ReadFile(filepath.Join(n.dir, "containers", id, "record.json"))
+		if err == nil && !strings.Contains(string(text), `"unsettled": true`) {
+			err = errors.New("nothing is written down of it")
+		}
+		return err
+	})
+	n.killNode()
+	kill(t, inside, syscall.SIGCONT)
+	n.run("ps")
+	off.wait()
+	lab.Eventually(t, patience, func() error {
+		if out := n.sh("c", "ls /sys/class/net"); strings.Contains(out, "eth1") {
+			return fmt.Errorf("inside there is %s", out)
+		}
+		var have api.Inspect
+		if err := n.ask("/v1/containers/c", &have); err != nil || len(have.NetworkSettings.Networks) != 1 {
+			return fmt.Errorf("%+v, %v", have.NetworkSettings.Networks, err)
+		}
+		return nil
+	})
+	n.run("network", "connect", "lab", "c")
 }
 
 // A command in a container finds the node directory, and starts no node there.

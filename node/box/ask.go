@@ -168,6 +168,9 @@ func request(init *Channel, m *Message, within time.Duration, what string, args 
 
 // ask sends a request, with fds and one end of a session, and returns the other.
 func ask(init *Channel, m *Message, deadline time.Time, fds ...int) (*Channel, error) {
+	if init == nil { // a node before this one had it
+		return nil, errors.New("its init cannot be reached")
+	}
 	near, far, err := Pair()
 	if err != nil {
 		return nil, err

@@ -247,6 +247,9 @@ func TestS29_EndedAndStopped(t *testing.T) {
 	n.start("ends", "-p", "127.0.0.1:8080:80", "--", "sh", "-c", "read x <"+fifo+"; exit 3")
 	n.start("still")
 	n.start("dies")
+	n.start("maker", "-p", "127.0.0.1:8082:80")
+	n.start("sharer", "--network", "container:maker")
+	n.run("kill", "maker") // which is written down as long as others live in its namespace, and has no ports
 	c := n.containers()
 	n.killNode()
 	kill(t, c["still"].Pid, syscall.SIGSTOP)
@@ -255,7 +258,7 @@ func TestS29_EndedAndStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitEnd(t, c["ends"].Pid)
-	if have := n.containers(); len(have) != 1 || have["still"].Status != "running" {
+	if have := n.containers(); len(have) != 2 || have["still"].Status != "running" {
 		t.Errorf("containers: %+v", have)
 	}
 	n.followLog()
@@ -265,6 +268,7 @@ func TestS29_EndedAndStopped(t *testing.T) {
 	}
 	kill(t, c["still"].Pid, syscall.SIGCONT)
 	n.start("next", "--ip", c["ends"].IP, "--name", "ends", "-p", "127.0.0.1:8080:80") // all of it is free
+	n.start("other", "-p", "127.0.0.1:8082:80")
 	n.exec("still", "true")
 }
 

@@ -196,6 +196,43 @@ func (n *node) successorOf(before int) (pid int) {
 	return 0
 }
 
+// Containers come and go while nodes are replaced: nothing is left of those that went,
+// and all of them ran.
+func TestS29_ReplacedWhileEnding(t *testing.T) {
+	n := newNode(t)
+	n.start("stays")
+	n.restarted = true
+	enough, ran := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-enough:
+				ran <- nil
+				return
+			default:
+			}
+			out, err := n.command(t.Context(), "run", "--", "echo", "here").CombinedOutput()
+			if err != nil || string(out) != "here\n" {
+				ran <- fmt.Errorf("run: %w, %s", err, out)
+				return
+			}
+		}
+	}()
+	for range 5 {
+		n.run("up", "--replace")
+	}
+	close(enough)
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+	lab.Eventually(t, patience, func() error {
+		if list, _ := filepath.Glob(filepath.Join(n.dir, "containers", "*")); len(list) != 1 || len(n.containers()) != 1 {
+			return fmt.Errorf("files of %v, and containers %v", list, n.containers())
+		}
+		return nil
+	})
+}
+
 // An HTTP client that keeps its connection for later does not keep a node from being
 // replaced, nor does one that connects and says nothing.
 func TestS29_ReplacedBesideIdle(t *testing.T) {

@@ -56,7 +56,7 @@ func AwaitEnd(pidfd int, within time.Duration) bool {
 		left := time.Until(deadline)
 		poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 		n, err := unix.Poll(poll, int(max(0, left).Milliseconds()))
-		if n > 0 || left <= 0 || err != nil && err != unix.EINTR {
+		if n > 0 || left <= 0 || err != nil && !errors.Is(err, unix.EINTR) {
 			return n > 0 && poll[0].Revents&unix.POLLIN != 0
 		}
 	}

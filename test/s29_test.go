@@ -371,7 +371,7 @@ func TestS29_HalfDisconnected(t *testing.T) {
 		}
 		var have api.Inspect
 		if err := n.ask("/v1/containers/c", &have); err != nil || len(have.NetworkSettings.Networks) != 1 {
-			return fmt.Errorf("%+v, %v", have.NetworkSettings.Networks, err)
+			return fmt.Errorf("%+v, %w", have.NetworkSettings.Networks, err)
 		}
 		return nil
 	})

@@ -82,6 +82,7 @@ func TestS29_Thousand(t *testing.T) {
 		if nodes := nodesIn(t, o.dir); len(nodes) != 1 {
 			t.Errorf("nodes: %v", nodes)
 		}
+		t.Logf("%d kills: %d connections went on each time, %d others were reset", kills, 2*between, kills*(leaving+1)*atOnce)
 	})
 }
 

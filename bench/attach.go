@@ -41,7 +41,7 @@ func attach() *workload {
 	stall := part("stall", "ms", "longest pause of forwarding between two containers while the thousand come, beside the same time without")
 	byPath := part("path", "ms", "`fairlead network connect` by the path of a namespace, the whole command, at 1,000 ports; peers as long as they take to start for one")
 	memory := part("mem", "MB", "resident memory of the node at 1,000 ports")
-	w.takes = func(o *options) time.Duration { return 40*time.Second + time.Duration(2*o.Pairs*o.Seconds)*time.Second }
+	w.takes = func(o *options) time.Duration { return 40*time.Second + time.Duration(3*o.Pairs*o.Seconds)*time.Second }
 	w.measure = func(l *lab, o *options, r *results) {
 		n := startNode(l)
 		self, err := os.Executable()
@@ -49,32 +49,34 @@ func attach() *workload {
 		echo := n.container(l, "echo", "exec "+self+" echo")
 		c := newCrowd(l, n)
 		first, last := r.figure(w, "fairlead-first"), r.figure(w, "fairlead")
-		quiet, busy, more := r.figure(stall, "quiet"), r.figure(stall, "attaching"), r.figure(stall, "difference")
+		quiet, busy, bare := r.figure(stall, "quiet"), r.figure(stall, "attaching"), r.figure(stall, "raw")
+		relay := layBare(l)
 		const windows = 4
 		window := time.Duration(o.Seconds) * time.Second / windows
 		for round := range o.Pairs {
-			still := slices.Max(n.pauses(l, echo.IP, window, windows, func(int) {}))
 			until := manyAttached * (round + 1) / o.Pairs
-			moving := slices.Max(n.pauses(l, echo.IP, window, windows, func(i int) {
-				for end := time.Now().Add(window); time.Now().Before(end) && len(c.took) < until; {
-					c.attach(l)
+			worst := func(of *figure, prober prober, more func() (have int)) float64 {
+				pauses := slices.Max(prober(l, window, windows, func(int) {
+					for end := time.Now().Add(window); time.Now().Before(end) && more() < until; {
+					}
+				}))
+				for more() < until { // those for which there was no time
 				}
-			}))
-			for len(c.took) < until {
-				c.attach(l)
+				of.add(sample{Round: round, Value: pauses})
+				return pauses
 			}
-			quiet.add(sample{Round: round, Value: still})
-			busy.add(sample{Round: round, Value: moving})
-			more.add(sample{Round: round, Value: moving - still})
+			still := worst(quiet, n.prober(echo.IP), func() int { return until })
+			moving := worst(busy, n.prober(echo.IP), func() int { return c.attachUpTo(l, until) })
+			worst(bare, relay.prober(), func() int { return relay.makeUpTo(l, until) })
 			progress("%s  round %d of %d  %d ports, pauses of %.2f ms, of %.2f when quiet", w.name, round+1, o.Pairs, until, moving, still)
 		}
-		more.Note = "worst of a round with attaching less worst without: no finer than the pauses of quiet"
-		r.atMost(more, "median", more.Value.Median, stallBar)
+		bare.Note = "what comes of making as many TAPs beside a relay that only reads and writes"
+		r.noLonger(busy, quiet)
 		for i := range 100 {
 			first.add(sample{Round: i, Value: c.took[i]})
 			last.add(sample{Round: i, Value: c.took[len(c.took)-100+i]})
 		}
-		r.atMost(last, "median of the last hundred", last.Value.Median, attachBar)
+		r.atMost(last, "median of the last hundred", (*figure).median, attachBar)
 		f := r.figure(memory, "fairlead")
 		bytes, err := resident(n.pid(l))
 		l.check(err, "ask for the node's memory")
@@ -89,7 +91,12 @@ func attach() *workload {
 			run(l, n.bin, "network", "connect", "--name", name, "default", "netns:/run/netns/"+name)
 			f.add(sample{Round: i, Value: milliseconds(time.Since(start))})
 		}
-		r.atMost(f, "median", f.Value.Median, byPathBar)
+		moved := r.figure(byPath, "raw")
+		moved.Note = "a TAP made in one namespace and moved into another, and nothing else"
+		for i := range 20 {
+			moved.add(sample{Round: i, Value: c.move(l, fmt.Sprintf("moved%d", i))})
+		}
+		r.atMost(f, "median", (*figure).median, byPathBar)
 		attachPeers(l, o, r, byPath)
 	}
 	return w
@@ -165,22 +172,90 @@ func newCrowd(l *lab, n *node) *attached {
 	return c
 }
 
-// attach hangs one more container on the node.
-func (c *attached) attach(l *lab) {
-	i := len(c.took)
-	tap := hosts.In(l, c.host, func() (int, error) {
-		f, err := createTAP("tap" + strconv.Itoa(i))
+// attachUpTo hangs one more container on the node, if it has not so many, and returns
+// how many it has.
+func (c *attached) attachUpTo(l *lab, most int) int {
+	if len(c.took) < most {
+		c.attach(l)
+	}
+	return len(c.took)
+}
+
+// idleTAP makes a TAP on a host, up and silent, that goes with all of its group.
+func idleTAP(l *lab, h *hosts.Host, name string) (fd, index int) {
+	fd = hosts.In(l, h, func() (int, error) {
+		f, err := createTAP(name)
 		if err != nil {
 			return -1, err
 		}
 		defer f.Close()
 		return unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	})
-	defer unix.Close(tap)
-	link, err := c.host.Netlink.LinkByName("tap" + strconv.Itoa(i))
+	link, err := h.Netlink.LinkByName(name)
 	l.check(err, "find a TAP")
-	l.check(c.host.Netlink.LinkSetGroup(link, idleGroup), "put a TAP into a group")
-	l.check(c.host.Netlink.LinkSetUp(link), "set a TAP up")
+	l.check(h.Netlink.LinkSetGroup(link, idleGroup), "put a TAP into a group")
+	l.check(h.Netlink.LinkSetUp(link), "set a TAP up")
+	return fd, link.Attrs().Index
+}
+
+// move makes a TAP and moves it to the containers, and returns how long that took in
+// milliseconds: the kernel's part of `network connect` by a path.
+func (c *attached) move(l *lab, name string) float64 {
+	nursery := silentHost(l, "nursery")
+	start := time.Now()
+	tap := hosts.In(l, nursery, func() (*os.File, error) { return createTAP(name) })
+	defer tap.Close()
+	link, err := nursery.Netlink.LinkByName(name)
+	l.check(err, "find a TAP")
+	l.check(nursery.Netlink.LinkSetNsPid(link, c.pid), "move a TAP")
+	return milliseconds(time.Since(start))
+}
+
+// Bare is a relay that only reads and writes, while TAPs are made beside it.
+type bare struct {
+	*cable
+	host *hosts.Host
+	taps []int
+}
+
+func layBare(l *lab) *bare {
+	i := slices.IndexFunc(paths, func(p *path) bool { return p.name == "raw" })
+	b := &bare{cable: layCable(l, paths[i]), host: silentHost(l, "bare")}
+	self, err := os.Executable()
+	l.check(err, "find this program")
+	b.ends[1].Serve(l, self, "echo")
+	l.Cleanup(func() {
+		deleteGroup(b.host, idleGroup)
+		for _, fd := range b.taps {
+			unix.Close(fd)
+		}
+	})
+	return b
+}
+
+// prober looks for pauses of the relay.
+func (b *bare) prober() prober {
+	return proberIn(b.server.Addr().String(), func(l *lab, name string, args ...string) probing {
+		cmd := b.ends[0].Command(l.ctx, name, args...)
+		cmd.Stderr = os.Stderr
+		return cmd
+	})
+}
+
+// makeUpTo makes one more TAP, if there are not so many, and returns how many there are.
+func (b *bare) makeUpTo(l *lab, most int) int {
+	if len(b.taps) < most {
+		fd, _ := idleTAP(l, b.host, "tap"+strconv.Itoa(len(b.taps)))
+		b.taps = append(b.taps, fd)
+	}
+	return len(b.taps)
+}
+
+// attach hangs one more container on the node.
+func (c *attached) attach(l *lab) {
+	i := len(c.took)
+	tap, index := idleTAP(l, c.host, "tap"+strconv.Itoa(i))
+	defer unix.Close(tap)
 	ours, theirs, err := box.Pair()
 	l.check(err, "make a channel")
 	defer unix.Close(theirs)
@@ -193,7 +268,7 @@ func (c *attached) attach(l *lab) {
 	var created api.Created
 	l.check(c.node.api.Post(l.ctx, "/v1/containers", &api.CreateRequest{Name: fmt.Sprintf("crowd%d", i), Command: []string{"sleep"}}, &created), "create a container")
 	l.check(c.node.api.Hand(l.ctx, "/v1/containers/"+created.ID+"/attach", &api.Attach{
-		Descriptors: []string{"init", "channel", "tap"}, Pid: c.pid, Interface: "eth0", Index: link.Attrs().Index, PeerNetns: -1,
+		Descriptors: []string{"init", "channel", "tap"}, Pid: c.pid, Interface: "eth0", Index: index, PeerNetns: -1,
 	}, []int{c.init, theirs, tap}), "attach a container")
 	c.took = append(c.took, milliseconds(time.Since(start)))
 }

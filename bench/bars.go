@@ -7,12 +7,14 @@ import (
 )
 
 // limits are the programs that only read and write, by the unit of what they are a
-// limit of. The first that a workload was measured with bounds us there.
+// limit of. The first that a workload was measured with bounds us there. Of how long
+// others wait while containers die, it is the dead that hang on no switch.
 var limits = map[string][]string{
 	"Gb/s": {"raw"},
 	"k/s":  {"raw-trains", "raw", "host-raw"},
 	"µs":   {"raw-awake", "raw", "host-raw"},
 	"1/s":  {"raw"},
+	"ms":   {"raw", "unattached"},
 }
 
 // limitOf is what such a program has on the workload of f, in the unit of f: how
@@ -100,7 +102,7 @@ func (r *results) atLeast(f, other *figure, bound float64) {
 	have := fmt.Sprintf("%.3f, lower quartile %.3f, %d pairs", q.Median, q.Q1, pairs)
 	if limit := r.limitOf(f); limit != nil && limit != other {
 		if ratios := limit.beside(other); len(ratios) > 0 {
-			have += fmt.Sprintf("; %s, which only reads and writes, has %.2f", limit.Path, quantiles(ratios).Median)
+			have += fmt.Sprintf("; %s, %s, has %.2f", limit.Path, limit.reason(), quantiles(ratios).Median)
 		}
 	}
 	r.Bars = append(r.Bars, bar{
@@ -113,28 +115,54 @@ func (r *results) atLeast(f, other *figure, bound float64) {
 	})
 }
 
-// atMost is the bar that a value stays below bound, in the unit of f.
-func (r *results) atMost(f *figure, what string, value, bound float64) {
+// alike adds to the last bar, which is about two figures of ours, what the same two of a
+// limit have, if they were measured.
+func (r *results) alike(many, few *figure) {
+	if many == nil || few == nil {
+		return
+	}
+	if ratios := many.beside(few); len(ratios) > 0 {
+		b := &r.Bars[len(r.Bars)-1]
+		b.Have += fmt.Sprintf("; %s, %s, has %.2f of %s", many.Path, many.reason(), quantiles(ratios).Median, few.Path)
+	}
+}
+
+// atMost is the bar that what of says of f stays below bound, in the unit of f.
+func (r *results) atMost(f *figure, what string, of func(*figure) float64, bound float64) {
+	r.noMore(f, what, of, bound, " "+f.Unit)
+}
+
+// noMore is the same of a value in some other unit. Beside it stands what is said of
+// the limit, if one was measured.
+func (r *results) noMore(f *figure, what string, of func(*figure) float64, bound float64, unit string) {
+	value := of(f)
+	have := number(value) + unit
+	if limit := r.limitOf(f); limit != nil && limit != f {
+		have += fmt.Sprintf("; %s, %s, has %s", limit.Path, limit.reason(), number(of(limit)))
+	}
 	r.Bars = append(r.Bars, bar{
 		Name:  fmt.Sprintf("%s: %s, %s", f.Workload, f.Path, what),
-		Want:  fmt.Sprintf("at most %g %s", bound, f.Unit),
-		Have:  fmt.Sprintf("%.2f %s", value, f.Unit),
+		Want:  fmt.Sprintf("at most %g%s", bound, unit),
+		Have:  have,
 		Met:   len(f.Samples) > 0 && value <= bound,
 		Bound: bound, Value: value,
 	})
 }
 
-// noMore is the bar that a value of f, in a unit of its own, is no more than
-// bound.
-func (r *results) noMore(f *figure, what string, value, bound float64) {
-	r.Bars = append(r.Bars, bar{
-		Name:  fmt.Sprintf("%s: %s, %s", f.Workload, f.Path, what),
-		Want:  fmt.Sprintf("at most %g", bound),
-		Have:  fmt.Sprintf("%.3g", value),
-		Met:   len(f.Samples) > 0 && value <= bound,
-		Bound: bound, Value: value,
-	})
+// reason is why a limit is one.
+func (f *figure) reason() string {
+	switch {
+	case f.Path == "unattached":
+		return "which hangs on no switch"
+	case strings.HasPrefix(f.Path, "lookup"):
+		return "which only reads, looks up and writes"
+	}
+	return "which only reads and writes"
 }
+
+// What bars are about.
+func (f *figure) median() float64 { return f.Value.Median }
+func (f *figure) worst() float64  { return f.Value.Max }
 
 // cheaper is the bar that f costs no more than other does, by the rule for
 // ratios.
@@ -158,11 +186,11 @@ func cpuOfBytes(s sample) float64 { return s.CPU / (s.Bytes / 1e9) }
 func (r *results) steady(f *figure, streams int) {
 	switch streams {
 	case 1:
-		r.noMore(f, "retransmits for each gigabyte", f.again(), oneStreamAgain)
+		r.noMore(f, "retransmits for each gigabyte", (*figure).again, oneStreamAgain, "")
 	case 4:
-		r.noMore(f, "retransmits for each gigabyte", f.again(), manyStreamAgain)
+		r.noMore(f, "retransmits for each gigabyte", (*figure).again, manyStreamAgain, "")
 	}
-	r.noMore(f, "frames its TAPs dropped", f.dropped(), 0)
+	r.noMore(f, "frames its TAPs dropped", (*figure).dropped, 0, "")
 }
 
 // again is how many segments were retransmitted for each gigabyte.

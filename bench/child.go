@@ -134,13 +134,17 @@ const firstLink = 3
 func start(kind string, ends []end) (count func() crossed, err error) {
 	var done relay.Crossed
 	count = func() crossed { return crossed{Frames: done.Frames.Load(), Bytes: done.Bytes.Load()} }
+	var taps []int
+	for i := range ends {
+		taps = append(taps, firstLink+i)
+	}
 	switch kind {
 	case "raw":
-		go func() { exit("path", relay.Raw([2]int{firstLink, firstLink + 1}, &done)) }()
+		go func() { exit("path", relay.Raw(taps, &done)) }()
 	case "raw-queues": // of the second queues another thread
 		runtime.GOMAXPROCS(2 + 2)
-		go func() { exit("path", relay.Raw([2]int{firstLink, firstLink + 1}, &done)) }()
-		go func() { exit("path", relay.Raw([2]int{firstLink + 2, firstLink + 3}, &done)) }()
+		go func() { exit("path", relay.Raw(taps[:2], &done)) }()
+		go func() { exit("path", relay.Raw([]int{firstLink + 2, firstLink + 3}, &done)) }()
 	case "raw-uring":
 		go func() { exit("path", relay.Uring([2]int{firstLink, firstLink + 1}, &done)) }()
 	case "raw-veth":
@@ -148,7 +152,7 @@ func start(kind string, ends []end) (count func() crossed, err error) {
 	case "raw-ring":
 		go func() { exit("path", relay.Ring([2]int{firstLink, firstLink + 1}, &done)) }()
 	case "raw-awake":
-		go func() { exit("path", relay.Awake([2]int{firstLink, firstLink + 1}, &done)) }()
+		go func() { exit("path", relay.Awake(taps, &done)) }()
 	case "raw-trains":
 		go func() { exit("path", relay.Trains([2]int{firstLink, firstLink + 1}, &done)) }()
 	case "lookup":
@@ -156,16 +160,16 @@ func start(kind string, ends []end) (count func() crossed, err error) {
 		go func() { exit("path", relay.Lookup([2]int{firstLink, firstLink + 1}, n, &done)) }()
 		return func() crossed { return crossed{Frames: done.Frames.Load(), Bytes: done.Bytes.Load(), Flows: n} }, nil
 	case "textbook":
-		var taps []*water.Interface
+		var wires []*water.Interface
 		for i := range ends {
 			// As package water leaves a file it has opened: non-blocking, so
 			// that the Go runtime waits for it.
 			if err := unix.SetNonblock(firstLink+i, true); err != nil {
 				return nil, err
 			}
-			taps = append(taps, &water.Interface{ReadWriteCloser: os.NewFile(uintptr(firstLink+i), "tap")})
+			wires = append(wires, &water.Interface{ReadWriteCloser: os.NewFile(uintptr(firstLink+i), "tap")})
 		}
-		go func() { exit("path", relay.Textbook(taps, &done)) }()
+		go func() { exit("path", relay.Textbook(wires, &done)) }()
 	case "datagrams":
 		go func() {
 			exit("path", relay.Datagrams(firstLink, firstLink+1, firstLink+2, datagramHead(ends[0]), &done))

@@ -48,6 +48,14 @@ func (o *options) free() *options {
 	return &f
 }
 
+// brief are the options of a workload that is no more than its neighbours': a second
+// for each measurement.
+func (o *options) brief() *options {
+	b := *o
+	b.Seconds = 1
+	return &b
+}
+
 // measuresLeader reports whether a leader is measured.
 func (o *options) measuresLeader(p *leader) bool {
 	return len(o.Paths) == 0 || slices.Contains(o.Paths, p.name)

@@ -45,7 +45,7 @@ func gone() *workload {
 				f.add(sample{Round: round, Value: milliseconds(time.Since(start))})
 				progress("%s  %d of %d  %s %.1f %s", w.name, round+1, deaths, victim, f.Samples[round].Value, w.unit)
 			}
-			r.atMost(f, fmt.Sprintf("worst of %d", deaths), f.Value.Max, goneBar)
+			r.atMost(f, fmt.Sprintf("worst of %d", deaths), (*figure).worst, goneBar)
 		}
 		f := r.figure(w, "namespace")
 		for round := range deaths {
@@ -56,7 +56,7 @@ func gone() *workload {
 			f.add(sample{Round: round, Value: milliseconds(time.Since(start))})
 			progress("%s  %d of %d  namespace %.1f %s", w.name, round+1, deaths, f.Samples[round].Value, w.unit)
 		}
-		r.atMost(f, fmt.Sprintf("worst of %d", deaths), f.Value.Max, goneByPath)
+		r.atMost(f, fmt.Sprintf("worst of %d", deaths), (*figure).worst, goneByPath)
 	}
 	return w
 }

@@ -40,9 +40,12 @@ func flows() *workload {
 		kernel.possible = func() error { return kernelTracks(n) }
 		counts[ours.name], counts[kernel.name] = n, n
 		paths = append(paths, ours, kernel)
-		if n == 1000 || n == flowPorts*flowPeers { // those the bar is about
+		barred := n == 1000 || n == flowPorts*flowPeers
+		ours.standsBy(!barred)
+		kernel.standsBy(!barred)
+		if barred {
 			bound := portPath("lookup", n, layLookup(n))
-			bound.every, bound.brief = seldom, true
+			bound.standsBy(true)
 			counts[bound.name] = n
 			paths = append(paths, bound)
 		}
@@ -72,6 +75,7 @@ func flows() *workload {
 		})
 		if few, many := figures["fairlead-1000"], figures[millionFlows]; few != nil && many != nil {
 			r.atLeast(many, few, manyFlowsBar)
+			r.alike(figures["lookup-1000000"], figures["lookup-1000"])
 		}
 		f := r.figure(&workload{name: "scale-flows-mem", unit: "MB", less: true, what: "resident memory of the process that translates a million flows"}, "fairlead")
 		for _, s := range memory {

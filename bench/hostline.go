@@ -18,7 +18,7 @@ type badLine struct {
 
 // badLines are what there may be between the machine and the outside.
 var badLines = []badLine{
-	{"1ms", hosts.Line{Delay: 500 * time.Microsecond}, "1 ms round trip", 2},
+	{"1ms", hosts.Line{Delay: 500 * time.Microsecond}, "1 ms round trip", 1},
 	{"20ms", hosts.Line{Delay: 10 * time.Millisecond}, "20 ms round trip", 2},
 	{"100ms", hosts.Line{Delay: 50 * time.Millisecond}, "100 ms round trip", 3},
 	{"loss", hosts.Line{Delay: 10 * time.Millisecond, Loss: 0.01, Seed: 1}, "20 ms round trip, 1 % of the packets lost", 2},

@@ -84,7 +84,7 @@ func hostPorts() *workload {
 				switch {
 				case len(p.crowds) == 0:
 				case p.name == "fairlead":
-					r.atMost(f, cost.what, f.Value.Median, cost.bar)
+					r.atMost(f, cost.what, (*figure).median, cost.bar)
 				case p.name == "docker-proxy" && cost.workload.name == w.name:
 					f.Note = fmt.Sprintf("a process for each port, started one after the other: measured with %d and multiplied", proxied)
 				}

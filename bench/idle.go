@@ -63,8 +63,8 @@ func idleNode() *workload {
 			f.add(sample{Value: 100 * cpu / took, spent: spent{CPU: cpu}})
 			m.add(sample{Value: bytes / megabyte})
 			if who.path == "fairlead" {
-				r.atMost(f, fmt.Sprintf("in %v", watch(o)), f.Value.Median, idleCPUBar)
-				r.atMost(m, "ten containers", m.Value.Median, idleMemoryBar)
+				r.atMost(f, fmt.Sprintf("in %v", watch(o)), (*figure).median, idleCPUBar)
+				r.atMost(m, "ten containers", (*figure).median, idleMemoryBar)
 			}
 		}
 	}

@@ -86,6 +86,7 @@
 //	death.go      workload: how fast the dead are gone
 //	stall.go      workload: whom that delays
 //	hostile.go    workloads: what two containers keep beside a hostile third
+//	hostileproof.go  that it was hostile, and got no more than its share
 //	attacker.go   what that does
 //	host.go       what leads containers outside by sockets of the host
 //	hostraw.go    what bounds their datagrams
@@ -135,7 +136,7 @@ type options flags.Options
 
 // roles are what this program does when it started itself, by the first
 // argument.
-var roles = map[string]func(args []string) error{"path": carry, "prober": prober, "echo": echo, "near": near, "far": far, "spin": spin, "attacker": attacker}
+var roles = map[string]func(args []string) error{"path": carry, "prober": probe, "echo": echo, "near": near, "far": far, "spin": spin, "attacker": attacker}
 
 // Exit statuses.
 const (

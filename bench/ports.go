@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -29,10 +30,18 @@ func ports() *workload {
 	counts := []int{2, 100, 1000}
 	var paths []*path
 	for _, n := range counts {
-		paths = append(paths, portPath("fairlead", n, layPorts(n)))
+		paths = append(paths, portPath("fairlead", n, layPorts("fairlead", n)))
 	}
 	for _, n := range counts {
 		paths = append(paths, portPath("kernel", n, layBridgePorts(n)))
+	}
+	for _, p := range paths {
+		p.standsBy(strings.HasSuffix(p.name, "-100"))
+	}
+	for _, n := range []int{2, 1000} { // those the bar is about
+		bound := portPath("raw", n, layPorts("raw", n))
+		bound.standsBy(true)
+		paths = append(paths, bound)
 	}
 	w.takes = func(o *options) time.Duration { return o.takeTurns(paths) + 20*time.Second }
 	w.measure = func(l *lab, o *options, r *results) {
@@ -43,11 +52,12 @@ func ports() *workload {
 				if err := c.connect(l); err != nil { // so that nobody has forgotten the far end
 					return sample{}, err
 				}
-				return s.measure(c, o.span())
+				return s.measure(c, time.Duration(o.lasts(c.path))*time.Second)
 			}
 		})
 		if few, many := figures["fairlead-2"], figures["fairlead-1000"]; few != nil && many != nil {
 			r.atLeast(many, few, manyPortsBar)
+			r.alike(figures["raw-1000"], figures["raw-2"])
 		}
 	}
 	return w
@@ -63,14 +73,21 @@ func portPath(name string, n int, lay func(l *lab, c *cable)) *path {
 	return &path{name: fmt.Sprintf("%s-%d", name, n), every: 1, quick: true, lay: lay}
 }
 
-// layPorts is fairlead with n ports.
-func layPorts(n int) func(l *lab, c *cable) {
+// standsBy has a path no bar is about measured seldom, and for a second.
+func (p *path) standsBy(yes bool) {
+	if yes {
+		p.every, p.brief = seldom, true
+	}
+}
+
+// layPorts is a process with n ports, of which two belong to the cable's ends.
+func layPorts(kind string, n int) func(l *lab, c *cable) {
 	return func(l *lab, c *cable) {
 		ends, fds := c.links(l, tap, tap)
 		defer closeFiles(fds)
 		others, taps := idleTAPs(l, n-2)
 		defer closeFiles(taps)
-		c.crossed = startChild(l, "fairlead", append(ends, others...), append(fds, taps...)).crossed
+		c.crossed = startChild(l, kind, append(ends, others...), append(fds, taps...)).crossed
 	}
 }
 

@@ -73,9 +73,9 @@ func TestRatioPairsRounds(t *testing.T) {
 func TestAtMost(t *testing.T) {
 	var r results
 	f, _ := pair([]float64{1, 2, 3}, nil)
-	r.atMost(f, "worst", f.Value.Max, 3)
-	r.atMost(f, "worst", f.Value.Max, 2)
-	r.atMost(&figure{}, "worst of nothing", 0, 2)
+	r.atMost(f, "worst", (*figure).worst, 3)
+	r.atMost(f, "worst", (*figure).worst, 2)
+	r.atMost(&figure{}, "worst of nothing", (*figure).worst, 2)
 	if !r.Bars[0].Met || r.Bars[1].Met || r.Bars[2].Met {
 		t.Errorf("%+v", r.Bars)
 	}
@@ -222,6 +222,40 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// No round may stand still for longer than the machine does by itself, whatever the others
+// do. Beside the bar stands what the kernel alone has.
+func TestNoLonger(t *testing.T) {
+	w := &workload{name: "stall", unit: "ms", less: true}
+	for name, c := range map[string]struct {
+		attached []float64
+		met      bool
+	}{
+		"as long as by itself":        {[]float64{1, 5, 1, 5}, true},
+		"a little longer":             {[]float64{1, 1, 1, 6.9}, true},
+		"one round stands still":      {[]float64{1, 1, 1, 7.1}, false},
+		"nothing measured has no bar": {nil, false},
+	} {
+		r := &results{}
+		quiet, unattached, attached := r.figure(w, "quiet"), r.figure(w, "unattached"), r.figure(w, "attached")
+		for i := range 4 {
+			quiet.add(sample{Round: i, Value: float64(i) + 2})
+			unattached.add(sample{Round: i, Value: 6})
+		}
+		for i, v := range c.attached {
+			attached.add(sample{Round: i, Value: v})
+		}
+		r.noLonger(attached, quiet)
+		switch {
+		case c.attached == nil:
+			if len(r.Bars) != 0 {
+				t.Errorf("%s: %+v", name, r.Bars)
+			}
+		case r.Bars[0].Met != c.met || !strings.HasSuffix(r.Bars[0].Have, "; unattached, which hangs on no switch, has 1.00"):
+			t.Errorf("%s: %+v", name, r.Bars[0])
+		}
+	}
+}
+
 // What a measurement made is cleaned up in reverse, also when it broke off.
 func TestLabCleansUp(t *testing.T) {
 	l := &lab{ctx: context.Background(), name: "x"}
@@ -273,7 +307,7 @@ func TestEnd(t *testing.T) {
 		w := &workload{name: name}
 		f := r.figure(&workload{name: name + "-mem"}, "fairlead")
 		f.add(sample{Value: 1})
-		r.atMost(f, "worst", 1, 2)
+		r.atMost(f, "worst", (*figure).worst, 2)
 		r.end(w, 0, map[string]error{"second": errors.New("no")}[name])
 	}
 	if r.Figures[0].Run != "first" || r.Figures[1].Run != "second" || r.Bars[0].Run != "first" || r.Bars[1].Run != "second" {

@@ -24,7 +24,7 @@ func Lookup(taps [2]int, flows int, crossed *Crossed) error {
 	}
 	const peers, firstPort = 20, 10_000
 	const dst, srcPort = 10 + 14 + 16, 10 + 14 + 20 // behind virtio-net header and Ethernet
-	return raw(taps, func(frame []byte) {
+	return raw(taps[:], func(frame []byte) {
 		if len(frame) < srcPort+2 {
 			return
 		}

@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Raw joins two TAPs with virtio-net headers: one thread, one epoll, one
-// buffer, a read and a write for each frame, and nothing else. What it reaches
-// is the ceiling of every switch that reads TAPs one frame at a time. It is done
+// Raw joins TAPs with virtio-net headers, each two that follow one another: one thread,
+// one epoll, one buffer, a read and a write for each frame, and nothing else. What it
+// reaches is the ceiling of every switch that reads TAPs one frame at a time. It is done
 // when a descriptor fails.
-func Raw(taps [2]int, crossed *Crossed) error { return raw(taps, func([]byte) {}, 0, crossed) }
+func Raw(taps []int, crossed *Crossed) error { return raw(taps, func([]byte) {}, 0, crossed) }
 
 // Awake is Raw that does not sleep while anything crosses: it asks epoll again and
 // again. What it reaches is the least a request and its answer take through a
 // process that is never woken; it takes a processor for that. So that others are
 // measured without it, it sleeps when nothing has come for AwakeFor.
-func Awake(taps [2]int, crossed *Crossed) error {
+func Awake(taps []int, crossed *Crossed) error {
 	return raw(taps, func([]byte) {}, AwakeFor, crossed)
 }
 
@@ -27,7 +27,7 @@ const AwakeFor = 5 * time.Millisecond
 
 // raw has look look at each frame between reading and writing it, and stays awake
 // for some time behind the last one.
-func raw(taps [2]int, look func(frame []byte), awake time.Duration, crossed *Crossed) error {
+func raw(taps []int, look func(frame []byte), awake time.Duration, crossed *Crossed) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -59,7 +59,7 @@ func raw(taps [2]int, look func(frame []byte), awake time.Duration, crossed *Cro
 			last = time.Now()
 		}
 		for _, ev := range events[:max(n, 0)] {
-			from, to := taps[ev.Fd], taps[1-ev.Fd]
+			from, to := taps[ev.Fd], taps[ev.Fd^1]
 			var frames, bytes uint64
 			for range drain {
 				size, errno := call(unix.SYS_READ, from, buf)

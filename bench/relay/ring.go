@@ -17,7 +17,7 @@ func Veth(sockets [2]int, crossed *Crossed) error {
 			return fmt.Errorf("set PACKET_VNET_HDR: %w", err)
 		}
 	}
-	return Raw(sockets, crossed)
+	return Raw(sockets[:], crossed)
 }
 
 // A slot of a ring has room for the largest frame and what is in front of it. A

@@ -29,19 +29,23 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 		d.Refuse(packet.WrongVLAN)
 		return
 	}
-	if d.Looped = s.probeOf(f, d.VLAN); d.Looped != 0 {
+	probe, vlan := s.probeOf(f)
+	if probe != 0 && vlan == d.VLAN {
+		d.Looped = probe
 		d.Refuse(packet.Loop)
 		return
 	}
-	if r := in.guardOf(f).Check(f); r != packet.OK {
-		d.Refuse(r)
-		return
+	if probe == 0 { // in another VLAN than it left in it goes on, until it comes back
+		if r := in.guardOf(f).Check(f); r != packet.OK {
+			d.Refuse(r)
+			return
+		}
 	}
 	if isReservedGroup(dst) {
 		d.Refuse(packet.ReservedGroup)
 		return
 	}
-	if !s.hub && !in.conf.Host {
+	if !s.hub && !in.conf.Host && probe == 0 {
 		d.Learn = s.macs.judge(stationKey(d.VLAN, src), in.id, f.Time)
 	}
 

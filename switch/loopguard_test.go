@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
@@ -112,5 +113,94 @@ func TestLoopGuardBlocksNobodyElse(t *testing.T) {
 	l.send(l.b, made)
 	if len(l.found) != 0 || l.b.drops(packet.Loop) != 0 {
 		t.Errorf("a made-up probe: found %v", l.found)
+	}
+}
+
+// probe has the port of an end broadcast until it is sent a probe, and returns that.
+func (l *looped) probe(e *end) (probe []byte) {
+	l.t.Helper()
+	for range loopSigns {
+		l.send(e, packettest.ARPRequest(e.station, stationOf(999).IP))
+	}
+	for _, b := range e.got(l.t) {
+		f := packet.Frame{B: b}
+		if packet.Parse(&f) == packet.OK && f.EtherType == etherTypeCTP {
+			probe = b
+		}
+	}
+	if probe == nil {
+		l.t.Fatal("there was no probe")
+	}
+	return probe
+}
+
+// A probe is worth something for the port it was made for, in its VLAN, in its second
+// and the next: out of one's own nobody makes another.
+func TestProbesAreNotMadeUp(t *testing.T) {
+	l := newLooped(t)
+	probe := l.probe(l.a)
+	refused := func(what string, b []byte) {
+		t.Helper()
+		before := l.b.drops(packet.SpoofedGateway)
+		if l.send(l.b, b); len(l.found) != 0 || l.b.drops(packet.SpoofedGateway) != before+1 {
+			t.Errorf("%s: found %v", what, l.found)
+		}
+	}
+	const begin = packet.VNetLen + packet.EthernetLen + 6
+	for i := range len(seal{}) {
+		b := bytes.Clone(probe)
+		b[begin+i] ^= 1
+		refused("changed", b)
+	}
+	refused("cut short", probe[:len(probe)-1])
+	l.now += 2 * probeTime
+	refused("kept", probe)
+	probe = l.probe(l.a)
+	l.now += probeTime
+	if l.send(l.b, probe); len(l.found) != 1 {
+		t.Error("a probe of the last second is not known")
+	}
+}
+
+// No station of a LAN has the LAN cut off for the others: not by sending a probe
+// back, and where the LAN is joined to a container's port that one is blocked.
+func TestLoopGuardAndLANs(t *testing.T) {
+	shared := func(c *PortConfig) { c.Guard.Strict, c.Shared = false, true }
+	for _, c := range []struct{ left, came, blocked string }{
+		{"lan", "lan", ""},
+		{"lan", "c", "c"}, {"c", "lan", "c"}, {"c", "c", "c"},
+		{"lan", "lan2", "lan2"},
+	} {
+		l := newLooped(t)
+		ports := map[string]*end{"lan": l.add(5, shared), "lan2": l.add(6, shared), "c": l.a}
+		in := ports[c.came]
+		l.send(in, l.probe(ports[c.left]))
+		if n := in.drops(packet.Loop); n != 1 {
+			t.Errorf("%v: %d frames were refused", c, n)
+		}
+		for name, e := range ports {
+			if left, _ := e.port.Blocked(l.now); left > 0 != (name == c.blocked) {
+				t.Errorf("%v: %s is blocked for %v", c, name, left)
+			}
+		}
+		if want := len(c.blocked) > 0; (len(l.found) == 1) != want || want && l.found[0].Port != ports[c.blocked].port {
+			t.Errorf("%v: found %v", c, l.found)
+		}
+	}
+}
+
+// To look whether a frame is a probe takes no memory.
+func TestProbeZeroAllocations(t *testing.T) {
+	l := newLooped(t)
+	f := packet.Frame{B: l.probe(l.a), Time: l.now}
+	if packet.Parse(&f) != packet.OK {
+		t.Fatal("malformed")
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		if left, _ := l.sw.probeOf(&f); left == 0 {
+			t.Fatal("it is not known")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }

@@ -34,7 +34,8 @@ type model struct {
 	rules  []policy.AdmitRule
 	closed bool
 
-	isProbe func(b []byte, vlan uint16) packet.PortID // the port a probe of the loop guard had left by, else 0
+	blocked int64                                                       // when a port was, last
+	isProbe func(b []byte, now int64) (left packet.PortID, vlan uint16) // where a probe of the loop guard had left by and in, else 0
 }
 
 type modelEntry struct {
@@ -48,7 +49,7 @@ type modelPort struct {
 	container         packet.ContainerID
 	guarded, isolated bool
 	macOnly           bool // held to its MAC, and no address
-	outside           bool // a LAN is behind it
+	outside           bool // a LAN is behind it, which it is shared by
 	host              bool // the host's own link
 	flood, errors     bucket
 
@@ -112,12 +113,13 @@ func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int6
 	if r != packet.OK {
 		return m.drop(r)
 	}
-	if left := m.isProbe(b, id); left != 0 {
+	left, at := m.isProbe(b, now)
+	if left != 0 && at == id {
 		m.block(in, left, now)
 		return m.drop(packet.Loop)
 	}
 	eth := p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet)
-	if r := m.guard(m.ports[in], p, eth); r != packet.OK {
+	if r := m.guard(m.ports[in], p, eth); r != packet.OK && left == 0 {
 		return m.drop(r)
 	}
 	if strings.HasPrefix(eth.DstMAC.String(), "01:80:c2:00:00:0") {
@@ -133,7 +135,7 @@ func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int6
 		return o
 	}
 	sign := o.verdict == packet.Flood
-	if key := vlan + eth.SrcMAC.String(); !m.hub && !m.ports[in].host && !m.macs[key].static {
+	if key := vlan + eth.SrcMAC.String(); left == 0 && !m.hub && !m.ports[in].host && !m.macs[key].static {
 		was, known := m.macs[key]
 		sign = sign || known && was.port != in && now-was.seen <= m.ageing
 		m.macs[key] = modelEntry{port: in, seen: now}
@@ -220,13 +222,22 @@ func (p *modelPort) signed(now int64) bool {
 	return p.signs == 32
 }
 
-// block closes a port by which a probe came back, unless one of the two is closed
-// already.
+// block closes a port by which a probe came back, or if many share that the one it had
+// left by, unless one of the two is closed already.
 func (m *model) block(in, left packet.PortID, now int64) {
 	p, from := m.ports[in], m.ports[left]
-	if from == nil || now < from.blockedUntil {
+	if from == nil || now < from.blockedUntil || now-m.blocked < 1e8 {
 		return
 	}
+	if shared := func(p *modelPort) bool { return p.outside || p.host }; shared(p) {
+		if in == left {
+			return
+		}
+		if !shared(from) {
+			in, p = left, from
+		}
+	}
+	m.blocked = now
 	if now-p.blockedUntil < p.blockFor {
 		p.blockFor = min(2*p.blockFor, 300e9)
 	} else {

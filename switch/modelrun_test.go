@@ -2,7 +2,6 @@ package vswitch
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -119,10 +118,10 @@ func newWorld(t *testing.T, seed uint64, hub bool) *world {
 		c.GatewayAddrs = append(c.GatewayAddrs, packet.AddrFromNetip(packet.MACFromIPv4(gatewayAddr.Addr()).LinkLocal()))
 	})
 	mac := r.gw.MAC()
-	isProbe := func(b []byte, vlan uint16) packet.PortID {
-		f := packet.Frame{B: b}
+	isProbe := func(b []byte, now int64) (packet.PortID, uint16) {
+		f := packet.Frame{B: b, Time: now}
 		_ = packet.Parse(&f)
-		return r.sw.probeOf(&f, vlan)
+		return r.sw.probeOf(&f)
 	}
 	w := &world{rig: r, rng: newRand(seed), next: 2, model: &model{
 		isProbe: isProbe, hub: hub, ageing: int64(10 * time.Second), gwMAC: mac[:], gwIP: gatewayAddr.Addr(),
@@ -151,7 +150,7 @@ func (w *world) addPort() {
 	e := w.add(w.next, func(c *PortConfig) {
 		c.Isolated, c.FloodLimit, c.VLANs = isolated, 500, vlans
 		if !guarded {
-			c.Guard, c.Outside = policy.Guard{}, outside
+			c.Guard, c.Outside, c.Shared = policy.Guard{}, outside, outside
 		}
 	})
 	w.next++
@@ -452,13 +451,14 @@ func (w *world) compareEnds(in *end, b []byte, want outcome, victim *end) {
 	}
 }
 
-// probed is the port a frame is a probe of, in whatever VLAN it says.
+// probed is the port a frame is a probe of.
 func (w *world) probed(b []byte) packet.PortID {
-	f := packet.Frame{B: b}
-	if packet.Parse(&f) != packet.OK || len(f.Ether()) < int(f.L3)+ctpLen {
+	f := packet.Frame{B: b, Time: w.now}
+	if packet.Parse(&f) != packet.OK {
 		return 0
 	}
-	return w.sw.probeOf(&f, binary.LittleEndian.Uint16(f.Ether()[f.L3+18:]))
+	left, _ := w.sw.probeOf(&f)
+	return left
 }
 
 // takeProbe takes the probe off what a port got.

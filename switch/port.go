@@ -43,6 +43,10 @@ type PortConfig struct {
 	// which of the two. The port is held to both, whatever Guard says.
 	Host bool
 
+	// Shared is set on a port with a LAN behind it, whatever guard is on: no station
+	// there may have it blocked for the others (loopGuard). The host's is, too.
+	Shared bool
+
 	// FloodLimit bounds the copies per second of frames the port has flooded;
 	// zero is DefaultFloodLimit, negative no limit.
 	FloodLimit int

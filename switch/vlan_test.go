@@ -99,27 +99,40 @@ func TestVLANWithoutGateway(t *testing.T) {
 	}
 }
 
-// A loop within a tagged VLAN is found as well, and a container that joins two VLANs
-// makes none.
+// A loop within a tagged VLAN is found as well. A container that joins two VLANs makes
+// none, and two that do make one.
 func TestLoopGuardInVLANs(t *testing.T) {
 	for _, c := range []struct {
-		a, b  string
-		loops int
-	}{{"trunk=10", "trunk=10", 1}, {"vlan=10", "vlan=10", 1}, {"vlan=10", "vlan=20", 0}} {
+		joined [][2]string
+		loops  int
+	}{
+		{[][2]string{{"trunk=10", "trunk=10"}}, 1},
+		{[][2]string{{"vlan=10", "vlan=10"}}, 1},
+		{[][2]string{{"vlan=10", "vlan=20"}}, 0},
+		{[][2]string{{"vlan=10", "vlan=20"}, {"vlan=20", "vlan=30"}}, 0},
+		{[][2]string{{"vlan=10", "vlan=20"}, {"vlan=20", "vlan=10"}}, 1},
+		{[][2]string{{"vlan=10", "vlan=20"}, {"vlan=20", "vlan=30"}, {"vlan=30", "vlan=10"}}, 1},
+	} {
 		var found []Loop
 		r := newRig(t, func(conf *Config) { conf.LoopGuard, conf.LoopFound = true, func(l Loop) { found = append(found, l) } })
 		open := func(c *PortConfig) { c.Guard.Strict = false }
-		a, b, other := r.add(2, inVLANs(t, c.a), open), r.add(3, inVLANs(t, c.b), open), r.add(4, inVLANs(t, "vlan=10"), open)
-		for range 40 {
+		other := r.add(2, inVLANs(t, "vlan=10"), open)
+		var cables [][2]*end
+		for i, words := range c.joined {
+			cables = append(cables, [2]*end{r.add(3+2*i, inVLANs(t, words[0]), open), r.add(4+2*i, inVLANs(t, words[1]), open)})
+		}
+		for range 60 {
 			r.send(other, packettest.ARPRequest(other.station, stationOf(9).IP))
 			for range 4 {
-				r.send(b, a.got(t)...)
-				r.send(a, b.got(t)...)
+				for _, cable := range cables {
+					r.send(cable[1], cable[0].got(t)...)
+					r.send(cable[0], cable[1].got(t)...)
+				}
 			}
 			r.now += 1e6
 		}
 		if len(found) != c.loops {
-			t.Errorf("%s and %s: found %v", c.a, c.b, found)
+			t.Errorf("%v: found %v", c.joined, found)
 		}
 	}
 }

@@ -294,7 +294,7 @@ type Endpoint struct {
 func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 	port, err := n.sw.AddPort(vswitch.PortConfig{
 		Name: e.Name, Container: e.Container, Queue: e.Queue, Isolated: e.Isolated, VLANs: e.VLANs, Limit: e.Limit,
-		FloodLimit: n.conf.Options.FloodLimit, Metered: !e.AnySource,
+		FloodLimit: n.conf.Options.FloodLimit, Metered: !e.AnySource, Shared: e.AnySource,
 		Worker: n.router.lanes.Home(e.Container),
 		Guard: policy.Guard{
 			Strict: !n.conf.Options.Unguarded && !e.AnySource,

@@ -32,7 +32,7 @@ func (n *Node) getVersion(http.ResponseWriter, *http.Request) (any, error) {
 	return api.VersionInfo{
 		Version: n.conf.Version, API: api.Version, Go: runtime.Version(), Kernel: unix.ByteSliceToString(u.Release[:]),
 		Pid: os.Getpid(), Dir: n.conf.Dir, Stays: n.stays, Started: n.started, Containers: len(n.containers),
-		Sockets: sockets, LockIn: describeLockIn(n.lockedIn.Load()),
+		Sockets: sockets, LockIn: describeLockIn(n.lockedIn),
 	}, nil
 }
 

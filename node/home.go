@@ -40,9 +40,13 @@ func claim(dir string) (*home, error) {
 	}
 	_ = root.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("a node is running in %s already; stop it with `fairlead down`, or set FAIRLEAD_DIR for another", dir)
+		return nil, errRuns(dir)
 	}
 	return nil, err
+}
+
+func errRuns(dir string) error {
+	return fmt.Errorf("a node is running in %s already; stop it with `fairlead down`, or set FAIRLEAD_DIR for another", dir)
 }
 
 // lost reports whether the path leads to another home or to none, so that no

@@ -43,10 +43,6 @@ type Config struct {
 	// LockIn is what the process gives up; empty is nothing, for tests that share
 	// theirs with the node.
 	LockIn lockin.Mode
-
-	// Ready, if set, is called once the node answers, on a goroutine of its own.
-	// It uses what rights the process has, so only then these are given up.
-	Ready func()
 }
 
 // A Node is the running process.
@@ -59,7 +55,7 @@ type Node struct {
 	dns     *nameserver
 	dhcp    *lenders
 
-	lockedIn atomic.Pointer[lockin.Report] // nil until it is
+	lockedIn *lockin.Report // nil if it is not
 
 	longAnswers chan struct{} // a place for each; see inTurn
 
@@ -126,17 +122,6 @@ func Serve(ctx context.Context, conf Config) error {
 	n.server = n.newServer()
 	served := make(chan error, 1)
 	go func() { served <- n.server.Serve(n.listener) }()
-	if conf.Ready != nil {
-		go func() {
-			conf.Ready()
-			locked, err := giveUp(&conf)
-			if err != nil && !n.ending(ctx) { // else what it opens may have gone
-				slog.Error("cannot lock ourselves in", "err", err)
-				n.goDown()
-			}
-			n.lockedIn.Store(locked)
-		}()
-	}
 	slog.Info("node is up", "dir", conf.Dir, "version", conf.Version, "pid", os.Getpid(),
 		"workers", n.loop.NumWorkers(), "network", n.networks()[0].Config().Gateway.Masked().String())
 
@@ -156,16 +141,6 @@ func Serve(ctx context.Context, conf Config) error {
 		_ = n.server.Close()
 	}
 	return err
-}
-
-// ending reports whether the node has been told to end.
-func (n *Node) ending(ctx context.Context) bool {
-	select {
-	case <-n.down:
-		return true
-	default:
-		return ctx.Err() != nil
-	}
 }
 
 // giveUp gives up what the node does not need.
@@ -215,21 +190,17 @@ func begin(ctx context.Context, conf Config) (n *Node, err error) {
 	return n, nil
 }
 
-// lockedNode makes a node that has given up what it does not need, unless there is
-// something to be done for it when it is ready.
+// lockedNode makes a node that has given up what it does not need.
 func lockedNode(conf Config, home *home) (*Node, error) {
-	var locked *lockin.Report
-	var err error
-	if conf.Ready == nil {
-		if locked, err = giveUp(&conf); err != nil {
-			return nil, err
-		}
+	locked, err := giveUp(&conf)
+	if err != nil {
+		return nil, err
 	}
 	n, err := newNode(conf, home)
 	if err != nil {
 		return nil, err
 	}
-	n.lockedIn.Store(locked)
+	n.lockedIn = locked
 	return n, nil
 }
 

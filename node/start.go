@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -73,22 +75,54 @@ func isEnding(err error) bool { return errors.Is(err, api.ErrLeaving) || errors.
 
 // start starts a node and waits until it answers.
 func start(ctx context.Context, c *api.Client, dir string) error {
-	_, ended, err := spawn(dir)
+	p, err := spawn(dir)
 	if err != nil {
 		return err
 	}
-	return await(ctx, startWithin, c, dir, ended, func(*api.VersionInfo) bool { return true })
+	return await(ctx, startWithin, c, dir, p, func(*api.VersionInfo) bool { return true })
+}
+
+// StartHere starts a node in dir that logs where we do, and waits until it answers. It
+// is a process of its own all the same, which locks itself in before its workers start;
+// we keep what rights we have. When we are killed so is the node.
+func StartHere(ctx context.Context, dir string) (*Process, error) {
+	c := api.NewClient(dir)
+	lock, err := lockStart(ctx, dir)
+	for ; err == nil; lock, err = lockStart(ctx, dir) {
+		if err = ask(ctx, c); errors.Is(err, api.ErrNoNode) {
+			break
+		}
+		lock.Close()
+		if !isEnding(err) {
+			return nil, cmp.Or(err, errRuns(dir))
+		}
+		time.Sleep(time.Millisecond) // as in Ensure
+	}
+	if lock == nil {
+		return nil, err
+	}
+	defer lock.Close()
+	p, err := launch(os.Stderr, &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}, "--dir", dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := await(ctx, startWithin, c, dir, p, func(*api.VersionInfo) bool { return true }); err != nil {
+		_ = p.Signal(syscall.SIGTERM)
+		<-p.ended
+		return nil, err
+	}
+	return p, nil
 }
 
 // Replace starts a node that takes the place of the one that runs in dir, and returns
 // once it has. After an error that one goes on. It takes no lock: the node that runs has
 // its own until the other one has that, and may end meanwhile with all its files.
 func Replace(ctx context.Context, dir string) error {
-	pid, ended, err := spawn(dir, "--replace")
+	p, err := spawn(dir, "--replace")
 	if err != nil {
 		return err
 	}
-	return await(ctx, replaceWithin, api.NewClient(dir), dir, ended, func(info *api.VersionInfo) bool { return info.Pid == pid })
+	return await(ctx, replaceWithin, api.NewClient(dir), dir, p, func(info *api.VersionInfo) bool { return info.Pid == p.Pid })
 }
 
 // lockStart makes the node directory and takes start.lock, waiting for whoever
@@ -118,7 +152,7 @@ func lockStart(ctx context.Context, dir string) (*os.File, error) {
 // spawn starts `fairlead node` so that nothing ties it to its caller: a session
 // of its own, no descriptor of the caller's (else an ssh or a CI pipe would
 // wait for it), what it has to say in a log file.
-func spawn(dir string, more ...string) (pid int, ended <-chan struct{}, err error) {
+func spawn(dir string, more ...string) (*Process, error) {
 	how := os.O_WRONLY | os.O_APPEND
 	if _, err := os.Stat(filepath.Join(dir, nodeLock)); len(more) == 0 || err == nil { // else nobody takes it away
 		how |= os.O_CREATE
@@ -127,35 +161,60 @@ func spawn(dir string, more ...string) (pid int, ended <-chan struct{}, err erro
 		how |= os.O_TRUNC
 		// What a node wrote that was killed is there as long as the next one lives.
 		if err := os.Rename(filepath.Join(dir, nodeLog), filepath.Join(dir, nodeLogBefore)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return 0, nil, fmt.Errorf("start a node: %w", err)
+			return nil, fmt.Errorf("start a node: %w", err)
 		}
 	}
 	log, err := os.OpenFile(filepath.Join(dir, nodeLog), how, 0o600)
 	if err != nil {
-		return 0, nil, fmt.Errorf("start a node: %w", err)
+		return nil, fmt.Errorf("start a node: %w", err)
 	}
 	defer log.Close()
+	return launch(log, &syscall.SysProcAttr{Setsid: true}, append([]string{"--dir", dir}, more...)...)
+}
+
+// A Process is a node that we have started.
+type Process struct {
+	*os.Process
+	ended chan struct{} // closed when it has
+	state *os.ProcessState
+}
+
+// Wait waits for its end.
+func (p *Process) Wait() *os.ProcessState {
+	<-p.ended
+	return p.state
+}
+
+// launch starts `fairlead node`, with nothing of ours but the log.
+func launch(log *os.File, how *syscall.SysProcAttr, args ...string) (*Process, error) {
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return 0, nil, fmt.Errorf("start a node: mark descriptors close-on-exec (needs Linux 5.11): %w", err)
+		return nil, fmt.Errorf("start a node: mark descriptors close-on-exec (needs Linux 5.11): %w", err)
 	}
-	cmd := exec.Command("/proc/self/exe", append([]string{"node", "--dir", dir}, more...)...)
+	cmd := exec.Command("/proc/self/exe", append([]string{"node"}, args...)...)
 	cmd.Args[0] = "fairlead"
 	cmd.Dir = "/"
 	cmd.Stderr = log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return 0, nil, fmt.Errorf("start a node: %w", err)
-	}
-	c := make(chan struct{})
+	cmd.SysProcAttr = how
+	started := make(chan error)
+	p := &Process{ended: make(chan struct{})}
 	go func() {
-		_ = cmd.Wait() // its log says why it ended
-		close(c)
+		runtime.LockOSThread() // whose end is what Pdeathsig means
+		defer close(p.ended)
+		err := cmd.Start()
+		p.Process = cmd.Process
+		if started <- err; err == nil {
+			_ = cmd.Wait() // its log says why it ended
+			p.state = cmd.ProcessState
+		}
 	}()
-	return cmd.Process.Pid, c, nil
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start a node: %w", err)
+	}
+	return p, nil
 }
 
 // await waits until the node answers that is the right one, for so long.
-func await(ctx context.Context, within time.Duration, c *api.Client, dir string, ended <-chan struct{}, right func(*api.VersionInfo) bool) error {
+func await(ctx context.Context, within time.Duration, c *api.Client, dir string, p *Process, right func(*api.VersionInfo) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
@@ -164,7 +223,7 @@ func await(ctx context.Context, within time.Duration, c *api.Client, dir string,
 			return nil
 		}
 		select {
-		case <-ended:
+		case <-p.ended:
 			return fmt.Errorf("the node ended as soon as it was started%s", lastWords(dir))
 		case <-ctx.Done():
 			return fmt.Errorf("the node does not answer after %v (%w); see %s", within, err, filepath.Join(dir, nodeLog))

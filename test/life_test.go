@@ -1,15 +1,21 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"fairlead/node/api"
 	"fairlead/test/lab"
 )
 
@@ -154,20 +160,134 @@ func TestNodeEndsWhileCommandsCome(t *testing.T) {
 	}
 }
 
-// A node in the foreground logs there and ends with Ctrl-C; a second one in the
-// same directory is refused.
+// A node in the foreground logs there and ends with Ctrl-C or its terminal; a second
+// one in the same directory is refused. It is locked in before anybody is answered,
+// even while the service manager, who is told last, does not listen.
 func TestUpForeground(t *testing.T) {
+	at := &net.UnixAddr{Net: "unixgram", Name: filepath.Join(t.TempDir(), "notify")}
+	manager, err := net.ListenUnixgram("unixgram", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", at.Name)
+	for _, end := range []syscall.Signal{interrupt, syscall.SIGHUP} {
+		n := newNodeDir(t)
+		fill(t, at)
+		up := n.background("up", "--foreground")
+		var info api.VersionInfo
+		lab.Eventually(t, 10*time.Second, func() error { return n.ask("/v1/version", &info) })
+		if info.LockIn.Mode != "strict" || info.LockIn.Calls == 0 {
+			t.Errorf("the first answer is that of a node that is not locked in: %+v", info.LockIn)
+		}
+		lockedIn(t, info.Pid)
+		n.start("c")
+		said := make([]byte, 100)
+		for !strings.HasPrefix(string(said), "READY=1\n") {
+			if _, err := manager.Read(said); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.refuses("a node is running in "+n.dir+" already; stop it with `fairlead down`", "up", "--foreground")
+		up.signal(end)
+		if code := up.wait(); code != 0 {
+			t.Errorf("%v ends up --foreground with %d:\n%s", end, code, up.errors.String())
+		}
+		if text := up.errors.String(); trouble.MatchString(text) || !strings.Contains(text, "node is up") {
+			t.Errorf("the log:\n%s", text)
+		}
+		n.left()
+	}
+}
+
+// fill sends to a socket until it takes no more.
+func fill(t *testing.T, at *net.UnixAddr) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for err == nil {
+		err = unix.Sendto(fd, []byte("full"), 0, &unix.SockaddrUnix{Name: at.Name})
+	}
+	if !errors.Is(err, unix.EAGAIN) {
+		t.Fatal(err)
+	}
+}
+
+// A node in the foreground does not outlive the command, whatever ends that; what the
+// node ends with the command says.
+func TestUpForegroundKilled(t *testing.T) {
 	n := newNodeDir(t)
 	up := n.background("up", "--foreground")
 	lab.Eventually(t, 10*time.Second, func() error { return contains(up.errors.String(), "node is up") })
 	n.start("c")
-	n.refuses("a node is running in "+n.dir+" already; stop it with `fairlead down`", "up", "--foreground")
-	up.signal(interrupt)
-	if code := up.wait(); code != 0 {
-		t.Errorf("Ctrl-C ends up --foreground with %d:\n%s", code, up.errors.String())
-	}
-	if trouble.MatchString(up.errors.String()) {
-		t.Errorf("the log:\n%s", up.errors.String())
-	}
+	node := n.nodePid()
+	kill(t, up.cmd.Process.Pid, syscall.SIGKILL)
+	up.wait()
+	lab.Eventually(t, 10*time.Second, func() error {
+		if now := n.nodePid(); now == node {
+			return fmt.Errorf("node %d goes on", now)
+		}
+		return nil
+	})
+	n.exec("c", "true") // by the next one
+	n.run("down", "--all")
 	n.left()
+
+	up = n.background("up", "--foreground")
+	var info api.VersionInfo
+	lab.Eventually(t, 10*time.Second, func() error {
+		if err := n.ask("/v1/version", &info); err != nil || !info.Stays {
+			return fmt.Errorf("it is not up yet: %w", err)
+		}
+		return nil
+	})
+	kill(t, info.Pid, syscall.SIGKILL)
+	if code := up.wait(); code != 125 || !strings.Contains(up.errors.String(), "fairlead: up: the node has ended: signal: killed") {
+		t.Errorf("status %d\n%s", code, up.errors.String())
+	}
+	n.run("ps") // by the next one, which takes the files away
+	n.run("down")
+}
+
+// Each thread of a node is locked in, however it was started.
+func TestLockedIn(t *testing.T) {
+	n := newNode(t)
+	lockedIn(t, n.nodePid())
+	n.run("up", "--replace")
+	lockedIn(t, n.nodePid())
+	n.killNode()
+	n.run("ps")
+	lockedIn(t, n.nodePid())
+}
+
+// lockedIn checks what the kernel says of each thread of a process.
+func lockedIn(t *testing.T, pid int) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("threads of %d: %v, %v", pid, threads, err)
+	}
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has ended
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"\nNoNewPrivs:\t1\n", "\nSeccomp:\t2\n", "\nCapAmb:\t0000000000000000\n", "\nCapInh:\t0000000000000000\n"} {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("%s lacks %q:\n%s", path, want, text)
+			}
+		}
+		for _, set := range []string{"CapEff", "CapPrm"} {
+			_, rest, _ := strings.Cut(string(text), "\n"+set+":\t")
+			value, _, _ := strings.Cut(rest, "\n")
+			if left, err := strconv.ParseUint(value, 16, 64); err != nil || left&^(1<<unix.CAP_NET_BIND_SERVICE) != 0 {
+				t.Errorf("%s: %s %q", path, set, value)
+			}
+		}
+	}
 }

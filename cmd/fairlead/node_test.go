@@ -8,12 +8,9 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"fairlead/node/api"
-	"fairlead/test/lab"
 )
 
 // fakeNode answers in a node directory of the test's own: for each request the
@@ -193,37 +190,6 @@ func TestEnumerate(t *testing.T) {
 		if got := enumerate(list[:n]); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
-	}
-}
-
-// A node in the foreground goes down in order when its terminal does.
-func TestHangUp(t *testing.T) {
-	dir, err := os.MkdirTemp("", "n") // short enough for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	dir += "/node"
-	t.Setenv("FAIRLEAD_DIR", dir)
-	ended := make(chan int, 1)
-	var out, stderr bytes.Buffer
-	go func() { ended <- execute([]string{"up", "--foreground"}, &out, &stderr) }()
-	lab.Eventually(t, 10*time.Second, func() error {
-		return client().Get(t.Context(), "/v1/version", new(api.VersionInfo))
-	})
-	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case code := <-ended:
-		if code != 0 || stderr.Len() > 0 {
-			t.Errorf("exit status %d, %s", code, &stderr)
-		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("it goes on")
-	}
-	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("its directory is still there: %v", err)
 	}
 }
 

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -119,11 +121,11 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 			if err != nil {
 				return wrongCall(cmd, "%v", err)
 			}
-			if foreground {
-				return serve(cmd.Context(), node.Config{Dir: api.Dir(), Version: version, Stays: true, Up: request, LockIn: mode}, ways)
-			}
 			if err := os.Setenv(lockin.Variable, string(mode)); err != nil { // for the node that is started
 				return err
+			}
+			if foreground {
+				return upHere(cmd.Context(), cmd.ErrOrStderr(), request, ways)
 			}
 			return up(cmd, request, ways)
 		},
@@ -138,48 +140,66 @@ sockets of this machine; what it takes says ` + "`fairlead network set --help`."
 	lab.define(f, true)
 	f.StringVar(&lockIn, "lock-in", "", "What the node gives up once it has started: on, off, or strict to end it at a system call it should not make (default on)")
 	f.BoolVar(&replace, "replace", false, "Have a node of this version take the place of the one that runs; its containers and connections go on")
-	f.BoolVar(&foreground, "foreground", false, "Be the node: do not go into the background, log here")
+	f.BoolVar(&foreground, "foreground", false, "Stay until the node ends, and end it when told to; log here")
 	return cmd
 }
 
-// serve is the node, and its own first client: that has the rights to open the
-// links of uplinks.
-func serve(ctx context.Context, conf node.Config, ways *waysOut) error {
+// upHere is up of a node that logs here, and stays until that ends. Who tells us to
+// end means the node.
+func upHere(ctx context.Context, stderr io.Writer, request api.UpRequest, ways *waysOut) error {
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) has it
+		var stop func()
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer stop()
+	}
 	opened, err := openWithRights(ways.links)
 	if err != nil {
 		return err
 	}
 	defer closeUplinks(opened)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	conf.Ready = func() {
-		if err := ready(ctx, ways, opened); err != nil {
-			cancel(err)
-		}
-	}
-	err = node.Serve(ctx, conf)
-	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
-		return cause
-	}
-	return err
-}
-
-// ready does what is left when the node answers.
-func ready(ctx context.Context, ways *waysOut, opened map[string]*box.Uplink) error {
-	if err := handListeners(ctx, client()); err != nil {
+	process, err := node.StartHere(ctx, api.Dir())
+	if err != nil {
 		return err
 	}
-	if len(ways.links) > 0 || ways.host || ways.none {
-		if _, err := setUplinks(ctx, client(), "", ways, opened, ways.none); err != nil { // nobody has addresses yet
-			return err
-		}
+	stop := context.AfterFunc(ctx, func() { _ = process.Signal(syscall.SIGTERM) })
+	defer stop()
+	if err = setUp(ctx, stderr, client(), request, ways, opened); err == nil {
+		err = notifyReady()
 	}
+	if err != nil {
+		_ = process.Signal(syscall.SIGTERM)
+	}
+	end := process.Wait()
+	switch {
+	case ctx.Err() != nil && end.Success():
+		return nil // whatever was not done yet
+	case err != nil:
+		return err
+	case end.Exited() && !end.Success():
+		return exitStatus(end.ExitCode()) // it has said why
+	case !end.Success():
+		return fmt.Errorf("up: the node has ended: %v", end)
+	}
+	return nil
+}
+
+// setUp has a node that answers be what `up` says.
+func setUp(ctx context.Context, stderr io.Writer, c *api.Client, request api.UpRequest, ways *waysOut, opened map[string]*box.Uplink) error {
+	if err := c.Post(ctx, "/v1/up", request, nil); err != nil {
+		return err
+	}
+	if err := handListeners(ctx, c); err != nil {
+		return err
+	}
+	lost, err := setUplinks(ctx, c, "", ways, opened, ways.none)
+	if err != nil {
+		return err
+	}
+	sayLost(stderr, lost)
 	if ways.hostLink != "" {
-		if err := setHostLink(ctx, client(), "", ways.hostLink); err != nil {
-			return err
-		}
+		return setHostLink(ctx, c, "", ways.hostLink)
 	}
-	return notifyReady()
+	return nil
 }
 
 // replaceNode has a node of this version take the place of the one that runs.
@@ -218,21 +238,8 @@ func up(cmd *cobra.Command, request api.UpRequest, ways *waysOut) error {
 	if err != nil {
 		return err
 	}
-	if err := c.Post(ctx, "/v1/up", request, nil); err != nil {
+	if err := setUp(ctx, cmd.ErrOrStderr(), c, request, ways, opened); err != nil {
 		return err
-	}
-	if err := handListeners(ctx, c); err != nil {
-		return err
-	}
-	lost, err := setUplinks(ctx, c, "", ways, opened, ways.none)
-	if err != nil {
-		return err
-	}
-	sayLost(cmd.ErrOrStderr(), lost)
-	if ways.hostLink != "" {
-		if err := setHostLink(ctx, c, "", ways.hostLink); err != nil {
-			return err
-		}
 	}
 	var info api.VersionInfo
 	if err := c.Get(ctx, "/v1/version", &info); err != nil {

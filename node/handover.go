@@ -63,6 +63,22 @@ type handing struct {
 	Networks map[string]packet.NetworkID `json:"networks"` // by id, and uplinks by name
 }
 
+// parse reads one, of a node that may be of another version.
+func (h *handing) parse(text []byte) error {
+	if err := json.Unmarshal(text, h); err != nil {
+		return err
+	}
+	if h.Running == nil {
+		return errors.New("it says nothing of the node")
+	}
+	for _, r := range h.Records {
+		if err := r.check(); err != nil {
+			return fmt.Errorf("a container: %w", err)
+		}
+	}
+	return nil
+}
+
 // maxHanded bounds the text of one.
 const maxHanded = 512 << 20
 

@@ -207,21 +207,28 @@ func parseRecord(text []byte) (*record, error) {
 	if err := json.Unmarshal(text, r); err != nil {
 		return nil, err
 	}
+	return r, r.check()
+}
+
+// check refuses what no node has written.
+func (r *record) check() error {
 	switch {
+	case r == nil:
+		return errors.New("there is none")
 	case r.Version > recordVersion:
-		return nil, errLater
+		return errLater
 	case r.Version != recordVersion:
-		return nil, fmt.Errorf("it has version %d", r.Version)
+		return fmt.Errorf("it has version %d", r.Version)
 	case !validID(r.ID) || r.Share != "" && !validID(r.Share):
-		return nil, fmt.Errorf("%q is no id", r.ID)
+		return fmt.Errorf("%q is no id", r.ID)
 	case !api.ValidName(r.Name):
-		return nil, fmt.Errorf("%q is no name", r.Name)
+		return fmt.Errorf("%q is no name", r.Name)
 	case len(r.Places) > maxAttachments || len(r.Ports) > maxPublications || len(r.Kept) > maxAttachments:
-		return nil, errors.New("it has more places or ports than a container can have")
+		return errors.New("it has more places or ports than a container can have")
 	case r.Number&0xffff == 0 || (r.Mode == modeShared) != (r.Share != ""):
-		return nil, errors.New("it contradicts itself")
+		return errors.New("it contradicts itself")
 	}
-	return r, nil
+	return nil
 }
 
 // exitOf is the exit status of a container that ended while no node ran.
@@ -354,10 +361,20 @@ func HasLeft(dir string) bool {
 	return r.Stays || len(left) > 0
 }
 
+// validFlows reports whether a table of flows may have these bounds; 0 is not said.
+func validFlows(bounds [2]int) bool {
+	for _, most := range bounds {
+		if most != 0 && (most < leastFlows || most > mostFlows) {
+			return false
+		}
+	}
+	return true
+}
+
 // setup is what `up` had set up, and first the default network as it was.
 func (r *running) setup(first *lan) (s setup, err error) {
 	conf, err := readNetwork(&r.Default.NetworkCreate, nil)
-	if err != nil || !validID(r.Default.ID) || r.Default.Name != defaultName {
+	if err != nil || !validID(r.Default.ID) || r.Default.Name != defaultName || !validFlows(r.Flows) {
 		slog.Error("what the node before was set up to is lost", "file", runningFile, "err", err)
 		return readSetup(api.UpRequest{})
 	}

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"fairlead/node/api"
 	"fairlead/test/lab"
@@ -123,6 +124,43 @@ func FuzzRecord(f *testing.F) {
 		again, err := parseRecord(encode(t, r))
 		if err != nil || !reflect.DeepEqual(again.ID, r.ID) || again.Name != r.Name || again.Number != r.Number {
 			t.Errorf("%+v is read as %+v, %v", r, again, err)
+		}
+	})
+}
+
+// So is what a node has left of itself, and what one hands over: the tables that are
+// made after it have bounds, and nobody is there without a name.
+func FuzzRunning(f *testing.F) {
+	lan := savedLan{ID: strings.Repeat("ab", 32), NetworkCreate: api.NetworkCreate{Name: defaultName, Subnet: "172.17.0.0/16"}}
+	whole := running{Version: recordVersion, Default: lan, Flows: [2]int{64, 64}}
+	f.Add(encode(f, whole))
+	f.Add(encode(f, handing{Running: &whole, Records: []*record{{Version: recordVersion, ID: lan.ID, Name: "web", Mode: modeBridge, Number: 1<<16 | 1}}}))
+	whole.Flows = [2]int{-1, 1 << 40}
+	f.Add(encode(f, whole))
+	f.Add([]byte(`{"running":{},"records":[null]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		judge := func(r *running) {
+			first := newLan(newID(), defaultName, time.Now())
+			s, err := r.setup(first)
+			if err != nil {
+				return
+			}
+			if s.nat.Flows < 0 || s.nat.Flows > mostFlows || s.nat.PerContainer < 0 || s.nat.PerContainer > mostFlows || !validID(first.id) {
+				t.Errorf("%+v of network %q", s.nat, first.id)
+			}
+		}
+		if r := new(running); json.Unmarshal(text, r) == nil {
+			judge(r)
+		}
+		h := new(handing)
+		if h.parse(text) != nil {
+			return
+		}
+		judge(h.Running)
+		for _, r := range h.Records {
+			if !api.ValidName(r.Name) || !validID(r.ID) {
+				t.Errorf("a container %q named %q", r.ID, r.Name)
+			}
 		}
 	})
 }

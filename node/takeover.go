@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -137,10 +136,7 @@ func (t *takeover) read() error {
 	text := make([]byte, t.text)
 	_, err := io.ReadFull(t.conn, text)
 	if err == nil {
-		err = json.Unmarshal(text, &t.handing)
-	}
-	if err == nil && t.Running == nil {
-		err = errors.New("it says nothing of the node")
+		err = t.parse(text)
 	}
 	if err != nil {
 		return fmt.Errorf("read what was handed over: %w", err)

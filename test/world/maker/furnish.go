@@ -164,7 +164,7 @@ func environment(outside []string, rank string) []string {
 		name, value, _ := strings.Cut(kv, "=")
 		switch {
 		case slices.Contains([]string{"PATH", "USER", "LOGNAME", "TERM", "LANG", "TZ", "CC", "CXX", "CI"}, name),
-			slices.Contains([]string{"FAIRLEAD_BIN", "FAIRLEAD_NOTRUN", "FAIRLEAD_BACKLOG", "FAIRLEAD_RECORD", "FAIRLEAD_SPREAD", "FAIRLEAD_SEED"}, name),
+			slices.Contains([]string{"FAIRLEAD_BIN", "FAIRLEAD_NOTRUN", "FAIRLEAD_BACKLOG", "FAIRLEAD_RECORD", "FAIRLEAD_SPREAD", "FAIRLEAD_SEED", "FAIRLEAD_KILLS"}, name),
 			strings.HasPrefix(name, "LC_"), strings.HasPrefix(name, "GO"), strings.HasPrefix(name, "CGO_"):
 			set[name] = value
 		}

@@ -3,9 +3,10 @@ package nat
 import "fairlead/packet"
 
 // A Saved is a flow as it goes from the table of one node to that of the node that
-// takes its place. Its number and its counters stay behind. All of it has a fixed size,
+// takes its place. Its counters stay behind. All of it has a fixed size,
 // as encoding/binary calls that.
 type Saved struct {
+	Number    uint32 // in the table it comes from
 	Container packet.ContainerID
 	Kind      packet.NATKind
 	Hidden    packet.Hidden
@@ -33,16 +34,16 @@ type Saved struct {
 	Bits [2]uint64
 }
 
-// Save yields the flows whose time is not up, but those that end with a socket, as
-// Restore takes them. Only the owner of the table calls it, while no worker runs.
-func (t *Table) Save(now int64, yield func(*Saved)) {
+// Save yields the flows whose time is not up, of those that end with a socket only those
+// that go with it, as Restore takes them. Only the owner of the table calls it, while no worker runs.
+func (t *Table) Save(now int64, goes func(number uint32) bool, yield func(*Saved)) {
 	for f := range t.Flows {
 		b := t.body(f.Number)
-		if b.is(kept) {
+		if b.is(kept) && !goes(f.Number) {
 			continue
 		}
 		s := Saved{
-			Container: f.Container, Kind: f.Kind, Hidden: f.Hidden, From: f.From, To: f.To, Forward: f.Forward, Reply: f.Reply,
+			Number: f.Number, Container: f.Container, Kind: f.Kind, Hidden: f.Hidden, From: f.From, To: f.To, Forward: f.Forward, Reply: f.Reply,
 			Inward: f.Inward, ToMapping: b.is(toMapping),
 		}
 		if b.rule != 0 {
@@ -94,9 +95,9 @@ func (r Rule) said() Rule {
 	return said
 }
 
-// Restore makes a flow as it was, unless there is one in its place, its rule is not
-// there, or it has no room.
-func (r *Restorer) Restore(s *Saved) bool {
+// Restore makes a flow as it was and returns its number; 0 if there is one in its place,
+// its rule is not there, or it has no room.
+func (r *Restorer) Restore(s *Saved) (number uint32) {
 	t, now := r.table, r.now
 	p := Plan{
 		Translation: packet.Translation{
@@ -108,11 +109,11 @@ func (r *Restorer) Restore(s *Saved) bool {
 	}
 	if s.Rule.Number != 0 {
 		if p.Rule = r.rules[s.Rule.said()]; p.Rule == 0 {
-			return false
+			return 0
 		}
 	}
 	if t.crowded(t.holderOf(p.Container), p.inward) || t.inTheWay(&p) != 0 {
-		return false
+		return 0
 	}
 	if s.Mapped {
 		p.source = endpoint{s.Network, s.Owner, s.Inside, s.InsidePort, s.Proto, s.Uplink, s.Outside}
@@ -120,16 +121,16 @@ func (r *Restorer) Restore(s *Saved) bool {
 		if n := t.findMapping(&p.source); n != 0 && t.maps.at(n).outsidePort == s.OutsidePort {
 			p.mapping = n
 		} else if t.poolOf(poolKey{s.Uplink, s.Outside, s.Proto}).owner[s.OutsidePort] != 0 {
-			return false
+			return 0
 		}
 	}
 	f, reason := t.make(&p)
 	if reason != packet.OK {
-		return false
+		return 0
 	}
 	b := t.body(f.ref)
 	for dir := range b.seen {
 		b.seen[dir].Store(uint64(max(0, now-s.Age[dir]))&^(granule-1) | s.Bits[dir]&(stateBits-1))
 	}
-	return true
+	return f.ref
 }

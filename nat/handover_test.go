@@ -48,7 +48,7 @@ func TestSaveAndRestore(t *testing.T) {
 		}
 	}
 	var saved []Saved
-	old.Save(now+minute, func(s *Saved) { saved = append(saved, *s) })
+	old.Save(now+minute, nil, func(s *Saved) { saved = append(saved, *s) })
 	if len(saved) != 2 {
 		t.Fatalf("%d flows are saved", len(saved))
 	}
@@ -60,10 +60,10 @@ func TestSaveAndRestore(t *testing.T) {
 		for _, x := range []*packet.NetworkID{&s.From, &s.To, &s.Network, &s.Uplink, &s.Rule.Network, &s.Rule.Uplink} {
 			*x = other[*x]
 		}
-		if !restore.Restore(s) {
+		if restore.Restore(s) == 0 {
 			t.Errorf("%+v does not go on", s)
 		}
-		if restore.Restore(s) {
+		if restore.Restore(s) != 0 {
 			t.Errorf("%+v is there twice", s)
 		}
 	}

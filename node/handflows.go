@@ -1,16 +1,19 @@
 package node
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 
 	"fairlead/loop"
 	"fairlead/nat"
 	"fairlead/node/api"
 	"fairlead/packet"
+	"fairlead/uplink/sockets"
 )
 
 // Flows are handed over as they are met in one table and put into the other: there
@@ -22,8 +25,13 @@ var flowBytes = binary.Size(nat.Saved{})
 // flowsAtOnce is how many flows come in one lot.
 const flowsAtOnce = 128
 
-// handFlows sends the flows there are. No worker runs.
-func (n *Node) handFlows(s *sender) {
+// handFlows sends the flows there are, and of those by this host's sockets those that
+// are handed over. No worker runs.
+func (n *Node) handFlows(s *sender, connections []sockets.Moving) {
+	goes := make(map[uint32]bool, len(connections))
+	for _, c := range connections {
+		goes[c.Flow] = true
+	}
 	lot, count := make([]byte, 4, 4+flowsAtOnce*flowBytes), uint32(0)
 	send := func() {
 		binary.LittleEndian.PutUint32(lot, count)
@@ -31,7 +39,7 @@ func (n *Node) handFlows(s *sender) {
 		lot, count = lot[:4], 0
 	}
 	n.router.Flows(func(t *nat.Table) {
-		t.Save(loop.Clock(), func(f *nat.Saved) {
+		t.Save(loop.Clock(), func(number uint32) bool { return goes[number] }, func(f *nat.Saved) {
 			lot, _ = binary.Append(lot, binary.LittleEndian, f) // it has a fixed size
 			if count++; count == flowsAtOnce {
 				send()
@@ -90,8 +98,12 @@ func (n *Node) restoreFlows(t *takeover) error {
 					*x = number[*x]
 				}
 			}
-			if f.From != 0 && f.To != 0 && restorer.Restore(f) {
+			if f.From == 0 || f.To == 0 {
+				return
+			}
+			if ref := restorer.Restore(f); ref != 0 {
 				kept++
+				t.move(f.Number, ref, number)
 			}
 		})
 	})
@@ -100,6 +112,19 @@ func (n *Node) restoreFlows(t *takeover) error {
 	}
 	slog.Info("flows go on", "flows", kept, "of", all)
 	return err
+}
+
+// move notes which flow a connection by this host's sockets has here.
+func (t *takeover) move(was, is uint32, number map[packet.NetworkID]packet.NetworkID) {
+	i, ok := slices.BinarySearchFunc(t.Connections, was, func(m sockets.Moving, flow uint32) int { return cmp.Compare(m.Flow, flow) })
+	if !ok {
+		return
+	}
+	m := t.Connections[i]
+	m.FD, m.Flow, m.Network = t.take(thingConnection, fmt.Sprint(was), ""), is, number[m.Network]
+	if m.FD >= 0 {
+		t.moved = append(t.moved, m)
+	}
 }
 
 // renumbered are the numbers here of the networks and uplinks of the node before, by

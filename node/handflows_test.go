@@ -47,7 +47,7 @@ func BenchmarkHandFlows(b *testing.B) {
 		go func() {
 			s := &sender{conn: &controlConn{UnixConn: theirs}, end: time.Now().Add(handWithin)}
 			s.await(workWithin)
-			old.handFlows(s)
+			old.handFlows(s, nil)
 		}()
 		if err := next.restoreFlows(taking); err != nil {
 			b.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"fairlead/node/api"
 	"fairlead/node/box"
 	"fairlead/packet"
+	"fairlead/uplink/sockets"
 )
 
 // `fairlead up --replace`: the node that runs hands all it has to another one, which
@@ -29,18 +30,19 @@ const handVersion = 1
 
 // Kinds of descriptors that are handed over; see api.Thing.
 const (
-	thingNode      = "node"      // a pidfd, of the node that runs
-	thingLock      = "lock"      // node.lock, locked
-	thingControl   = "control"   // the control socket
-	thingInit      = "init"      // a pidfd, of a container
-	thingChannel   = "channel"   // to the init of a container
-	thingLink      = "link"      // of a container, which is its attachment's id
-	thingUplink    = "uplink"    // by its name
-	thingHostLink  = "host-link" // of a network, by its id
-	thingPublished = "published" // of a protocol, which is where
-	thingInherited = "inherited" // a socket that was handed in
-	thingNamesUDP  = "names-udp" // where this host asks for names, of its address
-	thingNamesTCP  = "names-tcp"
+	thingNode       = "node"       // a pidfd, of the node that runs
+	thingLock       = "lock"       // node.lock, locked
+	thingControl    = "control"    // the control socket
+	thingInit       = "init"       // a pidfd, of a container
+	thingChannel    = "channel"    // to the init of a container
+	thingLink       = "link"       // of a container, which is its attachment's id
+	thingUplink     = "uplink"     // by its name
+	thingHostLink   = "host-link"  // of a network, by its id
+	thingPublished  = "published"  // of a protocol, which is where
+	thingInherited  = "inherited"  // a socket that was handed in
+	thingConnection = "connection" // by this host's sockets, of a flow, by its number
+	thingNamesUDP   = "names-udp"  // where this host asks for names, of its address
+	thingNamesTCP   = "names-tcp"
 )
 
 // Bounds of a handover. Requests that came before have to be answered; of what the new
@@ -61,6 +63,8 @@ type handing struct {
 	Running  *running                    `json:"running"`
 	Records  []*record                   `json:"records"`
 	Networks map[string]packet.NetworkID `json:"networks"` // by id, and uplinks by name
+	// Connections are those by this host's sockets, by their flows' numbers.
+	Connections []sockets.Moving `json:"connections,omitempty"`
 }
 
 // parse reads one, of a node that may be of another version.
@@ -244,7 +248,7 @@ func (n *Node) handAll(conn *controlConn) error {
 	s.write(text)
 	work := workWithin + time.Duration(len(h.Records))*workEach
 	s.await(work)
-	n.handFlows(s)
+	n.handFlows(s, h.Connections)
 	s.await(work)
 	if s.err == nil { // it believes that we go on, as we do, unless it is told otherwise
 		s.within(ackWithin)
@@ -282,6 +286,10 @@ func (n *Node) handNodeLocked(s *sender, h *handing) {
 	}
 	for _, p := range n.hostWay.Sockets().Published() {
 		s.send(p.FD, api.Thing{Kind: thingPublished, Of: protoWord(p.Proto), Which: p.At.String()})
+	}
+	h.Connections = n.hostWay.Sockets().Connections()
+	for _, c := range h.Connections {
+		s.send(c.FD, api.Thing{Kind: thingConnection, Of: fmt.Sprint(c.Flow)})
 	}
 	if udp, tcp, at := n.dns.stubFiles(); udp != nil {
 		s.file(udp, nil, thingNamesUDP, at)

@@ -17,6 +17,7 @@ import (
 
 	"fairlead/node/api"
 	"fairlead/node/box"
+	"fairlead/uplink/sockets"
 )
 
 // The other side of handover.go: a node that takes the place of one that runs. Until
@@ -30,10 +31,11 @@ type takeover struct {
 	list   []int             // sockets that were handed in
 	old    int               // a pidfd of the node that runs, -1 before
 	handing
-	text   int          // bytes of the handing
-	resume func() error // has our workers read
-	names  *stub        // where this host asks, until that is answered here
-	lost   error        // why not all can be what it was
+	text   int              // bytes of the handing
+	resume func() error     // has our workers read
+	moved  []sockets.Moving // connections that have their flows here
+	names  *stub            // where this host asks, until that is answered here
+	lost   error            // why not all can be what it was
 }
 
 // fail says that something cannot be what it was.
@@ -244,6 +246,9 @@ func (n *Node) takePlace(t *takeover) (err error) {
 // moveIn is what is left to be done where nobody else is any more. The old node goes
 // on no more, so whatever fails, we do.
 func (n *Node) moveIn(t *takeover) {
+	for i := range t.moved {
+		n.hostWay.Sockets().Take(&t.moved[i])
+	}
 	if err := t.resume(); err != nil {
 		slog.Error("not all is read", "err", err)
 	}

@@ -34,6 +34,7 @@ var parts = map[string]func(args []string) error{
 	"odd":       odd,
 	"oddities":  oddServer,
 	"parrot":    parrot,
+	"pour":      pour,
 	"persist":   persist,
 	"pieces":    pieces,
 	"reach":     reach,

@@ -1,11 +1,16 @@
 package test
 
 import (
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,8 +35,8 @@ func (o *outside) replace() {
 }
 
 // A node takes the place of another one under load. Whoever knocks at a published
-// port, or at the control socket, is let in, and connections go on: all of them where
-// the way out is a link, those between containers where it is the sockets of the host.
+// port, or at the control socket, is let in, and connections go on, full ones
+// and idle ones, whatever the way out is.
 func TestS29_Replaced(t *testing.T) {
 	eachUplink(t, func(t *testing.T, o *outside) {
 		parrot := play(t, "parrot", ":7")
@@ -46,6 +51,7 @@ func TestS29_Replaced(t *testing.T) {
 		shared := o.talk("sharer", o.containers()["server"].IP+":7", 3)
 		out := o.talk("client", o.Router.FarHost+":7", 3)
 		in := o.talkFromOutside(o.reach+":7", 3)
+		pours := []*client{o.pour("client", o.Router.FarHost+":7"), o.pour("sharer", o.containers()["server"].IP+":7"), o.pourFromOutside(o.reach + ":7")}
 		how := "speak"
 		if o.byHost() {
 			how = "connect" // who has been let in already ends with the node's sockets
@@ -63,12 +69,14 @@ func TestS29_Replaced(t *testing.T) {
 		}
 		between.asks("3 answered, 0 reset, 0 silent")
 		shared.asks("3 answered, 0 reset, 0 silent")
-		want := "3 answered, 0 reset, 0 silent"
-		if o.byHost() {
-			want = "0 answered, 3 reset, 0 silent"
+		out.asks("3 answered, 0 reset, 0 silent")
+		in.asks("3 answered, 0 reset, 0 silent")
+		for _, c := range pours {
+			_ = c.in.Close()
+			if code := c.wait(); code != 0 || !strings.Contains(c.out.String(), "came back as they went") {
+				t.Errorf("%q: %s%s", c.cmd.Args[1:], c.out.String(), c.errors.String())
+			}
 		}
-		out.asks(want)
-		in.asks(want)
 		if err := os.WriteFile(filepath.Join(filepath.Dir(o.dir), "enough"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -81,6 +89,58 @@ func TestS29_Replaced(t *testing.T) {
 			t.Errorf("nodes of before are there: %v", have)
 		}
 	})
+}
+
+// pour has a container pour bytes to a parrot.
+func (n *node) pour(name, to string) *client {
+	n.t.Helper()
+	c := n.background(append([]string{"exec", "-i", name}, play(n.t, "pour", to)...)...)
+	c.says("pouring")
+	return c
+}
+
+// pour says random bytes to a parrot until its standard input ends, and hears whether
+// they come back as they went:
+//
+//	ADDRESS:PORT
+func pour(args []string) error {
+	conn, err := net.DialTimeout("tcp4", args[0], patience)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	fmt.Println("pouring")
+	var enough atomic.Bool
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		enough.Store(true)
+	}()
+	went, came := sha256.New(), sha256.New()
+	written := make(chan error, 1)
+	go func() {
+		rng := rand.NewChaCha8([32]byte{1})
+		b := make([]byte, 32<<10)
+		for !enough.Load() {
+			_, _ = rng.Read(b)
+			_, _ = went.Write(b)
+			_ = conn.SetWriteDeadline(time.Now().Add(patience))
+			if _, err := conn.Write(b); err != nil {
+				written <- err
+				return
+			}
+		}
+		written <- conn.(*net.TCPConn).CloseWrite()
+	}()
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	bytes, err := io.Copy(came, conn)
+	if err = errors.Join(err, <-written); err != nil {
+		return err
+	}
+	if string(came.Sum(nil)) != string(went.Sum(nil)) {
+		return fmt.Errorf("%d bytes came back, and they are others", bytes)
+	}
+	fmt.Println(bytes, "bytes came back as they went")
+	return nil
 }
 
 // knockAtNode asks the node some times, and says what went wrong.

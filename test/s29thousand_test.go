@@ -114,8 +114,24 @@ func (o *outside) tablesAgree() {
 // talkFromOutside is talk of the host outside.
 func (o *outside) talkFromOutside(to string, count int) *client {
 	o.t.Helper()
+	c := o.playOutside("talk", to, strconv.Itoa(count))
+	c.says(fmt.Sprintf("%d connections", count))
+	return c
+}
+
+// pourFromOutside is pour of the host outside.
+func (o *outside) pourFromOutside(to string) *client {
+	o.t.Helper()
+	c := o.playOutside("pour", to)
+	c.says("pouring")
+	return c
+}
+
+// playOutside has the host outside play something.
+func (o *outside) playOutside(what ...string) *client {
+	o.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	args := play(o.t, "talk", to, strconv.Itoa(count))
+	args := play(o.t, what[0], what[1:]...)
 	cmd := o.Host.Command(ctx, args[0], args[1:]...)
 	c := &client{t: o.t, cmd: cmd.Cmd, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = &c.out, &c.errors
@@ -133,6 +149,5 @@ func (o *outside) talkFromOutside(to string, count int) *client {
 		_ = cmd.Wait()
 	}()
 	o.clients = append(o.clients, c)
-	c.says(fmt.Sprintf("%d connections", count))
 	return c
 }

@@ -21,6 +21,7 @@
 //	errqueue.go what the host says of a packet, as an ICMP error
 //	reassemble.go  fragments of containers
 //	listen.go   published ports: TCP; udplisten.go and standin.go of UDP
+//	handover.go connections that go on in another process
 //	sys.go      system calls; tcpsys.go those of connections
 //
 // # Endpoints

@@ -12,8 +12,9 @@ import (
 //	<!-- bench: table tcp- nat- -->
 //
 // to the line <!-- /bench -->. It has the workloads whose name begins with
-// one of the words. Instead of table there may be machine or bars.
-var place = regexp.MustCompile(`(?s)(<!-- bench: (table|machine|bars)([^\n]*?) -->\n).*?(<!-- /bench -->)`)
+// one of the words. Instead of table there may be across, a column of medians for each
+// workload whose name is one of the words, machine or bars.
+var place = regexp.MustCompile(`(?s)(<!-- bench: (table|across|machine|bars)([^\n]*?) -->\n).*?(<!-- /bench -->)`)
 
 // fill puts results into the places of a document.
 func (r *results) fill(text string) string {
@@ -54,10 +55,47 @@ func (r *results) markdown(part string, words []string) string {
 			}
 			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", x.Name, x.Want, x.Have, verdict)
 		}
+	case "across":
+		r.markdownAcross(&b, words)
 	default:
 		r.markdownTable(&b, words)
 	}
 	return b.String()
+}
+
+// markdownAcross has a row for each path that was measured on the first workload, in
+// the order in which they are measured.
+func (r *results) markdownAcross(b *strings.Builder, workloads []string) {
+	var rows []*figure
+	b.WriteString("| path |")
+	for i, name := range workloads {
+		unit := ""
+		for _, f := range r.Figures {
+			if f.Workload == name && len(f.Samples) > 0 {
+				unit = ", " + f.Unit
+				if i == 0 {
+					rows = append(rows, f)
+				}
+			}
+		}
+		fmt.Fprintf(b, " `%s`%s |", name, unit)
+	}
+	b.WriteString("\n| --- |" + strings.Repeat(" --- |", len(workloads)) + "\n")
+	for _, row := range rows {
+		mark := ""
+		if row.Path == "fairlead" {
+			mark = "**"
+		}
+		fmt.Fprintf(b, "| %s%s%[1]s |", mark, row.Path)
+		for _, name := range workloads {
+			cell := "–"
+			if f := r.find(name, row.Path); f != nil {
+				cell = number(f.Value.Median)
+			}
+			fmt.Fprintf(b, " %s%s%[1]s |", mark, cell)
+		}
+		b.WriteString("\n")
+	}
 }
 
 func (r *results) markdownTable(b *strings.Builder, words []string) {

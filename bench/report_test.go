@@ -192,6 +192,23 @@ func TestCharts(t *testing.T) {
 	}
 }
 
+// A table across workloads has a row for each path and a column for each workload.
+func TestAcross(t *testing.T) {
+	r := measuredResults()
+	got := r.fill("<!-- bench: across tcp-1-cubic udp60-latency none -->\nold\n<!-- /bench -->")
+	for _, want := range []string{
+		"| path | `tcp-1-cubic`, Gb/s | `udp60-latency`, µs | `none` |\n| --- | --- | --- | --- |\n",
+		"\n| **fairlead** | **21.20** | **21.20** | **–** |\n", "\n| raw | 10.60 | 10.60 | – |\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "old") || strings.Contains(got, "never measured") {
+		t.Error(got)
+	}
+}
+
 // docs/performance.md has a place for each workload, and none for what there is
 // not.
 func TestPerformanceDocument(t *testing.T) {
@@ -201,6 +218,9 @@ func TestPerformanceDocument(t *testing.T) {
 	}
 	var words []string
 	for _, m := range place.FindAllStringSubmatch(string(text), -1) {
+		if m[2] != "table" {
+			continue
+		}
 		words = append(words, strings.Fields(m[3])...)
 	}
 	used := map[string]bool{}

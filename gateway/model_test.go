@@ -225,7 +225,7 @@ func (m *model) silent(d *dissected) {
 
 // over reports whether a SYN in a direction begins another connection.
 func (f *modelFlow) over(reply bool) bool {
-	return f.fin[0] && f.fin[1] || (f.dead[0] || f.dead[1]) && !reply
+	return f.fin[0] && f.fin[1] || (f.dead[0] || f.dead[1]) && !reply && !f.kept
 }
 
 // countsNoMore is what a flow is to others.

@@ -127,3 +127,20 @@ func TestKeptFlowsGiveWay(t *testing.T) {
 		t.Errorf("told of %v, want %d", told.list, first.Number())
 	}
 }
+
+// TestKeptFlowHearsLateReset: whether a reset ends a connection is for the uplink to
+// say that keeps it. One that is late, of an earlier connection with the same ports,
+// ends nothing, and a SYN that is sent again belongs to the flow it began.
+func TestKeptFlowHearsLateReset(t *testing.T) {
+	r, told := newKeptRig(t, Config{})
+	k := tcp(aliceAddr, 4000, world, 80)
+	f := r.out(alice, k)
+	r.Seen(Flow{f.ref, true}, r.now, 60, packet.TCPSyn|packet.TCPAck)
+	r.Seen(f, r.now, 40, packet.TCPRst)
+	if have := r.find(net1, k, packet.TCPSyn); have != f || len(told.list) != 0 {
+		t.Errorf("a SYN behind a reset finds %v, want %v; told of %v", have, f, told.list)
+	}
+	if !r.End(lan, tcp(ours, 4000, world, 80)) {
+		t.Error("the uplink cannot end it")
+	}
+}

@@ -104,9 +104,10 @@ func (f *modelFlow) tcpState() string {
 }
 
 // over reports whether a connection of TCP is one no more, for a SYN: both sides
-// have closed it, or it was reset and the SYN is from who began it.
+// have closed it, or it was reset and the SYN is from who began it. Of a flow that is
+// kept the uplink says so.
 func (f *modelFlow) over(k modelKey) bool {
-	return f.fin[0] && f.fin[1] || (f.rst[0] || f.rst[1]) && f.keys[0] == k
+	return f.fin[0] && f.fin[1] || (f.rst[0] || f.rst[1]) && f.keys[0] == k && !f.kept()
 }
 
 // kept reports whether the flow crosses the uplink that keeps flows.
@@ -158,7 +159,7 @@ func (m *model) expendable(f *modelFlow) bool {
 	if f.keys[0].tuple.Proto == packet.ProtoTCP {
 		meant = f.ack[0]
 	}
-	return !f.heard[1] || !meant || m.replaceable(f, f.keys[0])
+	return !f.heard[1] || !meant || f.rst[0] || f.rst[1] || m.replaceable(f, f.keys[0])
 }
 
 // A modelPlan is what the table should plan. With anyPort it may choose the

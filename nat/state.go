@@ -115,9 +115,11 @@ func (b *body) state() state {
 // direction dir: both sides have closed it, or one has reset it and who began it
 // begins again. A RST is no proof, since anybody can forge one, with a SYN to
 // follow; where such a SYN counts for nothing it belongs to the old connection.
+// An uplink that keeps the flow knows which RST was one, and ends it: a RST that is
+// late, of an earlier connection, is none, and the SYN behind it one sent again.
 func (b *body) over(dir int) bool {
 	there, back := b.seen[0].Load(), b.seen[1].Load()
-	return there&back&finBit != 0 || dir == 0 && (there|back)&rstBit != 0
+	return there&back&finBit != 0 || dir == 0 && !b.is(kept) && (there|back)&rstBit != 0
 }
 
 // assured is conntrack's word for a flow of which both sides have shown that

@@ -228,8 +228,7 @@ func (n *node) flows() (list []api.Flow) {
 // when both ends have closed.
 func (n *node) noConnections() {
 	n.t.Helper()
-	// A handshake that nobody answers is given up after fifteen seconds.
-	lab.Eventually(n.t, 30*time.Second, func() error {
+	lab.Eventually(n.t, 10*time.Second, func() error {
 		left := slices.DeleteFunc(n.flows(), func(f api.Flow) bool { return f.Proto != "tcp" })
 		if len(left) > 0 {
 			return fmt.Errorf("%d connections are left, one is %+v", len(left), left[0])

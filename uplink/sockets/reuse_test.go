@@ -91,3 +91,35 @@ func TestOlderAcknowledgement(t *testing.T) {
 		t.Errorf("the next connection has %q, %v", said, err)
 	}
 }
+
+// TestLateReset: a reset of an earlier connection with the same port does not meddle
+// with the next one, while the host connects or after. One that is of this connection
+// ends it, and the next may begin right behind it.
+func TestLateReset(t *testing.T) {
+	r := newRig(t, Config{})
+	l := listenLocal(t)
+	k := towards(l.Addr(), 40001)
+	syn := func(seq uint32) []byte {
+		return tcpFrame(k, seg{flags: packet.TCPSyn, seq: seq, window: 60000, options: synOptions(1460, 7)})
+	}
+	reset := func(seq uint32) []byte { return tcpFrame(k, seg{flags: packet.TCPRst, seq: seq}) }
+	// answer is the sequence number of what answers a SYN.
+	answer := func(seq uint32) (iss uint32) {
+		r.read(func(f *packet.Frame) bool {
+			s := packet.TCP(f.Transport())
+			iss = s.Seq()
+			return s.Flags() == packet.TCPSyn|packet.TCPAck && s.Ack() == seq+1
+		})
+		return iss
+	}
+	r.write(syn(5000), reset(101))
+	iss := answer(5000)
+	r.write(reset(101), syn(5000))
+	if again := answer(5000); again != iss {
+		t.Errorf("a SYN that was sent again is answered by %d, first by %d", again, iss)
+	}
+	r.write(reset(5001), syn(9000))
+	if next := answer(9000); next == iss {
+		t.Errorf("the next connection is answered as the one before")
+	}
+}

@@ -203,8 +203,7 @@ func (s *Sockets) newConn(f *packet.Frame, k packet.Tuple) (endpoint, packet.Rea
 	if c := s.tcp.unnumbered[k]; c != nil {
 		return c.number(f, k)
 	}
-	const of = packet.TCPSyn | packet.TCPAck | packet.TCPRst | packet.TCPFin
-	if f.L4 == 0 || packet.TCP(f.Transport()).Flags()&of != packet.TCPSyn {
+	if !beginsTCP(f) {
 		s.ended = append(s.ended, k) // of an endpoint that is no more
 		return nil, packet.OK
 	}
@@ -220,6 +219,12 @@ func (s *Sockets) newConn(f *packet.Frame, k packet.Tuple) (endpoint, packet.Rea
 		c.abort(sayReset)
 	}
 	return c, packet.OK
+}
+
+// beginsTCP reports whether a packet is a SYN that begins a connection.
+func beginsTCP(f *packet.Frame) bool {
+	const of = packet.TCPSyn | packet.TCPAck | packet.TCPRst | packet.TCPFin
+	return f.L4 != 0 && packet.TCP(f.Transport()).Flags()&of == packet.TCPSyn
 }
 
 // spare takes a flow off the list of those to be ended: it has begun anew.
@@ -246,16 +251,6 @@ func (c *conn) number(f *packet.Frame, k packet.Tuple) (endpoint, packet.Reason)
 		c.abort(sayReset)
 	}
 	return c, packet.OK
-}
-
-// unnumber has a connection from outside wait for a flow again.
-func (c *conn) unnumber() {
-	k := c.tuple.Reverse()
-	if c.s.flows.find(c.flow, &k) == c.self {
-		c.s.flows.forget(c.flow)
-	}
-	c.bits &^= numbered
-	c.s.tcp.unnumbered[k] = c
 }
 
 // greeted takes a container's first SYN.

@@ -12,6 +12,10 @@ import (
 // by one call. See endpoint.
 func (c *conn) write(frames []*packet.Frame, now int64) (done int, reason packet.Reason) {
 	for _, f := range frames {
+		if c.state == closed && c.word == nothing && beginsTCP(f) {
+			c.end() // the SYN of the next one, from the same port, is not to be lost
+			return done, packet.OK
+		}
 		if f.L4 != 0 && !f.Flags.Has(packet.Fragment) { // kernels do not cut segments; who does has them lost
 			if !c.s.intact(f) {
 				reason = packet.BadTransport
@@ -63,7 +67,9 @@ func (c *conn) segment(f *packet.Frame, t packet.TCP, now int64) {
 func (c *conn) inConnecting(f *packet.Frame, t packet.TCP, now int64) {
 	switch flags := t.Flags(); {
 	case flags&packet.TCPRst != 0:
-		c.abort(nothing)
+		if t.Seq() == c.rcvNxt { // else it is late, of an earlier connection
+			c.abort(nothing)
+		}
 	case flags&(packet.TCPSyn|packet.TCPAck) != packet.TCPSyn:
 	case t.Seq()+1 != c.rcvNxt || packet.IPv4(f.Packet()).TTL() != c.ttl:
 		// Another connection from the same port, or the next probe of a program
@@ -109,7 +115,6 @@ func (c *conn) inSynSent(t packet.TCP, now int64) {
 func (c *conn) older(ack uint32) {
 	c.bits |= stale
 	c.staleAck = ack
-	c.unnumber() // behind a RST, the SYN begins a flow
 	if c.retries == 0 {
 		c.retries = 1
 		c.nxt = c.una

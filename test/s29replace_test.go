@@ -22,16 +22,22 @@ import (
 // started.
 func (o *outside) replace() {
 	o.t.Helper()
-	host := o.Machine
-	if host == nil {
-		o.run("up", "--replace")
-		o.restarted = true
-		return
+	if err := o.tryReplace(); err != nil {
+		o.t.Fatal(err)
 	}
-	if out, status := o.on(host, "up", "--replace"); status != 0 {
-		o.t.Fatalf("up --replace: exit status %d\n%s", status, out)
+}
+
+func (o *outside) tryReplace() error {
+	o.t.Helper()
+	if o.Machine == nil {
+		if r := o.try("up", "--replace"); r.code != 0 {
+			return fmt.Errorf("%v", r)
+		}
+	} else if out, status := o.on(o.Machine, "up", "--replace"); status != 0 {
+		return fmt.Errorf("up --replace: exit status %d\n%s", status, out)
 	}
 	o.restarted = true
+	return nil
 }
 
 // A node takes the place of another one under load. Whoever knocks at a published

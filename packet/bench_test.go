@@ -84,3 +84,24 @@ func BenchmarkSegmenter(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkTag gives every frame of a full batch a tag and takes it off again.
+func BenchmarkTag(b *testing.B) {
+	batch, raw := packet.NewBatch(), packettest.UDP(alice, bob, 1, 2, make([]byte, 100))
+	for !batch.Full() {
+		batch.Add(copy(batch.Room(), raw))
+	}
+	for i := range batch.Frames {
+		if r := packet.Parse(&batch.Frames[i]); r != packet.OK {
+			b.Fatal(r)
+		}
+	}
+	for b.Loop() {
+		for i := range batch.Frames {
+			if f := &batch.Frames[i]; batch.PushTag(f, 10) {
+				f.PopTag()
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(batch.Frames)), "ns/frame")
+}

@@ -159,6 +159,7 @@ type Batch struct {
 	arena  []byte
 	used   int
 	ends   [BatchFrames]int // of the frames, in the arena
+	last   int              // of the frames, that index found
 }
 
 // NewBatch allocates a batch. It is done once per worker.

@@ -28,11 +28,8 @@ func (f *Frame) PopTag() {
 // 22 bytes in front move into its headroom. It reports whether there was room, which a
 // frame that is not the batch's has not. Nobody else may share the bytes.
 func (b *Batch) PushTag(f *Frame, vlan uint16) bool {
-	i := 0
-	for i < len(b.Frames) && &b.Frames[i] != f {
-		i++
-	}
-	if i == len(b.Frames) || f.Tags > 0 {
+	i := b.index(f)
+	if i < 0 || f.Tags > 0 {
 		return false
 	}
 	end := b.ends[i]
@@ -44,6 +41,21 @@ func (b *Batch) PushTag(f *Frame, vlan uint16) bool {
 	f.VLAN, f.Tags = [MaxVLANTags]uint16{vlan}, 1
 	f.moveHeaders(VLANLen)
 	return true
+}
+
+// index is the place of a frame in the batch, -1 of one that is not in it. It begins with
+// the one that was looked for last: frames are carried on in their order.
+func (b *Batch) index(f *Frame) int {
+	for range b.Frames {
+		if b.last >= len(b.Frames) {
+			b.last = 0
+		}
+		if &b.Frames[b.last] == f {
+			return b.last
+		}
+		b.last++
+	}
+	return -1
 }
 
 // macsLen is that of the two MACs, behind which tags are.

@@ -80,9 +80,6 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 	if d.Learn != packet.LearnNothing {
 		s.macs.learn(stationKey(d.VLAN, packet.Ethernet(f.Ether()).Src()), in.id, f.Time)
 	}
-	if in.conf.VLANs.Held && d.Verdict != packet.Drop && f.Tags > 0 && f.VID() == 0 {
-		f.PopTag() // a priority tag, which others would not know from one of the VLAN
-	}
 	if d.Verdict == packet.Flood { // before anything edits the bytes
 		ln.flush()
 		began := loop.Clock()

@@ -8,13 +8,16 @@ import (
 
 // forward is the forwarding path: it decides what becomes of frame f that came
 // in at port in. It reads the tables and fills d; it changes nothing else but
-// the record Parse fills beside the bytes. The steps are those of the package
-// comment.
+// the record Parse fills beside the bytes, and takes a priority tag off. The steps are
+// those of the package comment.
 func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.Decision) {
 	// 1 parse
 	if r := packet.Parse(f); r != packet.OK {
 		d.Refuse(r)
 		return
+	}
+	if f.Tags == 1 && f.VID() == 0 {
+		f.PopTag() // it says a priority and no VLAN (IEEE 802.1Q-2018, 6.9): here is no use for that
 	}
 	ether := packet.Ethernet(f.Ether())
 	dst, src := ether.Dst(), ether.Src()

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"sort"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -329,13 +330,33 @@ func (s *Switch) MACs(now int64) []MACEntry { return s.macs.entries(now) }
 func (s *Switch) AddMAC(vlan uint16, m packet.MAC, port packet.PortID) error {
 	s.mu.Lock() // a port that goes takes with it what is added before
 	defer s.mu.Unlock()
-	if s.ports.Load().find(port) == nil {
+	t := s.ports.Load()
+	p := t.find(port)
+	if p == nil {
 		return fmt.Errorf("network %s: its port has gone", s.conf.Name)
+	}
+	if !t.isIn(vlan, &p.conf.VLANs) {
+		return fmt.Errorf("network %s: %w", s.conf.Name, p.notIn(vlan, m))
 	}
 	if err := s.macs.add(stationKey(vlan, m), port, loop.Clock()); err != nil {
 		return fmt.Errorf("network %s: %w", s.conf.Name, err)
 	}
 	return nil
+}
+
+// notIn says that the port is not in a VLAN, where a MAC was to be behind it.
+func (p *Port) notIn(vlan uint16, m packet.MAC) error {
+	where, has, other := "the untagged VLAN", p.conf.VLANs.String(), "N"
+	if vlan != 0 {
+		where = fmt.Sprintf("VLAN %d", vlan)
+	}
+	switch v := &p.conf.VLANs; {
+	case !v.Held: // others say they are in it
+		return fmt.Errorf("the port of %s has no --opt vlan or trunk, so it is not in %s, which other ports name; `fairlead show switch -v` lists them", p.conf.Name, where)
+	case v.Untagged != 0:
+		other = strconv.Itoa(int(v.Untagged))
+	}
+	return fmt.Errorf("the port of %s (%s) is not in %s; try `fairlead mac add --vlan %s %v %s`", p.conf.Name, has, where, other, m, p.conf.Name)
 }
 
 // RemoveMAC forgets a station, learned or added, and reports whether it was there.

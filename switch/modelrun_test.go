@@ -233,9 +233,9 @@ func (w *world) setStatic() {
 			w.t.Errorf("%v was not known in VLAN %d", mac, vlan)
 		}
 		delete(w.model.macs, key)
-	} else if err := w.sw.AddMAC(vlan, mac, at); err != nil {
-		w.t.Error(err)
-	} else {
+	} else if err := w.sw.AddMAC(vlan, mac, at); (err == nil) != w.model.isIn(vlan, w.model.ports[at]) {
+		w.t.Errorf("port %#x, VLAN %d: %v", at, vlan, err)
+	} else if err == nil {
 		w.model.macs[key] = modelEntry{port: at, static: true}
 	}
 }
@@ -553,6 +553,8 @@ func (w *world) special(in *end) []byte {
 			return bytes.Clone(w.probe) // the ports are joined
 		},
 		func() []byte { return packettest.Tagged(ping(me, other), uint16(w.rng.IntN(4))) },
+		func() []byte { return packettest.Tagged(packettest.ARPRequest(me, gw.IP), 0) },
+		func() []byte { return packettest.Tagged(ping(me, other), 0, uint16(w.rng.IntN(4))) },
 	}
 	return frames[w.rng.IntN(len(frames))]()
 }

@@ -13,8 +13,8 @@ func (t *portTable) vlanOf(f *packet.Frame, in *Port) (vlan uint16, carried bool
 	switch v := &in.conf.VLANs; {
 	case !v.Held:
 		return vlan, !t.claimed.Has(vlan)
-	case vlan == 0: // behind a priority tag there could be another one
-		return v.Untagged, f.Tags <= 1
+	case vlan == 0: // behind a priority tag, which is left then, there could be another one
+		return v.Untagged, f.Tags == 0
 	default:
 		return vlan, v.Tagged.Has(vlan)
 	}
@@ -23,14 +23,16 @@ func (t *portTable) vlanOf(f *packet.Frame, in *Port) (vlan uint16, carried bool
 // carries reports whether a port may be sent a frame of a VLAN. What has two tags never
 // loses one: the inner would be taken for a VLAN the sender is not in.
 func (t *portTable) carries(f *packet.Frame, vlan uint16, out *Port) bool {
-	switch v := &out.conf.VLANs; {
-	case !v.Held:
+	v := &out.conf.VLANs
+	return t.isIn(vlan, v) && !(v.Held && vlan == v.Untagged && f.Tags > 1)
+}
+
+// isIn reports whether a port with these VLANs is in one.
+func (t *portTable) isIn(vlan uint16, v *policy.VLANs) bool {
+	if !v.Held {
 		return !t.claimed.Has(vlan)
-	case vlan == v.Untagged:
-		return f.Tags <= 1
-	default:
-		return v.Tagged.Has(vlan)
 	}
+	return vlan == v.Untagged || v.Tagged.Has(vlan)
 }
 
 // claim takes down which VLANs a port says it is in.

@@ -136,3 +136,27 @@ func TestLoopGuardInVLANs(t *testing.T) {
 		}
 	}
 }
+
+// A tag of VLAN 0 says a priority: on every kind of port the frame is one without a
+// tag, to the gateway as to others.
+func TestPriorityTag(t *testing.T) {
+	gwStation := func(r *rig) station { return station{MAC: r.gw.MAC(), IP: gatewayAddr.Addr()} }
+	for _, words := range []string{"", "vlan=10", "trunk=10"} {
+		r := newRig(t)
+		from, to := r.add(2, inVLANs(t, words)), r.add(3, inVLANs(t, words))
+		ask := packettest.ARPRequest(from.station, to.IP)
+		r.send(from, packettest.Tagged(ask, 0))
+		to.expect(t, ask)
+		if words != "vlan=10" {
+			r.send(from, packettest.Tagged(ping(from.station, gwStation(r)), 0))
+			if got := from.got(t); len(got) != 1 || from.drops(packet.NotUnderstood) != 0 {
+				t.Errorf("%q: the gateway answered %d times", words, len(got))
+			}
+		}
+		segment := packettest.GSO(packettest.TCP(from.station, to.station, packettest.Segment{}, make([]byte, 60_000)), 1448)
+		r.send(to, packettest.ARPRequest(to.station, from.IP))
+		from.got(t)
+		r.send(from, packettest.Tagged(segment, 0))
+		to.expect(t, segment)
+	}
+}

@@ -87,5 +87,8 @@ func TestS31_VLAN(t *testing.T) {
 		t.Error(err)
 	}
 	n.refuses("is in VLAN 10, and the gateway is in none", "arp", "add", "172.17.0.99", a.MAC.String(), "a")
+	n.refuses("the port of a (vlan=10) is not in the untagged VLAN; try `fairlead mac add --vlan 10 02:00:00:00:00:07 a`", "mac", "add", "02:00:00:00:00:07", "a")
+	n.refuses("the port of trunk (trunk=10,20-29) is not in VLAN 30", "mac", "add", "--vlan", "30", "02:00:00:00:00:07", "trunk")
+	n.refuses("the port of open has no --opt vlan or trunk, so it is not in VLAN 10, which other ports name", "mac", "add", "--vlan", "10", "02:00:00:00:00:07", "open")
 	n.refuses("options trunk and vlan exclude each other", "run", "--opt", "vlan=10", "--opt", "trunk=20", "--", "true")
 }

@@ -89,7 +89,7 @@ func hostile(a attack) *workload {
 		w.what = "what two containers keep beside a third: " + a.what
 	}
 	w.takes = func(o *options) time.Duration {
-		return 5*time.Second + time.Duration(a.first)*time.Microsecond + time.Duration(4*o.Pairs)*(o.moment()+attackFirst+around)
+		return 5*time.Second + time.Duration(a.first)*2*time.Microsecond + time.Duration(4*o.Pairs)*(o.moment()+attackFirst+around)
 	}
 	w.measure = func(l *lab, o *options, r *results) {
 		hosts.Need(l, a.needs...)

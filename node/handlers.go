@@ -60,7 +60,7 @@ func (n *Node) postDown(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, fail(http.StatusConflict, "%s on this node; `fairlead down --all` stops them too", plural(running, "container"))
 	}
 	n.goDown()
-	return done, nil
+	return api.DownAnswer{Pid: os.Getpid()}, nil
 }
 
 func (n *Node) getContainers(http.ResponseWriter, *http.Request) (any, error) {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fairlead/node/api"
+	"fairlead/node/box"
 )
 
 // startWithin bounds how long Ensure waits for a node it started; it takes
@@ -147,6 +148,59 @@ func lockStart(ctx context.Context, dir string) (*os.File, error) {
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
+}
+
+// AwaitSettled waits until nobody starts or ends a node in dir, and reports whether
+// anybody did.
+func AwaitSettled(ctx context.Context, dir string) (waited bool, err error) {
+	lock, err := os.Open(filepath.Join(dir, startLock))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("node directory: %w", err)
+	}
+	defer lock.Close()
+	for {
+		// Who ends takes the file away and then gives up the lock, last of all.
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return waited, err
+		}
+		waited = true
+		select {
+		case <-ctx.Done():
+			return waited, context.Cause(ctx)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+// AwaitEnd waits until another node can start in dir, and nothing more becomes of the
+// files of the one that ends, whose process this is.
+func AwaitEnd(ctx context.Context, dir string, pid int) error {
+	process, err := box.OpenPID(pid)
+	if err == nil { // else it has ended
+		defer unix.Close(process)
+	}
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(dir, nodeLock)); errors.Is(err, os.ErrNotExist) && !runs(process) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(wait):
+		}
+	}
+}
+
+// runs reports whether a process has not ended; -1 has.
+func runs(pidfd int) bool {
+	if pidfd < 0 {
+		return false
+	}
+	alive, err := box.PIDFDAlive(pidfd)
+	return err == nil && alive
 }
 
 // spawn starts `fairlead node` so that nothing ties it to its caller: a session

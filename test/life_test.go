@@ -252,6 +252,57 @@ func TestUpForegroundKilled(t *testing.T) {
 	n.run("down")
 }
 
+// A node that is still being started is ended, too: who calls down then and takes the
+// directory away would find it there again.
+func TestDownWhileStarting(t *testing.T) {
+	n := newNodeDir(t)
+	if err := api.MakeDir(n.dir); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.Create(filepath.Join(n.dir, "start.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // as who starts one
+		t.Fatal(err)
+	}
+	down := n.background("down")
+	select {
+	case <-down.done:
+		t.Error("down does not wait for who starts a node")
+	case <-time.After(100 * time.Millisecond): // it is one look, and then it waits
+	}
+	started := n.background("node", "--dir", n.dir)
+	var info api.VersionInfo
+	lab.Eventually(t, 10*time.Second, func() error { return n.ask("/v1/version", &info) })
+	lock.Close()
+	if code := down.wait(); code != 0 {
+		t.Errorf("down ends with %d: %s", code, down.errors.String())
+	}
+	if code := started.wait(); code != 0 {
+		t.Errorf("the node ends with %d: %s", code, started.errors.String())
+	}
+	n.left()
+}
+
+// What a node has is gone when down says so.
+func TestDownLeavesNothing(t *testing.T) {
+	n := newNodeDir(t)
+	for range 5 {
+		n.run("up")
+		n.start("c")
+		pid := n.nodePid()
+		n.run("down", "--all")
+		if _, err := os.Stat(n.dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the directory is still there: %v", err)
+		}
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err == nil && !strings.Contains(string(text), "\nState:\tZ") {
+			t.Errorf("the process is still there:\n%s", text)
+		}
+	}
+}
+
 // Each thread of a node is locked in, however it was started.
 func TestLockedIn(t *testing.T) {
 	n := newNode(t)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
@@ -298,26 +297,24 @@ made of this file, and nothing else. The node is left to itself.`,
 // seconds.
 const downWithin = 20 * time.Second
 
-// down tells the node to end and waits until it has.
+// down tells the node to end and waits until it has. One that somebody is just starting
+// or ending is waited for first.
 func down(ctx context.Context, c *api.Client, all bool) error {
-	err := c.Post(ctx, "/v1/down", api.DownRequest{All: all}, nil)
-	if isNoNode(err) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	// Its lock is the last thing a node gives up: then another can start.
-	lock := filepath.Join(c.Dir(), "node.lock")
 	ctx, cancel := context.WithTimeoutCause(ctx, downWithin, fmt.Errorf("the node in %s has not ended after %v; see node.log there", c.Dir(), downWithin))
 	defer cancel()
-	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		if _, err := os.Stat(lock); errors.Is(err, os.ErrNotExist) {
-			return nil
+	for {
+		var answer api.DownAnswer
+		err := c.Post(ctx, "/v1/down", api.DownRequest{All: all}, &answer)
+		switch {
+		case err == nil:
+			return node.AwaitEnd(ctx, c.Dir(), answer.Pid)
+		case !isNoNode(err) && !errors.Is(err, api.ErrLeft):
+			return err
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(wait):
+		if waited, werr := node.AwaitSettled(ctx, c.Dir()); werr != nil {
+			return werr
+		} else if !waited && isNoNode(err) {
+			return nil
 		}
 	}
 }

@@ -19,7 +19,7 @@ var Routes = []Route{
 	{Method: "GET", Path: "/v1/version", Summary: "what runs here", Out: VersionInfo{}},
 	{Method: "GET", Path: "/v1/openapi.json", Summary: "this description"},
 	{Method: "POST", Path: "/v1/up", Summary: "stay after the last container; set up the default network", In: UpRequest{}},
-	{Method: "POST", Path: "/v1/down", Summary: "end the node", In: DownRequest{}},
+	{Method: "POST", Path: "/v1/down", Summary: "end the node", In: DownRequest{}, Out: DownAnswer{}},
 	{Method: "POST", Path: "/v1/replace", Summary: "hand everything over to another node, the caller; see docs/restart.md", In: Replace{}, Out: Handed{}, Upgrade: true},
 
 	{Method: "GET", Path: "/v1/containers", Summary: "list containers", Out: []Container{}},

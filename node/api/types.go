@@ -427,6 +427,11 @@ type DownRequest struct {
 	All bool `json:"all"` // stop the containers too
 }
 
+// DownAnswer is the answer: the process whose end is the node's.
+type DownAnswer struct {
+	Pid int `json:"pid"`
+}
+
 // UpRequest is the body of POST /v1/up: keep the node after its last container
 // and, while there is none, set up the default network.
 type UpRequest struct {

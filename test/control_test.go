@@ -292,18 +292,20 @@ func TestFrozenInit(t *testing.T) {
 		n.start("frozen")
 		kill(t, n.pid("frozen"), syscall.SIGSTOP)
 		c := n.background("exec", "frozen", "true")
-		lab.Eventually(t, 10*time.Second, func() error { // before, the signal ends it by itself
-			if have := countDescriptors(c.cmd.Process.Pid); have["socket:[N]"] == 0 {
+		lab.Eventually(t, 10*time.Second, func() error { // until the node has handed all on, and the session alone is left
+			if have := countDescriptors(c.cmd.Process.Pid); have["socket:[N]"] != 1 {
 				return fmt.Errorf("it has not begun: %v", have)
 			}
 			return nil
 		})
 		c.signal(os.Interrupt)
+		awaitEnd(t, c.cmd.Process.Pid)
+		n.run(append(strings.Fields(end), "frozen")...)
+		n.gone("frozen")
+		// Only now: its output may be on the way to the init, and is at an end with that.
 		if code := c.wait(); code != 128+int(syscall.SIGINT) {
 			t.Errorf("an exec that was interrupted ends with %d: %s", code, c.errors.String())
 		}
-		n.run(append(strings.Fields(end), "frozen")...)
-		n.gone("frozen")
 	}
 	lab.Eventually(t, 10*time.Second, before.exceeded)
 }

@@ -52,7 +52,7 @@ const (
 const (
 	quietWithin   = 8 * time.Second
 	ackWithin     = time.Second
-	workWithin    = 3 * time.Second
+	workWithin    = 5 * time.Second
 	workEach      = 10 * time.Millisecond
 	handWithin    = 20 * time.Second
 	replaceWithin = quietWithin + handWithin + goneWithin + startWithin // for who has asked for it

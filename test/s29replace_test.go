@@ -129,7 +129,8 @@ func pour(args []string) error {
 		for !enough.Load() {
 			_, _ = rng.Read(b)
 			_, _ = went.Write(b)
-			_ = conn.SetWriteDeadline(time.Now().Add(patience))
+			time.Sleep(2 * time.Millisecond) // there is more to be seen than how fast it is
+			_ = conn.SetDeadline(time.Now().Add(patience))
 			if _, err := conn.Write(b); err != nil {
 				written <- err
 				return
@@ -137,7 +138,6 @@ func pour(args []string) error {
 		}
 		written <- conn.(*net.TCPConn).CloseWrite()
 	}()
-	_ = conn.SetReadDeadline(time.Now().Add(patience))
 	bytes, err := io.Copy(came, conn)
 	if err = errors.Join(err, <-written); err != nil {
 		return err

@@ -45,7 +45,6 @@ func (s *soak) killTheNode() bool {
 	s.memory = nil
 	s.begun()
 	disturb(&s.ways)
-	s.statics = nil // what was added by hand goes with the node
 	s.killNode()
 	s.upIn("unshare", "-T", "--monotonic", strconv.Itoa(int(jump.Seconds())), "--fork")
 	s.followLog()
@@ -72,8 +71,8 @@ func (s *soak) upIn(command ...string) {
 }
 
 // replaceTheNode has another node take the place of the one that runs, in the midst
-// of traffic. Of that nothing is lost but what goes by the sockets of the one
-// before. If it is refused, that one goes on. The clock of the other node is that of the host.
+// of traffic. Of that nothing is lost but what is just beginning or ending by the sockets
+// of the host. If it is refused, that one goes on. The clock of the other node is that of the host.
 func (s *soak) replaceTheNode() bool {
 	if !s.kills() {
 		return false
@@ -85,7 +84,6 @@ func (s *soak) replaceTheNode() bool {
 	if s.byHost() {
 		disturb(&s.ways)
 	}
-	s.statics = nil
 	lab.Eventually(s.t, patience, func() error {
 		err := s.tryReplace() // it may take too long on a busy machine
 		if err != nil && !strings.Contains(err.Error(), "goes on") {

@@ -228,7 +228,8 @@ func (n *node) flows() (list []api.Flow) {
 // when both ends have closed.
 func (n *node) noConnections() {
 	n.t.Helper()
-	lab.Eventually(n.t, 10*time.Second, func() error {
+	// The ends of a swarm give up after twenty seconds: see misbehave.
+	lab.Eventually(n.t, 30*time.Second, func() error {
 		left := slices.DeleteFunc(n.flows(), func(f api.Flow) bool { return f.Proto != "tcp" })
 		if len(left) > 0 {
 			return fmt.Errorf("%d connections are left, one is %+v", len(left), left[0])

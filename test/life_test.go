@@ -286,6 +286,38 @@ func TestDownWhileStarting(t *testing.T) {
 	n.left()
 }
 
+// A command that comes while a node ends starts none for what that one still takes away.
+func TestNotRevived(t *testing.T) {
+	n := newNode(t)
+	n.killNode()
+	lock, err := os.OpenFile(filepath.Join(n.dir, "start.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // as who ends
+		t.Fatal(err)
+	}
+	ps := n.background("ps")
+	select {
+	case <-ps.done:
+		t.Error("ps does not wait for a node that ends")
+	case <-time.After(100 * time.Millisecond): // it is one look, and then it waits
+	}
+	if err := os.Remove(filepath.Join(n.dir, "running.json")); err != nil {
+		t.Fatal(err)
+	}
+	lock.Close()
+	if code := ps.wait(); code != 0 {
+		t.Errorf("ps ends with %d: %s", code, ps.errors.String())
+	}
+	if out := n.run("version"); !strings.Contains(out, "none runs") {
+		t.Errorf("a node was started:\n%s", out)
+	}
+	n.run("up")
+	n.run("down")
+}
+
 // What a node has is gone when down says so.
 func TestDownLeavesNothing(t *testing.T) {
 	n := newNodeDir(t)

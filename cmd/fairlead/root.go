@@ -241,6 +241,10 @@ func client() *api.Client {
 			if !node.HasLeft(dir) {
 				return false, nil
 			}
+			// One that is just ending in order takes all of it away.
+			if _, err := node.AwaitSettled(ctx, dir); err != nil || !node.HasLeft(dir) {
+				return false, err
+			}
 			_, err := node.Ensure(ctx, dir, version)
 			return err == nil, err
 		}

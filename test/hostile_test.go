@@ -74,7 +74,8 @@ func TestHostile_Unguarded(t *testing.T) {
 	for _, m := range macs {
 		known[m.Container]++
 	}
-	if len(macs) > 8192 || known["attacker"] < 4096 || known["victim"] == 0 || known["other"] == 0 {
+	// The gateway's is not one of the table's.
+	if all := len(macs) - known[""]; all > 8192 || known["attacker"] < 4096 || known["victim"] == 0 || known["other"] == 0 {
 		t.Errorf("the MAC table has %d: %v", len(macs), known)
 	}
 
@@ -233,8 +234,10 @@ func (b *battlefield) under(what string, frames [][]byte, reasons ...string) {
 	b.unharmed()
 }
 
-// moreMemory is what a node may need more than before: none of its tables is larger.
-const moreMemory = 32 << 10 // KB
+// moreMemory is what a node may need more than before: none of its tables is larger, and
+// neither is what it was asked to list. The race detector takes five times that; the
+// benchmark holds a node without it to 32 MB.
+const moreMemory = 160 << 10 // KB
 
 // unharmed looks at what may have become of the others.
 func (b *battlefield) unharmed() {

@@ -56,6 +56,7 @@ func TestHostile_Floods(t *testing.T) {
 		packettest.UDP(at(me, netip.AddrFrom4([4]byte{127, 0, 0, 1})), victim, 9, 9, nil), // what route_localnet lets out
 	}, "spoofed-gateway", "spoofed-neighbour", "rogue-dhcp", "rogue-router", "loopback-address")
 
+	b.flooded = true
 	b.under("broadcast storm", [][]byte{packettest.UDP(me, packettest.Broadcast, 9, 9, nil)})
 }
 
@@ -66,6 +67,7 @@ func TestHostile_Unguarded(t *testing.T) {
 	n := newNode(t, "--opt", "guard=off")
 	dir := dhcpFiles(t)
 	b := n.battlefield()
+	b.flooded = true
 
 	b.under("MAC flood", macFlood(b.victim, 20_000))
 	var macs []api.MAC
@@ -189,6 +191,7 @@ type battlefield struct {
 	*node
 	me, victim packettest.Station // the attacker, and one of the others
 	memory     int                // the node's before, in KB
+	flooded    bool               // what the attacker sends reaches the others, and fails there when it costs too much
 }
 
 var gatewayIP = netip.MustParseAddr("172.17.0.1")
@@ -243,7 +246,7 @@ const moreMemory = 160 << 10 // KB
 func (b *battlefield) unharmed() {
 	b.t.Helper()
 	for _, name := range []string{"victim", "other"} {
-		if c := b.port(name).Counts; c.Failed["slow-receiver"] > 0 || len(c.Dropped) > 0 {
+		if c := b.port(name).Counts; c.Failed["slow-receiver"] > 0 && !b.flooded || len(c.Dropped) > 0 {
 			b.t.Errorf("of %s %v were dropped, to it %v failed", name, c.Dropped, c.Failed)
 		}
 	}

@@ -28,6 +28,7 @@ var (
 		{packet.LoopbackAddress, "drop", "an address is 127.0.0.0/8 or ::1"},
 		{packet.SpoofedGateway, "drop", "source is the gateway's"},
 		{packet.SpoofedNeighbour, "drop", "IPv6 neighbour discovery about somebody else"},
+		{packet.AddressLimit, "drop", "from ever new link-local addresses of IPv6"},
 		{packet.RogueRouter, "drop", "what only a router says: advertisements, redirects"},
 		{packet.RogueDHCP, "drop", "for DHCP clients (UDP port 68, 546 by IPv6)"},
 	}

@@ -179,6 +179,10 @@ type Decision struct {
 	// by.
 	Looped PortID
 
+	// NewAddr is set on a frame from an address its port has not sent from lately, where
+	// those are counted.
+	NewAddr bool
+
 	// Learn is what the MAC table takes from the source address.
 	Learn Learning
 

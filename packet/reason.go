@@ -28,6 +28,7 @@ const (
 	SpoofedAddress
 	SpoofedGateway
 	SpoofedNeighbour
+	AddressLimit
 	LoopbackAddress
 	RogueRouter
 	RogueDHCP
@@ -130,6 +131,8 @@ var reasons = [NumReasons]reasonText{
 		"Take the gateway's address off the interface in that container; this is refused with any guard."},
 	SpoofedNeighbour: {"spoofed-neighbour", "A message of IPv6 neighbour discovery announces an address or a MAC that is somebody else's, or it cannot be read.",
 		"Start the container with `--mac`, or on a network that was made with `--opt guard=off` (the default one by `fairlead up`)."},
+	AddressLimit: {"address-limit", "The container has sent from many link-local addresses of IPv6 already, each of which others have to remember and to ask for, and this is a further one.",
+		"Look at what gives its interface ever new addresses: it may have eight, and one more each second. On a network that was made with `--opt guard=off` it may have any."},
 	LoopbackAddress: {"loopback-address", "A frame carries an address of 127.0.0.0/8 or ::1, which must not leave a host (RFC 1122, 4291).",
 		"Bind the service to the container's own address instead."},
 	RogueRouter: {"rogue-router", "A container says that it is a router, or sends others another way (a router advertisement or a redirect, of IPv6 or IPv4); only the gateway is one here.",

@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"fairlead/link"
@@ -86,11 +87,18 @@ func TestReleaseZeroAllocations(t *testing.T) {
 		packet.LoopbackAddress:  packettest.UDP(in.station, station{MAC: to.MAC, IP: loopback}, 1, 2, nil),
 		packet.SpoofedNeighbour: packettest.Discovery(in.station.IPv6(), to.IPv6(), packet.ICMPv6NeighborAdvert, to.MAC.LinkLocal(), in.MAC),
 		packet.RogueRouter:      packettest.Discovery(in.station.IPv6(), to.IPv6(), packet.ICMPv6RouterAdvert, to.MAC.LinkLocal()),
+		packet.AddressLimit:     packettest.UDP(station{MAC: in.MAC, IP: netip.MustParseAddr("fe80::99")}, to.IPv6(), 1, 2, nil),
 		packet.RogueDHCP:        packettest.UDP(in.station, to, 1234, 68, nil),
 		packet.SamePort:         ping(in.station, in.station),
 		packet.ReservedGroup:    ping(in.station, station{MAC: packet.MAC{1, 0x80, 0xc2, 0, 0, 0}, IP: to.IP}),
 		packet.Oversize:         packettest.UDP(in.station, to, 1, 2, make([]byte, 1600)),
 		packet.NotUnderstood:    packettest.Ethernet(in.MAC, gw.MAC, 0x88cc, make([]byte, 60)),
+	}
+	for n := range 8 { // as many addresses as it may have
+		r.send(in, packettest.UDP(station{MAC: in.MAC, IP: netip.MustParseAddr(fmt.Sprintf("fe80::%d", n+1))}, to.IPv6(), 1, 2, nil))
+	}
+	for _, e := range r.ends {
+		e.got(t)
 	}
 	rng := newRand(1)
 	for _, reason := range packettest.ParseReasons[1:] {

@@ -80,6 +80,9 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 	if d.Learn != packet.LearnNothing {
 		s.macs.learn(stationKey(d.VLAN, packet.Ethernet(f.Ether()).Src()), in.id, f.Time)
 	}
+	if d.NewAddr && d.Verdict != packet.Drop {
+		in.linkLocals.Take(f)
+	}
 	if d.Verdict == packet.Flood { // before anything edits the bytes
 		ln.flush()
 		began := loop.Clock()

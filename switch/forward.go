@@ -39,7 +39,11 @@ func (s *Switch) forward(f *packet.Frame, in *Port, ports *portTable, d *packet.
 		return
 	}
 	if probe == 0 { // in another VLAN than it left in it goes on, until it comes back
-		if r := in.guardOf(f).Check(f); r != packet.OK {
+		r := in.guardOf(f).Check(f)
+		if r == packet.OK && f.EtherType == packet.EtherTypeIPv6 && in.conf.Guard.Strict {
+			d.NewAddr, r = in.linkLocals.Check(f, in.conf.Guard.MAC)
+		}
+		if r != packet.OK {
 			d.Refuse(r)
 			return
 		}

@@ -51,6 +51,9 @@ type modelPort struct {
 	host              bool // the host's own link
 	flood, errors     bucket
 
+	linkLocals []string // it has sent from, the last ones
+	addresses  bucket   // of new ones
+
 	vlan   uint16   // of what has no tag; 0 is the network's own
 	trunk  []uint16 // what comes and goes with a tag
 	inVLAN bool     // it is in these only
@@ -120,6 +123,10 @@ func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int6
 	if r := m.guard(m.ports[in], p, eth); r != packet.OK && left == 0 {
 		return m.drop(r)
 	}
+	address, r := m.ports[in].newLinkLocal(p, now)
+	if r != packet.OK && left == 0 {
+		return m.drop(r)
+	}
 	if strings.HasPrefix(eth.DstMAC.String(), "01:80:c2:00:00:0") {
 		return m.drop(packet.ReservedGroup)
 	}
@@ -131,6 +138,9 @@ func (m *model) frame(in packet.PortID, b []byte, broken packet.Reason, now int6
 	if o.verdict == packet.Drop && o.reason != packet.NoRoute && o.reason != packet.NotUnderstood && o.reason != packet.Martian && o.reason != packet.Isolated && o.reason != packet.WrongVLAN && o.reason != packet.ICC &&
 		o.reason != packet.SamePort && o.reason != packet.FloodLimit && o.reason != packet.Oversize {
 		return o
+	}
+	if address != "" && o.verdict != packet.Drop {
+		m.ports[in].sentFrom(address, now)
 	}
 	sign := o.verdict == packet.Flood
 	if key := vlan + eth.SrcMAC.String(); left == 0 && !m.hub && !m.ports[in].host && !m.macs[key].static {

@@ -138,7 +138,7 @@ func newWorld(t *testing.T, seed uint64, hub bool) *world {
 func (w *world) addHost() {
 	e := w.rig.addHost(func(c *PortConfig) { c.FloodLimit = 500 })
 	w.model.ports[e.port.ID()] = &modelPort{
-		station: e.station, guarded: true, host: true,
+		station: e.station, guarded: true, host: true, addresses: newBucket(1, 8),
 		flood: newBucket(500, 50), errors: newBucket(100, 50),
 	}
 }
@@ -159,7 +159,8 @@ func (w *world) addPort() {
 	}
 	w.model.ports[e.port.ID()] = &modelPort{
 		station: e.station, container: e.port.Config().Container, guarded: guarded, outside: outside, isolated: isolated,
-		vlan: vlans.Untagged, trunk: listed(vlans.Tagged), inVLAN: vlans.Held,
+		addresses: newBucket(1, 8),
+		vlan:      vlans.Untagged, trunk: listed(vlans.Tagged), inVLAN: vlans.Held,
 		flood: newBucket(500, 50), errors: newBucket(100, 50),
 	}
 }
@@ -271,6 +272,8 @@ func (w *world) step() {
 	case n < 20:
 		w.now += int64(w.rng.IntN(800)) * 1e3
 		w.burst()
+	case n < 24:
+		w.addresses()
 	default:
 		w.now += int64(w.rng.IntN(800)) * 1e3
 		w.oneFrame()
@@ -284,6 +287,11 @@ func (w *world) oneFrame() {
 	if broken == packet.OK && w.routers(b) {
 		return
 	}
+	w.exchange(in, b, broken)
+}
+
+// exchange sends a frame and compares.
+func (w *world) exchange(in *end, b []byte, broken packet.Reason) {
 	want := w.model.frame(in.port.ID(), b, broken, w.now)
 	victim := w.breakEgress(want)
 	var got outcome

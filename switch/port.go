@@ -96,6 +96,7 @@ type Port struct {
 	// Of the home worker only:
 
 	flood      policy.Rate
+	linkLocals policy.LinkLocals
 	signs      int         // of a loop
 	signsSince int64       // since this time
 	batch      int         // how many frames to read at once, by what the last ones cost

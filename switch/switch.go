@@ -206,7 +206,7 @@ func (s *Switch) AddPort(conf PortConfig) (*Port, error) {
 	if limit == 0 {
 		limit = DefaultFloodLimit
 	}
-	p.flood = policy.NewRate(limit, limit/10)
+	p.flood, p.linkLocals = policy.NewRate(limit, limit/10), policy.NewLinkLocals()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

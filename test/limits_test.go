@@ -121,6 +121,7 @@ var noLimits = map[string]string{
 	"node/box maxMTU":                  "the kernel's",
 	"node/box maxProc":                 "of files of the kernel",
 	"node/network maxPacket":           "IPv4's",
+	"packet AddressLimit":              "a Reason",
 	"packet FloodLimit":                "a Reason",
 	"packet RateLimit":                 "a Reason",
 	"policy maxVLAN":                   "IEEE 802.1Q's",

@@ -191,7 +191,7 @@ type battlefield struct {
 	*node
 	me, victim packettest.Station // the attacker, and one of the others
 	memory     int                // the node's before, in KB
-	flooded    bool               // what the attacker sends reaches the others, and fails there when it costs too much
+	flooded    bool               // what the attacker sends reaches the others
 }
 
 var gatewayIP = netip.MustParseAddr("172.17.0.1")
@@ -238,21 +238,19 @@ func (b *battlefield) under(what string, frames [][]byte, reasons ...string) {
 }
 
 // moreMemory is what a node may need more than before: none of its tables is larger, and
-// neither is what it was asked to list. The race detector takes five times that; the
-// benchmark holds a node without it to 32 MB.
-const moreMemory = 160 << 10 // KB
+// neither is what it was asked to list.
+const moreMemory = 32 << 10 // KB
 
-// unharmed looks at what may have become of the others.
+// unharmed looks at what may have become of the others. Writing to them costs a node
+// with the race detector so much that it may take them for slow.
 func (b *battlefield) unharmed() {
 	b.t.Helper()
 	for _, name := range []string{"victim", "other"} {
-		if c := b.port(name).Counts; c.Failed["slow-receiver"] > 0 && !b.flooded || len(c.Dropped) > 0 {
+		if c := b.port(name).Counts; c.Failed["slow-receiver"] > 0 && !(b.flooded && raced(b.t, b.bin)) || len(c.Dropped) > 0 {
 			b.t.Errorf("of %s %v were dropped, to it %v failed", name, c.Dropped, c.Failed)
 		}
 	}
-	if now := residentKB(b.t, b.nodePid()); now > b.memory+moreMemory {
-		b.t.Errorf("the node has %d KB, and had %d before", now, b.memory)
-	}
+	b.grewAtMost(residentKB(b.t, b.nodePid())-b.memory, moreMemory)
 }
 
 // macFlood are frames of so many source MACs to as many destinations.

@@ -116,6 +116,7 @@ var noLimits = map[string]string{
 	"nat maxNumber":                    "of the index' words; maxFlows is below",
 	"nat maxSYN":                       "the length of a packet",
 	"nat wheelSlots":                   "of a fixed ring",
+	"node flowsAtOnce":                 "of one call",
 	"node logLimit":                    "node/box's",
 	"node mostFlows":                   "nat's maxFlows",
 	"node/box maxMTU":                  "the kernel's",

@@ -33,7 +33,27 @@ type dissected struct {
 	again bool // it has waited
 }
 
+// withoutPriority takes a single tag without a VLAN off, as the switch does.
+func withoutPriority(b []byte) []byte {
+	const at = packet.VNetLen + 12
+	p := gopacket.NewPacket(b[packet.VNetLen:], layers.LayerTypeEthernet, gopacket.NoCopy)
+	tag, ok := p.Layers()[1].(*layers.Dot1Q)
+	if !ok || tag.VLANIdentifier != 0 || tag.Type == layers.EthernetTypeDot1Q || tag.Type == layers.EthernetTypeQinQ {
+		return b
+	}
+	b = slices.Concat(b[:at], b[at+packet.VLANLen:])
+	v := packet.VNet(b)
+	if v.Flags()&packet.VNetNeedsCSum != 0 {
+		v.SetCSumStart(v.CSumStart() - packet.VLANLen)
+	}
+	if v.HdrLen() != 0 {
+		v.SetHdrLen(v.HdrLen() - packet.VLANLen)
+	}
+	return b
+}
+
 func (m *model) dissect(in *end, b []byte) *dissected {
+	b = withoutPriority(b)
 	d := &dissected{in: in, link: m.links[in.side.network], frame: b, bare: b}
 	p := gopacket.NewPacket(b[packet.VNetLen:], layers.LayerTypeEthernet, gopacket.NoCopy)
 	for _, l := range p.Layers()[1:] {

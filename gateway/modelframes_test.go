@@ -179,7 +179,7 @@ func (r *run) dressed(e *end, b []byte) {
 		b = withTTL(b, pick[uint8](r, 0, 1, 1, 2))
 	}
 	if r.rng.IntN(60) == 0 {
-		b = packettest.Tagged(b, 0)
+		b = packettest.Tagged(b, pick(r, []uint16{0}, []uint16{0, 0})...)
 	}
 	r.put(e, b)
 }

@@ -317,7 +317,7 @@ func (r *run) lease(e *end) {
 		b = packettest.Partial(b)
 	}
 	if r.rng.IntN(8) == 0 {
-		b = packettest.Tagged(b, 0)
+		b = packettest.Tagged(b, pick(r, []uint16{0}, []uint16{0, 0})...)
 	}
 	r.put(e, b)
 }

@@ -250,7 +250,7 @@ func TestFromOutside(t *testing.T) {
 		{"ping with TTL 1", withTTL(packettest.ICMPEcho(w.isp.from("203.0.113.5"), us, 1, 1, nil), 1), packet.ForGateway, packet.OriginEchoReply},
 		{"echo reply 0", packettest.ICMPEchoReply(w.isp.from("203.0.113.5"), us, 0, 1, nil), packet.NoFlow, 0},
 		{"of a VLAN", packettest.Tagged(udp("203.0.113.5", "192.0.2.7", 8080), 7), packet.UnknownMAC, 0}, // where we are not
-		{"tagged", packettest.Tagged(udp("203.0.113.5", "192.0.2.7", 8080), 0), packet.NotUnderstood, 0},
+		{"tagged twice", packettest.Tagged(udp("203.0.113.5", "192.0.2.7", 8080), 0, 0), packet.NotUnderstood, 0},
 		{"loopback", udp("127.0.0.1", "192.0.2.7", 8080), packet.LoopbackAddress, 0}, // the guard's already
 	} {
 		d := w.one(w.isp, c.b)
@@ -435,9 +435,9 @@ func TestNoWay(t *testing.T) {
 	if d := w.one(w.alice, packettest.UDP(w.alice.station, w.alice.to("192.0.2.255"), 1, 2, nil)); d.Reason != packet.Martian || d.Originate != 0 {
 		t.Errorf("to everybody on the uplink: %+v", d)
 	}
-	for vlan, want := range map[uint16]packet.Reason{0: packet.NotUnderstood, 7: packet.UnknownMAC} { // in VLANs there is no gateway
-		if d := w.one(w.alice, packettest.Tagged(udp, vlan)); d.Reason != want || d.Originate != 0 {
-			t.Errorf("tagged %d: %+v", vlan, d)
+	for want, vlans := range map[packet.Reason][]uint16{packet.NotUnderstood: {0, 0}, packet.UnknownMAC: {7}} { // in VLANs there is no gateway
+		if d := w.one(w.alice, packettest.Tagged(udp, vlans...)); d.Reason != want || d.Originate != 0 {
+			t.Errorf("tagged %d: %+v", vlans, d)
 		}
 	}
 	if d := w.one(w.alice, withTTL(udp, 1)); d.Reason != packet.TTLExceeded || d.Originate != packet.OriginTimeExceeded {

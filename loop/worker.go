@@ -175,6 +175,7 @@ func (w *Worker) closeDescriptors() error {
 }
 
 func (w *Worker) run() {
+	defer close(w.stopped) // also for a test that fails in a call
 	// Handlers read and write without telling the scheduler, and an epoll is
 	// cheapest on one thread.
 	runtime.LockOSThread()
@@ -184,7 +185,6 @@ func (w *Worker) run() {
 		w.turn()
 	}
 	w.tid.Store(0) // the thread goes on to run other goroutines
-	close(w.stopped)
 }
 
 // turn is one round: wait, inbox, timers, sources, and once more inbox and sources.

@@ -118,7 +118,7 @@ func TestSlowReceiverIsDrawn(t *testing.T) {
 			if n == 1000 {
 				t.Fatalf("quick in deliveries %d of %d, and never measured", quick, glanceEvery)
 			}
-			slow.queue.slowly(20 * time.Microsecond)
+			slow.queue.slowly(detector * 20 * time.Microsecond)
 			if n%glanceEvery == quick {
 				slow.queue.slowly(0)
 			}
@@ -350,11 +350,12 @@ func TestIdleAlone(t *testing.T) {
 	r := newRig(t)
 	in, a := r.add(2, metered), r.add(3, metered)
 	r.known(in, a)
+	r.now += int64(time.Second) // it was not alone when both came
 	for range 200 {
 		r.send(in, ping(in.station, stationOf(999)), ping(a.station, in.station))
 		r.on(func() {
 			if n := len(in.queue.inject); n != 0 {
-				t.Fatalf("%d frames were not read", n)
+				t.Errorf("%d frames were not read", n)
 			}
 		})
 		a.got(t)

@@ -64,13 +64,13 @@ func (p *Port) judge(ln *lane, w stopwatch, frames []*packet.Frame) {
 		return
 	}
 	if !w.watched {
-		if loop.Clock()-w.began > 2*p.fairCost(frames) {
+		if loop.Clock()-w.began > 2*detector*p.fairCost(frames) {
 			a.watched = watchedFor
 		}
 		return
 	}
 	a.watched--
-	fair, took := p.fairCost(frames), loop.ThreadClock()-w.began
+	fair, took := detector*p.fairCost(frames), loop.ThreadClock()-w.began
 	if took > 2*fair {
 		a.watched = watchedFor
 		a.slow.charge(slowShare, frames[0].Time, took-fair)

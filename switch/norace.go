@@ -1,0 +1,8 @@
+//go:build !race
+
+package vswitch
+
+const (
+	raceEnabled = false
+	detector    = 1
+)

@@ -24,10 +24,11 @@ var (
 	// floodShare: one broadcast on a network of 1,000 ports is a millisecond or two of
 	// writes, and who begins to talk to several has to ask for each.
 	floodShare = allowance{16, int64(16 * time.Millisecond)}
-	// slowShare: whoever sends to it.
-	slowShare = allowance{8, int64(time.Millisecond)}
+	// slowShare: whoever sends to it. At once it is more than what the kernel now and then
+	// does for others at the end of our write (softirq), which looks like the receiver's.
+	slowShare = allowance{8, int64(8 * time.Millisecond)}
 	// causeShare: half of slow, so that no sender uses up what a receiver may be slow for.
-	causeShare = allowance{16, int64(500 * time.Microsecond)}
+	causeShare = allowance{16, int64(4 * time.Millisecond)}
 )
 
 // longestRepay bounds how long a port pays for what nobody missed when it was

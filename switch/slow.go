@@ -10,7 +10,7 @@ import (
 // kernels take that have to wake the reader, so that who is charged is not merely
 // unlucky; a receiver with 20,000 firewall rules takes 200 µs.
 const (
-	fairPacket = int64(4_000)
+	fairPacket = int64(detector * 4_000)
 	fairByte16 = int64(12)
 )
 
@@ -64,13 +64,13 @@ func (p *Port) judge(ln *lane, w stopwatch, frames []*packet.Frame) {
 		return
 	}
 	if !w.watched {
-		if loop.Clock()-w.began > 2*detector*p.fairCost(frames) {
+		if loop.Clock()-w.began > 2*p.fairCost(frames) {
 			a.watched = watchedFor
 		}
 		return
 	}
 	a.watched--
-	fair, took := detector*p.fairCost(frames), loop.ThreadClock()-w.began
+	fair, took := p.fairCost(frames), loop.ThreadClock()-w.began
 	if took > 2*fair {
 		a.watched = watchedFor
 		a.slow.charge(slowShare, frames[0].Time, took-fair)

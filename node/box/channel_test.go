@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -253,6 +254,11 @@ func FuzzRecv(f *testing.F) {
 		}
 		if err == nil && m.Default != nil {
 			_ = m.Default.validate()
+		}
+		for idle := false; !idle; runtime.Gosched() { // what is refused is closed elsewhere
+			discarded.Lock()
+			idle = !discarded.busy
+			discarded.Unlock()
 		}
 		// The next number shows whether a descriptor stayed.
 		probe, err := unix.Dup(int(null.Fd()))

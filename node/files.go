@@ -131,6 +131,9 @@ func (n *Node) followFilesLocked(c *container) error {
 		return nil
 	}
 	f := &c.files
+	if f.holders == 0 { // they go
+		return nil
+	}
 	if lines := n.hostLinesLocked(c); f.hosts != "" && !slices.Equal(lines, f.hostLines) {
 		err := rewrite(f.hosts, func(text string) string { return edited(text, f.hostLines, lines) })
 		if errors.Is(err, unix.EWOULDBLOCK) {

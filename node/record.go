@@ -142,9 +142,10 @@ func (c *container) recordLocked() *record {
 func recordPath(id string) string { return path.Join("containers", id, recordFile) }
 
 // noteLocked writes a container down as it is now, before what has changed holds.
-// One that has not started is not, and none while what is there is another node's.
+// One that has not started or whose files go is not, and none while what is there is
+// another node's.
 func (n *Node) noteLocked(c *container) error {
-	if c.started.IsZero() || n.handed != nil {
+	if c.started.IsZero() || c.files.holders == 0 || n.handed != nil {
 		return nil
 	}
 	if err := n.home.replaceFile(recordPath(c.id), c.recordLocked(), false); err != nil {

@@ -2,9 +2,7 @@
 
 package vswitch
 
-// detector is how many times as long a write may take: the race detector makes our part
-// of it so.
 const (
 	raceEnabled = true
-	detector    = 4
+	detector    = 4 // times as long a packet may take to be written
 )

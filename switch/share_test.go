@@ -93,7 +93,7 @@ func TestSlowReceiver(t *testing.T) {
 func TestSlowReceiverAlone(t *testing.T) {
 	r, sender, slow, _, _ := slowRig(t)
 	r.now += int64(time.Second) // it was not alone when all came
-	for range 5 * glanceEvery {
+	for range 20 * glanceEvery {
 		r.now += 200_000
 		r.send(sender, ping(sender.station, slow.station))
 		slow.expect(t, ping(sender.station, slow.station))

@@ -90,7 +90,7 @@ func traceOfErrors(t *testing.T, o *outside) {
 	trace := o.trace("--words", "a")
 	o.try("exec", "a", "ping", "-c", "1", "-W", "5", "-t", "1", o.Router.FarHost)
 	o.try("exec", "a", "ping", "-c", "1", "-W", "5", "192.0.2.77") // on the router's segment, and nobody
-	trace.says("drop (host-unreachable)")
+	trace.says("5.6 next hop dropped, host-unreachable: ")
 	for _, want := range [][]string{
 		{"drop (ttl-exceeded); ICMP time exceeded to a\n", "5.2 TTL      dropped, ttl-exceeded: ", "6 emit       ICMP time exceeded to a\n"},
 		{"hold (next-hop); masquerade: 192.0.2.2 > 192.0.2.77 id ", "; asks who has 192.0.2.77 on up0\n",

@@ -446,6 +446,8 @@ func (s *soak) look() bool {
 	for _, name := range []string{"switch", "mac", "arp", "nat", "flows", "rules", "routes", "leases", "drops"} {
 		s.run("show", name)
 	}
-	s.run("check")
+	if !slices.ContainsFunc(s.boxes, func(b *soaked) bool { return !harmless(b) }) {
+		s.run("check") // while frames go as fast as they can it reads no counter at the time of another
+	}
 	return true
 }

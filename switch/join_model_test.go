@@ -23,7 +23,7 @@ import (
 // frames apart.
 func TestJoinAgainstModel(t *testing.T) {
 	batches := 1500
-	if raceEnabled {
+	if detector > 1 {
 		batches /= 3
 	}
 	rng, j, apart := newRand(lab.Seed(t)), newJoiner(), map[string]int{}

@@ -38,7 +38,7 @@ type world struct {
 func TestSwitchAgainstModel(t *testing.T) {
 	seed := lab.Seed(t)
 	steps := 60_000
-	if raceEnabled {
+	if detector > 1 {
 		steps /= 3 // each is eight times slower
 	}
 	hub, w, unjoined := newWorld(t, seed, true), newWorld(t, seed, false), newWorld(t, seed+1, false)

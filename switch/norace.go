@@ -2,7 +2,4 @@
 
 package vswitch
 
-const (
-	raceEnabled = false
-	detector    = 1
-)
+const detector = 1

@@ -252,6 +252,27 @@ func TestUpForegroundKilled(t *testing.T) {
 	n.run("down")
 }
 
+// waiting runs a command that waits while somebody starts or ends a node, as we seem to
+// do until goOn is called.
+func (n *node) waiting(command string) (c *client, goOn func()) {
+	n.t.Helper()
+	lock, err := os.OpenFile(filepath.Join(n.dir, "start.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { _ = lock.Close() })
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		n.t.Fatal(err)
+	}
+	c = n.background(command)
+	select {
+	case <-c.done:
+		n.t.Errorf("%s does not wait", command)
+	case <-time.After(100 * time.Millisecond): // it is one look, and then it waits
+	}
+	return c, func() { _ = lock.Close() }
+}
+
 // A node that is still being started is ended, too: who calls down then and takes the
 // directory away would find it there again.
 func TestDownWhileStarting(t *testing.T) {
@@ -259,24 +280,11 @@ func TestDownWhileStarting(t *testing.T) {
 	if err := api.MakeDir(n.dir); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := os.Create(filepath.Join(n.dir, "start.lock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // as who starts one
-		t.Fatal(err)
-	}
-	down := n.background("down")
-	select {
-	case <-down.done:
-		t.Error("down does not wait for who starts a node")
-	case <-time.After(100 * time.Millisecond): // it is one look, and then it waits
-	}
+	down, goOn := n.waiting("down") // for who starts a node
 	started := n.background("node", "--dir", n.dir)
 	var info api.VersionInfo
 	lab.Eventually(t, 10*time.Second, func() error { return n.ask("/v1/version", &info) })
-	lock.Close()
+	goOn()
 	if code := down.wait(); code != 0 {
 		t.Errorf("down ends with %d: %s", code, down.errors.String())
 	}
@@ -290,24 +298,11 @@ func TestDownWhileStarting(t *testing.T) {
 func TestNotRevived(t *testing.T) {
 	n := newNode(t)
 	n.killNode()
-	lock, err := os.OpenFile(filepath.Join(n.dir, "start.lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // as who ends
-		t.Fatal(err)
-	}
-	ps := n.background("ps")
-	select {
-	case <-ps.done:
-		t.Error("ps does not wait for a node that ends")
-	case <-time.After(100 * time.Millisecond): // it is one look, and then it waits
-	}
+	ps, goOn := n.waiting("ps") // for a node that ends
 	if err := os.Remove(filepath.Join(n.dir, "running.json")); err != nil {
 		t.Fatal(err)
 	}
-	lock.Close()
+	goOn()
 	if code := ps.wait(); code != 0 {
 		t.Errorf("ps ends with %d: %s", code, ps.errors.String())
 	}

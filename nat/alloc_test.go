@@ -83,6 +83,24 @@ func TestReleaseZeroAllocations(t *testing.T) {
 	}
 }
 
+// TestReleaseRefusedAllocatesNothing: nor is it for a packet that is refused, by an address
+// whose ports nobody has yet.
+func TestReleaseRefusedAllocatesNothing(t *testing.T) {
+	lab.NeedRelease(t)
+	r := newRig(t, Config{Flows: 100, PerContainer: 1})
+	r.establish(r.out(alice, tcp(aliceAddr, 40000, world, 80)))
+	for _, k := range []packet.Tuple{ping(aliceAddr, 0, world), udp(aliceAddr, 53, world, 53)} {
+		refused := func() {
+			if _, reason := r.PlanOut(net1, alice, k, lan, ours); reason != packet.FlowBudget {
+				t.Fatal(reason)
+			}
+		}
+		if n := testing.AllocsPerRun(100, refused); n != 0 {
+			t.Errorf("%v: %v allocations", k, n)
+		}
+	}
+}
+
 // hidesAll is an owner that hides every client.
 type hidesAll struct{ nobody }
 

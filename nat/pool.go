@@ -8,14 +8,14 @@ import (
 
 // A pool is the ports of one outside address and protocol: who has which.
 type pool struct {
-	owner    [1 << 16]uint32      // the mapping's number; 0 is free, published is a rule's
-	taken    [1 << 16 / 64]uint64 // a bit for each port that is not free
-	reserved int                  // ports of rules
-	used     int                  // ports of mappings
-	borrowed int                  // those of them beyond the guaranteed shares
-	held     []uint16             // by the dense index of a container
-	share    int                  // guaranteed to each container
-	common   int                  // for whoever comes first, less what is reserved
+	owner    [1 << 16]uint32 // the mapping's number; 0 is free, published is a rule's
+	taken    portSet         // those that are not free
+	reserved int             // ports of rules
+	used     int             // ports of mappings
+	borrowed int             // those of them beyond the guaranteed shares
+	held     []uint16        // by the dense index of a container
+	share    int             // guaranteed to each container
+	common   int             // for whoever comes first, less what is reserved
 	first    int
 }
 
@@ -83,11 +83,7 @@ func (p *pool) take(c packet.ContainerID, port uint16, mapping uint32) {
 
 func (p *pool) setOwner(port uint16, owner uint32) {
 	p.owner[port] = owner
-	if owner == 0 {
-		p.taken[port/64] &^= 1 << (port % 64)
-	} else {
-		p.taken[port/64] |= 1 << (port % 64)
-	}
+	p.taken.set(port, owner != 0)
 }
 
 func (p *pool) release(c packet.ContainerID, port uint16, owner uint32) {
@@ -127,22 +123,27 @@ func (p *pool) unreserve(port uint16) {
 // (port preservation), else one by RFC 6056: a start nobody can predict, and from
 // there the next free one, of the same parity if there is one (RFC 4787 REQ-4).
 // usable says whether flows could be told apart with that port.
+//
+// Nothing is made for it: a packet that is refused later costs no memory. While there is
+// no pool all ports are free but those of rules.
 func (t *Table) choosePort(e *endpoint, usable func(port uint16) bool) (uint16, bool) {
-	key := poolKey{e.uplink, e.outside, e.proto}
-	p := t.maps.pools[key]
-	switch own := int(e.port) >= firstPort(e.proto); {
-	case p != nil && !p.admits(e.container):
-		return 0, false
-	case own && p != nil && p.owner[e.port] == 0 && usable(e.port),
-		own && p == nil && !t.rules.reserves(e.outside, e.proto, e.port) && usable(e.port):
+	taken := &noneTaken
+	p := t.maps.pools[poolKey{e.uplink, e.outside, e.proto}]
+	if p != nil {
+		if taken = &p.taken; !p.admits(e.container) {
+			return 0, false
+		}
+	}
+	free := func(port uint16) bool {
+		return (p != nil || !t.rules.reserves(e.outside, e.proto, port)) && usable(port)
+	}
+	if int(e.port) >= firstPort(e.proto) && !taken.has(e.port) && free(e.port) {
 		return e.port, true
-	case p == nil:
-		p = t.newPool(key) // to look at: Commit makes the one that stays
 	}
 	start := int(mix(t.hashEndpoint(e)^t.maps.made, t.seed[3]) % (1<<16 - 1024))
 	for _, parity := range [2]uint16{e.port & 1, ^e.port & 1} {
-		for port := range p.free(1024+start, parity) {
-			if usable(port) {
+		for port := range taken.others(1024+start, parity) {
+			if free(port) {
 				return port, true
 			}
 		}
@@ -150,16 +151,32 @@ func (t *Table) choosePort(e *endpoint, usable func(port uint16) bool) (uint16, 
 	return 0, false
 }
 
-// free yields the free ports of a parity from 1024 on, beginning with those that
-// follow on start.
-func (p *pool) free(start int, parity uint16) func(yield func(uint16) bool) {
+// portSet has a bit for each port.
+type portSet [1 << 16 / 64]uint64
+
+// noneTaken is that of an address that has no pool. Nobody writes to it.
+var noneTaken portSet
+
+func (s *portSet) has(port uint16) bool { return s[port/64]&(1<<(port%64)) != 0 }
+
+func (s *portSet) set(port uint16, to bool) {
+	if to {
+		s[port/64] |= 1 << (port % 64)
+	} else {
+		s[port/64] &^= 1 << (port % 64)
+	}
+}
+
+// others yields the ports that are not in the set, of a parity, from 1024 on, beginning
+// with those that follow on start.
+func (s *portSet) others(start int, parity uint16) func(yield func(uint16) bool) {
 	even := uint64(0x5555555555555555) << parity
 	const first, words = 1024 / 64, 1<<16/64 - 1024/64
 	return func(yield func(uint16) bool) {
 		before := uint64(1)<<(start%64) - 1 // the ports of the first word that come last
 		for i := range words + 1 {
 			word := first + (start/64-first+i)%words
-			bits64 := ^p.taken[word] & even
+			bits64 := ^s[word] & even
 			switch i {
 			case 0:
 				bits64 &^= before

@@ -20,7 +20,7 @@ const (
 	fragmentWays = 64
 
 	// fragmentShare is what a source keeps of its set whatever another one
-	// does.
+	// does. What is free it has as well.
 	fragmentShare = fragmentWays / 2
 )
 

@@ -2,16 +2,21 @@ package packet_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"fairlead/packet"
 )
 
-// TestReasons: every reason has a name of its own and a sentence, and those
-// that a user can act on say how.
+// TestReasons: every reason has a name of its own and a sentence, and one that says what
+// to try, but for those by which a packet goes its way.
 func TestReasons(t *testing.T) {
 	seen := map[string]bool{}
+	passes := []packet.Reason{
+		packet.OK, packet.KnownMAC, packet.UnknownMAC, packet.ToGroup, packet.HubMode, packet.ForGateway, packet.ForHost,
+		packet.Routed, packet.FirstFragment, packet.NextHop,
+	}
 	for r := range packet.Reason(packet.NumReasons) {
 		name := r.String()
 		if name == "" || seen[name] || strings.ToLower(name) != name || strings.Contains(name, " ") {
@@ -25,6 +30,9 @@ func TestReasons(t *testing.T) {
 		}
 		if r.Why() == "" {
 			t.Errorf("%v does not say why", r)
+		}
+		if (r.Try() == "") != slices.Contains(passes, r) {
+			t.Errorf("%v says to try %q", r, r.Try())
 		}
 	}
 	none := packet.Reason(packet.NumReasons)

@@ -210,7 +210,7 @@ var reasons = [NumReasons]reasonText{
 	PingForbidden: {"ping-forbidden", "The host lets this user have no ping sockets.",
 		"Let it, as root: `sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"`."},
 	SocketBudget: {"socket-budget", "The container has as many host sockets as it may, or all containers together have.",
-		"Close connections, or raise the limit of open files: `ulimit -n`."},
+		"Find out what opens them with `fairlead show flows`. A higher `ulimit -n` helps unless the container has 1,024, which is fixed; an uplink that is a link takes none: `fairlead network set NETWORK --uplink tap:NAME,…`."},
 
 	EgressDown: {"egress-down", "The interface at the other end is down.",
 		"Set it up in the container: `ip link set eth0 up`."},

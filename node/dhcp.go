@@ -118,20 +118,35 @@ func (d *lenders) close() {
 	}
 }
 
-// rest has the file be as it has to be, and the servers do nothing more until resume
-// is called. They have nothing to wait for but the disk.
+// write has the file be as it has to be.
+func (d *lenders) write() {
+	d.call(func() {
+		d.awaitWrite()
+		d.save(d.snapshot())
+	})
+}
+
+// rest has the servers do nothing more until resume is called, and the file be as it has
+// to be: after write there is a disk to wait for only if an address was lent meanwhile.
 func (d *lenders) rest() (resume func()) {
 	rests, awake := make(chan struct{}), make(chan struct{})
 	go d.call(func() {
-		if d.writing != nil {
-			<-d.writing
+		d.awaitWrite()
+		if d.changes() != d.saved {
+			d.save(d.snapshot())
 		}
-		d.save(d.snapshot())
 		close(rests)
 		<-awake
 	})
 	<-rests
 	return func() { close(awake) }
+}
+
+// awaitWrite waits until nobody writes the file.
+func (d *lenders) awaitWrite() {
+	if d.writing != nil {
+		<-d.writing
+	}
 }
 
 // speak has the file be ours from now on.
@@ -174,9 +189,7 @@ func (d *lenders) run() {
 	for {
 		select {
 		case <-d.ctx.Done():
-			if d.writing != nil {
-				<-d.writing
-			}
+			d.awaitWrite()
 			return
 		case fn := <-d.calls:
 			fn()
@@ -519,13 +532,13 @@ func (d *lenders) snapshot() *leasesOnDisk {
 
 // save writes it down.
 func (d *lenders) save(file *leasesOnDisk) {
-	if err := d.write(file); err != nil {
+	if err := d.replaceFile(file); err != nil {
 		slog.Error("leases are not written down", "err", err)
 	}
 }
 
-// write replaces the file, or removes it when there is nothing to keep.
-func (d *lenders) write(file *leasesOnDisk) error {
+// replaceFile replaces the file, or removes it when there is nothing to keep.
+func (d *lenders) replaceFile(file *leasesOnDisk) error {
 	if len(file.Networks) == 0 {
 		return d.home.removeFile(leasesFile)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"time"
 
 	"fairlead/loop"
 	"fairlead/nat"
@@ -17,7 +18,8 @@ import (
 )
 
 // Flows are handed over as they are met in one table and put into the other: there
-// may be a quarter of a million, and all stands still meanwhile.
+// may be a quarter of a million, or millions where somebody has asked for it, and all
+// stands still meanwhile.
 
 // flowBytes is the size of one.
 var flowBytes = binary.Size(nat.Saved{})
@@ -39,6 +41,7 @@ func (n *Node) handFlows(s *sender, connections []sockets.Moving) {
 		lot, count = lot[:4], 0
 	}
 	n.router.Flows(func(t *nat.Table) {
+		s.end = s.end.Add(time.Duration(t.Stats().Flows) * flowEach)
 		t.Save(loop.Clock(), func(number uint32) bool { return goes[number] }, func(f *nat.Saved) {
 			lot, _ = binary.Append(lot, binary.LittleEndian, f) // it has a fixed size
 			if count++; count == flowsAtOnce {
@@ -86,6 +89,7 @@ func (n *Node) restoreFlows(t *takeover) error {
 	if err := api.SendMessage(t.conn, api.Done{}, nil); err != nil {
 		return fmt.Errorf("the node that runs: %w", err)
 	}
+	_ = t.conn.SetDeadline(time.Now().Add(handWithin + flowsWithin))
 	number := n.renumbered(t)
 	kept, all := 0, 0
 	var err error

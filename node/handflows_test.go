@@ -12,37 +12,68 @@ import (
 	"fairlead/packet"
 )
 
-// BenchmarkHandFlows is for how long all stands still for the sake of a hundred thousand
-// flows.
-func BenchmarkHandFlows(b *testing.B) {
-	const flows, uplink = 100_000, packet.NetworkID(5000)
-	old := newHandlers(b)
-	old.router.Flows(func(t *nat.Table) {
-		t.Masquerade(defaultID, uplink)
+// uplinkBefore is that of the flows that withFlows makes.
+const uplinkBefore = packet.NetworkID(5000)
+
+// withFlows is a node that has this many flows.
+func withFlows(t testing.TB, count int) *handlers {
+	t.Helper()
+	h := newHandlers(t)
+	h.router.Flows(func(table *nat.Table) {
+		table.Masquerade(defaultID, uplinkBefore)
 		to := packet.AddrFrom4([4]byte{198, 51, 100, 7})
-		for i := range flows {
+		for i := range count {
 			c := 1 + i/25_000
 			q := packet.Tuple{
 				Src: packet.AddrFrom4([4]byte{172, 17, 1, byte(c)}), Dst: to, SrcPort: uint16(10_000 + i%25_000), DstPort: 443,
 				Proto: packet.ProtoTCP,
 			}
 			from := packet.AddrFrom4([4]byte{192, 0, 2, byte(c)})
-			p, reason := t.PlanOut(defaultID, packet.ContainerID(1<<16|c), q, uplink, from)
+			p, reason := table.PlanOut(defaultID, packet.ContainerID(1<<16|c), q, uplinkBefore, from)
 			if reason == packet.OK {
-				_, reason = t.Commit(p, 1)
+				_, reason = table.Commit(p, 1)
 			}
 			if reason != packet.OK {
-				b.Error(i, reason)
+				t.Error(i, reason)
 				return
 			}
 		}
 	})
+	return h
+}
+
+// The time there is grows with the flows there are: the largest table takes longer than
+// all that is no flow may.
+func TestHandFlowsHasTime(t *testing.T) {
+	const flows = 300
+	old := withFlows(t, flows)
+	ours, theirs := conns(t)
+	end := time.Now().Add(handWithin)
+	s := &sender{conn: &controlConn{UnixConn: theirs}, end: end}
+	read := make(chan int)
+	go func() {
+		count := 0
+		if err := readFlows(ours, func(*nat.Saved) { count++ }); err != nil {
+			t.Error(err)
+		}
+		read <- count
+	}()
+	old.handFlows(s, nil)
+	if count := <-read; s.err != nil || count != flows || s.end != end.Add(flows*flowEach) {
+		t.Errorf("%d flows read, %v; %v more than for none", count, s.err, s.end.Sub(end))
+	}
+}
+
+// BenchmarkHandFlows is for how long all stands still for the sake of a hundred thousand
+// flows.
+func BenchmarkHandFlows(b *testing.B) {
+	old := withFlows(b, 100_000)
 	for range b.N {
 		b.StopTimer()
 		next := newHandlers(b)
 		ours, theirs := conns(b)
 		next.router.Flows(func(t *nat.Table) { t.Masquerade(defaultID, next.hostWay.Network()) })
-		taking := &takeover{conn: ours, handing: handing{Networks: map[string]packet.NetworkID{next.lans[0].id: defaultID, api.HostUplink: uplink}}}
+		taking := &takeover{conn: ours, handing: handing{Networks: map[string]packet.NetworkID{next.lans[0].id: defaultID, api.HostUplink: uplinkBefore}}}
 		b.StartTimer()
 		go func() {
 			s := &sender{conn: &controlConn{UnixConn: theirs}, end: time.Now().Add(handWithin)}

@@ -47,15 +47,18 @@ const (
 
 // Bounds of a handover. Requests that came before have to be answered; of what the new
 // node says all that takes no work; what it takes to be what the old one is, and more
-// for each container; and all of it from the first descriptor to the last word.
-// Connections wait for up to the latter, some ten milliseconds mostly.
+// for each container; and all of it from the first descriptor to the last word, with
+// more for each flow: four times what one took (docs/restart.md). Connections wait for up
+// to the latter, some ten milliseconds mostly; one that is silent is given up long before.
 const (
 	quietWithin   = 8 * time.Second
 	ackWithin     = time.Second
 	workWithin    = 5 * time.Second
 	workEach      = 10 * time.Millisecond
 	handWithin    = 20 * time.Second
-	replaceWithin = quietWithin + handWithin + goneWithin + startWithin // for who has asked for it
+	flowEach      = 20 * time.Microsecond
+	flowsWithin   = mostFlows * flowEach
+	replaceWithin = quietWithin + handWithin + flowsWithin + goneWithin + startWithin // for who has asked for it
 )
 
 // A handing is what descriptors alone do not say.
@@ -83,7 +86,8 @@ func (h *handing) parse(text []byte) error {
 	return nil
 }
 
-// maxHanded bounds the text of one.
+// maxHanded bounds the text of one. Flows come behind it, lot by lot, and are bounded by
+// their table.
 const maxHanded = 512 << 20
 
 // postReplace hands the node over to the client.
@@ -106,7 +110,7 @@ func (n *Node) postReplace(w http.ResponseWriter, r *http.Request) (any, error) 
 func (n *Node) handOver(conn *controlConn) error {
 	_ = conn.SetDeadline(time.Now().Add(ackWithin))
 	var hello api.Replace
-	fds, err := api.ReceiveMessage(conn.UnixConn, &hello)
+	fds, err := api.ReceiveNews(conn.UnixConn, &hello)
 	api.CloseAll(fds)
 	if err != nil {
 		return err
@@ -184,6 +188,7 @@ func (n *Node) tryStandStill() (resume func(), ok bool) {
 		c.wiring.Lock()
 	}
 	listen := n.dns.pauseHost()
+	n.dhcp.write() // while frames still pass
 	move := n.loop.Rest()
 	n.mu.Lock()
 	lend := n.dhcp.rest()
@@ -228,7 +233,7 @@ func (n *Node) isBusyLocked() bool {
 // is told that it may. Nothing moves meanwhile.
 func (n *Node) handAll(conn *controlConn) error {
 	h := &handing{Running: n.runningLocked(), Networks: make(map[string]packet.NetworkID)}
-	s := &sender{conn: conn, end: time.Now().Add(handWithin)}
+	s := &sender{conn: conn, program: n.conf.Version, end: time.Now().Add(handWithin)}
 	defer s.close()
 	n.handNodeLocked(s, h)
 	written := make(map[*container]bool)
@@ -244,7 +249,7 @@ func (n *Node) handAll(conn *controlConn) error {
 	if err != nil {
 		return err
 	}
-	s.ask(api.Handed{Last: true, Version: handVersion, Program: n.conf.Version, Text: len(text), Flow: flowBytes})
+	s.ask(api.Handed{Last: true, Text: len(text), Flow: flowBytes})
 	s.write(text)
 	work := workWithin + time.Duration(len(h.Records))*workEach
 	s.await(work)
@@ -321,12 +326,13 @@ func (n *Node) handContainerLocked(s *sender, h *handing, c *container) {
 // A sender sends descriptors, some in each message, and waits for an answer to each:
 // on a stream two messages could be read as one. After an error it does nothing more.
 type sender struct {
-	conn  *controlConn
-	end   time.Time // of all of it
-	items []api.Thing
-	fds   []int
-	files []*os.File // closed behind the message
-	err   error
+	conn    *controlConn
+	program string    // what it was sent by
+	end     time.Time // of all of it
+	items   []api.Thing
+	fds     []int
+	files   []*os.File // closed behind the message
+	err     error
 }
 
 // handAtOnce is how many descriptors a message brings.
@@ -375,7 +381,7 @@ func (s *sender) ask(m api.Handed) {
 	}
 	if s.err == nil {
 		s.within(ackWithin)
-		m.Items = s.items
+		m.Version, m.Program, m.Items = handVersion, s.program, s.items
 		s.fail(api.SendMessage(s.conn.UnixConn, m, s.fds))
 		s.await(ackWithin)
 	}
@@ -390,7 +396,7 @@ func (s *sender) await(within time.Duration) {
 	}
 	s.within(within)
 	var done api.Done
-	fds, err := api.ReceiveMessage(s.conn.UnixConn, &done)
+	fds, err := api.ReceiveNews(s.conn.UnixConn, &done)
 	api.CloseAll(fds)
 	if err != nil {
 		s.fail(fmt.Errorf("the new node has not said that it works: %w", err))

@@ -101,14 +101,15 @@ func (t *takeover) receive(version string) error {
 	}
 	for {
 		var m api.Handed
-		fds, err := api.ReceiveMessage(t.conn, &m)
+		fds, err := api.ReceiveNews(t.conn, &m)
 		switch {
+		case m.Version > handVersion: // whatever else there is, it may have another meaning
+			api.CloseAll(fds)
+			return fmt.Errorf("the node that runs is of version %s, which hands over more than this one, %s, can read: `fairlead up --replace` of that version or a later one does", m.Program, version)
 		case err != nil:
 			return fmt.Errorf("the node that runs: %w", err)
 		case m.Error != "":
 			return fmt.Errorf("the node that runs: %s", m.Error)
-		case m.Last && m.Version > handVersion:
-			return fmt.Errorf("the node that runs is of version %s, which hands over more than this one, %s, can read: `fairlead up --replace` of that version or a later one does", m.Program, version)
 		case m.Last && (m.Version < handVersion || m.Flow != flowBytes || m.Text > maxHanded):
 			return fmt.Errorf("the node that runs is of version %s, which hands over in another form than this one, %s, reads; `fairlead down --all` ends it", m.Program, version)
 		case m.Last:
@@ -311,7 +312,7 @@ func (t *takeover) commit() error {
 	if err == nil {
 		var done api.Handed
 		var fds []int
-		fds, err = api.ReceiveMessage(t.conn, &done)
+		fds, err = api.ReceiveNews(t.conn, &done)
 		api.CloseAll(fds)
 		if err == nil && done.Error != "" {
 			err = errors.New(done.Error)

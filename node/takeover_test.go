@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,18 +16,49 @@ import (
 	"fairlead/test/lab"
 )
 
-// What a later version hands over is refused, with what helps.
+// What a later version hands over is refused, with what helps, whatever else it says that
+// this one does not know: in its first message as in its last.
 func TestTakeOverRefusesLater(t *testing.T) {
+	for _, says := range []string{
+		`{"last":true,"version":%d,"program":"9.9"}`,
+		`{"last":true,"version":%d,"program":"9.9","colour":"red"}`,
+		`{"version":%d,"program":"9.9","items":[{"kind":"node","colour":"red"}]}`,
+		`{"items":{"node":1},"version":%d,"program":"9.9"}`,
+	} {
+		ours, theirs := conns(t)
+		taking := &takeover{conn: ours, things: make(map[api.Thing]int)}
+		go hands(theirs, fmt.Sprintf(says, handVersion+1))
+		refused(t, taking.receive("0.1"), "the node that runs is of version 9.9, which hands over more than this one, 0.1, can read: `fairlead up --replace` of that version or a later one does")
+	}
+}
+
+// hands is a node that is asked to hand over, and says this.
+func hands(conn *net.UnixConn, lines ...string) {
+	var hello api.Replace
+	_, _ = api.ReceiveNews(conn, &hello)
+	for _, line := range lines {
+		_, _ = conn.Write([]byte(line + "\n"))
+		var done api.Done
+		_, _ = api.ReceiveNews(conn, &done)
+	}
+}
+
+// A field more is no reason to refuse what is of a version both know, on either side.
+func TestHandOverMoreFields(t *testing.T) {
 	ours, theirs := conns(t)
 	taking := &takeover{conn: ours, things: make(map[api.Thing]int)}
-	go func() {
-		var hello api.Replace
-		_, _ = api.ReceiveMessage(theirs, &hello)
-		_ = api.SendMessage(theirs, api.Handed{Last: true, Version: handVersion + 1, Program: "9.9"}, nil)
-	}()
-	err := taking.receive("0.1")
-	if err == nil || !strings.Contains(err.Error(), "of version 9.9, which hands over more than this one, 0.1, can read: `fairlead up --replace` of that version") {
-		t.Errorf("got %v", err)
+	go hands(theirs, fmt.Sprintf(`{"version":%d,"colour":"red"}`, handVersion),
+		fmt.Sprintf(`{"last":true,"version":%d,"text":7,"flow":%d,"colour":"red"}`, handVersion, flowBytes))
+	if err := taking.receive("0.1"); err != nil || taking.text != 7 {
+		t.Errorf("%d bytes, %v", taking.text, err)
+	}
+	ours, theirs = conns(t)
+	if _, err := theirs.Write([]byte(`{"colour":"red"}` + "\n")); err != nil {
+		t.Fatal(err)
+	}
+	s := &sender{conn: &controlConn{UnixConn: ours}, end: time.Now().Add(handWithin)}
+	if s.await(workWithin); s.err != nil {
+		t.Error(s.err)
 	}
 }
 
@@ -34,11 +66,7 @@ func TestTakeOverRefusesLater(t *testing.T) {
 func TestTakeOverRefusesUnnamed(t *testing.T) {
 	ours, theirs := conns(t)
 	taking := &takeover{conn: ours, things: make(map[api.Thing]int)}
-	go func() {
-		var hello api.Replace
-		_, _ = api.ReceiveMessage(theirs, &hello)
-		_ = api.SendMessage(theirs, api.Handed{Items: []api.Thing{{Kind: thingLock}}}, nil)
-	}()
+	go hands(theirs, `{"items":[{"kind":"lock"}]}`)
 	refused(t, taking.receive("0.1"), "the node that runs sent 0 descriptors and named 1")
 }
 
@@ -153,6 +181,57 @@ func TestPauseBetweenLineAndSlot(t *testing.T) {
 	}
 	resume()
 	_ = conn.Close()
+}
+
+// Leases are written down while frames still pass: workers rest once there is no disk to
+// wait for.
+func TestStandStillWritesFirst(t *testing.T) {
+	h := newHandlers(t)
+	var err error
+	if h.listener, err = listenAt(filepath.Join(t.TempDir(), "s")); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for err == nil {
+			_, err = h.listener.Accept()
+		}
+	}()
+	defer h.listener.Close()
+	busy, written := make(chan struct{}), make(chan struct{})
+	go h.dhcp.call(func() { // as if the disk took its time
+		close(busy)
+		<-written
+	})
+	<-busy
+	resume := make(chan func())
+	go func() {
+		fn, ok := h.tryStandStill()
+		for !ok {
+			fn, ok = h.tryStandStill()
+		}
+		resume <- fn
+	}()
+	lab.Eventually(t, 10*time.Second, func() error {
+		if h.linking.TryLock() {
+			h.linking.Unlock()
+			return errors.New("it has not begun")
+		}
+		return nil
+	})
+	passed := make(chan struct{})
+	go func() {
+		for range 1000 { // turns
+			h.loop.Worker(0).Call(func() {})
+		}
+		close(passed)
+	}()
+	select {
+	case <-passed:
+	case <-time.After(10 * time.Second):
+		t.Error("workers rest, and leases are being written")
+	}
+	close(written)
+	(<-resume)()
 }
 
 // conns are the two ends of a control connection.

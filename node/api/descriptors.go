@@ -42,11 +42,28 @@ func SendMessage(conn *net.UnixConn, msg any, fds []int) error {
 	return err
 }
 
-// ReceiveMessage reads one line of JSON into msg and returns the descriptors
-// that came along, close-on-exec and the caller's. After an error there are
-// none. They are plain numbers: an os.File would put a non-blocking one into
-// the runtime's poller, and workers have an epoll of their own.
+// ReceiveMessage reads one line of JSON into msg, strictly as Decode does, and returns
+// the descriptors that came along, close-on-exec and the caller's. After an error there
+// are none. They are plain numbers: an os.File would put a non-blocking one into the
+// runtime's poller, and workers have an epoll of their own.
 func ReceiveMessage(conn *net.UnixConn, msg any) (fds []int, err error) {
+	return receive(conn, func(line []byte) error { return Decode(bytes.NewReader(line), msg) })
+}
+
+// ReceiveNews is ReceiveMessage for what another version may say: fields nobody knows
+// are passed over. After an error msg has what could be read all the same, so that who
+// finds a version in it need not call malformed what is only later.
+func ReceiveNews(conn *net.UnixConn, msg any) (fds []int, err error) {
+	return receive(conn, func(line []byte) error {
+		if err := json.Unmarshal(line, msg); err != nil {
+			return fmt.Errorf("malformed JSON: %w", err)
+		}
+		return nil
+	})
+}
+
+// receive reads one line, and has decode read what it says.
+func receive(conn *net.UnixConn, decode func(line []byte) error) (fds []int, err error) {
 	defer func() {
 		if err != nil {
 			CloseAll(fds)
@@ -74,7 +91,7 @@ func ReceiveMessage(conn *net.UnixConn, msg any) (fds []int, err error) {
 			return fds, fmt.Errorf("a message is longer than %d bytes", maxMessage)
 		}
 	}
-	return fds, Decode(bytes.NewReader(line), msg)
+	return fds, decode(line)
 }
 
 // Decode reads one JSON value strictly: a field nobody knows is refused by its

@@ -14,6 +14,8 @@ package api
 //	old → new   Done: nobody uses them any more but the new node
 //
 // An error of either side, or its silence, ends it before that, and the old node goes on.
+// The two may be of different versions, so what either does not know is passed over, and
+// every Handed says its version before anything of it is believed.
 
 // Replace is the first message.
 type Replace struct {
@@ -22,15 +24,14 @@ type Replace struct {
 
 // Handed are descriptors, at most eight in one message, and what they are.
 type Handed struct {
-	Error string  `json:"error,omitempty"` // the old node goes on
-	Items []Thing `json:"items,omitempty"`
-	// Of the last one: the version of what is handed over, what it was written by, and
-	// the bytes of the JSON and of a flow.
-	Last    bool   `json:"last,omitempty"`
-	Version int    `json:"version,omitempty"`
-	Program string `json:"program,omitempty"`
-	Text    int    `json:"text,omitempty"`
-	Flow    int    `json:"flow,omitempty"`
+	Error   string  `json:"error,omitempty"`   // the old node goes on
+	Version int     `json:"version,omitempty"` // of what is handed over
+	Program string  `json:"program,omitempty"` // what it is handed over by
+	Items   []Thing `json:"items,omitempty"`
+	// Of the last one: the bytes of the JSON and of a flow.
+	Last bool `json:"last,omitempty"`
+	Text int  `json:"text,omitempty"`
+	Flow int  `json:"flow,omitempty"`
 }
 
 // A Thing is what a descriptor is: Kind says of what sort, Of whose it is and Which

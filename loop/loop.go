@@ -37,6 +37,8 @@ type Loop struct {
 	once sync.Once // Close
 	err  error     // of Close
 
+	rest sync.Mutex // held while the workers rest
+
 	mu     sync.Mutex // guards what follows, and graces.Add against Wait
 	closed bool
 	held   []*Source // added since Hold, and not known to an epoll yet
@@ -158,10 +160,12 @@ func (l *Loop) changeHeld(s *Source, change func()) bool {
 }
 
 // Rest has all workers rest between two turns, and returns when they do. They go on
-// when resume is called, as if no time had passed but for the clock. Meanwhile
-// nobody may wait for a worker, as Grace and Close do.
+// when resume is called, as if no time had passed but for the clock. Until then
+// another Rest waits, and who called this one may wait for nothing that waits for a
+// worker, as Call, Grace and Close do: take no lock that is held meanwhile.
 func (l *Loop) Rest() (resume func()) {
 	l.mustNotBeWorker("Rest")
+	l.rest.Lock() // of two, each would have some of the workers
 	var resting sync.WaitGroup
 	awake := make(chan struct{})
 	for _, w := range l.workers {
@@ -172,7 +176,10 @@ func (l *Loop) Rest() (resume func()) {
 		})
 	}
 	resting.Wait()
-	return sync.OnceFunc(func() { close(awake) })
+	return sync.OnceFunc(func() {
+		close(awake)
+		l.rest.Unlock()
+	})
 }
 
 // Close stops the workers after the turn they are in, waits until they and the

@@ -336,3 +336,44 @@ func closeAll(t testing.TB, fds ...int) {
 		}
 	}
 }
+
+// TestRest: nothing runs on any worker while they rest, also where several have them
+// rest at once.
+func TestRest(t *testing.T) {
+	l := newLoop(t, 3)
+	var ran [3]atomic.Uint64
+	for i := range ran {
+		var again func()
+		again = func() {
+			ran[i].Add(1)
+			l.Worker(i).Post(again)
+		}
+		l.Worker(i).Post(again)
+	}
+	look := func() (n [3]uint64) {
+		for i := range ran {
+			n[i] = ran[i].Load()
+		}
+		return n
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 50 {
+				resume := l.Rest()
+				before := look()
+				runtime.Gosched()
+				if after := look(); after != before {
+					t.Errorf("workers at rest went from %v to %v", before, after)
+				}
+				resume()
+			}
+		})
+	}
+	wg.Wait()
+	last := look()
+	eventually(t, "all go on", func() bool {
+		now := look()
+		return now[0] > last[0] && now[1] > last[1] && now[2] > last[2]
+	})
+}

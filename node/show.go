@@ -194,26 +194,27 @@ func (n *Node) getDrops(http.ResponseWriter, *http.Request) (any, error) {
 // wallClock turns a moment of the workers' clock into one of the day.
 func wallClock(at int64) time.Time { return time.Now().Add(time.Duration(at - loop.Clock())) }
 
-// checkAttempts is how often getCheck looks before it believes what it sees:
-// counters are read one after the other while frames may be on their way.
+// checkAttempts is how often getCheck looks before it believes what it sees: an
+// uplink that is just coming is counted by its ports and not yet by the router.
 const checkAttempts = 20
 
-// getCheck holds the conservation law against the counters.
+// getCheck holds the conservation law against the counters, which are read one after
+// the other: where they differ, no frame may move meanwhile.
 func (n *Node) getCheck(http.ResponseWriter, *http.Request) (any, error) {
-	var check api.Check
-	for range checkAttempts {
-		check = api.Check{Violations: n.violations()}
-		if len(check.Violations) == 0 {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
+	check := api.Check{Violations: violations(n.segments(), n.theRouter())}
+	for i := 0; len(check.Violations) > 0 && i < checkAttempts; i++ {
+		time.Sleep(time.Duration(i) * time.Millisecond)
+		segments, router := n.segments(), n.theRouter() // before: n.mu may be held by who waits for a worker
+		resume := n.loop.Rest()
+		check.Violations = violations(segments, router)
+		resume()
 	}
 	return check, nil
 }
 
-func (n *Node) violations() []string {
+func violations(segments *segments, router *network.Router) []string {
 	list := []string{}
-	n.segments().each(func(network string, sw *vswitch.Switch) {
+	segments.each(func(network string, sw *vswitch.Switch) {
 		for _, p := range sw.Ports() {
 			c := p.Counts()
 			if err := c.CheckIngress(); err != nil {
@@ -221,7 +222,7 @@ func (n *Node) violations() []string {
 			}
 		}
 	})
-	if err := n.theRouter().CheckCopies(); err != nil {
+	if err := router.CheckCopies(); err != nil {
 		list = append(list, err.Error())
 	}
 	return list

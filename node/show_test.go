@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -125,6 +127,47 @@ func TestTables(t *testing.T) {
 		t.Errorf("%+v", check)
 	}
 	h.end(db.container)
+}
+
+// TestCheckBesideTraffic: the conservation law is seen to hold also while frames come
+// as fast as they can, ports come and go, and several ask.
+func TestCheckBesideTraffic(t *testing.T) {
+	h := newHandlers(t)
+	web, db := h.join(t, "web"), h.join(t, "db")
+	for i := range 100 { // so that a look takes longer than a frame
+		h.join(t, fmt.Sprintf("idle%d", i))
+	}
+	db.send(t, packettest.ICMPEcho(db.Station, web.Station, 1, 1, nil)) // from now on it is known
+	db.settled(t, 1)
+	frame := []*packet.Frame{{B: packettest.ICMPEcho(web.Station, db.Station, 1, 1, nil)}}
+	var sender, askers sync.WaitGroup
+	var done atomic.Bool
+	sender.Go(func() {
+		for !done.Load() {
+			_, _ = web.far.WriteBatch(frame) // where there is no room, the next one
+		}
+	})
+	for range 2 {
+		askers.Go(func() {
+			for range 100 {
+				if code, text := h.call("GET", "/v1/check", ""); code != 200 || text != `{"violations":[]}` {
+					t.Errorf("%d %s", code, text)
+				}
+			}
+		})
+	}
+	for i := range 20 {
+		h.end(h.join(t, fmt.Sprintf("guest%d", i)).container)
+	}
+	askers.Wait()
+	done.Store(true)
+	sender.Wait()
+	if c := web.attachments[0].endpoint.port.Counts(); c.Unicast < 100 {
+		t.Errorf("%d frames crossed meanwhile", c.Unicast)
+	}
+	for _, c := range h.list() {
+		h.end(c)
+	}
 }
 
 func TestOpenAPIIsServed(t *testing.T) {

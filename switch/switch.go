@@ -125,7 +125,9 @@ type Switch struct {
 	closed atomic.Bool
 	join   atomic.Bool // small frames of a flow may be joined
 
-	mu          sync.Mutex // serialises what follows and the replacing of ports
+	changing sync.Mutex // serialises AddPort and RemovePort; held before mu
+
+	mu          sync.Mutex // guards what follows and the replacing of ports; nobody waits for a worker with it
 	generations map[uint16]uint16
 	leaving     map[*Port]bool // off the snapshot, not closed yet
 	retired     Counts         // of ports that are gone
@@ -208,20 +210,47 @@ func (s *Switch) AddPort(conf PortConfig) (*Port, error) {
 	}
 	p.flood, p.linkLocals = policy.NewRate(limit, limit/10), policy.NewLinkLocals()
 
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if err := s.putIn(p); err != nil {
+		return nil, fmt.Errorf("add port %q: %w", conf.Name, err)
+	}
+	if err := p.register(); err != nil {
+		s.mu.Lock()
+		s.replaceLocked(uint16(p.id), nil)
+		s.mu.Unlock()
+		return nil, fmt.Errorf("add port %q: %w", conf.Name, err)
+	}
+	return p, nil
+}
+
+// putIn publishes a port under the lowest free index.
+func (s *Switch) putIn(p *Port) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	index, err := s.freeIndexLocked()
 	if err != nil {
-		return nil, fmt.Errorf("add port %q: %w", conf.Name, err)
+		return err
 	}
 	s.generations[index]++
 	p.id = packet.PortID(s.generations[index])<<16 | packet.PortID(index)
 	s.replaceLocked(index, p)
-	if err := p.register(); err != nil {
-		s.replaceLocked(index, nil)
-		return nil, fmt.Errorf("add port %q: %w", conf.Name, err)
+	return nil
+}
+
+// takeOff publishes the ports without one; false is a port that is off already.
+func (s *Switch) takeOff(p *Port) bool {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ports.Load().find(p.id) == nil {
+		return false
 	}
-	return p, nil
+	s.replaceLocked(uint16(p.id), nil)
+	s.leaving[p] = true
+	s.closing.Add(1)
+	return true
 }
 
 // freeIndexLocked finds the lowest free port index; zero names no port.
@@ -315,19 +344,12 @@ func (p *Port) register() (err error) {
 // workers, and done (may be nil) is called then. Removing a port twice does
 // nothing.
 func (s *Switch) RemovePort(p *Port, done func()) {
-	s.mu.Lock()
-	if s.ports.Load().find(p.id) == nil {
-		s.mu.Unlock()
+	if !s.takeOff(p) {
 		if done != nil {
 			done()
 		}
 		return
 	}
-	s.replaceLocked(uint16(p.id), nil)
-	s.leaving[p] = true
-	s.closing.Add(1)
-	s.mu.Unlock()
-
 	p.source.Remove()
 	s.forget(p)
 	s.lanes.loop.Grace(func() {

@@ -337,8 +337,5 @@ func (n *Network) Detach(p *vswitch.Port) {
 func (n *Network) Close() {
 	n.gw.Close()
 	n.sw.Close()
-	n.router.mu.Lock()
-	n.router.networks = slices.DeleteFunc(n.router.networks, func(x *Network) bool { return x == n })
-	n.router.mu.Unlock()
 	n.router.retire(n.sw)
 }

@@ -22,10 +22,13 @@ type Router struct {
 
 	loopFound func(vswitch.Loop) // nil is nobody
 
-	mu       sync.Mutex
+	adding sync.Mutex // one uplink at a time; held before mu
+
+	mu       sync.Mutex // guards what follows; nobody waits for a worker with it
 	networks []*Network
 	uplinks  []*Uplink
 	numbers  map[packet.NetworkID]bool // of uplinks, those included that are just going
+	leaving  map[*vswitch.Switch]bool  // of uplinks that are just going
 	gone     vswitch.Counts            // of networks and uplinks that have been closed
 }
 
@@ -41,7 +44,8 @@ const (
 // NewRouter returns a router without networks and uplinks. Networks join it as
 // they are made.
 func NewRouter(lanes *vswitch.Lanes, flows nat.Config) *Router {
-	return &Router{lanes: lanes, rt: gateway.NewRouter(nat.New(flows), lanes.Grace), numbers: make(map[packet.NetworkID]bool)}
+	return &Router{lanes: lanes, rt: gateway.NewRouter(nat.New(flows), lanes.Grace),
+		numbers: make(map[packet.NetworkID]bool), leaving: make(map[*vswitch.Switch]bool)}
 }
 
 // TellLoops has fn told of ports that are found joined; see vswitch.Config. It is
@@ -131,11 +135,14 @@ func (r *Router) Uplinks() []*Uplink {
 	return slices.Clone(r.uplinks)
 }
 
-// retire keeps the counters of a switch that is closed, for Totals.
+// retire takes a switch that is closed off the router, and keeps its counters for
+// Totals.
 func (r *Router) retire(sw *vswitch.Switch) {
-	c := sw.Totals()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.networks = slices.DeleteFunc(r.networks, func(n *Network) bool { return n.sw == sw })
+	delete(r.leaving, sw)
+	c := sw.Totals()
 	r.gone.Add(&c)
 }
 
@@ -151,6 +158,10 @@ func (r *Router) Totals() vswitch.Counts {
 	}
 	for _, u := range r.uplinks {
 		c := u.sw.Totals()
+		total.Add(&c)
+	}
+	for sw := range r.leaving {
+		c := sw.Totals()
 		total.Add(&c)
 	}
 	return total

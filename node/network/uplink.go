@@ -32,7 +32,7 @@ func (r *Router) AddUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 		raw, err := uplink.New(uplink.Config{
 			Network: id, Name: conf.Name, MAC: conf.MAC, MTU: conf.MTU,
 			Addr: conf.Addr, Gateway: conf.Gateway, Extra: conf.Extra, Routes: conf.Routes, DHCP: conf.DHCP,
-			SharedMAC: conf.SharedMAC, Held: conf.Held, Avoid: r.subnetsLocked(),
+			SharedMAC: conf.SharedMAC, Held: conf.Held, Avoid: r.subnets(),
 		}, inbound{r.rt.Inbound(id), r, id})
 		return raw, queue, err
 	})
@@ -52,14 +52,11 @@ func (r *Router) AddUplink(conf UplinkConfig, queue vswitch.Queue) (*Uplink, err
 // addUplink gives an uplink a number and a segment. made makes its far end, and
 // the queue of its port.
 func (r *Router) addUplink(conf UplinkConfig, made func(packet.NetworkID) (end, vswitch.Queue, error)) (*Uplink, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.findLocked(conf.Name) != nil {
-		return nil, fmt.Errorf("uplink %s: there is one of this name already", conf.Name)
-	}
-	id := r.freeNumberLocked()
-	if id == 0 {
-		return nil, fmt.Errorf("uplink %s: there are %d uplinks, which is all a node can have", conf.Name, maxUplinks)
+	r.adding.Lock()
+	defer r.adding.Unlock()
+	id, err := r.number(conf.Name)
+	if err != nil {
+		return nil, err
 	}
 	e, queue, err := made(id)
 	if err != nil {
@@ -92,16 +89,35 @@ func (r *Router) addUplink(conf UplinkConfig, made func(packet.NetworkID) (end, 
 		_ = q.SetCarrier(true) // a link that has no say in its carrier is up by itself
 	}
 	u.sw.Wake() // probe, announce, ask for a lease
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.numbers[id] = true
 	r.uplinks = append(r.uplinks, u)
 	return u, nil
 }
 
+// number finds one that is free, for an uplink of a new name.
+func (r *Router) number(name string) (packet.NetworkID, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.findLocked(name) != nil {
+		return 0, fmt.Errorf("uplink %s: there is one of this name already", name)
+	}
+	for id := firstUplink; id < firstUplink+maxUplinks; id++ {
+		if !r.numbers[id] {
+			return id, nil
+		}
+	}
+	return 0, fmt.Errorf("uplink %s: there are %d uplinks, which is all a node can have", name, maxUplinks)
+}
+
 // maxPacket is the largest packet IPv4 can write the length of.
 const maxPacket = 65535
 
-// subnetsLocked are those of all networks.
-func (r *Router) subnetsLocked() (list []netip.Prefix) {
+// subnets are those of all networks.
+func (r *Router) subnets() (list []netip.Prefix) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, n := range r.networks {
 		list = append(list, n.conf.Gateway.Masked())
 	}
@@ -131,6 +147,7 @@ func (r *Router) RemoveUplink(name string) error {
 		return fmt.Errorf("no uplink %s", name)
 	}
 	r.uplinks = slices.DeleteFunc(r.uplinks, func(x *Uplink) bool { return x == u })
+	r.leaving[u.sw] = true
 	for _, n := range r.networks {
 		n.dropUplinkLocked(u)
 	}
@@ -148,16 +165,6 @@ func (r *Router) RemoveUplink(name string) error {
 	delete(r.numbers, u.Network()) // nothing speaks of it any more
 	r.mu.Unlock()
 	return nil
-}
-
-// freeNumberLocked is the lowest number no uplink has; 0 is none.
-func (r *Router) freeNumberLocked() packet.NetworkID {
-	for id := firstUplink; id < firstUplink+maxUplinks; id++ {
-		if !r.numbers[id] {
-			return id
-		}
-	}
-	return 0
 }
 
 // Close takes all uplinks off. Networks are closed before.

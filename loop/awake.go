@@ -11,20 +11,27 @@ import (
 
 // A thread that sleeps comes back ten to twenty microseconds after what wakes it,
 // which is most of the time of a request and its answer, and much of the pause
-// between two pieces of a paced stream. So who was woken soon after falling asleep,
-// some times in a row and for little work, stays awake for about that long. Who did
-// so in vain starts over. See docs/decisions/spin.md.
+// between two pieces of a paced stream. So who is mostly woken soon after falling
+// asleep, and for little work, stays awake for about that long. See
+// docs/decisions/spin.md.
 const (
 	shortWait = int64(40 * time.Microsecond)
 	shortTurn = int64(60 * time.Microsecond) // a longer one had more to do than a piece of a paced stream
-	spinAfter = 8                            // short waits in a row
 	spinTime  = int64(50 * time.Microsecond)
+
+	// Points: a short wait brings one, a long one costs two, one awake in vain costs
+	// three more. There are twice as many as it takes, so that one that lasted a little
+	// longer among many that did not changes nothing.
+	spinAfter  = 8
+	mostPoints = 2 * spinAfter
+	longCosts  = 2
+	vainCosts  = 3
 )
 
 // rest waits a moment for something to happen: awake first, where that pays, then
 // dozing.
 func (w *Worker) rest(timeout int) (n int) {
-	if w.short >= spinAfter && w.took < shortTurn {
+	if w.points >= spinAfter && w.took < shortTurn {
 		for n == 0 && Clock()-w.now < spinTime {
 			n = epollPoll(w.epfd, &w.events)
 		}
@@ -32,23 +39,29 @@ func (w *Worker) rest(timeout int) (n int) {
 			w.stats.awake.Add(1)
 			return n
 		}
-		w.short = 0
+		w.points -= vainCosts
 	}
 	return epollDoze(w.epfd, &w.events, timeout)
 }
 
-// noteWait counts waits that something ended soon.
+// noteWait counts waits that something ended soon. Behind one that was longer than
+// any piece of what went on, something else begins.
 func (w *Worker) noteWait(event bool, lasted int64) {
-	if event && lasted < shortWait {
-		w.short++
-	} else {
-		w.short = 0
+	switch {
+	case event && lasted < shortWait:
+		w.points = min(w.points+1, mostPoints)
+	case lasted > int64(time.Millisecond):
+		w.points = 0
+	default:
+		w.points = max(w.points-longCosts, 0)
 	}
 }
 
 // dozeTime is how long a worker that has just had something to do waits, in
-// milliseconds, before it tells the scheduler that it blocks.
-const dozeTime = 1
+// milliseconds, before it tells the scheduler that it blocks. It is as long as the
+// scheduler lets anybody run, and longer than the kernel's tick: a shorter time would
+// have the processor's timer set, and taken back, for each wait.
+const dozeTime = 10
 
 // epollDoze is epollWait for a moment, and does not tell the scheduler. A garbage
 // collection that wants the thread meanwhile sends it a signal, which ends the

@@ -17,11 +17,11 @@ func TestStaysAwakeWhereThatPays(t *testing.T) {
 		}
 	}()
 	for _, c := range []struct {
-		name  string
-		short int
-		turn  int64 // how long the turn before took
-		event bool
-		awake uint64
+		name   string
+		points int
+		turn   int64 // how long the turn before took
+		event  bool
+		awake  uint64
 	}{
 		{"something comes", spinAfter, 0, true, 1},
 		{"nothing comes", spinAfter, 0, false, 0},
@@ -36,7 +36,7 @@ func TestStaysAwakeWhereThatPays(t *testing.T) {
 				writeWaker(w.waker)
 			}
 			w.stats.awake.Store(0)
-			w.busy, w.short = true, c.short
+			w.busy, w.points = true, c.points
 			w.now = Clock() - c.turn
 			if n := w.wait(); (n == 1) != c.event {
 				t.Errorf("%s: %d events", c.name, n)
@@ -46,8 +46,37 @@ func TestStaysAwakeWhereThatPays(t *testing.T) {
 		if awake != c.awake {
 			t.Errorf("%s: %d events found it awake, want %d", c.name, awake, c.awake)
 		}
-		if !c.event && w.short != 0 {
-			t.Errorf("%s: %d short waits in a row after a long one", c.name, w.short)
+		if !c.event && w.points != 0 {
+			t.Errorf("%s: %d points after a wait of a while", c.name, w.points)
+		}
+	}
+}
+
+// One wait that took a little longer among many short ones changes nothing; a stream
+// that waits a little longer each time has nothing to win.
+func TestPointsForStayingAwake(t *testing.T) {
+	const short, long = shortWait / 2, shortWait + shortWait/8
+	for name, c := range map[string]struct {
+		waits []int64
+		most  bool // it stays awake at the end, or at no time
+	}{
+		"short waits":                     {[]int64{short}, true},
+		"a longer one among many":         {[]int64{short, short, short, long}, true},
+		"none of them short":              {[]int64{long}, false},
+		"as many longer as short":         {[]int64{short, long}, false},
+		"a pause, then short for a while": {[]int64{short, short, short, short, short, short, short, 1e9}, false},
+	} {
+		var w Worker
+		awake := 0
+		for range 100 {
+			for _, lasted := range c.waits {
+				if w.noteWait(true, lasted); w.points >= spinAfter {
+					awake++
+				}
+			}
+		}
+		if all := 100 * len(c.waits); c.most && awake < all*3/4 || !c.most && awake > 0 {
+			t.Errorf("%s: awake behind %d of %d waits", name, awake, all)
 		}
 	}
 }

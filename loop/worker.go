@@ -23,7 +23,7 @@ type Worker struct {
 	busy    bool            // the last turn had something to do
 	slept   bool            // there was nothing to do before this turn
 	took    int64           // how long the last turn lasted
-	short   int             // waits in a row that something ended within shortWait; see awake.go
+	points  int             // how much there is for staying awake; see awake.go
 	ready   []*Source       // to be called in this turn or, from it, in the next
 	running []*Source       // being called; the two swap every turn
 	timers  timerHeap       // pending timers, the next first

@@ -193,6 +193,12 @@ func TestJoinRules(t *testing.T) {
 	}
 	at := func(i int, x byte) func([]byte) []byte { return sound(func(b []byte) { b[i] ^= x }) }
 	const l3, l4 = packet.EthernetLen, packet.EthernetLen + packet.IPv4MinLen
+	to := func(port byte) (list [][]byte) {
+		for _, b := range datagrams(9, 9) {
+			list = append(list, at(l4+3, 7^port)(b))
+		}
+		return list
+	}
 	const one, two = 1, 2
 	for _, c := range []struct {
 		name   string
@@ -233,7 +239,11 @@ func TestJoinRules(t *testing.T) {
 		{"one tag", [][]byte{packettest.Tagged(datagrams(9)[0], 5), packettest.Tagged(datagrams(9)[0], 5)}, one},
 		{"two tags", [][]byte{packettest.Tagged(datagrams(9)[0], 5, 6), packettest.Tagged(datagrams(9)[0], 5, 7)}, two},
 		{"IP options", [][]byte{withOptions(a, b), withOptions(a, b)}, two},
-		{"DHCP", [][]byte{datagramOf(a, b, 68, 0, 300), datagramOf(a, b, 68, 0, 300)}, two},
+		{"from a DHCP client", [][]byte{datagramOf(a, b, 68, 0, 300), datagramOf(a, b, 68, 0, 300)}, two},
+		{"from a DHCP server", [][]byte{datagramOf(a, b, 67, 0, 300), datagramOf(a, b, 67, 0, 300)}, two},
+		{"to a DHCP client", to(68), two},
+		{"to a DHCP server", to(67), two},
+		{"to another port", to(69), one},
 		{"another flow label", [][]byte{datagramOf(six(a), six(b), 1, 1, 9),
 			sound(func(b []byte) { b[l3+3]++ })(datagramOf(six(a), six(b), 1, 2, 9))}, two},
 		{"another hop limit", [][]byte{datagramOf(six(a), six(b), 1, 1, 9),

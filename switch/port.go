@@ -153,7 +153,7 @@ func (p *Port) turn(now, begin int64, events uint32, read *intake) (again bool) 
 	last, since := begin, 0 // when the clock was read, and the frames since
 	for read.frames < turnFrames && read.bytes < turnBytes && last-begin < most {
 		batch.Reset()
-		batch.Limit(p.batch)
+		batch.Limit(min(p.batch, turnFrames-read.frames))
 		if alone {
 			batch.Limit(1)
 		}

@@ -50,7 +50,7 @@ func attach() *workload {
 		c := newCrowd(l, n)
 		first, last := r.figure(w, "fairlead-first"), r.figure(w, "fairlead")
 		quiet, busy, bare := r.figure(stall, "quiet"), r.figure(stall, "attaching"), r.figure(stall, "raw")
-		relay := layBare(l)
+		relay, unwatched := layBare(l), map[*figure]int{}
 		const windows = 4
 		window := time.Duration(o.Seconds) * time.Second / windows
 		for round := range o.Pairs {
@@ -61,6 +61,7 @@ func attach() *workload {
 					}
 				}))
 				for more() < until { // those for which there was no time
+					unwatched[of]++
 				}
 				of.add(sample{Round: round, Value: pauses})
 				return pauses
@@ -71,6 +72,9 @@ func attach() *workload {
 			progress("%s  round %d of %d  %d ports, pauses of %.2f ms, of %.2f when quiet", w.name, round+1, o.Pairs, until, moving, still)
 		}
 		bare.Note = "what comes of making as many TAPs beside a relay that only reads and writes"
+		if n := unwatched[busy]; n > 0 {
+			busy.Note = fmt.Sprintf("%d of the ports came when nobody watched, because there was no time", n)
+		}
 		r.noLonger(busy, quiet)
 		for i := range 100 {
 			first.add(sample{Round: i, Value: c.took[i]})

@@ -68,7 +68,7 @@ func (o *options) measures(p *path) bool { return o.wants(p) && p.missing() == n
 // wants reports whether a path was chosen.
 func (o *options) wants(p *path) bool {
 	if len(o.Paths) > 0 {
-		return slices.Contains(o.Paths, p.name)
+		return slices.Contains(o.Paths, p.name) || p.of != "" && slices.Contains(o.Paths, p.of)
 	}
 	return !p.asked && (p.quick || !o.Quick)
 }

@@ -31,6 +31,8 @@ type path struct {
 	// asked paths are measured only if --paths names them: what was tried and
 	// decided against.
 	asked bool
+	// of is what paths of several sizes have in common: --paths may name that.
+	of string
 	// peers are programs of others. One that fails is noted, and nothing else.
 	peer bool
 
@@ -57,6 +59,7 @@ var paths = slices.Concat([]*path{
 	{name: "fairlead-veth", every: seldom, brief: true, what: "fairlead, two veth pairs by packet sockets", lay: process("fairlead", veth, veth)},
 	{name: "fairlead-wire", every: seldom, brief: true, what: "fairlead, the receiver on a textbook wire", lay: process("fairlead", tap, wire)},
 	{name: "join-off", every: 1, asked: true, what: "fairlead with join=off, small frames of a flow each by itself", lay: process("fairlead-join-off", tap, tap)},
+	{name: "unlocked", every: 1, asked: true, what: "fairlead that has not given up what a node gives up (lock-in=off)", lay: process(unlocked, tap, tap)},
 	{name: "two-workers", every: 1, asked: true, what: "fairlead with two workers, a TAP each", lay: process("fairlead-2", tap, tap)},
 	{name: "textbook", every: 1, brief: true, peer: true, what: "water and gopacket, a frame for each Read", lay: process("textbook", wire, wire)},
 	{name: "ovs", every: 1, brief: true, peer: true, what: "Open vSwitch, userspace datapath, its defaults", lay: openVSwitch(false),

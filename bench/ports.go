@@ -70,7 +70,7 @@ var nobody = netip.MustParseAddr("10.0.0.99")
 func (o *options) span() time.Duration { return time.Duration(o.Seconds) * time.Second }
 
 func portPath(name string, n int, lay func(l *lab, c *cable)) *path {
-	return &path{name: fmt.Sprintf("%s-%d", name, n), every: 1, quick: true, lay: lay}
+	return &path{name: fmt.Sprintf("%s-%d", name, n), of: name, every: 1, quick: true, lay: lay}
 }
 
 // standsBy has a path no bar is about measured seldom, and for a second.

@@ -75,7 +75,9 @@ func requestTime(load load) *workload {
 			}
 			return func() ([]sample, error) {
 				got, rate, n, err := c.requests(near, bulk, o.moment())
-				beside[c.name] = append(beside[c.name], rate)
+				if load.bulk {
+					beside[c.name] = append(beside[c.name], rate)
+				}
 				return []sample{
 					{Value: micros(got.P50), spent: n.spent, Frames: float64(n.Frames)}, {Value: micros(got.P99)}, {Value: micros(got.P999)},
 				}, err
@@ -84,7 +86,12 @@ func requestTime(load load) *workload {
 		for i, figures := range all {
 			compare(figures, "kernel", "raw", "fairlead")
 			if parts[i].name != w.name+"-p99.9" {
+				before := len(r.Bars)
 				r.hold(parts[i], figures, "kernel", load.bar)
+				if len(r.Bars) > before {
+					r.underLoad("fairlead", beside["fairlead"])
+					r.underLoad("kernel", beside["kernel"])
+				}
 			}
 			if load.spinners && parts[i].name == w.name+"-p50" {
 				r.hold(parts[i], figures, "raw", requestSpinRelay)
@@ -92,14 +99,35 @@ func requestTime(load load) *workload {
 			r.holdPeers(parts[i], figures, peerBar)
 		}
 		for path, f := range all[0] {
-			if rates := beside[path]; load.bulk && len(rates) > 0 {
-				if q := quantiles(rates); q.Median < 0.95*bulkRate*8/1e9 {
-					f.Note = fmt.Sprintf("it carried only %.2f of the 5 Gb/s", q.Median)
-				}
-			}
+			f.Note = tooLittle(beside[path])
 		}
 	}
 	return w
+}
+
+// tooLittle says how much bulk traffic there was, where it was less than there should
+// be; rates is empty where there should be none.
+func tooLittle(rates []float64) string {
+	if len(rates) == 0 {
+		return ""
+	}
+	const want = float64(bulkRate) * 8 / 1e9
+	if q := quantiles(rates); q.Median < 0.95*want {
+		return fmt.Sprintf("it carried only %.2f of the %g Gb/s", q.Median, want)
+	}
+	return ""
+}
+
+// underLoad adds to the last bar that a path had less to do beside its requests than
+// it should. Ours does not meet it so; of another nobody can tell.
+func (r *results) underLoad(name string, rates []float64) {
+	little := tooLittle(rates)
+	if little == "" {
+		return
+	}
+	b := &r.Bars[len(r.Bars)-1]
+	b.Have += "; of " + name + ": " + little
+	b.Met, b.Open = false, b.Open || name != "fairlead"
 }
 
 // bulkControl is the congestion control of the bulk traffic.

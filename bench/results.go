@@ -147,9 +147,15 @@ func (r *results) verdict() (missed, open int) {
 }
 
 // check returns the exit status of --check, and says why it is not 0: a bar of which
-// nobody can tell is not met.
+// nobody can tell is not met, and where nothing was measured there are none.
 func (r *results) check(to io.Writer) int {
 	switch missed, open := r.verdict(); {
+	case len(r.Failures) > 0:
+		fmt.Fprintf(to, "--check: %s could not be measured, %s not met.\n", counted(len(r.Failures), "workload"), counted(missed, "bar"))
+		return exitMissed
+	case len(r.Bars) == 0:
+		fmt.Fprintln(to, "--check: nothing that was measured has a bar.")
+		return exitOpen
 	case missed > 0:
 		fmt.Fprintf(to, "--check: %s not met, %d open.\n", counted(missed, "bar"), open)
 		return exitMissed
@@ -251,7 +257,7 @@ func (r *results) find(workload, path string) *figure {
 // fairlead-1000 it is that of kernel-1000, where that is measured.
 func (r *results) besideKernel(f *figure) *figure {
 	if _, variant, ok := strings.Cut(f.Path, "-"); ok {
-		if k := r.find(f.Workload, "kernel-"+variant); k != nil {
+		if k := r.find(f.Workload, "kernel-"+variant); k != nil && k != f {
 			return k
 		}
 	}

@@ -86,17 +86,19 @@ func TestCheck(t *testing.T) {
 	met, missed, open := bar{Met: true}, bar{}, bar{Open: true}
 	for name, c := range map[string]struct {
 		bars   []bar
+		failed []failure
 		status int
 		says   string
 	}{
-		"none":            {nil, 0, ""},
-		"all met":         {[]bar{met, met}, 0, ""},
-		"one missed":      {[]bar{met, missed}, exitMissed, "1 bar not met, 0 open"},
-		"one open":        {[]bar{met, open}, exitOpen, "of 1 bar nobody can tell"},
-		"missed and open": {[]bar{open, missed, open}, exitMissed, "1 bar not met, 2 open"},
+		"none":            {nil, nil, exitOpen, "nothing that was measured has a bar"},
+		"all met":         {[]bar{met, met}, nil, 0, ""},
+		"one missed":      {[]bar{met, missed}, nil, exitMissed, "1 bar not met, 0 open"},
+		"one open":        {[]bar{met, open}, nil, exitOpen, "of 1 bar nobody can tell"},
+		"missed and open": {[]bar{open, missed, open}, nil, exitMissed, "1 bar not met, 2 open"},
+		"one failed":      {[]bar{met}, []failure{{"x", "it has ended"}}, exitMissed, "1 workload could not be measured"},
 	} {
 		var said strings.Builder
-		r := &results{Bars: c.bars}
+		r := &results{Bars: c.bars, Failures: c.failed}
 		if status := r.check(&said); status != c.status || !strings.Contains(said.String(), c.says) || (said.Len() == 0) != (c.says == "") {
 			t.Errorf("%s: status %d, %q", name, status, said.String())
 		}

@@ -166,7 +166,7 @@ func (c *cable) bulk(l *lab, o *options, cc string, streams int) (s sample, err 
 	if float64(n.Bytes) < got.Bytes {
 		return s, fmt.Errorf("iperf3 received %.0f bytes and %d crossed the path: the traffic went another way, and is not reported", got.Bytes, n.Bytes)
 	}
-	return sample{Value: got.Rate / 1e9, Bytes: got.Bytes, Retransmits: report.End.Sent.Retransmits, Dropped: lost, spent: n.spent}, nil
+	return sample{Value: got.Rate / 1e9, Bytes: got.Bytes, Retransmits: report.End.Sent.Retransmits, Dropped: lost, Frames: float64(n.Frames), spent: n.spent}, nil
 }
 
 // An iperfReport is what is used of iperf3's JSON.

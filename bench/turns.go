@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -58,6 +60,9 @@ func (w *workload) turns(l *lab, o *options, r *results, paths []*path, prepare 
 		s.Round = round
 		t.figure.add(s)
 		progress("%s  round %d of %d  %-13s %6.2f %s", w.name, round+1, max(o.Pairs, round+1), t.name, s.Value, w.unit)
+	}
+	if len(turns) == 0 && len(o.Paths) > 0 {
+		r.notRun(w, strings.Join(o.Paths, ", "), errors.New("it has no such path, or that cannot be measured here"))
 	}
 	for round := range o.Pairs {
 		for _, t := range turns {

@@ -307,8 +307,8 @@ func (n *Node) isLeaving() bool {
 }
 
 func newNode(conf Config, home *home) (*Node, error) {
-	// One worker up to four cores: it beats two (docs/decisions). The control
-	// plane gets two processors beside the workers.
+	// One worker for each four processors: on two, one beats two (docs/decisions/
+	// one-worker.md). The control plane gets two processors beside the workers.
 	workers := max(1, runtime.NumCPU()/4)
 	runtime.GOMAXPROCS(workers + 2)
 	l, err := loop.New(workers)

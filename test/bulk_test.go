@@ -10,7 +10,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -152,6 +154,21 @@ func transfer(args []string) error {
 		return fmt.Errorf("back: %w", err)
 	}
 	fmt.Printf("equal hashes; %.2f Gbit/s there, %.2f back\n", gbits(n, there), gbits(n, time.Since(start)-there))
+	return nil
+}
+
+// transfers does so again and again until its standard input ends.
+func transfers(args []string) error {
+	var over atomic.Bool
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		over.Store(true)
+	}()
+	for !over.Load() {
+		if err := transfer(args); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -70,7 +70,7 @@ func (n *node) testJoined(kind string, seed uint64) {
 				n.exec(name, append([]string{"ethtool", "-K", "eth0"}, strings.Fields(words)...)...)
 			}
 		}
-		noise := n.background(append([]string{"exec", "others"}, play(t, "transfer", n.containers()["others-sink"].IP+":5001", "30000000")...)...)
+		noise := n.background(append([]string{"exec", "-i", "others"}, play(t, "transfers", n.containers()["others-sink"].IP+":5001", "10000000")...)...)
 		for i, to := range []struct{ addr, most, gro string }{
 			{ip, "1472", "0"}, {ip, "1472", "1"},
 			{linkLocal(n, "server") + "%eth0", "1452", "0"}, {linkLocal(n, "server") + "%eth0", "1452", "1"},
@@ -82,6 +82,7 @@ func (n *node) testJoined(kind string, seed uint64) {
 		n.whetherJoined(kind+", "+c.name+", TCP", c.tcp, func() string {
 			return n.exec("client", play(t, "transfer", ip+":5001", "4000000")...)
 		})
+		noise.in.Close()
 		if code := noise.wait(); code != 0 {
 			t.Error(noise.errors.String())
 		}

@@ -47,6 +47,7 @@ var parts = map[string]func(args []string) error{
 	"swarmed":   swarmed,
 	"talk":      talk,
 	"transfer":  transfer,
+	"transfers": transfers,
 	"twice":     twice,
 	"upgrade":   upgrade,
 	"visit":     visit,

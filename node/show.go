@@ -204,12 +204,16 @@ func (n *Node) getCheck(http.ResponseWriter, *http.Request) (any, error) {
 	check := api.Check{Violations: violations(n.segments(), n.theRouter())}
 	for i := 0; len(check.Violations) > 0 && i < checkAttempts; i++ {
 		time.Sleep(time.Duration(i) * time.Millisecond)
-		segments, router := n.segments(), n.theRouter() // before: n.mu may be held by who waits for a worker
-		resume := n.loop.Rest()
-		check.Violations = violations(segments, router)
-		resume()
+		check.Violations = n.violationsAtRest()
 	}
 	return check, nil
+}
+
+// violationsAtRest looks while no frame moves.
+func (n *Node) violationsAtRest() []string {
+	segments, router := n.segments(), n.theRouter() // before: n.mu may be held by who waits for a worker
+	defer n.loop.Rest()()
+	return violations(segments, router)
 }
 
 func violations(segments *segments, router *network.Router) []string {

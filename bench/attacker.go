@@ -77,6 +77,8 @@ func attacker(args []string) error {
 			return o, nil
 		case "interface":
 			return disturb(j)
+		case "client":
+			return hammer(j)
 		}
 		frames, change := t.frames(j.Do)
 		if frames == nil {

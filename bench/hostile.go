@@ -26,6 +26,7 @@ type attack struct {
 	name, what string
 
 	kind  string   // of an attacker's job
+	api   bool     // it is a client of the node's, and no container
 	open  bool     // the network has guard=off
 	rules int      // of its own firewall
 	loop  bool     // it is two namespaces, bridged behind the switch's back
@@ -68,6 +69,8 @@ var attacks = []attack{
 		what: "two ports bridged behind the switch's back, and broadcasts into that, with guard=off"},
 	{name: "hostile-interface", kind: "interface", needs: []string{"ethtool"},
 		what: "its interface down and up, with other MTU, queue, offloads and route_localnet, again and again"},
+	{name: "hostile-client", kind: "client", api: true,
+		what: "requests as fast as they are answered, and some malformed, without end, byte by byte, for all ports, and with answers that nobody reads"},
 	{name: "write-time-5000", kind: "ask", rules: 5000, moves: []string{countWritten, "slow-receiver"}, needs: []string{"nft"},
 		what: "it asks for connections, and each packet to it passes 5,000 firewall rules of its own"},
 	{name: "write-time-20000", kind: "ask", rules: 20_000, moves: []string{countWritten, "slow-receiver"}, needs: []string{"nft"},
@@ -85,7 +88,10 @@ func hostileWorkloads() (ws []*workload) {
 
 func hostile(a attack) *workload {
 	w := &workload{name: a.name, asked: true, what: "what two containers keep while a third sends " + a.what}
-	if a.kind == "interface" || a.kind == "ask" || a.loop {
+	switch {
+	case a.api:
+		w.what = "what two containers keep while a client of the node's sends " + a.what
+	case a.kind == "interface" || a.kind == "ask" || a.loop:
 		w.what = "what two containers keep beside a third: " + a.what
 	}
 	w.takes = func(o *options) time.Duration {
@@ -139,7 +145,7 @@ type battle struct {
 	memory    float64        // the node's before the attack
 
 	moved   map[string]uint64 // what was counted at his ports while he attacked
-	changed uint64            // of his interface
+	done    uint64            // changes of his interface, answers to his requests
 	starved []error           // what the others could not do meanwhile
 }
 
@@ -170,11 +176,15 @@ func layBattle(l *lab, a attack) *battle {
 	}
 	b.victim = b.n.container(l, "victim", "")
 	b.n.container(l, "other", "")
-	var own *api.Container
-	here := in("attacker")
-	if a.loop {
+	own, here := b.victim, in("attacker")
+	switch {
+	case a.api:
+		here = func(name string, args ...string) *hosts.Cmd {
+			return clients.Command(context.Background(), name, args...)
+		}
+	case a.loop:
 		own, here = b.layLoop(l), inside("ip", "netns", "exec", "loop1")
-	} else {
+	default:
 		own = b.n.container(l, "attacker", "")
 	}
 	b.attacker = startAttacker(l, here, theatre{Own: whois(l, own), Victim: whois(l, b.victim), Gateway: gatewayStation(), Rules: a.rules})
@@ -234,7 +244,7 @@ func (b *battle) measure(l *lab, c *battleCase, during time.Duration) (samples [
 // under has something done while the attack goes on, and proves that it did.
 func (b *battle) under(l *lab, c *battleCase, during time.Duration, do func() (outcome, error)) (outcome, error) {
 	kind := b.kind
-	if c.dev == voidDevice && kind == "ask" {
+	if c.dev == voidDevice && (kind == "ask" || b.api) {
 		kind = "storm" // a flood is what there is to do to it
 	}
 	before := b.counted(l)

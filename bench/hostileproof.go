@@ -50,8 +50,8 @@ func (b *battle) note(l *lab, did outcome, before map[string]uint64) {
 	for name, n := range after {
 		b.moved[name] += n - before[name]
 	}
-	if b.kind == "interface" {
-		b.changed += did.Count // each of which the kernel has accepted
+	if b.kind == "interface" || b.api {
+		b.done += did.Count // each of which the kernel has accepted, or the node answered
 	} else if after[countRead] == before[countRead] {
 		l.Fatalf("%s: the attacker has done %d things, and nothing of that has reached the switch", b.name, did.Count)
 	}
@@ -130,8 +130,11 @@ func (b *battle) proof(l *lab) string {
 // said is all that as a note.
 func (b *battle) said(tables map[string]uint64, memory float64) string {
 	var words []string
-	if b.changed > 0 {
-		words = append(words, counted(int(b.changed), "change")+" of his interface")
+	switch {
+	case b.api:
+		words = append(words, counted(int(b.done), "answer")+" to his requests")
+	case b.done > 0:
+		words = append(words, counted(int(b.done), "change")+" of his interface")
 	}
 	for _, list := range []map[string]uint64{b.moved, tables} {
 		for _, name := range slices.Sorted(maps.Keys(list)) {

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"fairlead/node/api"
+)
+
+// A nuisance is a hostile client of the node's: what one of its connections does
+// until its time is over or the node hangs up. It returns how many answers it got.
+type nuisance func(conn net.Conn) (answers uint64)
+
+// nuisances are all at work at once, again and again.
+var nuisances = []nuisance{
+	asks("GET /v1/switches"), asks("GET /v1/flows"), asks("GET /v1/openapi.json"), asks("GET /v1/containers/nobody"),
+	says("\x16\x03\x01" + strings.Repeat("\xff", 1000) + "\r\n\r\n"),
+	says("POST /v1/containers HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{\"name\":["),
+	says(allPorts()),
+	endless, slow, slow, slow, slow, unread, unread, unread, unread,
+}
+
+// hammer is the client's part of an attack.
+func hammer(j job) (o outcome, err error) {
+	path, start := api.Socket(os.Getenv("FAIRLEAD_DIR")), time.Now()
+	end := start.Add(j.For)
+	var answers atomic.Uint64
+	var all sync.WaitGroup
+	for _, act := range nuisances {
+		all.Go(func() {
+			for time.Now().Before(end) {
+				conn, err := net.Dial("unix", path)
+				if err != nil { // the line is full
+					time.Sleep(time.Millisecond)
+					continue
+				}
+				_ = conn.SetDeadline(end)
+				answers.Add(act(conn))
+				_ = conn.Close()
+			}
+		})
+	}
+	all.Wait()
+	return outcome{Count: answers.Load(), Took: time.Since(start)}, nil
+}
+
+// asks asks the same again and again, and reads the answers.
+func asks(what string) nuisance {
+	return func(conn net.Conn) (answers uint64) {
+		in := bufio.NewReader(conn)
+		for {
+			if _, err := io.WriteString(conn, what+" HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
+				return answers
+			}
+			if !gotAnswer(in) {
+				return answers
+			}
+			answers++
+		}
+	}
+}
+
+// says sends one request and waits for what comes of it.
+func says(request string) nuisance {
+	return func(conn net.Conn) uint64 {
+		if _, err := io.WriteString(conn, request); err == nil && gotAnswer(bufio.NewReader(conn)) {
+			return 1
+		}
+		return 0
+	}
+}
+
+func gotAnswer(in *bufio.Reader) bool {
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		return false
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	return err == nil
+}
+
+// endless sends a body without end.
+func endless(conn net.Conn) uint64 {
+	_, err := io.WriteString(conn, "POST /v1/containers HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+	for chunk := "10000\r\n" + strings.Repeat(" ", 1<<16) + "\r\n"; err == nil; {
+		_, err = io.WriteString(conn, chunk)
+	}
+	return 0
+}
+
+// slow sends a byte of a request now and then.
+func slow(conn net.Conn) uint64 {
+	for _, b := range []byte("GET /v1/containers HTTP/1.1\r\nHost: " + strings.Repeat("x", 1<<10)) {
+		if _, err := conn.Write([]byte{b}); err != nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return 0
+}
+
+// unread asks again and again, and reads nothing.
+func unread(conn net.Conn) uint64 {
+	for {
+		if _, err := io.WriteString(conn, "GET /v1/openapi.json HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
+			return 0
+		}
+	}
+}
+
+// allPorts asks for a container that publishes all ports there are.
+func allPorts() string {
+	body := `{"name":"greedy","publish":["1-65535:1-65535"]}`
+	return "POST /v1/containers HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\nContent-Length: " +
+		strconv.Itoa(len(body)) + "\r\n\r\n" + body
+}

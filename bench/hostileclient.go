@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +31,8 @@ var nuisances = []nuisance{
 
 // hammer is the client's part of an attack.
 func hammer(j job) (o outcome, err error) {
+	// As much of the machine as a flood takes, which is one thread.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	path, start := api.Socket(os.Getenv("FAIRLEAD_DIR")), time.Now()
 	end := start.Add(j.For)
 	var answers atomic.Uint64

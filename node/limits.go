@@ -33,6 +33,7 @@ func clientLimits() []packet.Limit {
 	most, size := packet.Most, packet.MostBytes
 	return []packet.Limit{
 		{What: "connections of clients", Most: fmt.Sprintf("%d, or a quarter of `ulimit -n`", maxConnections), Share: "one process a quarter of them", Beyond: "403 to a process that has its share; else they wait in the kernel until another ends"},
+		{What: "time of a processor for clients' requests", Most: fmt.Sprintf("one part of %d; %v at once", paceShare, paceBurst), Beyond: "they wait, as do new connections, which count for " + paceLeast.String()},
 		{What: "lists of all flows that are being answered", Most: most(maxLongAnswers, "at a time"), Beyond: "they wait, and after " + bodyWithin.String() + " it is 429"},
 		{What: "time for a client to take an answer", Most: answerWithin.String(), Beyond: "the connection is closed"},
 		{What: "peers of another user that are told why they are refused", Most: most(maxRefusals, "at a time"), Beyond: "they are cut off"},

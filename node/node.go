@@ -58,6 +58,7 @@ type Node struct {
 	lockedIn *lockin.Report // nil if it is not
 
 	longAnswers chan struct{} // a place for each; see inTurn
+	pace        *pace         // of clients' requests
 
 	mu         sync.Mutex // guards what follows
 	stays      bool
@@ -320,7 +321,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 		stays: conf.Stays, lastUse: time.Now(),
 		containers: make(map[string]*container), named: make(map[string]*container),
 		linked: make(map[string]map[*attachment]*container),
-		ports:  newPortBook(), longAnswers: make(chan struct{}, maxLongAnswers),
+		ports:  newPortBook(), longAnswers: make(chan struct{}, maxLongAnswers), pace: newPace(),
 		down:   make(chan struct{}),
 		budget: readBudget(), handed: conf.takeover,
 	}

@@ -112,7 +112,7 @@ func (n *Node) newServer() *http.Server {
 		answerError(w, fail(http.StatusNotFound, "no such request: %s %s; GET /v1/openapi.json lists them", r.Method, r.URL.Path))
 	})
 	return &http.Server{
-		Handler: mux,
+		Handler: n.inPace(mux),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, conn)
 		},
@@ -151,6 +151,16 @@ func (n *Node) serve(h handler) http.Handler {
 		case out != nil:
 			answer(w, out)
 		}
+	})
+}
+
+// inPace has requests come no faster than they may.
+func (n *Node) inPace(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.pace.begin(r.Context())
+		began := time.Now()
+		h.ServeHTTP(w, r)
+		n.pace.end(time.Since(began))
 	})
 }
 
@@ -352,7 +362,7 @@ func newControlListener(l *net.UnixListener) *controlListener {
 	_, connections, _ := share()
 	c := &controlListener{
 		UnixListener: l, slots: make(chan struct{}, connections), refusals: make(chan struct{}, maxRefusals),
-		each: max(2, connections/4), of: make(map[int]int),
+		arrivals: newPace(), each: max(2, connections/4), of: make(map[int]int),
 	}
 	return c
 }
@@ -389,6 +399,7 @@ func (l *controlListener) pause() (resume func(), reached bool) {
 type controlListener struct {
 	*net.UnixListener
 	slots, refusals chan struct{}
+	arrivals        *pace                // a connection costs the least a request does
 	open            atomic.Pointer[gate] // see pause; nil before the first time
 
 	// One process that leaks connections, or floods us with them, keeps nobody
@@ -425,6 +436,7 @@ func (l *controlListener) Accept() (net.Conn, error) {
 			continue
 		}
 		l.slots <- struct{}{}
+		l.arrivals.begin(context.Background())
 		return &controlConn{UnixConn: conn, listener: l, pid: pid}, nil
 	}
 }

@@ -96,12 +96,14 @@ func (n *Node) writeFiles(c *container) error {
 }
 
 // writePublic writes a file that every user in a container may read, whatever
-// the umask of the node is.
+// the umask of the node is. The lock-in lets a node give no other mode.
 func writePublic(path string, b []byte) error {
-	if err := os.WriteFile(path, b, 0o644); err != nil {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
 		return err
 	}
-	return os.Chmod(path, 0o644)
+	_, err = f.Write(b)
+	return errors.Join(err, f.Chmod(0o644), f.Close())
 }
 
 // holdFiles keeps a container's files beyond its end, until releaseFiles.

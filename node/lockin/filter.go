@@ -138,6 +138,32 @@ const newNamespace = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS
 // runtime has goroutines yield.
 func ourThreads(pid int, no uint32) []bpf.Instruction { return oneOf(0, uint32(pid))(pid, no) }
 
+// ourselves allows a descriptor of this process. Before SO_PEERPIDFD a peer of the
+// control socket is known by its number alone, and so any process is allowed; since
+// then a node gets hold of those only that are handed in or connect to it.
+func ourselves(pid int, no uint32) []bpf.Instruction {
+	if !hasPeerPIDFD() {
+		return []bpf.Instruction{bpf.RetConstant{Val: allow}}
+	}
+	return oneOf(0, uint32(pid))(pid, no)
+}
+
+// hasPeerPIDFD reports whether the kernel says which process a peer is (Linux 6.5).
+func hasPeerPIDFD() bool {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	fd, err := unix.GetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	if err != nil {
+		return false
+	}
+	_ = unix.Close(fd)
+	return true
+}
+
 // familiar allows sockets of the families containers are connected by, and of
 // netlink those that tell of addresses and routes. A unix socket could be connected
 // to whatever service of this machine listens on one; see channelsOnly.

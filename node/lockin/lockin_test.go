@@ -23,6 +23,9 @@ import (
 // with the name of a trial and a mode.
 const trialVariable = "LOCKIN_TRIAL"
 
+// parent is another process of this user.
+var parent = os.Getppid()
+
 func TestMain(m *testing.M) {
 	if trial := os.Getenv(trialVariable); trial != "" {
 		os.Exit(try(trial))
@@ -73,6 +76,28 @@ var trials = []struct {
 		return errors.Unwrap(err)
 	}},
 	{name: "make a file beside", want: "permission denied", files: true, try: func(dir string) any { return errors.Unwrap(os.WriteFile(dir+"/new", nil, 0o600)) }},
+	{name: "let all read a file of its own", want: "<nil>", try: func(dir string) any {
+		f, err := os.Create(dir + "/d/hosts")
+		return errors.Join(err, f.Chmod(0o644), f.Close())
+	}},
+	{name: "chmod a file beside", want: "function not implemented", refused: true, try: func(dir string) any {
+		return cause(os.Chmod(dir+"/secret", 0o644))
+	}},
+	{name: "chmod a file beside that it has not opened to read", want: "[bad file descriptor operation not supported]", refused: true, try: func(dir string) any {
+		fd, err := unix.Open(dir+"/secret", unix.O_PATH, 0) // which Landlock does not ask about
+		if err != nil {
+			return err
+		}
+		return []error{unix.Fchmod(fd, 0o644), unix.Fchmodat(fd, "", 0o644, unix.AT_EMPTY_PATH)}
+	}},
+	{name: "have a file of its own run as its owner", want: "operation not permitted", refused: true, try: func(dir string) any {
+		f, err := os.Create(dir + "/d/shell")
+		return errors.Join(err, cause(f.Chmod(0o755|os.ModeSetuid)))
+	}},
+	{name: "make a file that runs as its owner", want: "killed", try: func(dir string) any {
+		_, err := os.OpenFile(dir+"/d/shell", os.O_WRONLY|os.O_CREATE, 0o755|os.ModeSetuid)
+		return err
+	}},
 	{name: "a device", want: "permission denied", files: true, try: func(string) any {
 		_, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
 		return errors.Unwrap(err)
@@ -95,6 +120,22 @@ var trials = []struct {
 	}},
 	{name: "netlink of the firewall", want: "operation not permitted", refused: true, try: func(string) any {
 		_, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER)
+		return err
+	}},
+	{name: "hold of another process", want: pidfdOfOthers(), refused: hasPeerPIDFD(), try: func(string) any {
+		_, err := unix.PidfdOpen(parent, 0)
+		return err
+	}},
+	{name: "hold of another process by /proc", want: "permission denied", files: true, try: func(string) any {
+		_, err := os.Open(fmt.Sprintf("/proc/%d", parent))
+		return errors.Unwrap(err)
+	}},
+	{name: "a signal of no business of ours", want: "operation not permitted", refused: true, try: func(string) any {
+		self, err := unix.PidfdOpen(os.Getpid(), 0)
+		return errors.Join(err, unix.PidfdSendSignal(self, unix.SIGSTOP, nil, 0))
+	}},
+	{name: "have a descriptor send signals", want: "operation not permitted", refused: true, try: func(string) any {
+		_, err := unix.FcntlInt(0, unix.F_SETOWN, parent)
 		return err
 	}},
 	{name: "an unknown ioctl", want: "operation not permitted", refused: true, try: func(string) any { return unix.IoctlSetInt(0, unix.TIOCSTI, 0) }},
@@ -222,6 +263,14 @@ func inThreads() error {
 	return errors.Join(errs...)
 }
 
+// pidfdOfOthers is what a kernel says to who wants hold of another process.
+func pidfdOfOthers() string {
+	if hasPeerPIDFD() {
+		return "operation not permitted"
+	}
+	return "<nil>"
+}
+
 // cause is what the kernel said.
 func cause(err error) error {
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
@@ -322,6 +371,10 @@ func TestFilterArguments(t *testing.T) {
 	if len(ofC()) > 0 {
 		mprotect = kill
 	}
+	others := uint32(allow)
+	if hasPeerPIDFD() {
+		others = refuse
+	}
 	threads := uint32(unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD)
 	for _, c := range []struct {
 		number uint32
@@ -346,6 +399,17 @@ func TestFilterArguments(t *testing.T) {
 		{unix.SYS_MPROTECT, []uint32{0, 4096, unix.PROT_EXEC}, mprotect},
 		{unix.SYS_TGKILL, []uint32{7, 9}, allow},
 		{unix.SYS_TGKILL, []uint32{8, 9}, refuse},
+		{unix.SYS_PIDFD_SEND_SIGNAL, []uint32{3, uint32(unix.SIGKILL)}, allow},
+		{unix.SYS_PIDFD_SEND_SIGNAL, []uint32{3, 0}, allow},
+		{unix.SYS_PIDFD_SEND_SIGNAL, []uint32{3, uint32(unix.SIGUSR1)}, refuse},
+		{unix.SYS_PIDFD_OPEN, []uint32{7}, allow},
+		{unix.SYS_PIDFD_OPEN, []uint32{8}, others},
+		{unix.SYS_FCNTL, []uint32{3, unix.F_SETFL, unix.O_NONBLOCK}, allow},
+		{unix.SYS_FCNTL, []uint32{3, unix.F_SETSIG, uint32(unix.SIGKILL)}, refuse},
+		{unix.SYS_FCHMOD, []uint32{3, 0o644}, allow},
+		{unix.SYS_FCHMOD, []uint32{3, 0o4755}, refuse},
+		{unix.SYS_OPENAT, []uint32{3, 0, unix.O_CREAT, 0o600}, allow},
+		{unix.SYS_OPENAT, []uint32{3, 0, unix.O_CREAT, 0o4755}, kill},
 		{unix.SYS_IOCTL, []uint32{3, unix.TUNSETOFFLOAD}, allow},
 		{unix.SYS_IOCTL, []uint32{3, unix.TUNSETIFF}, refuse},
 		{unix.SYS_PRCTL, []uint32{unix.PR_SET_VMA}, allow},

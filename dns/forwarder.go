@@ -127,6 +127,7 @@ type flight struct {
 	asked   int
 	tcp     bool
 	id      uint16 // of the last try
+	began   int64  // when that did
 
 	refusal []byte // the last answer that was none: another server may know better
 	short   []byte // the truncated answer, while it is asked for by TCP
@@ -300,18 +301,18 @@ func (f *Forwarder) ask(now int64, fl *flight) Step {
 	if fl.server().silent && lively && fl.asked <= len(fl.servers) {
 		wait = min(wait, forSilent)
 	}
-	return f.try(fl, wait)
+	return f.try(now, fl, wait)
 }
 
 // server is the one that was asked last.
 func (fl *flight) server() *server { return fl.servers[(fl.asked-1)%len(fl.servers)] }
 
 // try asks a server, with an id nobody knows.
-func (f *Forwarder) try(fl *flight, wait time.Duration) Step {
+func (f *Forwarder) try(now int64, fl *flight, wait time.Duration) Step {
 	f.stats.Tries++
 	f.last++
 	f.tries[f.last] = fl
-	fl.id = uint16(f.rng.Uint64())
+	fl.id, fl.began = uint16(f.rng.Uint64()), now
 	setID(fl.message, fl.id)
 	return Step{Ask: &Ask{Try: f.last, Server: fl.server().addr, TCP: fl.tcp, Within: wait, Message: slices.Clone(fl.message)}}
 }
@@ -329,7 +330,7 @@ func (f *Forwarder) Answer(now int64, try uint64, b []byte) (Step, bool) {
 		return Step{}, false
 	}
 	delete(f.tries, try)
-	fl.server().silent = false
+	fl.server().says(now)
 	switch left := time.Duration(fl.deadline - now); {
 	case !r.asked || r.rcode == dns.RcodeServerFailure || r.rcode == dns.RcodeNotImplemented || r.rcode == dns.RcodeRefused:
 		fl.refusal = b
@@ -340,7 +341,7 @@ func (f *Forwarder) Answer(now int64, try uint64, b []byte) (Step, bool) {
 	case r.truncated && !fl.tcp && fl.limit > leastUDP && left > 0 && len(b) <= fl.limit:
 		// The server has its own idea of what UDP carries.
 		fl.short, fl.tcp = b, true
-		return f.try(fl, min(f.options.Timeout, left)), true
+		return f.try(now, fl, min(f.options.Timeout, left)), true
 	case len(b) <= fl.limit:
 		return f.finish(fl, b), true
 	}
@@ -362,7 +363,7 @@ func (f *Forwarder) Failed(now int64, try uint64) Step {
 	delete(f.tries, try)
 	f.stats.Silent++
 	if fl.short == nil {
-		fl.server().silent = true
+		fl.server().saysNothing(fl.began)
 	}
 	return f.goOn(now, fl)
 }

@@ -348,6 +348,32 @@ func TestSilentServer(t *testing.T) {
 	ask(perTry) // nobody is better
 }
 
+// A name nobody answers for costs its asker time, and no other one the server that
+// answers everybody else.
+func TestNameWithoutAnswer(t *testing.T) {
+	w := newWorld(t)
+	other := from(2, 5000, packet.ProtoUDP)
+	w.udp(question("dead.example.", dns.TypeA))
+	dead, _ := w.asked()
+	w.now += int64(time.Second)
+	w.query(other, packed(t, question("x.example.", dns.TypeA)))
+	w.answer(func(*dns.Msg) {})
+	w.now += int64(time.Second)
+	w.do(w.f.Failed(w.now, dead.Try))
+	if a, _ := w.asked(); a.Server != second {
+		t.Errorf("asks %v for what the first does not answer, want %v", a.Server, second)
+	}
+	w.query(other, packed(t, question("y.example.", dns.TypeA)))
+	if a, _ := w.asked(); a.Server != first || a.Within != perTry {
+		t.Errorf("asks %v within %v, want %v within %v", a.Server, a.Within, first, perTry)
+	}
+	w.fail(perTry) // and now it has answered nobody
+	w.query(other, packed(t, question("z.example.", dns.TypeA)))
+	if a, _ := w.asked(); a.Server != first || a.Within != forSilent {
+		t.Errorf("asks %v within %v, want %v within %v", a.Server, a.Within, first, forSilent)
+	}
+}
+
 func TestRotate(t *testing.T) {
 	w := newWorld(t)
 	w.f.SetServers(Servers{Addrs: []netip.AddrPort{first, second}, Timeout: time.Second, Attempts: 1, Rotate: true})

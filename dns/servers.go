@@ -73,6 +73,15 @@ func (s *Servers) option(option string) {
 
 // A server is one of Servers with what is known of it.
 type server struct {
-	addr   netip.AddrPort
-	silent bool // did not answer when it was asked last
+	addr     netip.AddrPort
+	silent   bool  // it answered nobody during a try that got no answer
+	answered int64 // when it did so last
 }
+
+// says takes down that it has answered.
+func (s *server) says(now int64) { s.silent, s.answered = false, now }
+
+// saysNothing takes down that a try that began then got no answer. One that answered
+// somebody else since is there: it has none for this name, and a container that asks
+// for such names alone is not to have others wait less for theirs.
+func (s *server) saysNothing(began int64) { s.silent = s.answered < began }

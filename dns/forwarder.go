@@ -387,7 +387,6 @@ func (f *Forwarder) giveUp(fl *flight) Step {
 
 // finish gives b to all who wait for it.
 func (f *Forwarder) finish(fl *flight, b []byte) (s Step) {
-	delete(f.flights, fl.key)
 	name := plain(fl.query.Question[0].Name)
 	wants := func(w waiter) bool { return f.wants(&w.q, name) }
 	var addrs []packet.Addr
@@ -408,5 +407,22 @@ func (f *Forwarder) finish(fl *flight, b []byte) (s Step) {
 		setID(message, w.id)
 		s.Replies = append(s.Replies, Reply{w.reply, message})
 	}
+	delete(f.flights, fl.key) // at last: whoever waits is one of a flight until he is answered, see Abandon
+	return s
+}
+
+// Abandon ends all queries in flight without an answer. It is for who owns a
+// Forwarder of which a call has panicked, perhaps halfway: nobody knows what is true
+// of them then, and who asked asks again.
+func (f *Forwarder) Abandon() (s Step) {
+	for _, fl := range f.flights {
+		for _, w := range fl.waiters {
+			s.Replies = append(s.Replies, Reply{w.reply, nil})
+		}
+	}
+	clear(f.flights)
+	clear(f.tries)
+	clear(f.waiting)
+	f.total = 0
 	return s
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -354,6 +355,33 @@ func TestDHCPIsBounded(t *testing.T) {
 	})
 	o.close()
 	o.call(func() { t.Error("called after its end") })
+}
+
+// A message that makes a server panic costs no other one, and so does what a server
+// of others' has said.
+func TestDHCPOutlivesPanics(t *testing.T) {
+	o := newOffice(t, t.TempDir())
+	station := packet.MAC{2, 0, 0, 0, 0, 66}
+	m, err := dhcpv4.New(dhcpv4.WithHwAddr(station[:]), dhcpv4.WithMessageType(dhcpv4.MessageTypeInform), has("192.0.2.66"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := gateway.Question{Network: 1, Container: 3, MAC: station, Payload: m.ToBytes()}
+	o.Message(broken, func(gateway.Offer) { panic("in a message") })
+	o.call(func() { o.borrowers[borrowerKey{1, station}] = new(borrower) }) // without a client
+	o.hear(1, []byte("what a server says"))
+	if kind, _ := o.asks(4, 4, dhcpv4.MessageTypeInform, has("192.0.2.4")); kind != dhcpv4.MessageTypeAck {
+		t.Errorf("the next one hears %v", kind)
+	}
+	lab.Eventually(t, patience, func() (err error) {
+		o.call(func() {
+			delete(o.borrowers, borrowerKey{1, station})
+			if o.mishaps.count < 2 {
+				err = fmt.Errorf("%d panics", o.mishaps.count)
+			}
+		})
+		return err
+	})
 }
 
 func TestGetLeases(t *testing.T) {

@@ -64,6 +64,9 @@ type nameserver struct {
 	fw      *dns.Forwarder // the goroutine's, and what follows
 	checked int64          // when resolv.conf was looked at
 	file    os.FileInfo    // it, as it was read; nil before
+	mishaps mishaps
+	asks    context.Context // of the questions to upstream servers
+	forget  context.CancelFunc
 
 	names  sync.Mutex // held while the Forwarder takes a step; guards its networks and what follows
 	zone   *dns.Zone
@@ -86,6 +89,7 @@ type dnsCounts struct {
 	Dropped   uint64 // queries: too many were waiting
 	Strangers uint64 // connections that are no container's
 	Surplus   uint64 // connections beyond the bounds
+	Mishaps   uint64 // steps of the Forwarder's that panicked
 }
 
 // A query is one that waits.
@@ -103,7 +107,7 @@ func newNameserver(conf nameserverConfig) (*nameserver, error) {
 	d := &nameserver{
 		conf: conf, tcp: tcp, zone: dns.NewZone(), egress: make(map[packet.NetworkID]egress),
 		queries: newQueue[query](maxQueued, queuedPerContainer), calls: make(chan func()),
-		conns: make(map[packet.ContainerID]int),
+		conns: make(map[packet.ContainerID]int), mishaps: mishaps{of: "the queries for names in flight"},
 	}
 	forwarder := dns.Config{
 		Containers: queriesPerContainer, Total: max(1, min(maxQueries, conf.Descriptors/8)),
@@ -118,6 +122,7 @@ func newNameserver(conf nameserverConfig) (*nameserver, error) {
 	d.fw = dns.New(forwarder)
 	d.fw.SetZone(d.zone)
 	d.ctx, d.stop = context.WithCancel(context.Background())
+	d.asks, d.forget = context.WithCancel(d.ctx)
 	d.fw.SetServers(dns.ParseResolvConf(""))
 	d.running.Go(d.run)
 	d.running.Go(func() { d.accept(d.tcp, d.admit) })
@@ -180,9 +185,22 @@ func (d *nameserver) run() {
 			fn()
 		case q := <-d.queries.items:
 			d.queries.took(q.Container)
-			now := loop.Clock()
+			now, reply := loop.Clock(), once(q.reply)
 			d.follow(now)
-			d.do(func() dns.Step { return d.fw.Query(now, q.Question, q.reply) })
+			if !d.do(func() dns.Step { return d.fw.Query(now, q.Question, reply) }) {
+				reply(nil)
+			}
+		}
+	}
+}
+
+// once passes on the first reply. It is called by that goroutine alone.
+func once(reply func([]byte)) func([]byte) {
+	said := false
+	return func(b []byte) {
+		if !said {
+			said = true
+			reply(b)
 		}
 	}
 }
@@ -238,23 +256,34 @@ func (d *nameserver) learn(q *dns.Question, name string, addrs []packet.Addr, tt
 
 // stats returns the counters, and how many queries are in flight.
 func (d *nameserver) stats() (s dns.Stats, c dnsCounts, flying int) {
-	d.call(func() { s, flying = d.fw.Stats(), d.fw.InFlight() })
+	var lost uint64
+	d.call(func() { s, flying, lost = d.fw.Stats(), d.fw.InFlight(), d.mishaps.count })
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return s, d.counts, flying
+	c = d.counts
+	c.Mishaps = lost
+	return s, c, flying
 }
 
-// do takes a step of the Forwarder's and carries it out.
-func (d *nameserver) do(step func() dns.Step) {
+// do takes a step of the Forwarder's and carries it out. It reports whether the step
+// came to its end; else no query is in flight any more.
+func (d *nameserver) do(step func() dns.Step) (whole bool) {
+	var s dns.Step
 	d.names.Lock()
-	s := step()
+	if whole = d.mishaps.outlive(func() { s = step() }); !whole {
+		s = d.fw.Abandon()
+		d.forget()
+		d.asks, d.forget = context.WithCancel(d.ctx)
+	}
 	d.names.Unlock()
 	for _, r := range s.Replies {
 		r.To(r.Message)
 	}
 	if ask := s.Ask; ask != nil {
-		d.running.Go(func() { d.ask(ask) })
+		asks := d.asks
+		d.running.Go(func() { d.ask(asks, ask) })
 	}
+	return whole
 }
 
 // maxResolvConf bounds how much of resolv.conf is read.
@@ -288,14 +317,14 @@ func (d *nameserver) follow(now int64) {
 }
 
 // ask asks an upstream server and gives the Forwarder what it says.
-func (d *nameserver) ask(a *dns.Ask) {
-	ctx, cancel := context.WithTimeout(d.ctx, a.Within)
+func (d *nameserver) ask(asks context.Context, a *dns.Ask) {
+	ctx, cancel := context.WithTimeout(asks, a.Within)
 	defer cancel()
 	exchange := d.askUDP
 	if a.TCP {
 		exchange = d.askTCP
 	}
-	if exchange(ctx, a) != nil && d.ctx.Err() == nil {
+	if exchange(ctx, a) != nil && asks.Err() == nil {
 		d.call(func() { d.do(func() dns.Step { return d.fw.Failed(loop.Clock(), a.Try) }) })
 	}
 }

@@ -299,6 +299,49 @@ func TestNameserverNextServer(t *testing.T) {
 	}
 }
 
+// breaks is a policy that panics about container 13, when it asks and when it is
+// answered: as parsers may, of whatever they read.
+type breaks struct{ allowsAll }
+
+func (breaks) Closed(c packet.ContainerID) bool { return c == 13 && panics("asked") }
+func (breaks) WantsName(c packet.ContainerID, _ string) bool {
+	return c == 14 && panics("answered")
+}
+
+func panics(when string) bool { panic(when) }
+
+// A query that makes the nameserver panic costs no more than those in flight.
+func TestNameserverOutlivesPanics(t *testing.T) {
+	resolver(t, "127.0.2.1", says(1))
+	d := nameserverOf(t, "nameserver 127.0.2.1\n", breaks{})
+	b, err := asks("www.example.", mdns.TypeA).Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const each = queriesPerContainer + 1 // none has kept its place
+	for range each {
+		for _, c := range []packet.ContainerID{13, 14} {
+			q := dns.Question{Network: outgoing, Container: c, Payload: slices.Clone(b)}
+			said := make(chan []byte, 1)
+			if !d.enqueue(query{q, func(b []byte) { said <- b }}) {
+				t.Fatal("not taken")
+			}
+			select {
+			case b := <-said:
+				if b != nil {
+					t.Fatalf("container %d is answered % x", c, b)
+				}
+			case <-time.After(patience):
+				t.Fatalf("container %d waits for good", c)
+			}
+		}
+	}
+	d.expect(t, fromOne, "www.example.", "NOERROR 192.0.2.1")
+	if s, c, flying := d.stats(); c.Mishaps != 2*each || flying != 0 || s.Refused != 0 {
+		t.Errorf("%+v, %+v, %d in flight", s, c, flying)
+	}
+}
+
 // Only the answer to the question that was asked counts, from the server that
 // was asked.
 func TestNameserverForgedAnswers(t *testing.T) {

@@ -90,8 +90,10 @@
 //	dnstcp.go      it over TCP
 //	dnshost.go     it for this host's own questions
 //	zone.go        what it knows of containers' names
-//	dhcp.go        the DHCP servers of the networks, and their leases on disk
+//	dhcp.go        the DHCP servers of the networks
+//	leases.go      their leases on disk
 //	borrow.go      addresses of other DHCP servers, for containers
+//	mishaps.go     panics that the nameserver and the DHCP servers outlive
 //	files.go       a container's files below the node directory
 //	server.go      the control socket, its routes and peer check
 //	handlers.go    containers' requests

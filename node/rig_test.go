@@ -26,8 +26,8 @@ import (
 	"fairlead/test/lab"
 )
 
-// TestMain lets the test binary be what Ensure starts, a node, and what a test
-// starts in other namespaces, a peer.
+// TestMain lets the test binary be what Ensure starts, a node, one whose handler
+// panics, and what a test starts in other namespaces, a peer.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 			os.Exit(0)
+		case "panics": // in a handler
+			fatal(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("in a handler") })).ServeHTTP(nil, nil)
 		case "peer": // DIR: says what the node answers
 			var info api.VersionInfo
 			fmt.Println(api.NewClient(os.Args[2]).Get(context.Background(), "/v1/version", &info))

@@ -112,7 +112,7 @@ func (n *Node) newServer() *http.Server {
 		answerError(w, fail(http.StatusNotFound, "no such request: %s %s; GET /v1/openapi.json lists them", r.Method, r.URL.Path))
 	})
 	return &http.Server{
-		Handler: n.inPace(mux),
+		Handler: fatal(n.inPace(mux)),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, conn)
 		},

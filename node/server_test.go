@@ -276,6 +276,16 @@ func TestSpeakingBefore101(t *testing.T) {
 	}
 }
 
+// A handler that panics ends the node, with its stack: with the registry locked
+// nobody could command it.
+func TestPanicInHandler(t *testing.T) {
+	out, err := exec.Command("/proc/self/exe", "panics").CombinedOutput()
+	exit := (*exec.ExitError)(nil)
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "panic: in a handler") || !strings.Contains(string(out), "node.TestMain") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // TestSlowClients: half a header, half a body and half a message are waited for
 // ten seconds, not longer, and others are served meanwhile. It takes its time
 // beside others.

@@ -83,6 +83,7 @@ func (n *Node) adopt(back []*comeback) {
 		}
 	}
 	back = slices.DeleteFunc(slices.Clone(back), func(b *comeback) bool { return b.hold == nil && !needed[b.ID] })
+	back = n.distinct(back)
 	n.rebuild(back)
 	for _, b := range back {
 		n.plugAgain(b, back)
@@ -98,6 +99,43 @@ func (n *Node) adopt(back []*comeback) {
 			go n.settleAgain(b.c, a)
 		}
 	}
+}
+
+// distinct are those of them that can be there together: of two that say they have one id,
+// name or number the first, and of those that live in another's namespace those whose is
+// there. No node has written down others, so somebody else has.
+func (n *Node) distinct(back []*comeback) (list []*comeback) {
+	ids, names, numbers := make(map[string]*comeback), make(map[string]bool), make(map[packet.ContainerID]bool)
+	lost := func(b *comeback, why string) {
+		slog.Error("a container of the node before is lost", "container", b.Name, "id", b.ID[:12], "err", why)
+		n.lose(b, errors.New(why))
+	}
+	for _, b := range back {
+		index := b.Number & 0xffff
+		keeps := b.hold != nil || len(b.Places) > 0 // its number, which else may be the next one's
+		switch {
+		case ids[b.ID] != nil || keeps && numbers[index]:
+			lost(b, "another one has its id or its number")
+			continue
+		case b.hold != nil && names[b.Name]:
+			lost(b, "another one has its name")
+			continue
+		}
+		ids[b.ID] = b
+		numbers[index] = numbers[index] || keeps
+		names[b.Name] = names[b.Name] || b.hold != nil
+		list = append(list, b)
+	}
+	shared := make(map[string]bool)
+	list = slices.DeleteFunc(list, func(b *comeback) bool {
+		if of := ids[b.Share]; b.Share != "" && (of == nil || of.Share != "") {
+			lost(b, "the container whose namespace it lives in is not there")
+			return true
+		}
+		shared[b.Share] = shared[b.Share] || b.hold != nil
+		return false
+	})
+	return slices.DeleteFunc(list, func(b *comeback) bool { return b.hold == nil && !shared[b.ID] })
 }
 
 // settleAgain takes a container off a network it was just being connected to, or
@@ -223,7 +261,6 @@ func (n *Node) rebuiltLocked(b *comeback) *container {
 		c.kept = make(map[string]int)
 	}
 	c.named.Store(&r.Name)
-	n.ids.claim(c.number)
 	c.files = filesAt(n.conf.Dir, c)
 	c.files.holders, c.files.hostLines, c.files.nameserver = 1, r.HostLines, r.Nameserver
 	if c.ending {
@@ -234,10 +271,17 @@ func (n *Node) rebuiltLocked(b *comeback) *container {
 			n.lose(b, err)
 		}
 	}
-	// What it asked for was read before, when it was made.
-	for _, err := range []error{c.readPorts(), c.readEgress(), c.readRates()} {
-		if err != nil {
-			n.lose(b, err)
+	n.ids.know(c.number)
+	if b.hold != nil || len(c.attachments) > 0 {
+		n.ids.claim(c.number)
+	}
+	// What it asked for was read before, when it was made; who shares a namespace has
+	// asked for nothing.
+	if c.mode != modeShared {
+		for _, err := range []error{c.readPorts(), c.readEgress(), c.readRates()} {
+			if err != nil {
+				n.lose(b, err)
+			}
 		}
 	}
 	if c.mode == modeBridge {
@@ -250,6 +294,10 @@ func (n *Node) rebuiltLocked(b *comeback) *container {
 			break
 		}
 		publication := publication{proto: p.Proto, hostIP: p.HostIP, hostPort: p.HostPort, port: p.Port}
+		if n.ports.holder(publication) != nil || n.ports.count >= mostPublications {
+			n.lose(b, fmt.Errorf("port %s is another one's", publication.bind()))
+			continue
+		}
 		n.ports.take(publication, c)
 		c.published = append(c.published, publication)
 	}
@@ -267,8 +315,11 @@ func (n *Node) placeAgainLocked(c *container, p savedPlace) error {
 		id: p.ID, lan: l, addr: p.Addr, asked: p.Asked, aliases: p.Asked.Aliases, links: p.Links, priority: p.Asked.Priority,
 		iface: p.Interface, opts: linkOptions{textbook: p.Textbook, veth: p.Veth, isolated: p.Isolated, plug: p.Plug},
 	}
-	a.mac, _ = packet.ParseMAC(p.MAC)
-	var err error
+	a.mac, _ = packet.ParseMAC(p.MAC) // checked, or of a plug
+	err := checkEndpoint(l, p.Asked)
+	if err != nil {
+		return err
+	}
 	if a.opts.vlans, err = policy.ParseVLANs(p.VLANs); err != nil {
 		return err
 	}
@@ -276,13 +327,13 @@ func (n *Node) placeAgainLocked(c *container, p savedPlace) error {
 		n.occupyLocked(c, a)
 		return nil
 	}
+	if err := n.macFreeLocked(l, a.mac); err != nil {
+		return err
+	}
 	addr, err := l.net.Reserve(p.Addr.Addr())
 	if err == nil && addr != p.Addr {
 		l.net.Release(addr.Addr())
 		err = fmt.Errorf("network %s is another one by now, %s", l.name, addr.Masked())
-	}
-	if err == nil {
-		err = n.macFreeLocked(l, a.mac)
 	}
 	if err != nil {
 		return err
@@ -371,7 +422,7 @@ func (n *Node) resumeLocked(b *comeback) {
 	}
 	for _, s := range b.Addresses {
 		for _, a := range c.attachments {
-			if a.id == s.Place { // it leads there again when its uplink comes back
+			if a.id == s.Place && n.ownerOfLocked(s.Addr) == nil { // it leads there again when its uplink comes back
 				c.addresses = append(c.addresses, ownAddress{Addr: s.Addr, at: a})
 			}
 		}
@@ -453,13 +504,4 @@ func (n *Node) restoreRunningLocked(r *running) {
 		}
 		slog.Warn("an uplink went with the node before", "network", l.name, "uplink", u.spec.Name, "err", u.lost)
 	}
-}
-
-// claim takes a number that was given by another node.
-func (s *idSpace) claim(id packet.ContainerID) {
-	i := int(id & 0xffff)
-	for len(s.used) <= i {
-		s.used, s.generations = append(s.used, false), append(s.generations, 0)
-	}
-	s.used[i], s.generations[i] = true, uint16(id>>16)
 }

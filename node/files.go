@@ -212,16 +212,18 @@ func rewrite(path string, change func(text string) string) error {
 
 // edited puts lines in the place of those of ours that were there, or at the end.
 func edited(text string, was, now []string) string {
-	was = slices.Clone(was)
+	ours := make(map[string]int, len(was))
+	for _, line := range was {
+		ours[line]++
+	}
 	var b strings.Builder
 	put := false
 	for line := range strings.Lines(text) {
-		i := slices.Index(was, line)
-		if i < 0 {
+		if ours[line] == 0 {
 			b.WriteString(line)
 			continue
 		}
-		was = slices.Delete(was, i, i+1)
+		ours[line]--
 		if !put {
 			put = true
 			b.WriteString(strings.Join(now, ""))

@@ -224,10 +224,59 @@ func (r *record) check() error {
 		return fmt.Errorf("%q is no id", r.ID)
 	case !api.ValidName(r.Name):
 		return fmt.Errorf("%q is no name", r.Name)
+	case !slices.Contains(modes, r.Mode):
+		return fmt.Errorf("%q is no mode", r.Mode)
+	case r.Mode != modeHost && strings.ContainsFunc(r.Hostname, notInHostname):
+		return fmt.Errorf("%q is no hostname", r.Hostname)
 	case len(r.Places) > maxAttachments || len(r.Ports) > maxPublications || len(r.Kept) > maxAttachments:
 		return errors.New("it has more places or ports than a container can have")
-	case r.Number&0xffff == 0 || (r.Mode == modeShared) != (r.Share != ""):
+	case r.Number&0xffff == 0 || (r.Mode == modeShared) != (r.Share != "") || (r.Mode == modeForeign) != (r.Request.Foreign != "") || r.Started.IsZero():
 		return errors.New("it contradicts itself")
+	case r.Mode != modeBridge && r.Mode != modeForeign && len(r.Places)+len(r.Ports)+len(r.Addresses) > 0:
+		return fmt.Errorf("it has places or ports, and is of mode %s", r.Mode)
+	}
+	plug := (&container{req: r.Request}).isPlug()
+	for i, p := range r.Places {
+		err := p.check(plug)
+		for _, o := range r.Places[:i] {
+			if o.ID == p.ID || o.Network == p.Network || o.Interface == p.Interface {
+				err = errors.New("it has one twice")
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("its places: %w", err)
+		}
+	}
+	for _, p := range r.Ports {
+		if protos[p.Proto] == 0 || p.HostPort == 0 || p.Port == 0 {
+			return fmt.Errorf("it has a port %d of %q, published as %d", p.Port, p.Proto, p.HostPort)
+		}
+	}
+	return nil
+}
+
+// modes are those a container may have.
+var modes = []string{modeBridge, modeNone, modeHost, modeShared, modeForeign}
+
+// check refuses a place no container can have; plug says that it is no container's.
+func (p *savedPlace) check(plug bool) error {
+	mac, err := packet.ParseMAC(p.MAC)
+	switch {
+	case !validID(p.ID):
+		return fmt.Errorf("%q is no id", p.ID)
+	case plug != (p.Plug != "") || plug && (p.Addr.IsValid() || p.MAC != ""):
+		return errors.New("it contradicts itself")
+	case !plug && (err != nil || mac.IsZero() || mac.IsGroup()):
+		return fmt.Errorf("%q is no MAC of a station", p.MAC)
+	case !plug && !p.Addr.Addr().Is4():
+		return fmt.Errorf("%q is no address of a station", p.Addr)
+	case !plug && !validInterface(p.Interface):
+		return fmt.Errorf("%q is no name of an interface", p.Interface)
+	}
+	for _, link := range p.Links {
+		if _, _, err := api.ParseLink(link); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -3,9 +3,11 @@ package node
 import (
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,16 +42,37 @@ func TestRecordIsReadAgain(t *testing.T) {
 
 func TestRecordIsRefused(t *testing.T) {
 	id := strings.Repeat("ab", 32)
-	good := record{Version: recordVersion, ID: id, Name: "web", Mode: modeBridge, Number: 1<<16 | 1}
+	good := record{
+		Version: recordVersion, ID: id, Name: "web", Mode: modeBridge, Number: 1<<16 | 1, Started: time.Unix(1, 0),
+		Places: []savedPlace{{ID: id, Network: id, Addr: netip.MustParsePrefix("172.17.0.2/16"), MAC: "02:42:ac:11:00:02", Interface: "eth0"}},
+		Ports:  []savedPort{{Proto: "tcp", HostPort: 8080, Port: 80}},
+	}
+	place := func(change func(p *savedPlace)) func(r *record) {
+		return func(r *record) {
+			r.Places = slices.Clone(r.Places)
+			change(&r.Places[0])
+		}
+	}
 	if _, err := parseRecord(encode(t, good)); err != nil {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(r *record){
-		"it has version 0":      func(r *record) { r.Version = 0 },
-		`"../x" is no id`:       func(r *record) { r.ID = "../x" },
-		`"a/b" is no name`:      func(r *record) { r.Name = "a/b" },
-		"it contradicts itself": func(r *record) { r.Mode = modeShared },
-		"it has more places or ports than a container can have": func(r *record) { r.Places = make([]savedPlace, maxAttachments+1) },
+		"it has version 0":                                    func(r *record) { r.Version = 0 },
+		`"../x" is no id`:                                     func(r *record) { r.ID = "../x" },
+		`"a/b" is no name`:                                    func(r *record) { r.Name = "a/b" },
+		"it contradicts itself":                               func(r *record) { r.Mode = modeShared },
+		`"odd" is no mode`:                                    func(r *record) { r.Mode = "odd" },
+		`"a\nb" is no hostname`:                               func(r *record) { r.Hostname = "a\nb" },
+		"it has places or ports, and is of mode none":         func(r *record) { r.Mode = modeNone },
+		"its places: it has one twice":                        func(r *record) { r.Places = slices.Repeat(r.Places, 2) },
+		`its places: "x" is no id`:                            place(func(p *savedPlace) { p.ID = "x" }),
+		`its places: "" is no MAC of a station`:               place(func(p *savedPlace) { p.MAC = "" }),
+		`its places: "fd00::1/64" is no address of a station`: place(func(p *savedPlace) { p.Addr = netip.MustParsePrefix("fd00::1/64") }),
+		`its places: "../x" is no name of an interface`:       place(func(p *savedPlace) { p.Interface = "../x" }),
+		"its places: it contradicts itself":                   place(func(p *savedPlace) { p.Plug = "if" }),
+		`its places: bad format for links: :; --link takes NAME or NAME:ALIAS, such as web1:db`: place(func(p *savedPlace) { p.Links = []string{":"} }),
+		`it has a port 80 of "sctp", published as 8080`:                                         func(r *record) { r.Ports = []savedPort{{Proto: "sctp", HostPort: 8080, Port: 80}} },
+		"it has more places or ports than a container can have":                                 func(r *record) { r.Places = make([]savedPlace, maxAttachments+1) },
 	} {
 		r := good
 		change(&r)
@@ -114,7 +137,7 @@ func TestRunningOfAnotherWorld(t *testing.T) {
 // it is written as it was read.
 func FuzzRecord(f *testing.F) {
 	id := strings.Repeat("ab", 32)
-	f.Add(encode(f, record{Version: recordVersion, ID: id, Name: "web", Mode: modeBridge, Number: 1<<16 | 1}))
+	f.Add(encode(f, record{Version: recordVersion, ID: id, Name: "web", Mode: modeBridge, Number: 1<<16 | 1, Started: time.Unix(1, 0)}))
 	f.Add([]byte(`{"version":2}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r, err := parseRecord(text)
@@ -134,7 +157,7 @@ func FuzzRunning(f *testing.F) {
 	lan := savedLan{ID: strings.Repeat("ab", 32), NetworkCreate: api.NetworkCreate{Name: defaultName, Subnet: "172.17.0.0/16"}}
 	whole := running{Version: recordVersion, Default: lan, Flows: [2]int{64, 64}}
 	f.Add(encode(f, whole))
-	f.Add(encode(f, handing{Running: &whole, Records: []*record{{Version: recordVersion, ID: lan.ID, Name: "web", Mode: modeBridge, Number: 1<<16 | 1}}}))
+	f.Add(encode(f, handing{Running: &whole, Records: []*record{{Version: recordVersion, ID: lan.ID, Name: "web", Mode: modeBridge, Number: 1<<16 | 1, Started: time.Unix(1, 0)}}}))
 	whole.Flows = [2]int{-1, 1 << 40}
 	f.Add(encode(f, whole))
 	f.Add([]byte(`{"running":{},"records":[null]}`))

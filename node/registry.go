@@ -381,3 +381,18 @@ func (s *idSpace) give(id packet.ContainerID) {
 	s.used[i] = false
 	s.next = min(s.next, i)
 }
+
+// claim takes a number that was given by another node.
+func (s *idSpace) claim(id packet.ContainerID) {
+	s.know(id)
+	s.used[id&0xffff] = true
+}
+
+// know has a number that was given by another node not be given again.
+func (s *idSpace) know(id packet.ContainerID) {
+	i := int(id & 0xffff)
+	for len(s.used) <= i {
+		s.used, s.generations = append(s.used, false), append(s.generations, 0)
+	}
+	s.generations[i] = max(s.generations[i], uint16(id>>16))
+}

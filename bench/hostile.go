@@ -64,7 +64,7 @@ var attacks = []attack{
 		what: "DHCP discovers, each of another client, with guard=off"},
 	{name: "hostile-spoof", kind: "spoof", moves: []string{countRead, "spoofed-gateway", "spoofed-neighbour", "rogue-dhcp", "rogue-router", "loopback-address"},
 		what: "claims to be gateway, neighbour, DHCP server and router, and packets from 127.0.0.1"},
-	{name: "hostile-storm", kind: "storm", moves: []string{countRead, countFlooded}, what: "broadcasts as fast as its interface takes them"},
+	{name: "hostile-storm", kind: "storm", moves: []string{countRead, countFlooded, "flood-limit"}, what: "broadcasts as fast as its interface takes them"},
 	{name: "hostile-loop", kind: "storm", open: true, loop: true, needs: []string{"ip"}, moves: []string{countRead, countFlooded, "loop"},
 		what: "two ports bridged behind the switch's back, and broadcasts into that, with guard=off"},
 	{name: "hostile-interface", kind: "interface", needs: []string{"ethtool"},

@@ -144,7 +144,7 @@ func counts(c *vswitch.Counts) api.Counts {
 		Unicast: c.Unicast, Flooded: c.Flooded, Fanout: c.Fanout, Gateway: c.Gateway, Originated: c.Originated,
 		Held: c.Held, Resumed: c.Resumed, Split: c.Split,
 		Written: c.Written, WrittenBytes: c.WrittenBytes, WrittenSegments: c.WrittenSegments,
-		Joined: c.Joined, JoinedBytes: c.JoinedBytes,
+		Joined: c.Joined, JoinedBytes: c.JoinedBytes, Paused: c.Paused,
 		Dropped: tallies(&c.Dropped), Failed: tallies(&c.Failed),
 	}
 }

@@ -1,11 +1,6 @@
 package vswitch
 
-import (
-	"math/rand/v2"
-
-	"fairlead/loop"
-	"fairlead/packet"
-)
+import "fairlead/packet"
 
 // A lane is what one worker carries along: the batch it reads into, the frames
 // staged for writing, and room for the frames gateways originate. Switches of
@@ -34,7 +29,7 @@ type lane struct {
 	turn       *Port  // whose turn it is; nil where it is nobody's
 	deliveries recent // to ports, see account
 	flooding   int64  // what of this turn went into the copies of floods
-	random     uint64 // see draw
+	clocks
 
 	answers    []packet.Frame // originated or cut in this batch
 	room       []byte         // their bytes
@@ -68,7 +63,7 @@ func newLane(lanes *Lanes, id int) *lane {
 		answers: make([]packet.Frame, 0, packet.BatchFrames),
 		room:    make([]byte, 2*packet.MaxFrame),
 		segment: make([]byte, packet.MaxFrame),
-		random:  rand.Uint64() | 1,
+		clocks:  newClocks(),
 		resumes: make([]uint64, 0, maxHeld),
 		resumed: make([]*heldFrame, 0, maxHeld),
 	}
@@ -85,7 +80,7 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 	}
 	if d.Verdict == packet.Flood { // before anything edits the bytes
 		ln.flush()
-		began := loop.Clock()
+		began := ln.wall()
 		copies := ln.flood(in, ports, f, d.VLAN)
 		in.flooded(ln, ln.out, copies, began)
 		in.flood.Take(f.Time, copies)
@@ -308,18 +303,13 @@ func (ln *lane) flush() {
 
 // write hands frames to the port, unless it is blocked or too slow to have more.
 func (p *Port) write(ln *lane, frames []*packet.Frame) {
-	for len(frames) > 0 {
-		switch now := frames[0].Time; {
-		case p.isBlocked(now):
-			p.failAll(frames, packet.Loop)
-			return
-		case p.tooSlow(ln, now):
-			p.failAll(frames, packet.SlowReceiver)
-			return
-		}
-		n := p.atOnce(ln, len(frames))
-		p.rated(ln, frames[:n])
-		frames = frames[n:]
+	switch now := frames[0].Time; {
+	case p.isBlocked(now):
+		p.failAll(frames, packet.Loop)
+	case p.tooSlow(ln, max(now, ln.clock)):
+		p.failAll(frames, packet.SlowReceiver)
+	default:
+		p.rated(ln, frames)
 	}
 }
 
@@ -351,32 +341,48 @@ func (p *Port) rated(ln *lane, frames []*packet.Frame) {
 }
 
 // deliver hands frames to the port's queue, joined where they may be, and counts
-// each as written or failed, also those of a train.
+// each as written or failed, also those of a train. Some at a time: meanwhile the port
+// may have proved to be too slow.
 func (p *Port) deliver(ln *lane, frames []*packet.Frame) {
 	var trains []train // one for each of frames; nil where nothing is joined
 	if len(frames) > 1 && ln.joins && p.offloads != nil && p.sw.joins() {
 		frames, trains = ln.joiner.join(frames, p.offloads.Offload())
 	}
 	ln.touch(p, frames[0].Time)
-	watch := p.measure(ln, len(frames))
-	defer p.judge(ln, watch, frames)
-	for len(frames) > 0 {
-		n, err := p.conf.Queue.WriteBatch(frames)
-		p.n.wrote(frames[:n])
-		failed := 1
-		if trains != nil {
-			p.n.wroteTrains(trains[:n])
-			if err != nil {
-				failed, trains = int(trains[n].frames), trains[n+1:]
-			}
+	p.measure(ln)
+	for at := 0; at < len(frames); {
+		some := frames[at : at+p.atOnce(ln, len(frames)-at)]
+		n, err := p.conf.Queue.WriteBatch(some)
+		p.judge(ln, some)
+		p.n.wrote(some[:n])
+		p.n.wroteTrains(slice(trains, at, at+n))
+		at += n
+		if err != nil {
+			p.failTrains(frames[at:at+1], slice(trains, at, at+1), failure(err))
+			at++
 		}
-		if err == nil {
+		if at < len(frames) && p.tooSlow(ln, ln.clock) {
+			p.failTrains(frames[at:], slice(trains, at, len(frames)), packet.SlowReceiver)
 			return
 		}
-		for range failed {
-			p.n.fail(failure(err), frames[n].Time)
+	}
+}
+
+// slice is a part of trains, if there are any.
+func slice(trains []train, from, to int) []train {
+	if trains == nil {
+		return nil
+	}
+	return trains[from:to]
+}
+
+// failTrains is failAll, with all that was joined.
+func (p *Port) failTrains(frames []*packet.Frame, trains []train, r packet.Reason) {
+	p.failAll(frames, r)
+	for i := range trains {
+		for range trains[i].frames - 1 {
+			p.n.fail(r, frames[i].Time)
 		}
-		frames = frames[n+1:]
 	}
 }
 

@@ -14,7 +14,7 @@ type counters struct {
 	unicast, flooded, fanout, gateway      atomic.Uint64
 	originated, held, resumed, split       atomic.Uint64
 	written, writtenBytes, writtenSegments atomic.Uint64
-	joined, joinedBytes                    atomic.Uint64
+	joined, joinedBytes, paused            atomic.Uint64
 	dropped, failed                        [packet.NumReasons]tally
 }
 
@@ -88,6 +88,10 @@ type Counts struct {
 	Joined      uint64 `json:"joined"`
 	JoinedBytes uint64 `json:"joined_bytes"`
 
+	// Paused is how often the port was not read for a while: its container had sent more
+	// than its rate, or it had had its share of a worker's time.
+	Paused uint64 `json:"paused"`
+
 	Dropped [packet.NumReasons]packet.Tally `json:"-"`
 	Failed  [packet.NumReasons]packet.Tally `json:"-"`
 }
@@ -100,7 +104,7 @@ func (c *counters) load() Counts {
 		Gateway: c.gateway.Load(), Originated: c.originated.Load(),
 		Held: c.held.Load(), Resumed: c.resumed.Load(), Split: c.split.Load(),
 		Written: c.written.Load(), WrittenBytes: c.writtenBytes.Load(), WrittenSegments: c.writtenSegments.Load(),
-		Joined: c.joined.Load(), JoinedBytes: c.joinedBytes.Load(),
+		Joined: c.joined.Load(), JoinedBytes: c.joinedBytes.Load(), Paused: c.paused.Load(),
 	}
 	for i := range c.dropped {
 		r.Dropped[i] = packet.Tally{N: c.dropped[i].n.Load(), Last: c.dropped[i].last.Load()}
@@ -127,6 +131,7 @@ func (c *Counts) Add(o *Counts) {
 	c.WrittenSegments += o.WrittenSegments
 	c.Joined += o.Joined
 	c.JoinedBytes += o.JoinedBytes
+	c.Paused += o.Paused
 	for i := range c.Dropped {
 		c.Dropped[i].Add(o.Dropped[i].N, o.Dropped[i].Last)
 		c.Failed[i].Add(o.Failed[i].N, o.Failed[i].Last)

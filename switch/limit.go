@@ -125,6 +125,7 @@ func (p *Port) pause(d time.Duration, events uint32) bool {
 	if d == 0 || events&unix.EPOLLERR != 0 {
 		return false
 	}
+	p.n.paused.Add(1)
 	p.source.Watch(0)
 	if p.debt == nil {
 		p.debt = p.worker.AfterFunc(d, func(int64) {

@@ -130,11 +130,11 @@ func (p *Port) Ready(now int64, events uint32) (again bool) {
 		return false
 	}
 	var read intake
-	began, before := loop.Clock(), p.n.unicast.Load()
+	began, before := p.ln.wall(), p.n.unicast.Load()
 	p.ln.turn, p.ln.flooding = p, 0
 	again = p.turn(now, began, events, &read)
 	p.ln.turn = nil
-	p.idled(now, began, read.frames, before)
+	p.wasted(now, began, events, read.frames, before)
 	p.n.read.Add(uint64(read.frames))
 	p.n.readBytes.Add(uint64(read.bytes))
 	p.n.readSegments.Add(uint64(read.segments))
@@ -171,7 +171,7 @@ func (p *Port) turn(now, begin int64, events uint32, read *intake) (again bool) 
 			// Frames that cost little are not timed one by one: as many as take
 			// an eighth of a turn go by between two looks at the clock.
 			if since >= p.batch/8 {
-				end := loop.Clock()
+				end := p.ln.wall()
 				p.batch = int(most / max(1, (end-last)/int64(since)))
 				last, since = end, 0
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,8 @@ type rig struct {
 
 	recorder *trace.Recorder
 	others   []*Switch // of the same lanes
+
+	clock *testClock // nil is the workers' own, see ownClock
 }
 
 // An end is the test's side of a port.
@@ -53,12 +56,14 @@ type faulty struct {
 	inject [][]byte
 	err    error
 	slow   time.Duration // a write takes that long, for each frame
-	work   time.Duration // and this much of the worker's time
+	work   time.Duration // and this much of the worker's time, of which clock knows
+	clock  *testClock
 	takes  link.Offload
 	closed chan struct{}
 }
 
 func (q *faulty) ReadBatch(b *packet.Batch) (n int, err error) {
+	defer func() { q.clock.works(readTime * time.Duration(1+n)) }()
 	for ; len(q.inject) > 0 && !b.Full(); n++ {
 		b.Add(copy(b.Room(), q.inject[0]))
 		q.inject = q.inject[1:]
@@ -73,8 +78,8 @@ func (q *faulty) WriteBatch(frames []*packet.Frame) (int, error) {
 	if q.err != nil {
 		return 0, q.err
 	}
-	time.Sleep(time.Duration(len(frames)) * q.slow)
-	work(time.Duration(len(frames)) * q.work)
+	q.clock.sleeps(time.Duration(len(frames)) * q.slow)
+	q.clock.works(time.Duration(len(frames)) * q.work)
 	return q.Mem.WriteBatch(frames)
 }
 
@@ -126,7 +131,7 @@ func stationOf(n int) station {
 func (r *rig) add(n int, change ...func(*PortConfig)) *end {
 	r.t.Helper()
 	near, far := link.NewPair(4 * packet.BatchFrames)
-	e := &end{queue: &faulty{Mem: near, closed: make(chan struct{})}, far: far, batch: packet.NewBatch(), station: stationOf(n)}
+	e := &end{queue: &faulty{Mem: near, clock: r.clock, closed: make(chan struct{})}, far: far, batch: packet.NewBatch(), station: stationOf(n)}
 	conf := PortConfig{
 		Name: "c", Container: packet.ContainerID(1<<16 | n), Queue: e.queue, FloodLimit: -1,
 		Guard: policy.Guard{Strict: true, MAC: e.MAC, Addrs: []packet.Addr{packet.AddrFromNetip(e.IP)}},
@@ -150,9 +155,48 @@ func (r *rig) addHost(change ...func(*PortConfig)) *end {
 	return e
 }
 
+// A testClock is both clocks of a worker in a test: they go on while a queue works, and
+// that of the wall while it sleeps. A nil one is the real ones, by which nothing works.
+type testClock struct{ wall, thread atomic.Int64 }
+
+// readTime is what a testClock says a call that reads takes, and each frame.
+const readTime = time.Microsecond
+
+func (c *testClock) works(d time.Duration) {
+	if c != nil {
+		c.wall.Add(int64(d))
+		c.thread.Add(int64(d))
+	}
+}
+
+func (c *testClock) sleeps(d time.Duration) {
+	if c == nil {
+		time.Sleep(d)
+	} else {
+		c.wall.Add(int64(d))
+	}
+}
+
+// ownClock gives the rig a testClock. r.now and that of the wall are the same then.
+func (r *rig) ownClock() {
+	c := new(testClock)
+	c.wall.Store(r.now)
+	r.on(func() { r.sw.lanes.lanes[0].wall, r.sw.lanes.lanes[0].thread = c.wall.Load, c.thread.Load })
+	r.clock = c
+}
+
 // on runs fn on the worker.
 func (r *rig) on(fn func()) {
-	if !r.loop.Worker(0).Call(fn) {
+	ran := r.loop.Worker(0).Call(func() {
+		if r.clock == nil {
+			fn()
+			return
+		}
+		r.clock.wall.Store(r.now)
+		fn()
+		r.now = r.clock.wall.Load()
+	})
+	if !ran {
 		r.t.Fatal("the worker has stopped")
 	}
 }

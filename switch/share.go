@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"time"
 
-	"fairlead/loop"
+	"golang.org/x/sys/unix"
+
 	"fairlead/packet"
 )
 
@@ -18,9 +19,9 @@ type share struct{ repaid int64 }
 type allowance struct{ of, burst int64 }
 
 var (
-	// idleShare: who takes all he may leaves fifteen parts to others, and who has
+	// futileShare: who takes all he may leaves fifteen parts to others, and who has
 	// everything he sends refused is still served. At once it is more than one turn.
-	idleShare = allowance{16, int64(500 * time.Microsecond)}
+	futileShare = allowance{16, int64(500 * time.Microsecond)}
 	// floodShare: one broadcast on a network of 1,000 ports is a millisecond or two of
 	// writes, and who begins to talk to several has to ask for each.
 	floodShare = allowance{16, int64(16 * time.Millisecond)}
@@ -29,11 +30,18 @@ var (
 	slowShare = allowance{8, int64(8 * time.Millisecond)}
 	// causeShare: half of slow, so that no sender uses up what a receiver may be slow for.
 	causeShare = allowance{16, int64(4 * time.Millisecond)}
+	// outsideShare: who opens some forty connections at once by sockets of the host does
+	// not wait, and who goes on has two or three thousand a second.
+	outsideShare = allowance{8, int64(2 * time.Millisecond)}
 )
 
-// longestRepay bounds how long a port pays for what nobody missed when it was
-// taken.
-const longestRepay = int64(100 * time.Millisecond)
+// What is taken in many pieces while nobody misses it is paid for longestRepay at most;
+// one piece that is worth more in full, as far as mostRepay: a virtual machine that is
+// stopped in the midst of a write may take that for work.
+const (
+	longestRepay = int64(100 * time.Millisecond)
+	mostRepay    = int64(time.Minute)
+)
 
 // window is over which time the allowance is counted.
 func (w allowance) window() int64 { return w.of * w.burst }
@@ -44,11 +52,18 @@ func (w allowance) String() string {
 
 // charge takes ns nanoseconds up.
 func (s *share) charge(w allowance, now, ns int64) {
-	s.repaid = min(max(s.repaid, now)+w.of*ns, now+w.window()+longestRepay)
+	worth := min(w.of*min(ns, mostRepay), mostRepay)
+	most := now + w.window() + max(worth, longestRepay)
+	s.repaid = max(s.repaid, min(max(s.repaid, now)+worth, most))
 }
 
 // over reports whether nothing is left.
 func (s *share) over(w allowance, now int64) bool { return s.repaid > now+w.window() }
+
+// lasting reports whether more is owed than many pieces make: one took very long.
+func (s *share) lasting(w allowance, now int64) bool {
+	return s.repaid > now+w.window()+longestRepay
+}
 
 // some reports whether a quarter of what may be taken at once is: more than what a
 // thread that lost its caches makes of a few writes.
@@ -57,9 +72,9 @@ func (s *share) some(w allowance, now int64) bool { return s.repaid > now+w.wind
 // An account is what one metered port takes of one worker's time, written by that
 // worker only.
 //
-// Four things are counted, each against a share of its own:
+// Five things are counted, each against a share of its own:
 //
-//   - idle: what reading from it takes that nobody is sent anything by: refusals,
+//   - futile: what reading from it takes that nobody is sent anything by: refusals,
 //     answers of the gateway, and of floods the reading. Beyond that it is not read, so
 //     that the rest waits, or is lost, in its own interface.
 //   - floods: what writing the copies of its floods takes. Beyond that they are
@@ -70,18 +85,20 @@ func (s *share) some(w allowance, now int64) bool { return s.repaid > now+w.wind
 //   - causes: the same time, of those it sent to. Beyond that what it sends to
 //     receivers that have taken some of theirs fails: who sends what does that, such as
 //     packets of ever new neighbours, does not have them cut off from others.
+//   - outside: the same time, where the receiver has no account: what it sends by an
+//     uplink opens sockets there. Beyond that it is not read.
 //
 // A share binds while somebody else wants the worker (contended). Who has it for
-// himself may have all of it.
+// himself may have all of it, but for what lasts so long that nobody can tell.
 type account struct {
-	idle, floods, slow, causes share
+	futile, floods, slow, causes, outside share
 
-	watched int    // so many of the next deliveries to it are to be measured, see slow.go
+	suspect int64  // until then what writing to it takes is looked at closely, see clocks
 	touched recent // of the lane's deliveries those from or to the port
 
 	// Accounts of one port on two workers share no cache line; processors fetch them in
 	// pairs.
-	_ [72]byte
+	_ [64]byte
 }
 
 // contention is how long somebody counts as there who had something carried: at least
@@ -130,8 +147,12 @@ func (ln *lane) payer() *account {
 	return ln.turn.account(ln)
 }
 
-// epoch is that of a time, which may be of a frame that was read a little earlier.
-func (ln *lane) epoch(now int64) int64 { return max(now/contention, ln.deliveries.epoch) }
+// epoch is that of a time, which may be of a frame that was read a little earlier. What
+// slow writes took does not count: nobody else could have anything carried meanwhile, and
+// is there all the same.
+func (ln *lane) epoch(now int64) int64 {
+	return max((now-ln.stalled)/contention, ln.deliveries.epoch)
+}
 
 // touch notes a delivery from the port that has its turn to another.
 func (ln *lane) touch(to *Port, now int64) {
@@ -152,15 +173,28 @@ func (a *account) contended(ln *lane, now int64) bool {
 	return ln.deliveries.of(epoch) > a.touched.of(epoch)
 }
 
+// binds reports whether one of the account's shares holds its port back now: nothing is
+// left, and somebody else wants the worker, or might have while one write lasted.
+func (a *account) binds(s *share, w allowance, ln *lane, now int64) bool {
+	return s.over(w, now) && (s.lasting(w, now) || a.contended(ln, now))
+}
+
 // overdrawn is how long the port is not to be read, because it has had more than its
-// share for nothing: until all is repaid, so that those who are read meanwhile are
-// seldom disturbed.
+// share for nothing, or of what goes outside: until all is repaid, so that those who are
+// read meanwhile are seldom disturbed.
 func (p *Port) overdrawn(now int64) time.Duration {
 	a := p.account(p.ln)
-	if a == nil || !a.idle.over(idleShare, now) || !a.contended(p.ln, now) {
+	if a == nil {
 		return 0
 	}
-	return time.Duration(a.idle.repaid - now)
+	until := now
+	if a.binds(&a.futile, futileShare, p.ln, now) {
+		until = a.futile.repaid
+	}
+	if a.binds(&a.outside, outsideShare, p.ln, now) {
+		until = max(until, a.outside.repaid)
+	}
+	return time.Duration(until - now)
 }
 
 // mayFlood reports whether the port may have one more frame flooded, by the number of
@@ -170,18 +204,18 @@ func (p *Port) mayFlood(now int64) bool {
 		return false
 	}
 	a := p.account(p.ln)
-	return a == nil || !a.floods.over(floodShare, now) || !a.contended(p.ln, now)
+	return a == nil || !a.binds(&a.floods, floodShare, p.ln, now)
 }
 
 // flooded charges the port for copies of a frame, the writing of which began at a
-// time. What lasts longer than it may was no work of his: the worker had no processor,
-// or one of the receivers is slow, who pays for that himself.
+// time and is over now. What lasts longer than it may was no work of his: the worker had
+// no processor, or one of the receivers is slow, who pays for that himself.
 func (p *Port) flooded(ln *lane, frame []*packet.Frame, copies int, began int64) {
 	a := p.account(ln)
 	if a == nil {
 		return
 	}
-	took := loop.Clock() - began
+	took := max(0, ln.clock-began)
 	ln.flooding += took
 	a.floods.charge(floodShare, frame[0].Time, min(took, int64(copies)*p.fairCost(frame)))
 }
@@ -189,29 +223,34 @@ func (p *Port) flooded(ln *lane, frame []*packet.Frame, copies int, began int64)
 // turnTime is how long a turn of the port may take. Who sends much for nothing has
 // short ones, for whoever else comes waits until they end.
 func (p *Port) turnTime(now int64) int64 {
-	if a := p.account(p.ln); a != nil && a.idle.some(idleShare, now) {
+	if a := p.account(p.ln); a != nil && a.futile.some(futileShare, now) {
 		return turnTime / 8
 	}
 	return turnTime
 }
 
-// longestIdle bounds what one turn is charged. One that takes longer was not at
+// longestFutile bounds what one turn is charged. One that takes longer was not at
 // work all the time.
-const longestIdle = 4 * turnTime
+const longestFutile = 4 * turnTime
 
-// idled charges the port for the frames of a turn that were not sent on to one
+// wasted charges the port for the frames of a turn that were not sent on to one
 // receiver: the turn began at a time and read so many frames, when before it so many
-// had been sent on. The counters tell, so a frame costs nothing more.
-func (p *Port) idled(now, began int64, frames int, before uint64) {
+// had been sent on. The counters tell, so a frame costs nothing more. A turn that was
+// told of frames and found none counts as one: root inside can get hold of a copy of the
+// link, and take away what has woken us.
+func (p *Port) wasted(now, began int64, events uint32, frames int, before uint64) {
 	a := p.account(p.ln)
 	if a == nil {
 		return
 	}
 	useful := min(p.n.unicast.Load()-before, uint64(frames)) // what was held may go on in any turn
 	rest := int64(frames) - int64(useful)
+	if frames == 0 && p.level && events&unix.EPOLLIN != 0 {
+		frames, rest = 1, 1
+	}
 	if rest == 0 {
 		return
 	}
-	took := min(loop.Clock()-began-p.ln.flooding, longestIdle)
-	a.idle.charge(idleShare, now, min(took*rest/int64(frames), rest*fairPacket))
+	took := min(p.ln.wall()-began-p.ln.flooding, longestFutile)
+	a.futile.charge(futileShare, now, min(took*rest/int64(frames), rest*fairPacket))
 }

@@ -1,6 +1,8 @@
 package vswitch
 
 import (
+	"time"
+
 	"fairlead/loop"
 	"fairlead/packet"
 )
@@ -14,69 +16,87 @@ const (
 	fairByte16 = int64(12)
 )
 
-// Reading the clock costs as much as a tenth of a small write, and that of the
-// thread, which alone does not count while others have the processor, some ten times
-// as much. So one delivery of so many is looked at with the first, drawn at random for
-// there may be somebody who would be quick in just those, and who looks slow is measured
-// with the second until he has not been slow for some.
-const (
-	glanceEvery = 16 // a power of two
-	glanceAt    = 8  // frames: of that many the clock's share is small
-	watchedFor  = 256
-)
+// The clocks of a lane.
+//
+// Every delivery is measured by the clock on the wall. What looks slow by it may be a
+// thread that had no processor: others were given it, or the hypervisor took it. So then
+// the clock of the thread is asked as well, which stands still meanwhile. That is a system
+// call, some ten times as dear. What the thread did not run since it was asked last, asleep
+// or not, is held not to be the write's. That may be all of it, the first time. So whoever
+// has looked slow is a suspect for slowShare.of times as long: meanwhile it is asked
+// before, too, if the last time was longer ago than askAfter.
+type clocks struct {
+	wall   func() int64 // loop.Clock, in tests another
+	thread func() int64 // loop.ThreadClock
 
-// A stopwatch measures one delivery.
-type stopwatch struct {
-	a       *account // nil is not measured
-	watched bool     // by the thread's clock
-	began   int64
+	clock   int64 // the wall's, read last
+	askedAt int64 // the wall's when the thread's was asked last
+	ran     int64 // what that said
+
+	stalled int64 // what slow writes took, all together
 }
 
-// measure starts a stopwatch for a delivery of so many frames, if it is to be
-// measured.
-func (p *Port) measure(ln *lane, frames int) stopwatch {
-	a := p.account(ln)
-	switch {
-	case a == nil:
-	case a.watched > 0:
-		return stopwatch{a, true, loop.ThreadClock()}
-	case frames >= glanceAt || ln.draw()%glanceEvery == 0:
-		return stopwatch{a, false, loop.Clock()}
+const askAfter = int64(100 * time.Microsecond)
+
+func newClocks() clocks { return clocks{wall: loop.Clock, thread: loop.ThreadClock} }
+
+// away is how long, at most, the thread has had no processor since it was asked last.
+func (c *clocks) away() int64 {
+	at, ran := c.askedAt, c.ran
+	c.askedAt, c.ran = c.clock, c.thread()
+	return max(0, c.askedAt-at-(c.ran-ran))
+}
+
+// answerable is the account of who answers for what a delivery to the port takes: its
+// own, or where it has none that of who sends.
+func (p *Port) answerable(ln *lane) *account {
+	if a := p.account(ln); a != nil {
+		return a
 	}
-	return stopwatch{}
+	return ln.payer()
 }
 
-// draw is a number nobody can know beforehand (Marsaglia's xorshift64, the upper half).
-func (ln *lane) draw() uint32 {
-	x := ln.random
-	x ^= x << 13
-	x ^= x >> 7
-	x ^= x << 17
-	ln.random = x
-	return uint32(x >> 32)
+// measure begins to measure a delivery.
+func (p *Port) measure(ln *lane) {
+	ln.clock = ln.wall()
+	if a := p.answerable(ln); a != nil && ln.clock < a.suspect && ln.clock-ln.askedAt > askAfter {
+		ln.away()
+	}
 }
 
-// judge stops it and charges what the delivery took longer than it may, to the
-// receiver and to who sent it.
-func (p *Port) judge(ln *lane, w stopwatch, frames []*packet.Frame) {
-	a := w.a
+// judge ends the measurement of a delivery, which began when the clock was read last,
+// and charges what it took longer than it may: to the receiver and to who sent it, or to
+// him alone if the receiver has no account.
+func (p *Port) judge(ln *lane, frames []*packet.Frame) {
+	began := ln.clock
+	ln.clock = ln.wall()
+	took := ln.clock - began
+	if took <= 2*fairPacket {
+		return
+	}
+	fair := p.slowCost(frames)
+	if p.account(ln) == nil {
+		fair *= 2 // sockets: the host's stack sends, and where it receives as well it does so inside
+	}
+	if took <= 2*fair {
+		return
+	}
+	ln.stalled += took - fair
+	a := p.answerable(ln)
 	if a == nil {
 		return
 	}
-	if !w.watched {
-		if loop.Clock()-w.began > 2*p.slowCost(frames) {
-			a.watched = watchedFor
-		}
+	a.suspect = max(a.suspect, ln.clock+min(slowShare.of*min(took, mostRepay), mostRepay))
+	if took -= ln.away(); took <= 2*fair {
 		return
 	}
-	a.watched--
-	fair, took := p.slowCost(frames), loop.ThreadClock()-w.began
-	if took > 2*fair {
-		a.watched = watchedFor
-		a.slow.charge(slowShare, frames[0].Time, took-fair)
-		if by := ln.payer(); by != nil {
-			by.causes.charge(causeShare, frames[0].Time, took-fair)
-		}
+	if p.account(ln) == nil {
+		a.outside.charge(outsideShare, ln.clock, took-fair)
+		return
+	}
+	a.slow.charge(slowShare, ln.clock, took-fair)
+	if by := ln.payer(); by != nil {
+		by.causes.charge(causeShare, ln.clock, took-fair)
 	}
 }
 
@@ -101,30 +121,32 @@ func (p *Port) cost(frames []*packet.Frame, perPacket int64) int64 {
 	return int64(packets)*perPacket + int64(bytes)*fairByte16/16
 }
 
-// fewAtOnce is how many frames who may be slow gets before it is asked whether he is.
-const fewAtOnce = 4
+// fewAtOnce is how many frames are written to a port before it is measured: a write
+// cannot be cut short. It is enough for the clock's share to be small.
+const fewAtOnce = 8
 
 // atOnce is how many of so many frames are written to the port before it is measured.
+// Who has been slow, or is suspected of a long write, gets one by one.
 func (p *Port) atOnce(ln *lane, frames int) int {
-	if a := p.account(ln); a != nil && a.watched > 0 {
-		return min(frames, fewAtOnce)
+	switch a := p.account(ln); {
+	case a == nil:
+		return frames
+	case a.slow.some(slowShare, ln.clock), a.suspect > ln.clock+slowShare.of*contention:
+		return 1
 	}
-	return frames
+	return min(frames, fewAtOnce)
 }
 
 // tooSlow reports whether writing to the port has taken more of the worker's time
-// than its share, or than that of who sends to it, while others want it.
+// than its share, or than that of who sends to it.
 func (p *Port) tooSlow(ln *lane, now int64) bool {
 	a := p.account(ln)
-	if a == nil {
+	if a == nil || !a.slow.some(slowShare, now) {
 		return false
 	}
-	if a.slow.over(slowShare, now) {
-		return a.contended(ln, now)
-	}
-	if !a.slow.some(slowShare, now) {
-		return false
+	if a.binds(&a.slow, slowShare, ln, now) {
+		return true
 	}
 	by := ln.payer()
-	return by != nil && by.causes.over(causeShare, now) && by.contended(ln, now)
+	return by != nil && by.binds(&by.causes, causeShare, ln, now)
 }

@@ -57,7 +57,7 @@ func TestHostile_Floods(t *testing.T) {
 	}, "spoofed-gateway", "spoofed-neighbour", "rogue-dhcp", "rogue-router", "loopback-address")
 
 	b.flooded = true
-	b.under("broadcast storm", [][]byte{packettest.UDP(me, packettest.Broadcast, 9, 9, nil)})
+	b.under("broadcast storm", [][]byte{packettest.UDP(me, packettest.Broadcast, 9, 9, nil)}, "flood-limit")
 }
 
 // With guard=off any source may be used. Each table keeps its size, whoever fills it has
@@ -126,27 +126,52 @@ func TestHostile_SlowReceiver(t *testing.T) {
 	lab.Need(t, "nft")
 	n := newNode(t)
 	b := n.battlefield()
-	var rules strings.Builder
-	rules.WriteString("add table ip own\nadd chain ip own some\nadd chain ip own in { type filter hook prerouting priority 0; }\n")
-	for i := range 300 {
-		fmt.Fprintf(&rules, "add rule ip own some ip saddr 198.18.%d.%d drop\nadd rule ip own in jump some\n", i>>8, i&0xff)
-	}
-	if r := n.tryWith(strings.NewReader(rules.String()), "exec", "-i", "attacker", "nft", "-f", "-"); r.code != 0 {
-		t.Fatal(r.stderr)
-	}
+	b.firewall("attacker", 300, 300)
 	// It asks the victim for more, again and again.
 	n.start("also-victim", append([]string{"--network", "container:victim", "--"}, play(t, "sink", ":5002")...)...)
 	n.logSays("also-victim", "listening")
 	ask := strings.Join(play(t, "transfer", b.victim.IP.String()+":5002", "2000000"), " ")
 	asks := n.background("exec", "attacker", "sh", "-c", "while "+ask+"; do :; done")
-	lab.Eventually(t, patience, func() error {
-		b.transfer()
-		if n.port("attacker").Counts.Failed["slow-receiver"] == 0 {
-			return errors.New(n.run("show", "drops"))
-		}
-		return nil
-	})
+	b.transferUntil(func() bool { return n.port("attacker").Counts.Failed["slow-receiver"] > 0 })
 	asks.stop()
+	b.unharmed()
+}
+
+// With eight million rules it is some hundred milliseconds, in which nobody else is
+// carried: it gets few packets at once, and then none for long.
+func TestHostile_VerySlowReceiver(t *testing.T) {
+	lab.Need(t, "nft")
+	n := newNode(t)
+	b := n.battlefield()
+	b.firewall("attacker", 200, 200, 200)
+	var asks [][]byte
+	for i := range 64 { // each of which is answered by a reset
+		asks = append(asks, packettest.TCP(b.me, b.victim, packettest.Segment{SrcPort: 20_000 + uint16(i), DstPort: 9, Flags: packet.TCPSyn}, nil))
+	}
+	stop := b.assault("attacker", asks)
+	b.transferUntil(func() bool {
+		c := n.port("attacker").Counts
+		return c.Failed["slow-receiver"] > 2*c.Written
+	})
+	stop()
+	b.unharmed()
+}
+
+// A container that opens connections by sockets of the host as fast as it can is read
+// later while others want the worker.
+func TestHostile_Openings(t *testing.T) {
+	o := newHostOutside(t)
+	b := o.battlefield()
+	far := packettest.Station{MAC: packet.MACFromIPv4(gatewayIP), IP: netip.MustParseAddr(o.Router.FarHost)}
+	var opens [][]byte
+	for i := range uint16(20_000) {
+		opens = append(opens,
+			packettest.TCP(b.me, far, packettest.Segment{SrcPort: 20_000 + i, DstPort: 1 + i, Flags: packet.TCPSyn}, nil),
+			packettest.UDP(b.me, far, 20_000+i, 1+i, nil))
+	}
+	stop := b.assault("attacker", opens)
+	b.transferUntil(func() bool { return o.port("attacker").Counts.Paused > 0 })
+	stop()
 	b.unharmed()
 }
 
@@ -210,6 +235,42 @@ func (n *node) battlefield() *battlefield {
 func (b *battlefield) transfer() {
 	b.t.Helper()
 	b.exec("other", play(b.t, "transfer", b.victim.IP.String()+":5001", "2000000")...)
+}
+
+// transferUntil has them do so until something is the case.
+func (b *battlefield) transferUntil(is func() bool) {
+	b.t.Helper()
+	lab.Eventually(b.t, patience, func() error {
+		b.transfer()
+		if !is() {
+			return errors.New(b.run("show", "switch", "-v"))
+		}
+		return nil
+	})
+}
+
+// firewall has a container hold each packet that comes against as many rules as these
+// numbers' product, none of which it matches.
+func (b *battlefield) firewall(name string, rules ...int) {
+	b.t.Helper()
+	var text strings.Builder
+	text.WriteString("add table ip own\n")
+	for i := range rules {
+		fmt.Fprintf(&text, "add chain ip own depth%d\n", i)
+	}
+	for i, count := range rules {
+		for n := range count {
+			rule := fmt.Sprintf("ip saddr 198.18.%d.%d drop", n>>8, n&0xff)
+			if i > 0 {
+				rule = fmt.Sprintf("jump depth%d", i-1)
+			}
+			fmt.Fprintf(&text, "add rule ip own depth%d %s\n", i, rule)
+		}
+	}
+	fmt.Fprintf(&text, "add chain ip own in { type filter hook prerouting priority 0; }\nadd rule ip own in jump depth%d\n", len(rules)-1)
+	if r := b.tryWith(strings.NewReader(text.String()), "exec", "-i", name, "nft", "-f", "-"); r.code != 0 {
+		b.t.Fatal(r.stderr)
+	}
 }
 
 // under has the others go on with their own while frames are sent as fast as they

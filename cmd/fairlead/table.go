@@ -126,6 +126,9 @@ func portDetails(out io.Writer, p *api.Port) {
 	if c.Held > 0 || c.Split > 0 {
 		fmt.Fprintf(out, "             %d waited, %d further fragments made\n", c.Held, c.Split)
 	}
+	if c.Paused > 0 {
+		fmt.Fprintf(out, "             not read for a while %d times: more than its rate, or than its share of a worker's time (docs/limits.md)\n", c.Paused)
+	}
 	if p.Lost > 0 {
 		fmt.Fprintf(out, "             %d came and were lost: the link had no room for them (sysctl net.core.rmem_max)\n", p.Lost)
 	}

@@ -60,7 +60,7 @@ func testSwitches() []api.Switch {
 		Ports: []api.Port{{
 			Port: 1, Container: "web", ID: testID, MAC: "02:42:ac:11:00:02", IP: "172.17.0.2", Kind: "tap", Interface: "eth0", Index: 2,
 			Netns: 4026532252, Pid: 4711, Offload: "csum,tso4", Guard: true,
-			Counts: api.Counts{Read: 3, ReadSegments: 45, ReadBytes: 65000, Unicast: 2, Flooded: 1, Held: 1, Split: 2, Written: 3, WrittenSegments: 3, WrittenBytes: 126, Joined: 2, JoinedBytes: 84,
+			Counts: api.Counts{Read: 3, ReadSegments: 45, ReadBytes: 65000, Unicast: 2, Flooded: 1, Held: 1, Split: 2, Written: 3, WrittenSegments: 3, WrittenBytes: 126, Joined: 2, JoinedBytes: 84, Paused: 5,
 				Dropped: map[string]uint64{"spoofed-mac": 2, "no-route": 1}, Failed: map[string]uint64{"egress-full": 4}},
 		}, {
 			Port: 12, Container: "blue", ID: testID, MAC: "02:42:ac:11:00:03", Kind: "wire", Interface: "eth1", Offload: "none", Isolated: true,
@@ -89,6 +89,7 @@ func TestSwitchDetails(t *testing.T) {
 		|    guard    on, isolated no
 		|    in       3 frames of 45 segments, 65.0 kB from the container: 2 unicast, 1 flooded, 0 to the gateway
 		|             1 waited, 2 further fragments made
+		|             not read for a while 5 times: more than its rate, or than its share of a worker's time (docs/limits.md)
 		|    out      3 frames, 126 B to the container
 		|             2 of them joined to the one before: one large frame there
 		|    dropped  no-route 1, spoofed-mac 2

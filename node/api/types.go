@@ -385,6 +385,7 @@ type Counts struct {
 	WrittenSegments uint64            `json:"written_segments"`
 	Joined          uint64            `json:"joined"`            // of those written, in the train of another
 	JoinedBytes     uint64            `json:"joined_bytes"`      // of their headers, which the other end has not got
+	Paused          uint64            `json:"paused"`            // times it was not read for a while: it had sent more than its rate, or had its share of a worker's time
 	Dropped         map[string]uint64 `json:"dropped,omitempty"` // by reason
 	Failed          map[string]uint64 `json:"failed,omitempty"`  // by reason
 }

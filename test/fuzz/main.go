@@ -121,6 +121,11 @@ func list(packages []string) (all []target, err error) {
 	return all, nil
 }
 
+// most bounds a target's memory, that of one execution and what all those in one
+// process leave behind. The kernel gives no more, at which Go ends the process, and
+// the input it had is what breaks the target.
+const most = "prlimit --data=1073741824"
+
 // patience is how much longer than it should a target may take, with what its
 // package takes to compile: one that goes round in circles would hang for good.
 const patience = 5 * time.Minute
@@ -137,7 +142,7 @@ func (c campaign) fuzz(ctx context.Context, r *report, t target) {
 	// By default making one input smaller may take a minute, however short the
 	// rest is.
 	cmd := exec.CommandContext(mine, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", share,
-		"-fuzzminimizetime", "1000x", "-parallel", "1", ".", "-args", "-test.fuzzcachedir="+r.path(filepath.FromSlash(t.pkg)))
+		"-exec", most, "-fuzzminimizetime", "1000x", "-parallel", "1", ".", "-args", "-test.fuzzcachedir="+r.path(filepath.FromSlash(t.pkg)))
 	cmd.Dir = t.folder
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	// A group of its own: its workers end with it, and an interrupt at the terminal

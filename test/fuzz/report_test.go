@@ -25,6 +25,37 @@ func TestParseProgress(t *testing.T) {
 	}
 }
 
+// What grows with each execution is found.
+func TestGrowthIsFound(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, text := range map[string]string{
+		"go.mod": "module grows\n",
+		"grows_test.go": `package grows
+
+import (
+	"bytes"
+	"testing"
+)
+
+var kept [][]byte
+
+func FuzzGrows(f *testing.F) {
+	f.Fuzz(func(t *testing.T, b []byte) { kept = append(kept, bytes.Repeat([]byte{1}, 64<<20)) })
+}
+`} {
+		if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := campaign{share: "1000x", corpus: "corpus", jobs: 1}
+	if err := c.run(t.Context(), []string{"."}); err == nil || !strings.Contains(err.Error(), "1 targets found something") {
+		t.Errorf("it ends with %v", err)
+	}
+	if text, err := os.ReadFile("corpus/" + reportFile); !strings.Contains(string(text), "terminated unexpectedly") {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
 // A campaign that is interrupted goes on with what is left, in another process
 // too, perhaps of another version, and each version has what was done at it. One
 // that is done begins anew.

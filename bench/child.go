@@ -113,8 +113,10 @@ func carry(args []string) error {
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		n := count()
-		n.spent = spentHere()
-		if n.Memory, err = resident(os.Getpid()); err != nil {
+		var memoryErr error
+		n.spent, err = spentHere()
+		n.Memory, memoryErr = resident(os.Getpid())
+		if err = errors.Join(err, memoryErr); err != nil {
 			return err
 		}
 		b, err := json.Marshal(n)

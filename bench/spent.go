@@ -19,25 +19,29 @@ type spent struct {
 func (s spent) plus(o spent) spent  { return spent{s.CPU + o.CPU, s.Kernel + o.Kernel} }
 func (s spent) minus(o spent) spent { return spent{s.CPU - o.CPU, s.Kernel - o.Kernel} }
 
-// spentHere is that of this process.
-func spentHere() spent {
-	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
-	kernel := float64(u.Stime.Nano()) / 1e9
-	return spent{CPU: float64(u.Utime.Nano())/1e9 + kernel, Kernel: kernel}
+// spentHere is that of this process, which may be locked in as a node is: then it
+// has a clock and files of /proc, and can list no directory there.
+func spentHere() (spent, error) {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
+		return spent{}, fmt.Errorf("read the clock of this process: %w", err)
+	}
+	return spent{CPU: float64(t.Nano()) / 1e9, Kernel: kernelCPU(os.Getpid())}, nil
 }
 
-// spentOn is that of another process. Of the kernel's part the kernel tells
-// hundredths of a second.
-func spentOn(pid int) (s spent) {
-	s.CPU = threadsCPU(pid)
+// spentOn is that of another process.
+func spentOn(pid int) spent { return spent{CPU: threadsCPU(pid), Kernel: kernelCPU(pid)} }
+
+// kernelCPU is the kernel's part, of which the kernel tells hundredths of a second.
+func kernelCPU(pid int) float64 {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // of one that has just ended
 	_, rest, _ := strings.Cut(string(text), ") ")             // behind its name
-	if f := strings.Fields(rest); len(f) > 12 {
-		ticks, _ := strconv.ParseUint(f[12], 10, 64) // stime, in USER_HZ (proc_pid_stat(5))
-		s.Kernel = float64(ticks) / 100
+	f := strings.Fields(rest)
+	if len(f) <= 12 {
+		return 0
 	}
-	return s
+	ticks, _ := strconv.ParseUint(f[12], 10, 64) // stime, in USER_HZ (proc_pid_stat(5))
+	return float64(ticks) / 100
 }
 
 // threadsCPU adds up what the scheduler counts, in seconds.

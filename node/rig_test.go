@@ -48,7 +48,9 @@ func TestMain(m *testing.M) {
 	if flag.Parse(); !testing.Verbose() {
 		slog.SetDefault(slog.New(slog.DiscardHandler))
 	}
-	_ = flag.Set("test.parallel", "8") // those that are parallel do nothing but wait
+	if flag.Lookup("test.fuzz").Value.String() == "" { // there it is how many fuzz
+		_ = flag.Set("test.parallel", "8") // those that are parallel do nothing but wait
+	}
 	os.Exit(m.Run())
 }
 

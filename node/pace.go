@@ -12,8 +12,9 @@ import (
 const (
 	paceShare = 8
 	paceBurst = 2 * time.Second
-	// A request is charged paceLeast when it begins, and the time it took in the end,
-	// paceMost of it: one that takes longer waits for something.
+	// A request is charged paceLeast when it begins, which is what reading it and writing
+	// the answer take, and in the end what it took beyond that, up to paceMost: one that
+	// takes longer waits for something.
 	paceLeast = 200 * time.Microsecond
 	paceMost  = 10 * time.Millisecond
 )
@@ -51,7 +52,7 @@ func (p *pace) begin(ctx context.Context) {
 
 // end charges what the request took beyond what it was charged at the beginning.
 func (p *pace) end(took time.Duration) {
-	p.charge(min(took, paceMost) - paceLeast)
+	p.charge(max(min(took, paceMost)-paceLeast, 0))
 }
 
 func (p *pace) charge(took time.Duration) {

@@ -14,7 +14,7 @@ func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPace()
 		const took, clients = 5 * time.Millisecond, 20
-		serve := func(requests int) time.Duration {
+		serve := func(requests int, took time.Duration) time.Duration {
 			start := time.Now()
 			var wg sync.WaitGroup
 			for range clients {
@@ -30,19 +30,22 @@ func TestPace(t *testing.T) {
 			return time.Since(start)
 		}
 		const burst = int(paceBurst / took)
-		if d := serve(burst / clients * clients); d > paceBurst {
+		if d := serve(burst/clients*clients, took); d > paceBurst {
 			t.Errorf("what may be taken at once took %v", d)
 		}
-		serve(10 * clients) // what goes by before all are in debt
+		serve(10*clients, took) // what goes by before all are in debt
 		want := 1000 * took * paceShare
-		if d := serve(1000); d < want*9/10 || d > want*11/10 {
+		if d := serve(1000, took); d < want*9/10 || d > want*11/10 {
 			t.Errorf("1000 requests of %v took %v, want about %v", took, d, want)
 		}
-		if d := serve(clients); d < took*paceShare {
+		if d := serve(1000, time.Microsecond); d < 1000*paceLeast*paceShare*9/10 {
+			t.Errorf("1000 requests of a microsecond took %v", d)
+		}
+		if d := serve(clients, took); d < took*paceShare {
 			t.Errorf("who is in debt got %d answers in %v", clients, d)
 		}
 		time.Sleep(paceShare * paceBurst)
-		if d := serve(burst / clients * clients); d > paceBurst {
+		if d := serve(burst/clients*clients, took); d > paceBurst {
 			t.Errorf("after a rest what may be taken at once took %v", d)
 		}
 		time.Sleep(paceShare * paceBurst)
@@ -50,7 +53,7 @@ func TestPace(t *testing.T) {
 		if d := p.debt(); d > 0 {
 			t.Errorf("who waited for long costs %v", d)
 		}
-		serve(2 * burst)
+		serve(2*burst, took)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		start := time.Now()

@@ -20,6 +20,7 @@ import (
 	"fairlead/node/network"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
+	vswitch "fairlead/switch"
 	"fairlead/test/lab"
 	"fairlead/trace"
 )
@@ -46,6 +47,13 @@ func (h *handlers) joinAs(t testing.TB, req api.CreateRequest, depth int) *membe
 		t.Fatal(err)
 	}
 	near, far := link.NewPair(depth)
+	return h.plugIn(t, c, near, far)
+}
+
+// plugIn gives a container one end of a pair for a link.
+func (h *handlers) plugIn(t testing.TB, c *container, near vswitch.Queue, far *link.Mem) *member {
+	t.Helper()
+	var err error
 	a := c.attachments[0]
 	e := &endpoint{net: a.lan.net, kind: "tap", index: 2}
 	if e.port, err = e.net.Attach(network.Endpoint{

@@ -66,7 +66,7 @@ func ofEverybody() []call {
 		{name: "connect", number: unix.SYS_CONNECT, why: sockets},
 		{name: "shutdown", number: unix.SYS_SHUTDOWN, why: "half-closed connections"},
 		{name: "getsockname", number: unix.SYS_GETSOCKNAME, why: sockets},
-		{name: "getpeername", number: unix.SYS_GETPEERNAME, why: sockets, seldom: "the nameserver's own connections, whose node the scenarios start by hand"},
+		{name: "getpeername", number: unix.SYS_GETPEERNAME, why: sockets + "; whether one that is handed in is connected"},
 		{name: "getsockopt", number: unix.SYS_GETSOCKOPT, why: "errors of sockets, credentials of peers, what a descriptor is"},
 		{name: "setsockopt", number: unix.SYS_SETSOCKOPT, why: sockets},
 		{name: "ioctl", number: unix.SYS_IOCTL, why: "TAPs that are handed in, and how much a socket has queued", only: oneOf(1, controls()...)},

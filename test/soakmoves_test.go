@@ -341,6 +341,7 @@ func (s *soak) rename() bool {
 	if b == nil {
 		return false
 	}
+	s.begun() // who execs in it says the name it has now
 	s.made++
 	name := fmt.Sprintf("c%d", s.made)
 	s.do("rename", b.name, name)

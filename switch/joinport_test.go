@@ -238,7 +238,7 @@ func BenchmarkDeliver(b *testing.B) {
 		frames := readFrom(b, list...)
 		for name, o := range map[string]link.Offload{"joined": link.OffloadAll, "not": 0} {
 			b.Run(fmt.Sprintf("flows=%d/%s", flows, name), func(b *testing.B) {
-				ln := &lane{joins: true, joiner: newJoiner()}
+				ln := &lane{joins: true, joiner: newJoiner(), clocks: newClocks()}
 				p := &Port{conf: PortConfig{Queue: nowhere{}}, sw: &Switch{}}
 				if p.sw.SetJoin(true); o != 0 {
 					p.offloads = takesAll{}

@@ -276,8 +276,10 @@ func TestFutile(t *testing.T) {
 			for ; !spent && rounds < 10_000; rounds++ {
 				r.now += 1000
 				r.send(a, ping(a.station, b.station))
-				r.send(in, batch...)
-				r.on(func() { // else a timer has it read what is left
+				r.on(func() { // all in one call, or a timer has it read what is left, by another clock
+					in.queue.inject = batch
+					for in.port.Ready(r.now, 0) {
+					}
 					in.queue.inject, spent = nil, in.port.overdrawn(r.now) > 0
 				})
 				for _, e := range r.ends {

@@ -145,6 +145,7 @@ type battle struct {
 	memory    float64        // the node's before the attack
 
 	moved   map[string]uint64 // what was counted at his ports while he attacked
+	tables  map[string]uint64 // the most he had of the node's tables at the end of a part
 	done    uint64            // changes of his interface, answers to his requests
 	starved []error           // what the others could not do meanwhile
 }
@@ -163,7 +164,7 @@ func layBattle(l *lab, a attack) *battle {
 	if a.open {
 		options = append(options, "--opt", "guard=off")
 	}
-	b := &battle{attack: a, n: startNode(l, options...), dev: "eth0", names: []string{"attacker"}, moved: map[string]uint64{}}
+	b := &battle{attack: a, n: startNode(l, options...), dev: "eth0", names: []string{"attacker"}, moved: map[string]uint64{}, tables: map[string]uint64{}}
 	clients := hosts.NewHost(l, "clients")
 	inside := func(words ...string) func(name string, args ...string) *hosts.Cmd {
 		return func(name string, args ...string) *hosts.Cmd {

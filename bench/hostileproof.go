@@ -50,6 +50,9 @@ func (b *battle) note(l *lab, did outcome, before map[string]uint64) {
 	for name, n := range after {
 		b.moved[name] += n - before[name]
 	}
+	for name, n := range b.filled(l) { // what has a time may be gone when all is over
+		b.tables[name] = max(b.tables[name], n)
+	}
 	if b.kind == "interface" || b.api {
 		b.done += did.Count // each of which the kernel has accepted, or the node answered
 	} else if after[countRead] == before[countRead] {
@@ -108,14 +111,13 @@ func count[T any](list []T, is func(T) bool) (n uint64) {
 // proof says what the attack had counted, and breaks off where it was none, or where a
 // table or the node is larger than it may be.
 func (b *battle) proof(l *lab) string {
-	tables := b.filled(l)
-	for name, n := range tables {
+	for name, n := range b.tables {
 		if most, bounded := b.bounded[name]; bounded && n > most {
 			l.Fatalf("%s: the attacker has %d %s, and may have %d", b.name, n, name, most)
 		}
 	}
 	for _, name := range b.moves {
-		if b.moved[name]+tables[name] == 0 {
+		if b.moved[name]+b.tables[name] == 0 {
 			l.Fatalf("%s: nothing was counted as %s", b.name, name)
 		}
 	}
@@ -124,11 +126,11 @@ func (b *battle) proof(l *lab) string {
 	if now > b.memory+moreMemory {
 		l.Fatalf("%s: the node has %.0f MB, and had %.0f before", b.name, now/1e6, b.memory/1e6)
 	}
-	return b.said(tables, now)
+	return b.said(now)
 }
 
 // said is all that as a note.
-func (b *battle) said(tables map[string]uint64, memory float64) string {
+func (b *battle) said(memory float64) string {
 	var words []string
 	switch {
 	case b.api:
@@ -136,7 +138,7 @@ func (b *battle) said(tables map[string]uint64, memory float64) string {
 	case b.done > 0:
 		words = append(words, counted(int(b.done), "change")+" of his interface")
 	}
-	for _, list := range []map[string]uint64{b.moved, tables} {
+	for _, list := range []map[string]uint64{b.moved, b.tables} {
 		for _, name := range slices.Sorted(maps.Keys(list)) {
 			_, bounded := b.bounded[name]
 			if n := list[name]; n > 0 && (bounded || !slices.Contains([]string{haveMACs, haveNeighbours, haveLeases}, name)) {

@@ -24,7 +24,7 @@ type nuisance func(conn net.Conn) (answers uint64)
 var nuisances = []nuisance{
 	asks("GET /v1/switches"), asks("GET /v1/flows"), asks("GET /v1/openapi.json"), asks("GET /v1/containers/nobody"),
 	says("\x16\x03\x01" + strings.Repeat("\xff", 1000) + "\r\n\r\n"),
-	says("POST /v1/containers HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{\"name\":["),
+	says(post("/v1/containers", "Content-Length: 9") + `{"name":[`),
 	says(allPorts()),
 	endless, slow, slow, slow, slow, unread, unread, unread, unread,
 }
@@ -93,7 +93,7 @@ func gotAnswer(in *bufio.Reader) bool {
 
 // endless sends a body without end.
 func endless(conn net.Conn) uint64 {
-	_, err := io.WriteString(conn, "POST /v1/containers HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+	_, err := io.WriteString(conn, post("/v1/containers", "Transfer-Encoding: chunked"))
 	for chunk := "10000\r\n" + strings.Repeat(" ", 1<<16) + "\r\n"; err == nil; {
 		_, err = io.WriteString(conn, chunk)
 	}
@@ -120,9 +120,13 @@ func unread(conn net.Conn) uint64 {
 	}
 }
 
-// allPorts asks for a container that publishes all ports there are.
+// allPorts asks for all ports there are.
 func allPorts() string {
-	body := `{"name":"greedy","publish":["1-65535:1-65535"]}`
-	return "POST /v1/containers HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\nContent-Length: " +
-		strconv.Itoa(len(body)) + "\r\n\r\n" + body
+	body := `{"publish":["1-65535:1-65535"]}`
+	return post("/v1/containers/victim/ports", "Content-Length: "+strconv.Itoa(len(body))) + body
+}
+
+// post is the head of a request, with a line about its body.
+func post(path, length string) string {
+	return "POST " + path + " HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\n" + length + "\r\n\r\n"
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"fairlead/policy"
 )
 
 // Clients' requests may take one part of paceShare of a processor, and paceBurst of it
@@ -19,15 +21,21 @@ const (
 	paceMost  = 10 * time.Millisecond
 )
 
-// A pace is what clients have taken, kept as policy.Rate keeps a bucket: as the moment
-// at which all is repaid. Any goroutine may use it.
+// A pace is what clients have taken. Any goroutine may use it.
 type pace struct {
-	mu     sync.Mutex
-	repaid time.Time
-	turn   chan struct{} // of those in debt one waits for the time, the others for it
+	start time.Time     // of its clock
+	turn  chan struct{} // of those in debt one waits for the time, the others for it
+
+	mu   sync.Mutex
+	rate policy.Rate // of microseconds
 }
 
-func newPace() *pace { return &pace{repaid: time.Now(), turn: make(chan struct{}, 1)} }
+func newPace() *pace {
+	return &pace{
+		start: time.Now(), turn: make(chan struct{}, 1),
+		rate: policy.NewRate(int((time.Second / paceShare).Microseconds()), int(paceBurst.Microseconds())),
+	}
+}
 
 // begin waits until there may be one more request, or nobody waits for its answer.
 func (p *pace) begin(ctx context.Context) {
@@ -58,15 +66,13 @@ func (p *pace) end(took time.Duration) {
 func (p *pace) charge(took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now := time.Now(); p.repaid.Before(now) {
-		p.repaid = now
-	}
-	p.repaid = p.repaid.Add(paceShare * took)
+	p.rate.Take(int64(time.Since(p.start)), int(took.Microseconds()))
 }
 
-// debt is how long it takes until no more is owed than may be taken at once.
+// debt is how long it takes until something may be taken again.
 func (p *pace) debt() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return time.Until(p.repaid) - paceShare*paceBurst
+	now := int64(time.Since(p.start))
+	return time.Duration(p.rate.Until(now) - now)
 }

@@ -95,7 +95,7 @@ func hostile(a attack) *workload {
 		w.what = "what two containers keep beside a third: " + a.what
 	}
 	w.takes = func(o *options) time.Duration {
-		return 5*time.Second + time.Duration(a.first)*2*time.Microsecond + time.Duration(4*o.Pairs)*(o.moment()+attackFirst+around)
+		return 5*time.Second + time.Duration(a.first)*2*time.Microsecond + time.Duration(6*o.Pairs)*(o.moment()+attackFirst+around)
 	}
 	w.measure = func(l *lab, o *options, r *results) {
 		hosts.Need(l, a.needs...)
@@ -105,13 +105,17 @@ func hostile(a attack) *workload {
 			{name: a.name + "-requests", unit: "k/s", what: "TCP requests answered, 100 bytes each; " + w.what},
 			{name: a.name + "-tcp", unit: "Gb/s", what: "bulk TCP; " + w.what},
 		}
-		cases := []*battleCase{{name: "attacked", dev: b.dev}, {name: "aside", dev: voidDevice}}
+		attacked, aside := &battleCase{name: "attacked", dev: b.dev}, &battleCase{name: "aside", dev: voidDevice}
+		alone := &battleCase{name: "alone"}
+		cases := []*battleCase{attacked, aside}
+		if a.api { // a flood leaves others less, but has their processor awake
+			cases = append(cases, alone)
+		}
 		for _, c := range cases {
 			for _, p := range parts {
 				c.figures = append(c.figures, r.figure(p, c.name))
 			}
 		}
-		attacked, aside := cases[0], cases[1]
 		for round := range o.Pairs {
 			for _, c := range cases {
 				for i, s := range b.measure(l, c, o.moment()) {
@@ -127,6 +131,9 @@ func hostile(a attack) *workload {
 			attacked.figures[i].Note = note
 			aside.figures[i].Note = "the same attacker, on a TAP that nobody reads"
 			r.atLeast(attacked.figures[i], aside.figures[i], hostileBar)
+			if a.api {
+				alone.figures[i].Note = "nobody attacks"
+			}
 		}
 		run(l, b.n.bin, "check")
 	}
@@ -150,7 +157,7 @@ type battle struct {
 	starved []error           // what the others could not do meanwhile
 }
 
-// A battleCase is where the attacker turns to.
+// A battleCase is where the attacker turns to; without an interface he does nothing.
 type battleCase struct {
 	name, dev string
 	figures   []*figure // of requests, of bulk TCP
@@ -228,7 +235,7 @@ func (b *battle) measure(l *lab, c *battleCase, during time.Duration) (samples [
 		got, err := b.under(l, c, during, func() (outcome, error) { return b.near.do(j) })
 		s := sample{Bytes: float64(got.Bytes)}
 		switch {
-		case err != nil && c.dev != voidDevice: // what starves is worth nothing, and ends nothing
+		case err != nil && c.dev == b.dev: // what starves is worth nothing, and ends nothing
 			b.starved = append(b.starved, fmt.Errorf("%s: %w", j.Do, err))
 		case err != nil:
 			l.check(err, "%s, %s beside an attack on nobody", b.name, j.Do)
@@ -248,6 +255,10 @@ func (b *battle) under(l *lab, c *battleCase, during time.Duration, do func() (o
 	if c.dev == voidDevice && (kind == "ask" || b.api) {
 		kind = "storm" // a flood is what there is to do to it
 	}
+	if c.dev == "" {
+		time.Sleep(attackFirst)
+		return do()
+	}
 	before := b.counted(l)
 	l.check(b.attacker.begin(job{Do: kind, Dev: c.dev, To: b.to(oncePort), For: attackFirst + during}), "attack")
 	time.Sleep(attackFirst)
@@ -257,7 +268,7 @@ func (b *battle) under(l *lab, c *battleCase, during time.Duration, do func() (o
 	if did.Count == 0 {
 		l.Fatalf("%s: the attacker did nothing", b.name)
 	}
-	if c.dev != voidDevice {
+	if c.dev == b.dev {
 		b.note(l, did, before)
 	}
 	return got, err

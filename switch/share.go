@@ -19,12 +19,12 @@ type share struct{ repaid int64 }
 type allowance struct{ of, burst int64 }
 
 var (
-	// futileShare: who takes all he may leaves fifteen parts to others, and who has
+	// futileShare: who takes all he may leaves 31 parts to others, and who has
 	// everything he sends refused is still served. At once it is more than one turn.
-	futileShare = allowance{16, int64(500 * time.Microsecond)}
+	futileShare = allowance{32, int64(500 * time.Microsecond)}
 	// floodShare: one broadcast on a network of 1,000 ports is a millisecond or two of
 	// writes, and who begins to talk to several has to ask for each.
-	floodShare = allowance{16, int64(16 * time.Millisecond)}
+	floodShare = allowance{32, int64(16 * time.Millisecond)}
 	// slowShare: whoever sends to it. At once it is more than what the kernel now and then
 	// does for others at the end of our write (softirq), which looks like the receiver's.
 	slowShare = allowance{8, int64(8 * time.Millisecond)}

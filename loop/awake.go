@@ -10,23 +10,28 @@ import (
 )
 
 // A thread that sleeps comes back ten to twenty microseconds after what wakes it,
-// which is most of the time of a request and its answer, and much of the pause
-// between two pieces of a paced stream. So who is mostly woken soon after falling
+// which is most of the time of a request and its answer. So who is mostly woken soon after falling
 // asleep, and for little work, stays awake for about that long. See
 // docs/decisions/spin.md.
 const (
 	shortWait = int64(40 * time.Microsecond)
-	shortTurn = int64(60 * time.Microsecond) // a longer one had more to do than a piece of a paced stream
+	shortTurn = int64(60 * time.Microsecond) // a longer one had more to do than an answer
 	spinTime  = int64(50 * time.Microsecond)
 
 	// Points: a short wait brings one, a long one costs two, one awake in vain costs
-	// three more. There are twice as many as it takes, so that one that lasted a little
+	// three more, and so does much that is moved at once (Bulk). There are twice as many as it takes, so that one that lasted a little
 	// longer among many that did not changes nothing.
 	spinAfter  = 8
 	mostPoints = 2 * spinAfter
 	longCosts  = 2
 	vainCosts  = 3
+	bulkCosts  = 2
 )
+
+// Bulk says that what the worker is doing moves much: nobody waits for it to answer. Two
+// that exchange much are quicker when a processor is theirs than when this worker is
+// awake on it. On the worker only.
+func (w *Worker) Bulk() { w.points = max(w.points-bulkCosts, 0) }
 
 // rest waits a moment for something to happen: awake first, where that pays, then
 // dozing.

@@ -55,7 +55,7 @@ func TestStaysAwakeWhereThatPays(t *testing.T) {
 // One wait that took a little longer among many short ones changes nothing; a stream
 // that waits a little longer each time has nothing to win.
 func TestPointsForStayingAwake(t *testing.T) {
-	const short, long = shortWait / 2, shortWait + shortWait/8
+	const short, long, much = shortWait / 2, shortWait + shortWait/8, -1 // which is no wait
 	for name, c := range map[string]struct {
 		waits []int64
 		most  bool // it stays awake at the end, or at no time
@@ -64,13 +64,20 @@ func TestPointsForStayingAwake(t *testing.T) {
 		"a longer one among many":         {[]int64{short, short, short, long}, true},
 		"none of them short":              {[]int64{long}, false},
 		"as many longer as short":         {[]int64{short, long}, false},
+		"bulk and its acknowledgements":   {[]int64{short, much, short}, false},
+		"questions beside bulk":           {[]int64{short, short, short, short, much}, true},
 		"a pause, then short for a while": {[]int64{short, short, short, short, short, short, short, 1e9}, false},
 	} {
 		var w Worker
 		awake := 0
 		for range 100 {
 			for _, lasted := range c.waits {
-				if w.noteWait(true, lasted); w.points >= spinAfter {
+				if lasted == much {
+					w.Bulk()
+				} else {
+					w.noteWait(true, lasted)
+				}
+				if w.points >= spinAfter {
 					awake++
 				}
 			}

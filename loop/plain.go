@@ -10,3 +10,6 @@ package loop
 func (w *Worker) rest(timeout int) (n int) { return epollWait(w.epfd, &w.events, timeout) }
 
 func (w *Worker) noteWait(event bool, lasted int64) {}
+
+// Bulk says that much is being moved, which is nothing to this worker.
+func (w *Worker) Bulk() {}

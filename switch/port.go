@@ -20,9 +20,12 @@ import (
 // inside each.
 const (
 	turnFrames = 64
-	turnBytes  = 256 << 10
+	turnBytes  = 1 << 20
 	turnTime   = int64(300 * time.Microsecond)
 )
+
+// bulk is how many bytes of a turn nobody waits to have answered.
+const bulk = 16 << 10
 
 // PortConfig says what a new port is.
 type PortConfig struct {
@@ -135,6 +138,9 @@ func (p *Port) Ready(now int64, events uint32) (again bool) {
 	again = p.turn(now, began, events, &read)
 	p.ln.turn = nil
 	p.wasted(now, began, events, read.frames, before)
+	if read.bytes > bulk {
+		p.worker.Bulk()
+	}
 	p.n.read.Add(uint64(read.frames))
 	p.n.readBytes.Add(uint64(read.bytes))
 	p.n.readSegments.Add(uint64(read.segments))

@@ -71,6 +71,8 @@
 //	record.go      what is written down for a node that comes after one that was killed
 //	adopt.go       how that finds its containers
 //	handover.go    a node hands all over to another one
+//	handsend.go    descriptor by descriptor,
+//	handflows.go   and at last connections and flows
 //	takeover.go    and that takes it
 //	keep.go        links that those who share a namespace keep for it
 //	linkkind.go    what kinds of links they are, and options of links

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"slices"
-	"time"
 
 	"fairlead/loop"
 	"fairlead/nat"
@@ -27,6 +26,18 @@ var flowBytes = binary.Size(nat.Saved{})
 // flowsAtOnce is how many flows come in one lot.
 const flowsAtOnce = 128
 
+// handConnections sends those by this host's sockets that can be handed over. No worker
+// runs.
+func (n *Node) handConnections(s *sender) []sockets.Moving {
+	list := n.hostWay.Sockets().Connections()
+	for _, c := range list {
+		s.send(c.FD, api.Thing{Kind: thingConnection, Of: fmt.Sprint(c.Flow)})
+		s.took(1, connectionEach)
+	}
+	s.describe(list)
+	return list
+}
+
 // handFlows sends the flows there are, and of those by this host's sockets those that
 // are handed over. No worker runs.
 func (n *Node) handFlows(s *sender, connections []sockets.Moving) {
@@ -38,10 +49,10 @@ func (n *Node) handFlows(s *sender, connections []sockets.Moving) {
 	send := func() {
 		binary.LittleEndian.PutUint32(lot, count)
 		s.write(lot)
+		s.took(int(count), flowEach)
 		lot, count = lot[:4], 0
 	}
 	n.router.Flows(func(t *nat.Table) {
-		s.end = s.end.Add(time.Duration(t.Stats().Flows) * flowEach)
 		t.Save(loop.Clock(), func(number uint32) bool { return goes[number] }, func(f *nat.Saved) {
 			lot, _ = binary.Append(lot, binary.LittleEndian, f) // it has a fixed size
 			if count++; count == flowsAtOnce {
@@ -83,13 +94,9 @@ func readFlows(from io.Reader, each func(f *nat.Saved)) error {
 	}
 }
 
-// restoreFlows asks for the flows there were and makes them, whose networks and
-// uplinks have other numbers.
+// restoreFlows takes the flows there were and makes them, whose networks and uplinks
+// have other numbers.
 func (n *Node) restoreFlows(t *takeover) error {
-	if err := api.SendMessage(t.conn, api.Done{}, nil); err != nil {
-		return fmt.Errorf("the node that runs: %w", err)
-	}
-	_ = t.conn.SetDeadline(time.Now().Add(handWithin + flowsWithin))
 	number := n.renumbered(t)
 	kept, all := 0, 0
 	var err error
@@ -120,11 +127,11 @@ func (n *Node) restoreFlows(t *takeover) error {
 
 // move notes which flow a connection by this host's sockets has here.
 func (t *takeover) move(was, is uint32, number map[packet.NetworkID]packet.NetworkID) {
-	i, ok := slices.BinarySearchFunc(t.Connections, was, func(m sockets.Moving, flow uint32) int { return cmp.Compare(m.Flow, flow) })
+	i, ok := slices.BinarySearchFunc(t.connections, was, func(m sockets.Moving, flow uint32) int { return cmp.Compare(m.Flow, flow) })
 	if !ok {
 		return
 	}
-	m := t.Connections[i]
+	m := t.connections[i]
 	m.FD, m.Flow, m.Network = t.take(thingConnection, fmt.Sprint(was), ""), is, number[m.Network]
 	if m.FD >= 0 {
 		t.moved = append(t.moved, m)

@@ -42,14 +42,14 @@ func withFlows(t testing.TB, count int) *handlers {
 	return h
 }
 
-// The time there is grows with the flows there are: the largest table takes longer than
-// all that is no flow may.
+// The time there is grows with the flows that were taken: the largest table takes longer
+// than all that is no flow may.
 func TestHandFlowsHasTime(t *testing.T) {
 	const flows = 300
 	old := withFlows(t, flows)
 	ours, theirs := conns(t)
-	end := time.Now().Add(handWithin)
-	s := &sender{conn: &controlConn{UnixConn: theirs}, end: end}
+	end := time.Now().Add(workMost)
+	s := &sender{conn: &controlConn{UnixConn: theirs}, ack: workMost, end: end}
 	read := make(chan int)
 	go func() {
 		count := 0
@@ -76,8 +76,7 @@ func BenchmarkHandFlows(b *testing.B) {
 		taking := &takeover{conn: ours, handing: handing{Networks: map[string]packet.NetworkID{next.lans[0].id: defaultID, api.HostUplink: uplinkBefore}}}
 		b.StartTimer()
 		go func() {
-			s := &sender{conn: &controlConn{UnixConn: theirs}, end: time.Now().Add(handWithin)}
-			s.await(workWithin)
+			s := &sender{conn: &controlConn{UnixConn: theirs}, ack: ackWithin, end: time.Now().Add(stillWithin)}
 			old.handFlows(s, nil)
 		}()
 		if err := next.restoreFlows(taking); err != nil {

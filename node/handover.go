@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math"
 	"net/http"
 	"os"
 	"slices"
@@ -16,17 +18,18 @@ import (
 	"fairlead/node/api"
 	"fairlead/node/box"
 	"fairlead/packet"
-	"fairlead/uplink/sockets"
 )
 
 // `fairlead up --replace`: the node that runs hands all it has to another one, which
 // the command has started. Until that says that everything works, this one can go on
-// as if nothing had happened: it has changed nothing, its workers rest between two
-// turns, and who comes to the control socket waits in the kernel's line. See
-// api.Replace for what the two say, takeover.go for the other side.
+// as if nothing had happened: it has changed nothing, and who comes to the control
+// socket waits in the kernel's line. Frames pass while the new one becomes what this
+// one is, which is work. Workers rest, between two turns, for what changes with every
+// packet alone: connections and flows. See api.Replace for what the two say,
+// takeover.go for the other side.
 
 // handVersion is that of what is handed over: the records' and this file's.
-const handVersion = 1
+const handVersion = 2
 
 // Kinds of descriptors that are handed over; see api.Thing.
 const (
@@ -45,29 +48,36 @@ const (
 	thingNamesTCP   = "names-tcp"
 )
 
-// Bounds of a handover. Requests that came before have to be answered; of what the new
-// node says all that takes no work; what it takes to be what the old one is, and more
-// for each container; and all of it from the first descriptor to the last word, with
-// more for each flow: four times what one took (docs/restart.md). Connections wait for up
-// to the latter, some ten milliseconds mostly; one that is silent is given up long before.
+// Bounds of a handover, whatever the new node does. Requests that came before have to be
+// answered, and who has not said all of his has a moment; the new node may be silent for
+// so long where it has no work, and has so long to be what the old one is, with more for
+// each container. Traffic stands for what comes then: for stillWithin, and longer by what
+// the new node has taken meanwhile, about twice what that took (docs/restart.md). So who
+// hangs has it stand for a second, whatever there is to be taken.
 const (
-	quietWithin   = 8 * time.Second
-	ackWithin     = time.Second
-	workWithin    = 5 * time.Second
-	workEach      = 10 * time.Millisecond
-	handWithin    = 20 * time.Second
-	flowEach      = 20 * time.Microsecond
-	flowsWithin   = mostFlows * flowEach
-	replaceWithin = quietWithin + handWithin + flowsWithin + goneWithin + startWithin // for who has asked for it
+	quietWithin    = 8 * time.Second
+	sayWithin      = 250 * time.Millisecond
+	ackWithin      = time.Second
+	workWithin     = 5 * time.Second
+	workEach       = 10 * time.Millisecond
+	workMost       = 20 * time.Second
+	stillWithin    = time.Second
+	connectionEach = 50 * time.Microsecond
+	flowEach       = 15 * time.Microsecond
+
+	// Of all of it, for who has asked.
+	stillMost     = stillWithin + math.MaxUint16/portShare*connectionEach + mostFlows*flowEach
+	replaceWithin = quietWithin + workMost + stillMost + goneWithin + startWithin
 )
+
+// handTimes are those of the bounds that a test has shorter, or longer.
+type handTimes struct{ ack, work, still time.Duration }
 
 // A handing is what descriptors alone do not say.
 type handing struct {
 	Running  *running                    `json:"running"`
 	Records  []*record                   `json:"records"`
 	Networks map[string]packet.NetworkID `json:"networks"` // by id, and uplinks by name
-	// Connections are those by this host's sockets, by their flows' numbers.
-	Connections []sockets.Moving `json:"connections,omitempty"`
 }
 
 // parse reads one, of a node that may be of another version.
@@ -86,8 +96,8 @@ func (h *handing) parse(text []byte) error {
 	return nil
 }
 
-// maxHanded bounds the text of one. Flows come behind it, lot by lot, and are bounded by
-// their table.
+// maxHanded bounds the text of one, and that of connections. Flows come behind, lot by
+// lot, and are bounded by their table.
 const maxHanded = 512 << 20
 
 // postReplace hands the node over to the client.
@@ -108,7 +118,7 @@ func (n *Node) postReplace(w http.ResponseWriter, r *http.Request) (any, error) 
 // handOver hands the node over. It returns only with an error, and then as if nothing
 // had happened.
 func (n *Node) handOver(conn *controlConn) error {
-	_ = conn.SetDeadline(time.Now().Add(ackWithin))
+	_ = conn.SetDeadline(time.Now().Add(n.handTimes.ack))
 	var hello api.Replace
 	fds, err := api.ReceiveNews(conn.UnixConn, &hello)
 	api.CloseAll(fds)
@@ -124,13 +134,19 @@ func (n *Node) handOver(conn *controlConn) error {
 		return errors.New("it is just ending, or another one takes its place already")
 	}
 	defer n.handing.Unlock()
+	if err := n.failed.allows(); err != nil {
+		return err
+	}
 	slog.Info("another node takes over", "version", hello.Version)
-	resume, err := n.standStill()
+	resume, err := n.standStill(conn.pid)
 	if err != nil {
 		return err
 	}
-	defer resume()
-	if err := n.handAll(conn); err != nil {
+	began := time.Now()
+	stood, err := n.handAll(conn)
+	if err != nil {
+		n.failed = setback{held: time.Since(began), stood: stood, at: time.Now()}
+		resume()
 		return err
 	}
 	n.successorFD, _ = unix.FcntlInt(uintptr(next), unix.F_DUPFD_CLOEXEC, 0)
@@ -138,6 +154,28 @@ func (n *Node) handOver(conn *controlConn) error {
 	n.goDown()
 	n.handing.Unlock()
 	select {} // nothing of ours moves any more; Serve returns, and the process ends
+}
+
+// A setback is what a replacement that came to nothing has cost everybody else: for how
+// long nothing could be changed, and for how long of that traffic stood. Whoever tries
+// again and again may cost them one part of costsLess of the time.
+type setback struct {
+	held, stood time.Duration
+	at          time.Time
+}
+
+// costsLess is how many times as long as traffic stood the next one has to wait.
+const costsLess = 10
+
+// allows waits until the next one may try, if that is soon, or refuses it.
+func (s *setback) allows() error {
+	left := time.Until(s.at.Add(s.held + costsLess*s.stood))
+	if left <= ackWithin {
+		time.Sleep(left)
+		return nil
+	}
+	return fmt.Errorf("the last replacement has failed, traffic stood still for %v and commands for %v meanwhile; try again in %v",
+		s.stood.Round(time.Millisecond), s.held.Round(time.Millisecond), left.Round(time.Second))
 }
 
 // passOn has the node that has taken our place end, if we were told to meanwhile.
@@ -154,17 +192,17 @@ func (n *Node) successor(conn *controlConn) (pidfd int, err error) {
 	return pidfd, errors.Join(cerr, err)
 }
 
-// standStill has nothing change until resume is called: nobody is let in, no container
-// is wired, no worker moves, nothing is written. Requests that came before are answered
-// first, and who is being made or ends is waited for: who makes a container has come
-// to us twice. Clients that keep a connection for later find it closed.
-func (n *Node) standStill() (resume func(), err error) {
+// standStill has nothing change until resume is called but what frames change: nobody is
+// let in, no container is wired, no address is lent, nothing is written. Requests that came
+// before are answered first, and who is being made or ends is waited for: who makes a
+// container has come to us twice. Clients that keep a connection for later find it closed.
+func (n *Node) standStill(next int) (resume func(), err error) {
 	defer func() {
 		if err != nil {
 			n.server.SetKeepAlivesEnabled(true)
 		}
 	}()
-	for deadline := time.Now().Add(quietWithin); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for began := time.Now(); time.Since(began) < quietWithin; time.Sleep(time.Millisecond) {
 		n.server.SetKeepAlivesEnabled(false) // that closes who is idle by now
 		if resume, ok := n.tryStandStill(); ok {
 			return func() {
@@ -173,12 +211,13 @@ func (n *Node) standStill() (resume func(), err error) {
 			}, nil
 		}
 	}
-	return nil, fmt.Errorf("it has been busy for %v: containers are being made or end, or a client does not take its answer; try again", quietWithin)
+	return nil, fmt.Errorf("it has been busy for %v: containers are being made or end, or a client does not say all of his request or does not take his answer (others who are connected are the processes %v); try again",
+		quietWithin, n.listener.processes(next))
 }
 
 func (n *Node) tryStandStill() (resume func(), ok bool) {
 	open, reached := n.listener.pause()
-	if !reached || n.isBusy() {
+	if !reached || !n.isQuiet() {
 		open()
 		return nil, false
 	}
@@ -188,14 +227,12 @@ func (n *Node) tryStandStill() (resume func(), ok bool) {
 		c.wiring.Lock()
 	}
 	listen := n.dns.pauseHost()
-	n.dhcp.write() // while frames still pass
-	move := n.loop.Rest()
+	n.dhcp.write() // before mu is held: it waits for a disk
 	n.mu.Lock()
 	lend := n.dhcp.rest()
 	resume = func() {
 		lend()
 		n.mu.Unlock()
-		move()
 		listen()
 		for _, c := range list {
 			c.wiring.Unlock()
@@ -210,15 +247,21 @@ func (n *Node) tryStandStill() (resume func(), ok bool) {
 	return resume, true
 }
 
-// isBusy reports whether there is something that has to come to its end first.
-func (n *Node) isBusy() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.isBusyLocked()
+// isQuiet reports whether there is nothing that has to come to its end first. Who is
+// connected, and there is nobody new, is given a moment to say what he wants.
+func (n *Node) isQuiet() bool {
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		n.mu.Lock()
+		busy, unsaid := n.isBusyLocked(), len(n.listener.slots) > n.watching
+		n.mu.Unlock()
+		if busy || !unsaid || time.Since(began) > sayWithin {
+			return !busy
+		}
+	}
 }
 
 func (n *Node) isBusyLocked() bool {
-	if len(n.listener.slots) > n.watching+1 { // ours is one of them
+	if n.requests > n.watching { // ours goes on, too
 		return true
 	}
 	for _, c := range n.containers {
@@ -229,12 +272,43 @@ func (n *Node) isBusyLocked() bool {
 	return false
 }
 
-// handAll sends everything, and returns once the new node has said that it works and
-// is told that it may. Nothing moves meanwhile.
-func (n *Node) handAll(conn *controlConn) error {
-	h := &handing{Running: n.runningLocked(), Networks: make(map[string]packet.NetworkID)}
-	s := &sender{conn: conn, program: n.conf.Version, end: time.Now().Add(handWithin)}
+// processes are those that have connections, but one.
+func (l *controlListener) processes(but int) []int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := slices.Sorted(maps.Keys(l.of))
+	return slices.DeleteFunc(list, func(pid int) bool { return pid == but })
+}
+
+// handAll sends everything, and returns once the new node has said that it works and is
+// told that it may. Then nothing of ours moves any more. After an error workers go on,
+// which stood for so long.
+func (n *Node) handAll(conn *controlConn) (stood time.Duration, err error) {
+	work := min(n.handTimes.work+time.Duration(len(n.containers))*workEach, workMost)
+	s := &sender{conn: conn, program: n.conf.Version, ack: n.handTimes.ack, end: time.Now().Add(work)}
 	defer s.close()
+	n.handRegistryLocked(s)
+	if s.await(work); s.err != nil {
+		return 0, s.err
+	}
+	move := n.loop.Rest()
+	began := time.Now()
+	s.end = began.Add(n.handTimes.still)
+	n.handFlows(s, n.handConnections(s))
+	s.await(s.ack)
+	if s.err == nil { // it believes that we go on, as we do, unless it is told otherwise
+		s.within(s.ack)
+		s.fail(api.SendMessage(conn.UnixConn, api.Done{}, nil))
+	}
+	if s.err != nil {
+		move()
+	}
+	return time.Since(began), s.err
+}
+
+// handRegistryLocked sends all that no frame changes.
+func (n *Node) handRegistryLocked(s *sender) {
+	h := &handing{Running: n.runningLocked(), Networks: make(map[string]packet.NetworkID)}
 	n.handNodeLocked(s, h)
 	written := make(map[*container]bool)
 	for _, c := range n.containers {
@@ -245,21 +319,7 @@ func (n *Node) handAll(conn *controlConn) error {
 		}
 	}
 	slices.SortFunc(h.Records, func(a, b *record) int { return a.Created.Compare(b.Created) })
-	text, err := json.Marshal(h)
-	if err != nil {
-		return err
-	}
-	s.ask(api.Handed{Last: true, Text: len(text), Flow: flowBytes})
-	s.write(text)
-	work := workWithin + time.Duration(len(h.Records))*workEach
-	s.await(work)
-	n.handFlows(s, h.Connections)
-	s.await(work)
-	if s.err == nil { // it believes that we go on, as we do, unless it is told otherwise
-		s.within(ackWithin)
-		s.fail(api.SendMessage(conn.UnixConn, api.Done{}, nil))
-	}
-	return s.err
+	s.describe(h)
 }
 
 // handNodeLocked sends what is no container's.
@@ -292,10 +352,6 @@ func (n *Node) handNodeLocked(s *sender, h *handing) {
 	for _, p := range n.hostWay.Sockets().Published() {
 		s.send(p.FD, api.Thing{Kind: thingPublished, Of: protoWord(p.Proto), Which: p.At.String()})
 	}
-	h.Connections = n.hostWay.Sockets().Connections()
-	for _, c := range h.Connections {
-		s.send(c.FD, api.Thing{Kind: thingConnection, Of: fmt.Sprint(c.Flow)})
-	}
 	if udp, tcp, at := n.dns.stubFiles(); udp != nil {
 		s.file(udp, nil, thingNamesUDP, at)
 		s.file(tcp, nil, thingNamesTCP, at)
@@ -321,113 +377,4 @@ func (n *Node) handContainerLocked(s *sender, h *handing, c *container) {
 			s.send(a.endpoint.fd, api.Thing{Kind: thingLink, Of: c.id, Which: a.id})
 		}
 	}
-}
-
-// A sender sends descriptors, some in each message, and waits for an answer to each:
-// on a stream two messages could be read as one. After an error it does nothing more.
-type sender struct {
-	conn    *controlConn
-	program string    // what it was sent by
-	end     time.Time // of all of it
-	items   []api.Thing
-	fds     []int
-	files   []*os.File // closed behind the message
-	err     error
-}
-
-// handAtOnce is how many descriptors a message brings.
-const handAtOnce = 8
-
-func (s *sender) fail(err error) {
-	if s.err == nil {
-		s.err = err
-	}
-}
-
-func (s *sender) send(fd int, t api.Thing) {
-	s.items, s.fds = append(s.items, t), append(s.fds, fd)
-	if len(s.fds) == handAtOnce {
-		s.ask(api.Handed{})
-	}
-}
-
-// file sends one that is closed afterwards.
-func (s *sender) file(f *os.File, err error, kind string, of ...string) {
-	if err != nil {
-		s.fail(err)
-		return
-	}
-	s.files = append(s.files, f)
-	t := api.Thing{Kind: kind}
-	if len(of) > 0 {
-		t.Of = of[0]
-	}
-	fd := int(f.Fd())
-	// Fd has made the open file one that waits, for us as well, who may go on with it.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		s.fail(err)
-	}
-	s.send(fd, t)
-}
-
-// copy sends one that stays.
-func (s *sender) copy(f *os.File, kind string) { s.send(int(f.Fd()), api.Thing{Kind: kind}) }
-
-// ask sends a message with the descriptors there are by now, and waits for the answer.
-// The last message comes behind one with all that are left.
-func (s *sender) ask(m api.Handed) {
-	if m.Last && len(s.fds) > 0 {
-		s.ask(api.Handed{})
-	}
-	if s.err == nil {
-		s.within(ackWithin)
-		m.Version, m.Program, m.Items = handVersion, s.program, s.items
-		s.fail(api.SendMessage(s.conn.UnixConn, m, s.fds))
-		s.await(ackWithin)
-	}
-	s.items, s.fds = nil, nil
-	s.close()
-}
-
-// await waits for the new node to have done what it was asked for.
-func (s *sender) await(within time.Duration) {
-	if s.err != nil {
-		return
-	}
-	s.within(within)
-	var done api.Done
-	fds, err := api.ReceiveNews(s.conn.UnixConn, &done)
-	api.CloseAll(fds)
-	if err != nil {
-		s.fail(fmt.Errorf("the new node has not said that it works: %w", err))
-	} else if done.Error != "" {
-		s.fail(errors.New(done.Error))
-	}
-}
-
-// write sends bytes as they are.
-func (s *sender) write(b []byte) {
-	for len(b) > 0 && s.err == nil {
-		s.within(ackWithin)
-		n, err := s.conn.Write(b[:min(len(b), 64<<10)])
-		if b = b[n:]; err != nil {
-			s.fail(fmt.Errorf("the new node takes nothing: %w", err))
-		}
-	}
-}
-
-// within bounds what comes next.
-func (s *sender) within(d time.Duration) {
-	deadline := time.Now().Add(d)
-	if deadline.After(s.end) {
-		deadline = s.end
-	}
-	_ = s.conn.SetDeadline(deadline)
-}
-
-func (s *sender) close() {
-	for _, f := range s.files {
-		_ = f.Close()
-	}
-	s.files = nil
 }

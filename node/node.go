@@ -92,10 +92,12 @@ type Node struct {
 	listener *controlListener
 	server   *http.Server
 	handed   *takeover  // while it begins in the place of another one, and may write nothing down; guarded by mu
-	handing  sync.Mutex // held while another one takes its place, and at the end
+	handing  sync.Mutex // held while another one takes its place, and at the end; guards failed
+	failed   setback    // of the last that tried
 	replaced atomic.Bool
 	// successorFD is a pidfd of that one.
 	successorFD int
+	handTimes   handTimes
 	down        chan struct{} // closed when the node is to end
 	downOnce    sync.Once
 }
@@ -325,6 +327,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 		down:   make(chan struct{}),
 		budget: readBudget(), handed: conf.takeover,
 	}
+	n.handTimes = handTimes{ackWithin, workWithin, stillWithin}
 	n.ports.listen, n.ports.unlisten = n.listenLocked, n.unlistenLocked
 	n.host = box.WatchHost(n.hostChanged)
 	first := newLan(newID(), defaultName, n.started)

@@ -37,7 +37,7 @@ func (n *Node) handlers() map[string]handler {
 		"GET /v1/openapi.json": n.getOpenAPI,
 		"POST /v1/up":          n.postUp,
 		"POST /v1/down":        n.postDown,
-		"POST /v1/replace":     n.postReplace,
+		"POST /v1/replace":     n.long(n.postReplace),
 
 		"GET /v1/containers":              n.getContainers,
 		"POST /v1/containers":             n.postContainers,
@@ -138,11 +138,9 @@ func clientOf(r *http.Request) (pidfd int, err error) {
 	return pidfd, err
 }
 
-// serve turns a handler into an http.Handler and counts it as use of the node.
+// serve turns a handler into an http.Handler.
 func (n *Node) serve(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n.use(1)
-		defer n.use(-1)
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // that of the answer before
 		out, err := h(w, r)
 		switch {
@@ -154,9 +152,11 @@ func (n *Node) serve(h handler) http.Handler {
 	})
 }
 
-// inPace has requests come no faster than they may.
+// inPace has requests come no faster than they may, and counts them as use of the node.
 func (n *Node) inPace(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.use(1)
+		defer n.use(-1)
 		n.pace.begin(r.Context())
 		began := time.Now()
 		h.ServeHTTP(w, r)

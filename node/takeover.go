@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,11 +32,12 @@ type takeover struct {
 	list   []int             // sockets that were handed in
 	old    int               // a pidfd of the node that runs, -1 before
 	handing
-	text   int              // bytes of the handing
-	resume func() error     // has our workers read
-	moved  []sockets.Moving // connections that have their flows here
-	names  *stub            // where this host asks, until that is answered here
-	lost   error            // why not all can be what it was
+	connections []sockets.Moving // by this host's sockets, by their flows' numbers there
+	text        int              // bytes of the handing, and then of connections
+	resume      func() error     // has our workers read
+	moved       []sockets.Moving // connections that have their flows here
+	names       *stub            // where this host asks, until that is answered here
+	lost        error            // why not all can be what it was
 }
 
 // fail says that something cannot be what it was.
@@ -43,6 +45,14 @@ func (t *takeover) fail(err error) {
 	if t != nil && t.lost == nil {
 		t.lost = err
 	}
+}
+
+// whole is an error if something cannot.
+func (t *takeover) whole() error {
+	if t.lost != nil {
+		return fmt.Errorf("not all would be as it is: %w", t.lost)
+	}
+	return nil
 }
 
 // take takes a descriptor, -1 if there is none.
@@ -80,8 +90,11 @@ func takeOver(ctx context.Context, conf Config) (t *takeover, h *home, err error
 		return nil, nil, err
 	}
 	t = &takeover{conn: conn, things: make(map[api.Thing]int), old: -1}
-	_ = conn.SetDeadline(time.Now().Add(quietWithin + handWithin))
-	if err = t.receive(conf.Version); err == nil {
+	_ = conn.SetDeadline(time.Now().Add(ackWithin + quietWithin + workMost))
+	if err = api.SendMessage(conn, api.Replace{Version: conf.Version}, nil); err == nil {
+		err = t.receive(conf.Version)
+	}
+	if err == nil {
 		err = t.read()
 	}
 	if err == nil {
@@ -94,11 +107,8 @@ func takeOver(ctx context.Context, conf Config) (t *takeover, h *home, err error
 	return t, h, nil
 }
 
-// receive takes all descriptors.
+// receive takes descriptors, up to the last for now.
 func (t *takeover) receive(version string) error {
-	if err := api.SendMessage(t.conn, api.Replace{Version: version}, nil); err != nil {
-		return err
-	}
 	for {
 		var m api.Handed
 		fds, err := api.ReceiveNews(t.conn, &m)
@@ -134,15 +144,23 @@ func (t *takeover) receive(version string) error {
 	}
 }
 
-// read takes what descriptors alone do not say.
-func (t *takeover) read() error {
+// described reads what descriptors alone do not say.
+func (t *takeover) described(parse func(text []byte) error) error {
 	text := make([]byte, t.text)
 	_, err := io.ReadFull(t.conn, text)
 	if err == nil {
-		err = t.parse(text)
+		err = parse(text)
 	}
 	if err != nil {
 		return fmt.Errorf("read what was handed over: %w", err)
+	}
+	return nil
+}
+
+// read takes that of all but connections.
+func (t *takeover) read() error {
+	if err := t.described(t.parse); err != nil {
+		return err
 	}
 	if t.old = t.take(thingNode, "", ""); t.old < 0 {
 		return errors.New("the node that runs has not said who it is")
@@ -212,7 +230,7 @@ func (t *takeover) reach(r *record) (*hold, error) {
 // takePlace has the node be what the old one is, and then that let go. Its workers
 // read nothing until then: both would read the same queues, and a packet of a flow that
 // is not there yet would be answered by RST. Nothing is written down, either: after an
-// error the old one goes on.
+// error the old one goes on. Frames pass there until all is done here that takes time.
 func (n *Node) takePlace(t *takeover) (err error) {
 	t.resume = n.loop.Hold()
 	for _, fd := range t.list {
@@ -226,22 +244,42 @@ func (n *Node) takePlace(t *takeover) (err error) {
 	back := t.reachAll()
 	defer letGo(back)
 	n.adopt(back)
-	if err = n.takeUp(t); err != nil {
-		return err
-	}
 	if t.names, err = t.stub(); err != nil {
 		return err
 	}
 	if n.listener, err = t.control(); err != nil {
 		return err
 	}
-	if t.lost != nil {
-		return fmt.Errorf("not all would be as it is: %w", t.lost)
+	if err = t.whole(); err == nil {
+		err = n.takeTraffic(t)
 	}
-	if err = n.restoreFlows(t); err != nil {
+	if err == nil {
+		err = t.whole()
+	}
+	if err != nil {
 		return err
 	}
 	return t.commit()
+}
+
+// takeTraffic has the old node's workers rest, and takes what frames change. Uplinks come
+// then: what one says when it begins, to the LAN or to a DHCP server, has an answer, which
+// the old node would read.
+func (n *Node) takeTraffic(t *takeover) error {
+	_ = t.conn.SetDeadline(time.Now().Add(ackWithin + stillMost))
+	if err := api.SendMessage(t.conn, api.Done{}, nil); err != nil {
+		return fmt.Errorf("the node that runs: %w", err)
+	}
+	if err := n.takeUp(t); err != nil {
+		return err
+	}
+	if err := t.receive(n.conf.Version); err != nil {
+		return err
+	}
+	if err := t.described(func(text []byte) error { return json.Unmarshal(text, &t.connections) }); err != nil {
+		return err
+	}
+	return n.restoreFlows(t)
 }
 
 // moveIn is what is left to be done where nobody else is any more. The old node goes

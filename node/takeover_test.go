@@ -32,10 +32,8 @@ func TestTakeOverRefusesLater(t *testing.T) {
 	}
 }
 
-// hands is a node that is asked to hand over, and says this.
+// hands is a node that hands over, and says this.
 func hands(conn *net.UnixConn, lines ...string) {
-	var hello api.Replace
-	_, _ = api.ReceiveNews(conn, &hello)
 	for _, line := range lines {
 		_, _ = conn.Write([]byte(line + "\n"))
 		var done api.Done
@@ -56,9 +54,29 @@ func TestHandOverMoreFields(t *testing.T) {
 	if _, err := theirs.Write([]byte(`{"colour":"red"}` + "\n")); err != nil {
 		t.Fatal(err)
 	}
-	s := &sender{conn: &controlConn{UnixConn: ours}, end: time.Now().Add(handWithin)}
+	s := &sender{conn: &controlConn{UnixConn: ours}, end: time.Now().Add(workMost)}
 	if s.await(workWithin); s.err != nil {
 		t.Error(s.err)
+	}
+}
+
+// Who is connected and says nothing, or half of what he wants, is waited for for a moment;
+// one whose request is being answered for as long as that takes.
+func TestStandStillBesideConnected(t *testing.T) {
+	h := newHandlers(t)
+	h.listener = &controlListener{slots: make(chan struct{}, 1)}
+	if h.listener.slots <- struct{}{}; !h.isQuiet() {
+		t.Error("beside one who says nothing")
+	}
+	go h.use(1)
+	lab.Eventually(t, 10*time.Second, func() error {
+		if h.isQuiet() {
+			return errors.New("his request is not waited for")
+		}
+		return nil
+	})
+	if h.use(-1); !h.isQuiet() {
+		t.Error("when he has his answer")
 	}
 }
 

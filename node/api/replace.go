@@ -7,7 +7,10 @@ package api
 //	old → new   Handed, with descriptors, again and again until Last
 //	new → old   Done after each
 //	old → new   what the descriptors are of: Last.Text bytes of JSON
-//	new → old   Done once all is there but flows
+//	new → old   Done once it is all that; from here on traffic stands still
+//	old → new   Handed, with descriptors of connections, until Last
+//	new → old   Done after each
+//	old → new   what the connections are: Last.Text bytes of JSON
 //	old → new   flows: lots of four bytes of their number and as many records of
 //	            Last.Flow bytes, and an empty lot
 //	new → old   Done once everything works

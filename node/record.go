@@ -162,7 +162,9 @@ func (n *Node) renoteLocked(c *container) {
 }
 
 // readRecords reads the records of the containers there were, the oldest first.
-// What cannot be read is told in the log, and lost.
+// What cannot be read is told in the log, and lost. One of a later version is not: it is
+// a container that this node cannot adopt, whose name and address others would get, and
+// whose files it would take away.
 func (h *home) readRecords() (list []*record, err error) {
 	dir, err := h.Open("containers")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -202,8 +204,19 @@ func (h *home) readRecords() (list []*record, err error) {
 // errLater says that a later version wrote what is to be read.
 var errLater = errors.New("a later fairlead wrote it: start that one, or end its containers and remove the directory")
 
+// isLater looks at the version alone, for nothing else means what it did.
+func isLater(text []byte) bool {
+	var r struct {
+		Version int `json:"version"`
+	}
+	return json.Unmarshal(text, &r) == nil && r.Version > recordVersion
+}
+
 // parseRecord reads one.
 func parseRecord(text []byte) (*record, error) {
+	if isLater(text) {
+		return nil, errLater
+	}
 	r := new(record)
 	if err := json.Unmarshal(text, r); err != nil {
 		return nil, err
@@ -383,14 +396,15 @@ func (h *home) readRunning() (*running, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if isLater(text) {
+		return nil, fmt.Errorf("%s: %w", path.Join(h.Name(), runningFile), errLater)
+	}
 	r := new(running)
 	here := thisWorld()
 	switch err := json.Unmarshal(text, r); {
 	case err != nil:
 		slog.Error("what the node before was set up to is lost", "file", runningFile, "err", err)
 		return nil, nil
-	case r.Version > recordVersion:
-		return nil, fmt.Errorf("%s: %w", path.Join(h.Name(), runningFile), errLater)
 	case r.Boot != here.Boot:
 		return nil, nil
 	case r.world != here:

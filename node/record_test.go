@@ -81,8 +81,28 @@ func TestRecordIsRefused(t *testing.T) {
 	}
 	later := good
 	later.Version++
-	if _, err := parseRecord(encode(t, later)); !errors.Is(err, errLater) {
-		t.Errorf("one of a later version: %v", err)
+	for _, text := range []string{string(encode(t, later)), `{"version":2,"name":{"of":"another kind"}}`} {
+		if _, err := parseRecord([]byte(text)); !errors.Is(err, errLater) {
+			t.Errorf("one of a later version: %v", err)
+		}
+	}
+}
+
+// One of a later version keeps a node from starting: else its container would be lost.
+func TestRecordOfLaterVersion(t *testing.T) {
+	lab.NoLeaks(t)
+	dir := shortDir(t)
+	id := strings.Repeat("ab", 32)
+	if err := errors.Join(api.MakeDir(dir), os.MkdirAll(filepath.Join(dir, "containers", id), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, recordPath(id))
+	if err := os.WriteFile(file, []byte(`{"version":2}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, Serve(t.Context(), Config{Dir: dir}), file+": "+errLater.Error())
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Plain is set in programs built with the tag plain.
+const Plain = false
+
 // A thread that sleeps comes back ten to twenty microseconds after what wakes it,
 // which is most of the time of a request and its answer. So who is mostly woken soon after falling
 // asleep, and for little work, stays awake for about that long. See

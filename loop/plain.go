@@ -5,7 +5,10 @@ package loop
 // Programs built with the tag plain neither doze nor stay awake: a worker that has
 // nothing to do tells the scheduler that it blocks, always. It is the loop without
 // what docs/decisions/doze.md and spin.md are about, for `make plain`, which runs
-// all scenarios so.
+// all scenarios so, and by switches that join nothing.
+
+// Plain is set in programs built with the tag plain.
+const Plain = true
 
 func (w *Worker) rest(timeout int) (n int) { return epollWait(w.epfd, &w.events, timeout) }
 

@@ -57,7 +57,8 @@
 // the link takes that: see joiner. It is done last, in Port.deliver, so everything
 // before, limits, rates and recorders, has each packet by itself, and so do all
 // counters: written counts what was read. How many went along with another, joined
-// says. If the write of a train fails, all its frames have failed.
+// says. If the write of a train fails, all its frames have failed. Who makes trains of
+// what it reads for any of the switches asks Lanes.Joins.
 //
 // # Rates
 //

@@ -214,6 +214,35 @@ func TestJoinBetweenNetworks(t *testing.T) {
 	}
 }
 
+// Who reads what is for any switch joins nothing unless all of them do.
+func TestLanesJoin(t *testing.T) {
+	r := newRig(t)
+	joins := func(when string, want bool) {
+		t.Helper()
+		if got := r.sw.lanes.Joins(); got != want {
+			t.Errorf("%s: %v, want %v", when, got, want)
+		}
+	}
+	joins("a switch that was not told so", false)
+	r.sw.SetJoin(true)
+	joins("one that was", true)
+	r.sw.SetRecorder(trace.NewRecorder())
+	joins("while it is traced", false)
+	r.sw.SetRecorder(nil)
+	joins("when it was", true)
+	for name, conf := range map[string]Config{"join=off": {ID: 2, MTU: 1500}, "hub": {ID: 2, MTU: 1500, Hub: true}} {
+		other := New(conf, r.sw.lanes)
+		other.SetJoin(conf.Hub)
+		joins("another one with "+name, false)
+		other.SetJoin(true)
+		joins("another one that has been with "+name, !conf.Hub)
+		other.Close()
+		joins("when it is gone", true)
+	}
+	r.sw.SetJoin(false)
+	joins("told not to", false)
+}
+
 // passOn is a gateway that has everything leave at one place.
 type passOn struct {
 	Gateway
@@ -240,7 +269,7 @@ func BenchmarkDeliver(b *testing.B) {
 			b.Run(fmt.Sprintf("flows=%d/%s", flows, name), func(b *testing.B) {
 				ln := &lane{joins: true, joiner: newJoiner(), clocks: newClocks()}
 				p := &Port{conf: PortConfig{Queue: nowhere{}}, sw: &Switch{}}
-				if p.sw.SetJoin(true); o != 0 {
+				if p.sw.join.Store(true); o != 0 {
 					p.offloads = takesAll{}
 				}
 				b.ReportAllocs()

@@ -3,6 +3,7 @@ package vswitch
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,8 +47,9 @@ type Lanes struct {
 	loop  *loop.Loop
 	lanes []*lane
 	holds holdQueue
+	joins atomic.Bool // all switches do; see Joins
 
-	mu       sync.Mutex                // serialises the replacing of switches
+	mu       sync.Mutex                // serialises the replacing of switches, and what settles joins
 	switches atomic.Pointer[[]*Switch] // by the low bits of their NetworkID
 }
 
@@ -89,6 +91,22 @@ func (ls *Lanes) set(n packet.NetworkID, s *Switch) {
 	copy(list, old)
 	list[n] = s
 	ls.switches.Store(&list)
+	ls.settleLocked()
+}
+
+// Joins reports whether all switches join frames now (Switch.SetJoin). It is for who
+// reads what is for any of them. Any goroutine may ask.
+func (ls *Lanes) Joins() bool { return ls.joins.Load() }
+
+// settle has Joins say what is so now, after a switch was told something.
+func (ls *Lanes) settle() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.settleLocked()
+}
+
+func (ls *Lanes) settleLocked() {
+	ls.joins.Store(!slices.ContainsFunc(*ls.switches.Load(), func(s *Switch) bool { return s != nil && !s.joins() }))
 }
 
 // Grace calls fn once every worker has passed a whole turn since.
@@ -310,12 +328,18 @@ func (s *Switch) SetAdmit(a *policy.Admit) {
 
 // SetJoin says whether small frames that are read from one port together may leave
 // as one, segments or datagrams of a train, where the link takes that. They are not
-// without a word, and where a recorder or a hub shows each packet as it came.
-func (s *Switch) SetJoin(on bool) { s.join.Store(on) }
+// without a word, and where a recorder or a hub shows each packet as it came; nor in
+// programs built with the tag plain.
+func (s *Switch) SetJoin(on bool) {
+	s.join.Store(on)
+	s.lanes.settle()
+}
 
 // joins reports whether frames of this switch, read or to be written, may be joined
 // now.
-func (s *Switch) joins() bool { return s.join.Load() && !s.hub && s.recorder.Load() == nil }
+func (s *Switch) joins() bool {
+	return !loop.Plain && s.join.Load() && !s.hub && s.recorder.Load() == nil
+}
 
 // register has the port's worker told when frames wait. It happens on the
 // worker, so that no turn begins before the port knows its source.
@@ -479,7 +503,10 @@ func (s *Switch) retiredLocked() Counts {
 }
 
 // SetRecorder starts (or with nil stops) recording of decisions.
-func (s *Switch) SetRecorder(r *trace.Recorder) { s.recorder.Store(r) }
+func (s *Switch) SetRecorder(r *trace.Recorder) {
+	s.recorder.Store(r)
+	s.lanes.settle()
+}
 
 // record writes down one decision: what came in, what was decided and where
 // the copies go.

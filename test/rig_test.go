@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -42,17 +41,10 @@ type node struct {
 	blinks    bool           // interfaces inside are set down; see compareWithKernel
 }
 
-// everyOption has the same tests made of a default network that is otherwise:
-// `go test ./test -args -opt join=off`.
-var everyOption = flag.String("opt", "", "an `OPTION` of the default network for every node that a test starts by up")
-
 // newNode starts a node that stays until the test ends: `fairlead up ARGS`.
 func newNode(t *testing.T, upArgs ...string) *node {
 	t.Helper()
 	n := newNodeDir(t)
-	if *everyOption != "" && !slices.Contains(upArgs, *everyOption) {
-		upArgs = append([]string{"--opt", *everyOption}, upArgs...)
-	}
 	n.record()
 	n.run(append([]string{"up"}, upArgs...)...)
 	return n

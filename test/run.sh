@@ -8,8 +8,8 @@
 # fuzzing per parser. No test measures the machine, so several run side by side.
 #
 # With PLAIN=yes, from make plain, it is the scenarios and package loop alone, by
-# programs whose workers neither doze nor stay awake (build tag plain), on networks
-# that join no packets, and without the race detector.
+# programs whose workers neither doze nor stay awake and that join no packets (build
+# tag plain), and without the race detector.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,9 +20,11 @@ export FAIRLEAD_NOTRUN=$PWD/.cache/notrun FAIRLEAD_BIN=$PWD/bin/fairlead
 : >"$FAIRLEAD_NOTRUN"
 
 race=no
+options=() # of what the scenarios are compiled with
 if [ "${PLAIN:-}" = yes ]; then
+	options=(-tags plain)
 	export FAIRLEAD_BIN=$PWD/bin/plain/fairlead
-	go build -tags plain -o bin/plain/ ./cmd/...
+	go build "${options[@]}" -o bin/plain/ ./cmd/...
 	cp bin/fairlead-bench bin/plain/ # which fairlead looks for beside itself
 elif [ "${RACE:-}" = no ]; then
 	echo "Without the race detector, as RACE=no says."
@@ -45,12 +47,11 @@ raced() {
 # scenario runs the tests of one file of test/, by the program that was compiled of
 # all of them. One in which no test is chosen ends at once.
 scenario() {
-	local tests said status=0 options=()
+	local tests said status=0
 	tests=$(sed -nE 's/^func (Test[A-Za-z0-9_]*)\(t .*/\1/p' "test/$1" | paste -s -d '|')
 	[ -n "$tests" ] || return 0
 	[ $race = no ] || export FAIRLEAD_BIN=$PWD/bin/race/fairlead
-	[ "${PLAIN:-}" != yes ] || options=(-opt join=off)
-	said=$(cd test && ../bin/world ../.cache/scenarios -test.timeout 7m -test.run "^($tests)\$" "${options[@]}" 2>&1) || status=$?
+	said=$(cd test && ../bin/world ../.cache/scenarios -test.timeout 7m -test.run "^($tests)\$" 2>&1) || status=$?
 	[ $status = 0 ] && echo "ok  	test/$1" || printf '%s\nFAIL	test/%s\n' "$said" "$1"
 	return $status
 }
@@ -123,7 +124,6 @@ touch "$times" && mv "$times" "$times.before" && : >"$times"
 # All is compiled first, with all there is of the machine; what does not compile
 # is said in its turn.
 go list -test -export $packages >/dev/null 2>&1 || true
-detector=()
 if [ $race = yes ]; then
 	# Nodes and inits that tests start report races too, into files. The second
 	# a program under the detector sleeps before it ends would double the time.
@@ -133,10 +133,10 @@ if [ $race = yes ]; then
 		-o bin/race/ ./cmd/...
 	cp bin/fairlead-bench bin/race/ # which fairlead looks for beside itself
 	CGO_ENABLED=1 go list -race -test -export $packages >/dev/null 2>&1 || true
-	detector=(-race)
+	options=(-race)
 fi
 if grep -qx fairlead/test <<<"$packages"; then
-	CGO_ENABLED=$([ $race = no ] && echo 0 || echo 1) go test -c -o .cache/scenarios "${detector[@]}" ./test || failed=1
+	CGO_ENABLED=$([ $race = no ] && echo 0 || echo 1) go test -c -o .cache/scenarios "${options[@]}" ./test || failed=1
 fi
 
 # Most tests wait more than they compute, so three jobs have room on two cores.

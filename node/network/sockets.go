@@ -30,7 +30,7 @@ func (r *Router) AddSockets(conf SocketsConfig) (*Uplink, error) {
 	return r.addUplink(UplinkConfig{Name: conf.Name}, func(id packet.NetworkID) (end, vswitch.Queue, error) {
 		s := sockets.New(sockets.Config{
 			Network: id, Name: conf.Name, Worker: r.lanes.Worker(socketsHome),
-			Containers: conf.Containers, Total: conf.Total, Shares: conf.Shares,
+			Containers: conf.Containers, Total: conf.Total, Shares: conf.Shares, Joins: r.lanes.Joins,
 			NoPeekOffset: conf.NoPeekOffset, NoUDPOffload: conf.NoUDPOffload,
 		}, inbound{r.rt.Inbound(id), r, id})
 		return socketsEnd{s}, s, nil

@@ -16,9 +16,10 @@ const (
 )
 
 // A carried reads datagrams behind others, by one call for as many as are likely
-// to be part of their train (recvmmsg(2)), and keeps those that are not: they are
-// what its socket says next. There is one for all sockets, so a socket that has
-// something here says it when its turn is over, and reads nothing more then.
+// to be part of their train (recvmmsg(2)), and keeps those that are not, and trains
+// of the kernel's that are to be taken apart: they are what its socket says next.
+// There is one for all sockets, so a socket that has something here says it when its
+// turn is over, and reads nothing more then.
 type carried struct {
 	e       *udpSocket // whose they are; nil is nobody
 	list    [maxAhead]ahead
@@ -53,13 +54,10 @@ func (c *carried) read(e *udpSocket, buf []byte, size, want int) (got int, errno
 		size = len(buf)
 	}
 	for i := range want {
-		if c.bufs[i] == nil {
-			c.bufs[i] = make([]byte, packet.MaxFrame)
-		}
-		v := &c.iov[i]
-		v[0].Base, v[1].Base = &buf[i*size], &c.bufs[i][size]
+		v, own := &c.iov[i], c.buf(i)
+		v[0].Base, v[1].Base = &buf[i*size], &own[size]
 		v[0].SetLen(size)
-		v[1].SetLen(len(c.bufs[i]) - size)
+		v[1].SetLen(len(own) - size)
 		m := &c.msgs[i].hdr
 		*m = unix.Msghdr{Name: &c.names[i][0], Namelen: uint32(len(c.names[i])), Iov: &v[0], Control: &c.controls[i][0]}
 		m.SetIovlen(len(v))
@@ -83,6 +81,31 @@ func (c *carried) keep(e *udpSocket, from, to int) {
 		copy(c.bufs[i], unsafe.Slice(c.iov[i][0].Base, min(x.size, x.place)))
 		x.data = c.bufs[i][:min(x.size, len(c.bufs[i]))]
 	}
+}
+
+// buf is the memory for one of the list.
+func (c *carried) buf(i int) []byte {
+	if c.bufs[i] == nil {
+		c.bufs[i] = make([]byte, packet.MaxFrame)
+	}
+	return c.bufs[i]
+}
+
+// put keeps a train, with the datagrams in data.
+func (c *carried) put(e *udpSocket, a *arrival, data []byte) {
+	c.e, c.at, c.end = e, 0, 1
+	x, own := &c.list[0], c.buf(0)
+	x.arrival, x.data = *a, own[:copy(own, data[:a.size])]
+}
+
+// cut copies the first datagram of the train in front into buf, and leaves the rest.
+func (c *carried) cut(buf []byte) arrival {
+	x := c.front()
+	a := x.arrival
+	a.size, a.train = a.train, 0
+	copy(buf, x.data[:a.size])
+	x.data, x.size = x.data[a.size:], x.size-a.size
+	return a
 }
 
 // front is the first one kept; pop takes it out. It is valid until the next read.

@@ -99,6 +99,9 @@ type arrival struct {
 	overruns uint32 // datagrams lost so far because the buffer was full
 }
 
+// several reports whether it is more than one datagram.
+func (a *arrival) several() bool { return a.train > 0 && a.train < a.size && !a.cut }
+
 // receive reads into buf what a socket has next.
 func (io *datagramIO) receive(fd int, buf []byte, a *arrival) unix.Errno {
 	io.begin()

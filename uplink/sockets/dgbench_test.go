@@ -86,11 +86,16 @@ func (x *dgPipe) await(what string) {
 	}
 }
 
-// TestReleaseDatagramsAllocateNothing: neither out nor in, alone or as trains.
+// TestReleaseDatagramsAllocateNothing: neither out nor in, alone, as trains, or as
+// trains that are taken apart.
 func TestReleaseDatagramsAllocateNothing(t *testing.T) {
 	lab.NeedRelease(t)
-	for _, offload := range []bool{true, false} {
-		x := newDgPipe(t, 1000, 16, func(c *Config) { c.NoUDPOffload = !offload })
+	for how, change := range map[string]func(*Config){
+		"as trains": nil,
+		"alone":     func(c *Config) { c.NoUDPOffload = true },
+		"apart":     func(c *Config) { c.Joins = func() bool { return false } },
+	} {
+		x := newDgPipe(t, 1000, 16, change)
 		x.up()
 		from := x.p.recv().from
 		x.drain(15)
@@ -99,8 +104,8 @@ func TestReleaseDatagramsAllocateNothing(t *testing.T) {
 			"out": func() { x.up(); x.drain(16) },
 			"in":  func() { train.send(t, x.p.fd); x.down(16) },
 		} {
-			if n := testing.AllocsPerRun(200, fn); n != 0 {
-				t.Errorf("offload %v, %s: %v allocations", offload, what, n)
+			if n := testing.AllocsPerRun(100, fn); n != 0 {
+				t.Errorf("%s, %s: %v allocations", how, what, n)
 			}
 		}
 	}

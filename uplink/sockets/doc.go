@@ -40,7 +40,7 @@
 // straight into the frame, and what the container has acknowledged is discarded;
 // from a container sendmsg takes the bytes out of the frame. So memory is bounded
 // by the number of descriptors. Two things are kept, both bounded: fragments of
-// containers until their datagram is whole, and one datagram that was read ahead.
+// containers until their datagram is whole, and what was read ahead of one socket.
 //
 // # Concurrency
 //

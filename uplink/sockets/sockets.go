@@ -33,6 +33,11 @@ type Config struct {
 	// part whatever the others do.
 	Shares int
 
+	// Joins reports whether datagrams may come as trains now, as the kernel or we make
+	// them; nil is always. It is asked for each by the one who reads, and returns at
+	// once.
+	Joins func() bool
+
 	// NoPeekOffset has TCP go without SO_PEEK_OFF, NoUDPOffload UDP without
 	// UDP_SEGMENT and UDP_GRO, as on older kernels.
 	NoPeekOffset, NoUDPOffload bool
@@ -145,6 +150,9 @@ func (e *base) wake() {
 // New returns an uplink without flows. Its port is to be added to a switch
 // whose gateway it is.
 func New(conf Config, inbound Inbound) *Sockets {
+	if conf.Joins == nil {
+		conf.Joins = func() bool { return true }
+	}
 	s := &Sockets{conf: conf, inbound: inbound}
 	if conf.Shares > 0 {
 		s.share = conf.Total / 2 / conf.Shares

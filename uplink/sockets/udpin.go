@@ -28,8 +28,9 @@ func (e *udpSocket) sendCarried(b *packet.Batch) {
 }
 
 // receive adds to b the next datagram, and with it those behind it that differ
-// in nothing but payload: like the kernel's own, where it makes trains (GRO), but
-// also of what came one by one. It is false when there is nothing more.
+// in nothing but payload, if they may go together: like the kernel's own, where it
+// makes trains (GRO), but also of what came one by one. It is false when there is
+// nothing more.
 func (e *udpSocket) receive(b *packet.Batch) (more bool) {
 	room := b.Room()
 	a, errno := e.next(room[udpHeaders:])
@@ -60,19 +61,37 @@ func (e *udpSocket) receive(b *packet.Batch) (more bool) {
 	return errno == 0 || e.failed(errno, b)
 }
 
-// next is the datagram that was read ahead, or else one from the socket.
+// next is the datagram that was read ahead, or else one from the socket. A train of
+// the kernel's is as it came, or its datagrams one after the other if they may not go
+// together.
 func (e *udpSocket) next(buf []byte) (a arrival, errno unix.Errno) {
-	if c := &e.s.carried; c.e == e {
-		x := c.pop()
-		copy(buf, x.data)
-		return x.arrival, 0
+	c := &e.s.carried
+	if c.e != e {
+		if errno := e.s.datagrams.receive(e.fd, buf, &a); errno != 0 {
+			return a, errno
+		}
+		e.arrived(&a)
+		if !a.several() || e.together(&a) {
+			return a, 0
+		}
+		c.put(e, &a, buf)
 	}
-	if errno := e.s.datagrams.receive(e.fd, buf, &a); errno != 0 {
-		return a, errno
+	if x := c.front(); x.several() && !e.together(&x.arrival) {
+		return c.cut(buf), 0
 	}
-	e.arrived(&a)
-	return a, 0
+	x := c.pop()
+	copy(buf, x.data)
+	return x.arrival, 0
 }
+
+// together reports whether datagrams like that may be one frame: not where each is to
+// be seen as it came, and none of DHCP, whose clients read packet sockets.
+func (e *udpSocket) together(a *arrival) bool {
+	return !e.s.conf.NoUDPOffload && e.s.conf.Joins() && !isDHCP(e.local.port) && !isDHCP(a.port)
+}
+
+// isDHCP reports whether a port is the server's or the client's.
+func isDHCP(port uint16) bool { return port == 67 || port == 68 }
 
 // follow reads behind the datagrams in buf those that make one train with them.
 // It returns how many there are then, and what the socket said when it had no
@@ -84,7 +103,7 @@ func (e *udpSocket) follow(buf []byte, a *arrival) (packets int, errno unix.Errn
 	if packets = 1; a.train > 0 {
 		packets = (a.size + a.train - 1) / a.train
 	}
-	if e.s.conf.NoUDPOffload || a.train == 0 {
+	if a.train == 0 || !e.together(a) {
 		return packets, 0
 	}
 	c := &e.s.carried

@@ -43,13 +43,15 @@ func cutFrame(t testing.TB, f *packet.Frame) (list []said) {
 
 // TestUDPJoined: what peers send one by one and as trains comes in the order it
 // was sent, each datagram once and with its header, however many make one frame
-// and however little of it is read at once.
+// and however little of it is read at once; and each by itself when it is read while
+// none may go together.
 func TestUDPJoined(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	frames, datagrams := 0, 0
 	for round := range 120 {
 		seldom := 1 + round%2*15 // how much more alike they are
-		x := newDgPipe(t, 1, 1, nil)
+		changing, joins := round%3 == 2, true
+		x := newDgPipe(t, 1, 1, func(c *Config) { c.Joins = func() bool { return joins } })
 		x.up()
 		to := x.p.recv().from
 		peers := []*peer{x.p, newPeer(t, "127.0.0.1:0"), newPeer(t, "127.0.0.2:0")}
@@ -82,14 +84,22 @@ func TestUDPJoined(t *testing.T) {
 			queued += len(data) + 2000
 		}
 		for got := 0; got < len(want); {
+			joins = !changing || rng.IntN(2) == 0
 			x.batch.Reset()
 			x.batch.Limit(1 + rng.IntN(8))
 			if _, err := x.s.ReadBatch(x.batch); err != nil {
 				t.Fatal(err)
 			}
 			for i := range x.batch.Frames {
-				frames++
-				for _, s := range cutFrame(t, &x.batch.Frames[i]) {
+				list := cutFrame(t, &x.batch.Frames[i])
+				if !joins && len(list) > 1 {
+					t.Fatalf("%d datagrams came in one frame", len(list))
+				}
+				if !changing {
+					frames++
+					datagrams += len(list)
+				}
+				for _, s := range list {
 					if got == len(want) {
 						t.Fatal("more came than was sent")
 					}
@@ -97,7 +107,6 @@ func TestUDPJoined(t *testing.T) {
 						t.Fatalf("datagram %d of %d: %d bytes of %d with TTL %d, want %d of %d with %d", got, len(want), len(s.data), s.by, s.ttl, len(w.data), w.by, w.ttl)
 					}
 					got++
-					datagrams++
 				}
 			}
 			if len(x.batch.Frames) == 0 && got < len(want) {
@@ -108,6 +117,18 @@ func TestUDPJoined(t *testing.T) {
 	t.Logf("%d datagrams in %d frames", datagrams, frames)
 	if frames*4 > datagrams*3 {
 		t.Errorf("%d datagrams made %d frames: hardly any were joined", datagrams, frames)
+	}
+}
+
+// TestUDPOfDHCP: datagrams of DHCP come one by one, whatever the kernel makes of them.
+func TestUDPOfDHCP(t *testing.T) {
+	for port, want := range map[uint16]int{67: 5, 68: 5, 69: 1} {
+		x := newDgPipe(t, 1, 1, nil)
+		x.write(x.udp(port, x.p.at, []byte("hi")))
+		x.p.sendTrain(x.p.recv().from, pattern(1, 5*60), 60)
+		if frames := x.down(5); frames != want {
+			t.Errorf("port %d: %d frames, want %d", port, frames, want)
+		}
 	}
 }
 

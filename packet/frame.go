@@ -142,6 +142,15 @@ func (f *Frame) headersLen() int {
 	return int(f.L4) + UDPLen
 }
 
+// TrainHeaders is how many bytes of headers the packets have on a wire that the frame
+// stands for, beside those it holds. Valid as Segments is.
+func (f *Frame) TrainHeaders() int {
+	if n := f.Segments(); n > 1 {
+		return (n - 1) * f.headersLen()
+	}
+	return 0
+}
+
 // Clone copies the frame and its bytes into dst, whose capacity is reused, and
 // returns the copy. It is the only way to keep a frame beyond its batch.
 func (f *Frame) Clone(dst []byte) Frame {

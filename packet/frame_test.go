@@ -83,6 +83,11 @@ func TestSegmentsAndPacketLen(t *testing.T) {
 		f := parse(t, tt.frame)
 		check(t, tt.name+": Segments", f.Segments(), tt.segments)
 		check(t, tt.name+": PacketLen", f.PacketLen(), tt.size)
+		wire := 0
+		for _, b := range segments(t, tt.frame) {
+			wire += len(b) - packet.VNetLen
+		}
+		check(t, tt.name+": Len and TrainHeaders", f.Len()+f.TrainHeaders(), wire)
 	}
 }
 

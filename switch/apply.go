@@ -327,7 +327,7 @@ func (p *Port) rated(ln *lane, frames []*packet.Frame) {
 	}
 	for len(frames) > 0 {
 		n := 0
-		for n < len(frames) && p.conf.Limit.receives(frames[n].Time, frames[n].Len()) {
+		for n < len(frames) && p.conf.Limit.receives(frames[n].Time, frames[n].Len()+frames[n].TrainHeaders()) {
 			n++
 		}
 		if n > 0 {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fairlead/packet"
 	"fairlead/policy"
 )
 
@@ -14,7 +15,8 @@ import (
 // it sends is not read while it has sent too much: it waits in the container, and
 // nothing is lost here. What it is sent beyond its rate is dropped (RateLimit),
 // for nobody could wait who sends to others as well. A frame counts with all its
-// bytes, a segmentation-offload frame with those of all its segments.
+// bytes, a segmentation-offload frame with those of all its segments, headers
+// included: what a queueing discipline of the kernel's counts (qdisc_pkt_len_init).
 //
 // The rates may be changed at any time by any goroutine. A nil Limit is none.
 type Limit struct{ in, out atomic.Pointer[meter] }
@@ -89,9 +91,12 @@ func (l *Limit) receives(now int64, n int) bool {
 	return true
 }
 
-// sent takes up n bytes that were read.
-func (l *Limit) sent(now int64, n int) {
+// sent takes up frames of n bytes that were read.
+func (l *Limit) sent(now int64, n int, frames []packet.Frame) {
 	if m := l.out.Load(); m != nil {
+		for i := range frames {
+			n += frames[i].TrainHeaders()
+		}
 		m.mu.Lock()
 		m.rate.Take(now, n)
 		m.mu.Unlock()

@@ -103,6 +103,42 @@ func TestLimitOut(t *testing.T) {
 	}
 }
 
+// A train counts with each packet's headers, sent or received, as if its packets
+// came one by one.
+func TestLimitCountsTrains(t *testing.T) {
+	r := newRig(t)
+	limit := &Limit{}
+	in, out := r.add(2), r.add(3, func(c *PortConfig) { c.Limit = limit })
+	r.known(in, out)
+	const packets, size = 64, 18
+	wire := packets * (size + packet.EthernetLen + packet.IPv4MinLen + packet.UDPLen)
+	train := packettest.GSO(packettest.UDP(in.station, out.station, 1, 2, make([]byte, packets*size)), size)
+
+	limit.Set(mbit(8), 0) // a megabyte a second
+	burst, got := int(burstIn.Seconds()*1e6), 0
+	for out.port.Counts().Failed[packet.RateLimit].N == 0 {
+		if r.send(in, train); got > 2*burst/wire {
+			break
+		}
+		got += len(out.got(t))
+	}
+	if got*wire < burst-wire || got*wire > burst+wire {
+		t.Errorf("%d trains of %d bytes were received, want %d bytes", got, wire, burst)
+	}
+
+	limit.Set(0, mbit(8))
+	frames := make([]packet.Frame, 100)
+	for i := range frames {
+		frames[i] = *readFrom(t, train)[0]
+	}
+	now := int64(time.Hour)
+	limit.sent(now, len(frames)*frames[0].Len(), frames)
+	want := time.Duration(len(frames)*wire-leastBurstOut) * time.Microsecond
+	if debt := limit.debt(now); debt < want || debt > want+time.Microsecond {
+		t.Errorf("who has sent them waits for %v, want %v", debt, want)
+	}
+}
+
 // Whose rate is taken away while he waits is read soon.
 func TestLimitOutTakenAway(t *testing.T) {
 	r := newRig(t)

@@ -169,7 +169,7 @@ func (p *Port) turn(now, begin int64, events uint32, read *intake) (again bool) 
 			p.sw.run(p, now, read)
 			since += n
 			if p.conf.Limit != nil {
-				p.conf.Limit.sent(now, read.bytes-before)
+				p.conf.Limit.sent(now, read.bytes-before, batch.Frames)
 				if p.indebted(now, events) {
 					return false
 				}

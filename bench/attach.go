@@ -76,6 +76,10 @@ func attach() *workload {
 			busy.Note = fmt.Sprintf("%d of the ports came when nobody watched, because there was no time", n)
 		}
 		r.noLonger(busy, quiet)
+		if b := &r.Bars[len(r.Bars)-1]; unwatched[busy] > 0 && b.Met {
+			b.Met, b.Open = false, true
+			b.Have += "; " + busy.Note
+		}
 		for i := range 100 {
 			first.add(sample{Round: i, Value: c.took[i]})
 			last.add(sample{Round: i, Value: c.took[len(c.took)-100+i]})
@@ -107,7 +111,7 @@ func attach() *workload {
 }
 
 // attachPeers measures how long a peer takes until one container is led outside,
-// and the kernel until its bridge has one more port.
+// and the kernel's bridge and other switches until they have one more port.
 func attachPeers(l *lab, o *options, r *results, w *workload) {
 	f := r.figure(w, "kernel")
 	h, other := silentHost(l, "bridge"), silentHost(l, "container")
@@ -119,6 +123,26 @@ func attachPeers(l *lab, o *options, r *results, w *workload) {
 		start := time.Now()
 		l.check(addPort(l, h, br, other, fmt.Sprintf("port%d", i)), "add a port to the bridge")
 		f.add(sample{Round: i, Value: milliseconds(time.Since(start))})
+	}
+	for _, p := range paths {
+		if len(p.programs) == 0 || !o.measures(p) {
+			continue
+		}
+		f := r.figure(w, p.name)
+		once := &lab{ctx: l.ctx, name: l.name, attempted: true}
+		err := once.do(func() {
+			c := layCable(once, p)
+			for i := range 20 {
+				one := silentHost(once, fmt.Sprintf("%s-more%d", p.name, i))
+				start := time.Now()
+				c.more(once, one, fmt.Sprintf("more%d", i))
+				f.add(sample{Round: i, Value: milliseconds(time.Since(start))})
+			}
+		})
+		if err != nil {
+			l.check(nil, "%s", p.name) // which ends here when it was interrupted
+			r.notRun(w, p.name, err)
+		}
 	}
 	for _, name := range []string{"slirp-1500", "pasta-1500"} {
 		p := leaderNamed(name)

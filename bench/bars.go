@@ -57,7 +57,10 @@ func (r *results) holdPeers(w *workload, figures map[string]*figure, bound float
 // and were not, or not to its end.
 func (r *results) absentPeers(w *workload) (names []string) {
 	for _, p := range paths {
-		if p.peer && slices.ContainsFunc(r.NotRun, func(f failure) bool { return f.Workload == p.name || f.Workload == r.run(w)+", "+p.name }) {
+		if p.peer && slices.ContainsFunc(r.NotRun, func(f failure) bool {
+			of, _ := size(f.Workload) // of one of several sizes
+			return f.Workload == p.name || f.Workload == r.run(w)+", "+p.name || of == r.run(w)+", "+p.name
+		}) {
 			names = append(names, p.name)
 		}
 	}

@@ -146,8 +146,8 @@ func lockIn(kind string) error {
 // unlocked is the path that does not.
 const unlocked = "fairlead-unlocked"
 
-// workers is what a node has on fewer than eight processors.
-const workers = 1
+// workers is how many a node has.
+var workers = loop.Workers()
 
 // firstLink is the first descriptor a process inherits beside its standard
 // ones.

@@ -23,7 +23,7 @@ const megabyte = 1e6
 
 // idleNode measures what ten containers cost in which nothing happens.
 func idleNode() *workload {
-	w := &workload{name: "scale-idle", unit: "%", less: true, what: "of one processor, for ten containers that do nothing: the node with their inits, and the node alone"}
+	w := &workload{name: "scale-idle", unit: "%", less: true, what: "of one processor, for ten containers that do nothing: the node with their inits, and the node alone; switches of others with two"}
 	memory := &workload{name: "scale-idle-mem", unit: "MB", less: true, what: "anonymous memory of the same"}
 	watch := func(o *options) time.Duration {
 		if o.Quick {
@@ -39,19 +39,19 @@ func idleNode() *workload {
 		for i := range idleContainers {
 			all = append(all, n.container(l, fmt.Sprintf("idle%d", i), "exec sleep 1000").Pid)
 		}
+		cases := append([]idler{{"fairlead", all}, {"node", alone}}, idlePeers(l, o, r, w)...)
 		sleep(l, idleSettles)
 		before := map[int]float64{}
-		for _, pid := range all {
-			before[pid] = threadsCPU(pid)
+		for _, c := range cases {
+			for _, pid := range c.pids {
+				before[pid] = threadsCPU(pid)
+			}
 		}
 		start := time.Now()
 		progress("%s  watching for %v", w.name, watch(o))
 		sleep(l, watch(o))
 		took := time.Since(start).Seconds()
-		for _, who := range []struct {
-			path string
-			pids []int
-		}{{"fairlead", all}, {"node", alone}} {
+		for _, who := range cases {
 			var cpu, bytes float64
 			for _, pid := range who.pids {
 				cpu += threadsCPU(pid) - before[pid]
@@ -69,6 +69,34 @@ func idleNode() *workload {
 		}
 	}
 	return w
+}
+
+// An idler is who does nothing.
+type idler struct {
+	path string
+	pids []int
+}
+
+// idlePeers are the switches of others, with two containers each.
+func idlePeers(l *lab, o *options, r *results, w *workload) (list []idler) {
+	for _, p := range paths {
+		if len(p.programs) == 0 || !o.measures(p) {
+			continue
+		}
+		peer := idler{path: p.name}
+		err := l.attempt(func(l *lab) {
+			for _, s := range layCable(l, p).services {
+				peer.pids = append(peer.pids, s.Pid())
+			}
+		})
+		if err != nil {
+			l.check(nil, "%s", p.name) // which ends here when it was interrupted
+			r.notRun(w, p.name, err)
+			continue
+		}
+		list = append(list, peer)
+	}
+	return list
 }
 
 // sleep waits, unless it is interrupted.

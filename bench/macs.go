@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"time"
 
 	"fairlead/packet"
@@ -22,11 +23,17 @@ func macs() *workload {
 	for _, n := range []int{16, 1000, 8000, 100_000} {
 		ours, kernel := portPath("fairlead", n, process("fairlead-open", tap, tap)), portPath("kernel", n, kernelBridge)
 		counts[ours.name], counts[kernel.name] = n, n
+		ours.standsBy(n != heldByAll)
+		kernel.standsBy(n != heldByAll)
 		paths = append(paths, ours, kernel)
 	}
-	w.takes = func(o *options) time.Duration { return o.free().takeTurns(paths) }
+	for _, p := range sizedPeers(heldByAll) {
+		counts[p.name] = heldByAll
+		paths = append(paths, p)
+	}
+	w.takes = func(o *options) time.Duration { return o.takeTurns(paths) }
 	w.measure = func(l *lab, o *options, r *results) {
-		w.turns(l, o.free(), r, paths, func(l *lab, c *cable) func() (sample, error) {
+		figures := w.turns(l, o, r, paths, func(l *lab, c *cable) func() (sample, error) {
 			n := counts[c.name]
 			near := packettest.Station{MAC: c.mac(l, 0), IP: addrs[0]}
 			far := func(i int) packettest.Station { return packettest.Station{MAC: station(i), IP: nobody} }
@@ -36,12 +43,16 @@ func macs() *workload {
 				if err := hello.once(c.received(0)); err != nil { // so that all are known
 					return sample{}, err
 				}
-				return s.measure(c, o.span())
+				return s.measure(c, time.Duration(o.lasts(c.path))*time.Second)
 			}
 		})
+		r.holdPeers(w, map[string]*figure{"fairlead": figures["fairlead-"+strconv.Itoa(heldByAll)]}, peerBar)
 	}
 	return w
 }
+
+// heldByAll is how many MAC addresses the tables of all switches hold.
+const heldByAll = 1000
 
 // station is the MAC address of station number i.
 func station(i int) packet.MAC {

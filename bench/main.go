@@ -284,7 +284,7 @@ func (o *options) run() int {
 		err = o.measure(ctx, res)
 	}
 	endProgress()
-	if err == nil {
+	if err == nil || len(res.Figures) > 0 { // also those that could not be written
 		res.print(os.Stdout)
 	}
 	if err == nil && ctx.Err() == nil { // a part would take the whole's place

@@ -12,7 +12,7 @@ import (
 //	<!-- bench: table tcp- nat- -->
 //
 // to the line <!-- /bench -->. It has the workloads whose name begins with
-// one of the words. Instead of table there may be across, a column of medians for each
+// one of the words, and stays as it is if none of those was measured. Instead of table there may be across, a column of medians for each
 // workload whose name is one of the words, machine or bars.
 var place = regexp.MustCompile(`(?s)(<!-- bench: (table|across|machine|bars)([^\n]*?) -->\n).*?(<!-- /bench -->)`)
 
@@ -20,6 +20,9 @@ var place = regexp.MustCompile(`(?s)(<!-- bench: (table|across|machine|bars)([^\
 func (r *results) fill(text string) string {
 	return place.ReplaceAllStringFunc(text, func(whole string) string {
 		m := place.FindStringSubmatch(whole)
+		if words := strings.Fields(m[3]); m[2] == "table" && len(r.blocks(words)) == 0 {
+			return whole
+		}
 		return m[1] + "\n" + r.markdown(m[2], strings.Fields(m[3])) + "\n" + m[4]
 	})
 }
@@ -33,7 +36,7 @@ func (r *results) fillFile(name string) error {
 	if !place.Match(text) {
 		return fmt.Errorf("%s has no place for figures: a line <!-- bench: table --> and a line <!-- /bench -->", name)
 	}
-	return os.WriteFile(name, []byte(r.fill(string(text))), 0o644)
+	return replaceFile(name, []byte(r.fill(string(text))))
 }
 
 // markdown writes a part of the results.
@@ -100,10 +103,6 @@ func (r *results) markdownAcross(b *strings.Builder, workloads []string) {
 
 func (r *results) markdownTable(b *strings.Builder, words []string) {
 	blocks := r.blocks(words)
-	if len(blocks) == 0 {
-		b.WriteString("Not measured in this run.\n")
-		return
-	}
 	shown := r.fitting(blocks, len(r.columns())*1000)
 	b.WriteString("| workload |")
 	for _, c := range shown {

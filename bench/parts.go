@@ -13,6 +13,7 @@ import (
 // figure of each part.
 func (w *workload) parts(l *lab, o *options, r *results, paths []*path, parts []*workload, prepare func(l *lab, c *cable) func() ([]sample, error)) []map[string]*figure {
 	taken := map[string][][]sample{}
+	parts[0].even = w.even // it is in this one's turns that all are measured
 	first := parts[0].turns(l, o, r, paths, func(l *lab, c *cable) func() (sample, error) {
 		measure := prepare(l, c)
 		return func() (sample, error) {

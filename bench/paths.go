@@ -87,7 +87,8 @@ type cable struct {
 	seen    netip.Addr      // as whom the second sees the first
 	crossed func() (crossed, error)
 
-	services []*hosts.Service // programs of others that are all it takes
+	more     func(l *lab, container *hosts.Host, port string) // hangs one more container on a switch of others
+	services []*hosts.Service                                 // programs of others that are all it takes
 }
 
 // layCable makes two containers and a path between them, and waits until it

@@ -35,6 +35,7 @@ func ports() *workload {
 	for _, n := range counts {
 		paths = append(paths, portPath("kernel", n, layBridgePorts(n)))
 	}
+	paths = append(paths, sizedPeers(2)...)
 	for _, p := range paths {
 		p.standsBy(strings.HasSuffix(p.name, "-100"))
 	}
@@ -59,6 +60,7 @@ func ports() *workload {
 			r.atLeast(many, few, manyPortsBar)
 			r.alike(figures["raw-1000"], figures["raw-2"])
 		}
+		r.holdPeers(w, map[string]*figure{"fairlead": figures["fairlead-2"]}, peerBar)
 	}
 	return w
 }
@@ -71,6 +73,29 @@ func (o *options) span() time.Duration { return time.Duration(o.Seconds) * time.
 
 func portPath(name string, n int, lay func(l *lab, c *cable)) *path {
 	return &path{name: fmt.Sprintf("%s-%d", name, n), of: name, every: 1, quick: true, lay: lay}
+}
+
+// sizedPeers are the switches of others at one of a workload's sizes, each with a
+// process of two ports. Which of them is the best is soon known.
+func sizedPeers(n int) (list []*path) {
+	for _, p := range paths {
+		if p.peer {
+			sized := *p
+			sized.name, sized.of, sized.every, sized.brief = fmt.Sprintf("%s-%d", p.name, n), p.name, 1, true
+			list = append(list, &sized)
+		}
+	}
+	return list
+}
+
+// size is the number at the end of a path's name, and what stands in front of it.
+func size(path string) (name string, n int) {
+	if at := strings.LastIndexByte(path, '-'); at > 0 {
+		if n, err := strconv.Atoi(path[at+1:]); err == nil {
+			return path[:at], n
+		}
+	}
+	return path, 0
 }
 
 // standsBy has a path no bar is about measured seldom, and for a second.

@@ -39,7 +39,7 @@ func (r *results) columns() []column {
 		{"quartiles", 2, func(f *figure) string { return number(f.Value.Q1) + "–" + number(f.Value.Q3) }},
 		{"÷ kernel", 1, func(f *figure) string { return f.timesOf(r.besideKernel(f)) }},
 		{"÷ raw", 7, func(f *figure) string { return f.timesOf(r.find(f.Workload, "raw")) }},
-		{"÷ peer", 3, func(f *figure) string { return f.timesOf(r.bestPeer(f.Workload)) }},
+		{"÷ peer", 3, func(f *figure) string { return f.timesOf(r.besidePeer(f)) }},
 		{"retr/GB", 5, func(f *figure) string { return f.costs().retransmits }},
 		{"CPU s/GB", 4, func(f *figure) string { return f.costs().perGB }},
 		{"CPU s/Mfr", 6, func(f *figure) string { return f.costs().perMillion }},

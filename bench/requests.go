@@ -53,7 +53,7 @@ func requestTime(load load) *workload {
 	on := unasked("raw-awake")
 	w := &workload{
 		name: "request-" + load.name, what: "time of a TCP request and its answer, 100 bytes each, " + load.what,
-		quick: load.name == "idle", even: true, takes: takeMoments(on, 1.3),
+		quick: load.name == "idle", even: true, takes: takeMoments(on, 1.5),
 	}
 	var parts []*workload
 	for _, part := range []string{"p50", "p99", "p99.9"} {

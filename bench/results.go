@@ -80,6 +80,7 @@ type results struct {
 	Machine  machine   `json:"machine"`
 	Commit   string    `json:"commit"`
 	Pairs    int       `json:"pairs"`
+	Few      int       `json:"few"` // where there is no bar
 	Seconds  int       `json:"seconds"`
 	Quick    bool      `json:"quick,omitempty"`
 	Paths    string    `json:"paths,omitempty"` // that were asked for
@@ -96,7 +97,7 @@ type results struct {
 func newResults(o *options) *results {
 	return &results{
 		Format: formatVersion, Machine: thisMachine(), Commit: thisCommit(),
-		Pairs: o.Pairs, Seconds: o.Seconds, Quick: o.Quick, Paths: strings.Join(o.Paths, ","), asked: o,
+		Pairs: o.Pairs, Few: o.Few, Seconds: o.Seconds, Quick: o.Quick, Paths: strings.Join(o.Paths, ","), asked: o,
 	}
 }
 
@@ -240,7 +241,8 @@ func (f *figure) beside(other *figure) (ratios []float64) {
 // isPeer reports whether a path is somebody else's program for what we do.
 func isPeer(name string) bool {
 	p := leaderNamed(name)
-	return p != nil && p.program != "" || slices.ContainsFunc(paths, func(p *path) bool { return p.name == name && p.peer })
+	of, _ := size(name)
+	return p != nil && p.program != "" || slices.ContainsFunc(paths, func(p *path) bool { return (p.name == name || p.name == of) && p.peer })
 }
 
 // find looks for the figure of a path on a workload, with samples.
@@ -262,6 +264,21 @@ func (r *results) besideKernel(f *figure) *figure {
 		}
 	}
 	return r.find(f.Workload, "kernel")
+}
+
+// besidePeer is the figure of the best peer that one stands beside: where peers are
+// measured at one of several sizes, those of ours and of the kernel's of that size do.
+func (r *results) besidePeer(f *figure) *figure {
+	best := r.bestPeer(f.Workload)
+	if best == nil {
+		return nil
+	}
+	if _, n := size(best.Path); r.find(f.Workload, fmt.Sprintf("fairlead-%d", n)) != nil {
+		if _, own := size(f.Path); own != n {
+			return nil
+		}
+	}
+	return best
 }
 
 // bestPeer is the peer with the best median on a workload.

@@ -102,7 +102,7 @@ func (r *results) resume(name string) error {
 	}
 	r.Machine.Time, r.Machine.Load = old.Machine.Time, old.Machine.Load
 	for _, f := range old.NotRun {
-		if !strings.Contains(f.Workload, ", ") && !slices.Contains(r.NotRun, f) {
+		if !strings.Contains(f.Workload, ", ") && !slices.Contains(r.NotRun, f) && !hasCome(f.Workload) {
 			r.NotRun = append(r.NotRun, f) // of all workloads; see skipPaths
 		}
 	}
@@ -111,7 +111,17 @@ func (r *results) resume(name string) error {
 			r.take(old, run)
 		}
 	}
+	for _, f := range old.Failures { // what is measured again may do better
+		if !slices.ContainsFunc(r.asked.chosen(), func(w *workload) bool { return w.name == f.Workload }) {
+			r.Failures = append(r.Failures, f)
+		}
+	}
 	return nil
+}
+
+// hasCome reports whether a path can be measured now.
+func hasCome(name string) bool {
+	return slices.ContainsFunc(paths, func(p *path) bool { return p.name == name && p.missing() == nil })
 }
 
 // sameAs says in what the conditions of old differ.
@@ -124,6 +134,7 @@ func (r *results) sameAs(old *results) error {
 		{"Go", old.Machine.Go, r.Machine.Go},
 		{"user", old.Machine.User, r.Machine.User},
 		{"number of pairs", fmt.Sprint(old.Pairs), fmt.Sprint(r.Pairs)},
+		{"number of pairs where there is no bar", fmt.Sprint(old.Few), fmt.Sprint(r.Few)},
 		{"seconds", fmt.Sprint(old.Seconds), fmt.Sprint(r.Seconds)},
 		{"--quick", fmt.Sprint(old.Quick), fmt.Sprint(r.Quick)},
 		{"--paths", fmt.Sprintf("%q", old.Paths), fmt.Sprintf("%q", r.Paths)},
@@ -176,12 +187,17 @@ func (r *results) writeJSON(name string) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
+	return replaceFile(name, append(b, '\n'))
+}
+
+// replaceFile writes a file anew, or leaves it as it was.
+func replaceFile(name string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // no more there when all went well
-	_, err = f.Write(append(b, '\n'))
+	_, err = f.Write(text)
 	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}

@@ -37,6 +37,14 @@ func TestResume(t *testing.T) {
 	if got, want := r.Figures[0].Samples[0], old.Figures[0].Samples[0]; got != want {
 		t.Errorf("a sample has become %+v, was %+v", got, want)
 	}
+	only := newResults(&options{Only: []string{"tcp-1-cubic"}, Pairs: 7, Seconds: 2})
+	only.Commit = old.Commit
+	if err := only.resume(name); err != nil {
+		t.Fatal(err)
+	}
+	if len(only.Failures) != 1 || only.Failures[0].Workload != "tcp-4-cubic" {
+		t.Errorf("of what failed and is not measured again there is %v", only.Failures)
+	}
 	if r.Machine.Time != old.Machine.Time {
 		t.Error("it began anew")
 	}
@@ -58,10 +66,11 @@ func TestResumeRefuses(t *testing.T) {
 		"another Go":                          func(old *results) { old.Machine.Go = "go1" },
 		"another user":                        func(old *results) { old.Machine.User = "somebody" },
 		"another number of pairs: 9":          func(old *results) { old.Pairs = 9 },
-		"another seconds: 9":                  func(old *results) { old.Seconds = 9 },
-		"another --quick: true":               func(old *results) { old.Quick = true },
-		`another --paths: "raw"`:              func(old *results) { old.Paths = "raw" },
-		"has format 1":                        func(old *results) { old.Format = 1 },
+		"another number of pairs where there is no bar: 9": func(old *results) { old.Few = 9 },
+		"another seconds: 9":     func(old *results) { old.Seconds = 9 },
+		"another --quick: true":  func(old *results) { old.Quick = true },
+		`another --paths: "raw"`: func(old *results) { old.Paths = "raw" },
+		"has format 1":           func(old *results) { old.Format = 1 },
 	} {
 		r, old := newResults(o), newResults(o)
 		r.Commit, old.Commit = "0123456789ab", "0123456789ab"

@@ -18,11 +18,14 @@ func vde(l *lab, c *cable) {
 	sw := h.Serve(l, "sh", "-c", `exec vde_switch --sock "$1" 0<>"$2"`, "-", socket, never)
 	l.comes(sw, exists(filepath.Join(socket, "ctl")))
 	c.services = []*hosts.Service{sw}
-	for _, e := range c.ends {
+	c.more = func(l *lab, e *hosts.Host, _ string) {
 		plug := e.Serve(l, "vde_plug2tap", "--sock", socket, "eth0")
 		l.comes(plug, func() error { _, err := e.Netlink.LinkByName("eth0"); return err })
 		e.Up(l, "eth0")
 		c.services = append(c.services, plug)
+	}
+	for _, e := range c.ends {
+		c.more(l, e, "")
 	}
 	// Nothing else leads to these TAPs.
 	c.crossed = spentBy(func() (n crossed, err error) {

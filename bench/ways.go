@@ -15,7 +15,7 @@ import (
 // does it, beside raw, which is what fairlead does. They are measured only when
 // asked for; docs/decisions/ways-not-taken.md says what came of them.
 var ways = []*path{
-	way("raw-queue-100", "raw, with room for 100 frames in front of it instead of 500", layQueueLength(100)),
+	way("raw-queue-100", "raw, with room for 100 frames in front of it instead of 1,000", layQueueLength(100)),
 	way("raw-queue-10000", "raw, with room for 10,000 frames in front of it", layQueueLength(10_000)),
 	way("raw-queues", "raw twice, for TAPs with two queues each: two workers", wayOf("raw-queues", 2, unix.IFF_MULTI_QUEUE)),
 	{name: "raw-rps", what: "raw, what it writes handed on to all processors (RPS)", every: 1, asked: true, lay: layRPS, possible: maySpread},

@@ -27,7 +27,7 @@
 //
 // A worker blocks in one place, epoll_pwait, and when it sleeps there the Go
 // scheduler knows of it: its processor is free for others. Only the first
-// millisecond after something was to do passes without the scheduler's knowledge,
+// ten milliseconds after something was to do pass without the scheduler's knowledge,
 // because a thread that goes to sleep and comes back ten thousand times a second
 // keeps the runtime's monitor busy with taking its processor away; of that, one
 // that answers again and again is awake for the first 50 µs (awake.go). With the

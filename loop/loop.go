@@ -3,6 +3,7 @@ package loop
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 	"unsafe"
@@ -45,6 +46,10 @@ type Loop struct {
 	holds  bool
 	graces sync.WaitGroup
 }
+
+// Workers is how many workers a node has on this machine: one for each four processors.
+// On two, one beats two (docs/decisions/one-worker.md).
+func Workers() int { return max(1, runtime.NumCPU()/4) }
 
 // New starts a loop with n workers.
 func New(n int) (*Loop, error) {

@@ -310,9 +310,8 @@ func (n *Node) isLeaving() bool {
 }
 
 func newNode(conf Config, home *home) (*Node, error) {
-	// One worker for each four processors: on two, one beats two (docs/decisions/
-	// one-worker.md). The control plane gets two processors beside the workers.
-	workers := max(1, runtime.NumCPU()/4)
+	// The control plane gets two processors beside the workers.
+	workers := loop.Workers()
 	runtime.GOMAXPROCS(workers + 2)
 	l, err := loop.New(workers)
 	if err != nil {

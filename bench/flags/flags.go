@@ -77,6 +77,13 @@ func (o *Options) Complete(said func(name string) bool) error {
 	case o.Show != "" && (o.Resume != "" || o.JSON != ""):
 		return errors.New("--show measures nothing, so --json and --resume have no place beside it")
 	}
+	if o.Show != "" {
+		for _, name := range []string{"only", "paths", "quick", "pairs", "seconds"} {
+			if said(name) {
+				return fmt.Errorf("--show prints all that FILE has, so --%s has no place beside it", name)
+			}
+		}
+	}
 	o.Few = o.Pairs
 	if !said("pairs") {
 		o.Pairs, o.Few = MinPairs, few

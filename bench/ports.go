@@ -68,9 +68,6 @@ func ports() *workload {
 // nobody has this address.
 var nobody = netip.MustParseAddr("10.0.0.99")
 
-// span is how long small frames are sent.
-func (o *options) span() time.Duration { return time.Duration(o.Seconds) * time.Second }
-
 func portPath(name string, n int, lay func(l *lab, c *cable)) *path {
 	return &path{name: fmt.Sprintf("%s-%d", name, n), of: name, every: 1, quick: true, lay: lay}
 }

@@ -58,6 +58,7 @@ func (n *Node) setUpLocked(s setup) (closeOld func(), err error) {
 	if router == nil || s.nat != n.setup.nat {
 		router = network.NewRouter(n.lanes, s.nat)
 		router.TellLoops(n.loopFound)
+		router.TellSlow(n.slowFound)
 		if way, err = n.addHost(router); err != nil {
 			return nil, err
 		}

@@ -101,6 +101,7 @@ func (n *Node) describePort(p *vswitch.Port, l *lan, c *container) api.Port {
 	if left, from := p.Blocked(loop.Clock()); left > 0 {
 		d.Blocked, d.BlockedFrom = left.Seconds(), portNumber(from)
 	}
+	d.SentNothing = p.SentNothing(loop.Clock()).Seconds()
 	if q, ok := conf.Queue.(interface{ Lost() uint64 }); ok {
 		d.Lost = q.Lost()
 	}
@@ -135,6 +136,14 @@ func (n *Node) loopFound(l vswitch.Loop) {
 		at := n.residents()
 		slog.Warn("two ports are joined, one is blocked", "network", l.Port.Network(), "port", portNumber(l.Port.ID()), "container", at.name(l.Port),
 			"joined_port", portNumber(l.From.ID()), "joined_container", at.name(l.From), "for", l.For)
+	}()
+}
+
+// slowFound is told of a receiver that took very long, on a worker.
+func (n *Node) slowFound(s vswitch.Slow) {
+	go func() {
+		slog.Warn("a container took so long to receive that it is sent nothing for a time", "network", s.Port.Network(), "port", portNumber(s.Port.ID()),
+			"container", n.residents().name(s.Port), "took", s.Took, "for", s.For)
 	}()
 }
 

@@ -225,7 +225,7 @@ var reasons = [NumReasons]reasonText{
 	RateLimit: {"rate-limit", "The container is sent more than its rate lets it receive.",
 		"Raise it: `fairlead update --rate-in RATE NAME`."},
 	SlowReceiver: {"slow-receiver", "The container takes so long to receive a packet that others would wait for it: its network stack runs inside our write, and it or the sender has used up its share of that time.",
-		"Look at its firewall inside, `nft list ruleset`: thousands of rules that each packet is held against belong in a set or a map. If only one sender's frames fail, look at what that sends."},
+		"Look at its firewall inside, `nft list ruleset`: thousands of rules that each packet is held against belong in a set or a map. `fairlead show switch -v` says how long it is sent nothing. If only one sender's frames fail, look at what that sends."},
 }
 
 // String is the name of the reason in counters, JSON and trace lines.

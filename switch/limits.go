@@ -24,7 +24,7 @@ func Limits() []packet.Limit {
 			Beyond: "the frame is dropped. The same ports excepted", Reasons: []packet.Reason{packet.FloodLimit}},
 		{What: fmt.Sprintf("time that writing to a port takes beyond %v a packet, while others want it", time.Duration(fairPacket)), Most: slowShare.String(),
 			Share:  "each port its own; by one sender " + causeShare.String(),
-			Beyond: fmt.Sprintf("what is sent to it is dropped, after one long write for %d times as long, up to %v, whether others want it or not. A single write is the kernel's and ends when it ends. The same ports excepted", slowShare.of, time.Duration(mostRepay)), Reasons: []packet.Reason{packet.SlowReceiver}},
+			Beyond: fmt.Sprintf("what is sent to it is dropped, after long writes for %d times as long, whether others want it or not; of more than %v the log tells, and `show switch -v` how long it goes on. A single write is the kernel's and ends when it ends; %d are made before the first is measured. The same ports excepted", slowShare.of, time.Duration(longWrite), fewAtOnce), Reasons: []packet.Reason{packet.SlowReceiver}},
 		{What: "the same time where a port sends by an uplink, to the host's link or to a LAN, as it takes to open a connection by sockets", Most: outsideShare.String(), Share: "each port its own",
 			Beyond: "the port is read later (`show switch -v` says how often)"},
 		{What: "copies a second of frames that a port floods", Most: most(DefaultFloodLimit, "copies"), Share: "each port its own; `--opt flood-limit=N`",

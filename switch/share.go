@@ -28,7 +28,7 @@ var (
 	// slowShare: whoever sends to it. At once it is more than what the kernel now and then
 	// does for others at the end of our write (softirq), which looks like the receiver's.
 	slowShare = allowance{8, int64(8 * time.Millisecond)}
-	// causeShare: half of slow, so that no sender uses up what a receiver may be slow for.
+	// causeShare: half of slow, so that no one sender uses up what a receiver may be slow for.
 	causeShare = allowance{16, int64(4 * time.Millisecond)}
 	// outsideShare: who opens some forty connections at once by sockets of the host does
 	// not wait, and who goes on has two or three thousand a second.
@@ -36,12 +36,8 @@ var (
 )
 
 // What is taken in many pieces while nobody misses it is paid for longestRepay at most;
-// one piece that is worth more in full, as far as mostRepay: a virtual machine that is
-// stopped in the midst of a write may take that for work.
-const (
-	longestRepay = int64(100 * time.Millisecond)
-	mostRepay    = int64(time.Minute)
-)
+// one piece that is worth more in full, however long.
+const longestRepay = int64(100 * time.Millisecond)
 
 // window is over which time the allowance is counted.
 func (w allowance) window() int64 { return w.of * w.burst }
@@ -50,12 +46,16 @@ func (w allowance) String() string {
 	return fmt.Sprintf("one part of %d; %v at once", w.of, time.Duration(w.burst))
 }
 
-// charge takes ns nanoseconds up.
+// charge takes up what one piece took, in nanoseconds.
 func (s *share) charge(w allowance, now, ns int64) {
-	worth := min(w.of*min(ns, mostRepay), mostRepay)
+	worth := w.of * ns
 	most := now + w.window() + max(worth, longestRepay)
 	s.repaid = max(s.repaid, min(max(s.repaid, now)+worth, most))
 }
+
+// chargePart takes up as much of it as is repaid in longestRepay. A piece that was the
+// receiver's to make long is no more than that to its sender.
+func (s *share) chargePart(w allowance, now, ns int64) { s.charge(w, now, min(ns, longestRepay/w.of)) }
 
 // over reports whether nothing is left.
 func (s *share) over(w allowance, now int64) bool { return s.repaid > now+w.window() }
@@ -82,9 +82,10 @@ func (s *share) some(w allowance, now int64) bool { return s.repaid > now+w.wind
 //   - slow: what writing to it takes longer than it may, for the receiver's network
 //     stack runs inside our write, with all the rules its root has made up. What is
 //     sent to it beyond that fails (packet.SlowReceiver), see slow.go.
-//   - causes: the same time, of those it sent to. Beyond that what it sends to
-//     receivers that have taken some of theirs fails: who sends what does that, such as
-//     packets of ever new neighbours, does not have them cut off from others.
+//   - causes: the same time, of those it sent to, and of a long write a part. Beyond
+//     that what it sends to receivers that have taken some of theirs fails: who sends what
+//     does that, such as packets of ever new neighbours, does not have them cut off from
+//     others. Two such senders do.
 //   - outside: the same time, where the receiver has no account: what it sends by an
 //     uplink opens sockets there. Beyond that it is not read.
 //

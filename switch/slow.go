@@ -22,9 +22,10 @@ const (
 // thread that had no processor: others were given it, or the hypervisor took it. So then
 // the clock of the thread is asked as well, which stands still meanwhile. That is a system
 // call, some ten times as dear. What the thread did not run since it was asked last, asleep
-// or not, is held not to be the write's. That may be all of it, the first time. So whoever
-// has looked slow is a suspect for slowShare.of times as long: meanwhile it is asked
-// before, too, if the last time was longer ago than askAfter.
+// or not, is held not to be the write's. Of a long write that is little, for before a
+// delivery it is asked if the last time was askAtLeast ago; of a short one it may be all,
+// the first time. So whoever has looked slow is a suspect for slowShare.of times as long
+// as nobody can tell of: meanwhile it is asked if the last time was askAfter ago.
 type clocks struct {
 	wall   func() int64 // loop.Clock, in tests another
 	thread func() int64 // loop.ThreadClock
@@ -36,7 +37,10 @@ type clocks struct {
 	stalled int64 // what slow writes took, all together
 }
 
-const askAfter = int64(100 * time.Microsecond)
+const (
+	askAfter   = int64(100 * time.Microsecond)
+	askAtLeast = int64(100 * time.Millisecond) // ten calls a second
+)
 
 func newClocks() clocks { return clocks{wall: loop.Clock, thread: loop.ThreadClock} }
 
@@ -59,9 +63,15 @@ func (p *Port) answerable(ln *lane) *account {
 // measure begins to measure a delivery.
 func (p *Port) measure(ln *lane) {
 	ln.clock = ln.wall()
-	if a := p.answerable(ln); a != nil && ln.clock < a.suspect && ln.clock-ln.askedAt > askAfter {
+	if ago := ln.clock - ln.askedAt; ago > askAfter && (ago > askAtLeast || p.suspected(ln)) {
 		ln.away()
 	}
+}
+
+// suspected reports whether who answers for a delivery to the port has looked slow.
+func (p *Port) suspected(ln *lane) bool {
+	a := p.answerable(ln)
+	return a != nil && ln.clock < a.suspect
 }
 
 // judge ends the measurement of a delivery, which began when the clock was read last,
@@ -86,18 +96,45 @@ func (p *Port) judge(ln *lane, frames []*packet.Frame) {
 	if a == nil {
 		return
 	}
-	a.suspect = max(a.suspect, ln.clock+min(slowShare.of*min(took, mostRepay), mostRepay))
+	a.suspect = max(a.suspect, ln.clock+slowShare.of*min(took, askAtLeast))
 	if took -= ln.away(); took <= 2*fair {
 		return
 	}
 	if p.account(ln) == nil {
-		a.outside.charge(outsideShare, ln.clock, took-fair)
+		a.outside.chargePart(outsideShare, ln.clock, took-fair)
 		return
 	}
 	a.slow.charge(slowShare, ln.clock, took-fair)
 	if by := ln.payer(); by != nil {
-		by.causes.charge(causeShare, ln.clock, took-fair)
+		by.causes.chargePart(causeShare, ln.clock, took-fair)
 	}
+	if a.slow.lasting(slowShare, ln.clock) {
+		p.cutOff(ln, a.slow.repaid-slowShare.window(), took)
+	}
+}
+
+// A Slow is a port that is sent nothing for a time, because one delivery to it took so
+// much of the time of a worker.
+type Slow struct {
+	Port      *Port
+	Took, For time.Duration
+}
+
+// longWrite is what no receiver takes that means no harm: so much is told by name.
+const longWrite = int64(time.Second)
+
+// cutOff notes until when the port is sent nothing after a delivery that took long.
+func (p *Port) cutOff(ln *lane, until, took int64) {
+	p.slowUntil.Store(until)
+	if fn := p.sw.conf.SlowFound; fn != nil && took > longWrite {
+		fn(Slow{Port: p, Took: time.Duration(took), For: time.Duration(until - ln.clock)})
+	}
+}
+
+// SentNothing is how long a port will be sent nothing, because a delivery to it took
+// long; zero is not at all.
+func (p *Port) SentNothing(now int64) time.Duration {
+	return max(0, time.Duration(p.slowUntil.Load()-now))
 }
 
 // fairCost is what writing frames may cost. A TCP segment of 64 KiB is one packet to
@@ -122,7 +159,9 @@ func (p *Port) cost(frames []*packet.Frame, perPacket int64) int64 {
 }
 
 // fewAtOnce is how many frames are written to a port before it is measured: a write
-// cannot be cut short. It is enough for the clock's share to be small.
+// cannot be cut short. It is enough for the clock's share to be small. Fewer for a port
+// nothing is known of would spare nobody: quick ones are followed by slow ones as its
+// rules have it.
 const fewAtOnce = 8
 
 // atOnce is how many of so many frames are written to the port before it is measured.

@@ -39,6 +39,10 @@ type Config struct {
 	// worker, and must not block; nil is nobody.
 	LoopGuard bool
 	LoopFound func(Loop)
+
+	// SlowFound is told of a receiver that took more than a second for one delivery, on
+	// a worker, and must not block; nil is nobody.
+	SlowFound func(Slow)
 }
 
 // Lanes are what the workers of one loop carry along. All switches of a loop

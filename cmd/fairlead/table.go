@@ -65,8 +65,11 @@ func switchTable(out io.Writer, switches []api.Switch) error {
 		}
 		for _, p := range s.Ports {
 			name := p.Container
-			if p.Blocked > 0 {
+			switch {
+			case p.Blocked > 0:
 				name += " (blocked)"
+			case p.SentNothing > 0:
+				name += " (slow)"
 			}
 			t.row(append(first, strconv.Itoa(p.Port), name,
 				number(p.Counts.Read), number(p.Counts.Written), number(sum(p.Counts.Dropped)+sum(p.Counts.Failed)))...)
@@ -116,6 +119,9 @@ func portDetails(out io.Writer, p *api.Port) {
 	}
 	if p.Blocked > 0 {
 		fmt.Fprintf(out, "    blocked  for %s more: it leads back to this switch by port %d\n", seconds(p.Blocked), p.BlockedFrom)
+	}
+	if p.SentNothing > 0 {
+		fmt.Fprintf(out, "    slow     sent nothing for %s more: its network stack took long to receive, and all wait for that\n", seconds(p.SentNothing))
 	}
 	if p.RateIn != "" || p.RateOut != "" {
 		fmt.Fprintf(out, "    rates    in %s, out %s\n", dash(p.RateIn), dash(p.RateOut))

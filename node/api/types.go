@@ -360,6 +360,9 @@ type Port struct {
 	// left by port BlockedFrom came back by it.
 	Blocked     float64 `json:"blocked_seconds,omitempty"`
 	BlockedFrom int     `json:"blocked_from,omitempty"`
+	// SentNothing is for how many seconds more nothing is sent to the port, because a
+	// delivery to it took long.
+	SentNothing float64 `json:"sent_nothing_seconds,omitempty"`
 	// Lost is how many frames came by the link and were never read: there was no
 	// room for them, or no words.
 	Lost   uint64 `json:"lost,omitempty"`

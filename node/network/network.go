@@ -82,6 +82,7 @@ func New(conf Config, router *Router) (*Network, error) {
 			ID: conf.ID, Name: conf.Name, MTU: conf.Options.MTU,
 			Ageing: conf.Options.Ageing, Hub: conf.Options.Hub,
 			Gateway: gw, LoopGuard: !conf.Options.LoopsLeft, LoopFound: router.loopFound,
+			SlowFound: router.slowFound,
 			GatewayAddrs: []packet.Addr{
 				packet.AddrFromNetip(conf.Gateway.Addr()),
 				packet.AddrFromNetip(mac.LinkLocal()),

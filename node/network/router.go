@@ -21,6 +21,7 @@ type Router struct {
 	rt    *gateway.Router
 
 	loopFound func(vswitch.Loop) // nil is nobody
+	slowFound func(vswitch.Slow) // likewise
 
 	adding sync.Mutex // one uplink at a time; held before mu
 
@@ -51,6 +52,9 @@ func NewRouter(lanes *vswitch.Lanes, flows nat.Config) *Router {
 // TellLoops has fn told of ports that are found joined; see vswitch.Config. It is
 // called before there are networks.
 func (r *Router) TellLoops(fn func(vswitch.Loop)) { r.loopFound = fn }
+
+// TellSlow does the same with receivers that took very long.
+func (r *Router) TellSlow(fn func(vswitch.Slow)) { r.slowFound = fn }
 
 // Flows calls fn with the table of flows and rules, which nobody else changes
 // meanwhile.

@@ -127,7 +127,6 @@ var noLimits = map[string]string{
 	"packet RateLimit":                 "a Reason",
 	"policy maxVLAN":                   "IEEE 802.1Q's",
 	"policy mostBandwidth":             "of a number",
-	"switch fewAtOnce":                 "of one call",
 	"switch maxNetworks":               "of an index; node/network has fewer",
 	"uplink/sockets maxAheadBits":      "maxAhead's",
 	"uplink/sockets maxDuplicates":     "RFC 9293's",

@@ -65,8 +65,10 @@ type soaked struct {
 	ports  map[int]string   // of the host, that lead to soakPort, with their protocol
 	well   uint64           // disturbed by whatever cuts its traffic
 
-	assault *client // while it does harm
-	until   int     // and up to that step
+	assault *client     // while it does harm
+	harm    *harm       // which, or which it did last
+	before  *api.Counts // of its port, when it was its first
+	until   int         // and up to that step
 }
 
 type soakNet struct {

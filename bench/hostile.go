@@ -26,7 +26,8 @@ type attack struct {
 	name, what string
 
 	kind  string   // of an attacker's job
-	api   bool     // it is a client of the node's, and no container
+	api   bool     // it is a client of the node's
+	in    bool     // and in a container, so that all it hears is no
 	open  bool     // the network has guard=off
 	rules int      // of its own firewall
 	loop  bool     // it is two namespaces, bridged behind the switch's back
@@ -70,7 +71,9 @@ var attacks = []attack{
 	{name: "hostile-interface", kind: "interface", needs: []string{"ethtool"},
 		what: "its interface down and up, with other MTU, queue, offloads and route_localnet, again and again"},
 	{name: "hostile-client", kind: "client", api: true,
-		what: "requests as fast as they are answered, and some malformed, without end, byte by byte, for all ports, and with answers that nobody reads"},
+		what: "requests as fast as they are answered, and some malformed, without end, byte by byte, for all ports, to be replaced, and with answers that nobody reads"},
+	{name: "hostile-knock", kind: "client", api: true, in: true,
+		what: "from a container: the same, all of which is refused"},
 	{name: "write-time-5000", kind: "ask", rules: 5000, moves: []string{countWritten, "slow-receiver"}, needs: []string{"nft"},
 		what: "it asks for connections, and each packet to it passes 5,000 firewall rules of its own"},
 	{name: "write-time-20000", kind: "ask", rules: 20_000, moves: []string{countWritten, "slow-receiver"}, needs: []string{"nft"},
@@ -186,7 +189,7 @@ func layBattle(l *lab, a attack) *battle {
 	b.n.container(l, "other", "")
 	own, here := b.victim, in("attacker")
 	switch {
-	case a.api:
+	case a.api && !a.in:
 		here = func(name string, args ...string) *hosts.Cmd {
 			return clients.Command(context.Background(), name, args...)
 		}

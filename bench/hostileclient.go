@@ -23,11 +23,20 @@ type nuisance func(conn net.Conn) (answers uint64)
 // nuisances are all at work at once, again and again.
 var nuisances = []nuisance{
 	asks("GET /v1/switches"), asks("GET /v1/flows"), asks("GET /v1/openapi.json"), asks("GET /v1/containers/nobody"),
+	asks("GET /v1/nat"), asks("GET /v1/rules"), asks("GET /v1/macs"), asks("GET /v1/check"), asks("GET /v1/trace"),
+	cycle,
 	says("\x16\x03\x01" + strings.Repeat("\xff", 1000) + "\r\n\r\n"),
 	says(post("/v1/containers", "Content-Length: 9") + `{"name":[`),
-	says(allPorts()),
-	endless, slow, slow, slow, slow, unread, unread, unread, unread,
+	says(publish("1-65535:1-65535")),
+	successor,
+	endless, slow, slow, slow, slow,
+	unread("/v1/openapi.json"), unread("/v1/switches"), unread("/v1/flows"), unread("/v1/nat"),
+	unread("/v1/trace"), unread("/v1/containers/victim/logs?follow=1"),
 }
+
+// nuisanceCopies is how many connections each of them has: all together more than one
+// process may have.
+const nuisanceCopies = 12
 
 // hammer is the client's part of an attack.
 func hammer(j job) (o outcome, err error) {
@@ -37,7 +46,8 @@ func hammer(j job) (o outcome, err error) {
 	end := start.Add(j.For)
 	var answers atomic.Uint64
 	var all sync.WaitGroup
-	for _, act := range nuisances {
+	for i := range nuisanceCopies * len(nuisances) {
+		act := nuisances[i%len(nuisances)]
 		all.Go(func() {
 			for time.Now().Before(end) {
 				conn, err := net.Dial("unix", path)
@@ -111,18 +121,47 @@ func slow(conn net.Conn) uint64 {
 	return 0
 }
 
-// unread asks again and again, and reads nothing.
-func unread(conn net.Conn) uint64 {
-	for {
-		if _, err := io.WriteString(conn, "GET /v1/openapi.json HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
-			return 0
+// unread asks for the same again and again, and reads nothing.
+func unread(path string) nuisance {
+	return func(conn net.Conn) uint64 {
+		for {
+			if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
+				return 0
+			}
 		}
 	}
 }
 
-// allPorts asks for all ports there are.
-func allPorts() string {
-	body := `{"publish":["1-65535:1-65535"]}`
+// cycle publishes a thousand ports and takes them back, again and again.
+func cycle(conn net.Conn) (answers uint64) {
+	const ports = "20000-20999:20000-20999"
+	back := "DELETE /v1/containers/victim/ports?port=" + ports + " HTTP/1.1\r\nHost: node\r\n\r\n"
+	in := bufio.NewReader(conn)
+	for {
+		for _, request := range []string{publish(ports), back} {
+			if _, err := io.WriteString(conn, request); err != nil || !gotAnswer(in) {
+				return answers
+			}
+			answers++
+		}
+	}
+}
+
+// successor wants to take the node's place, and says nothing more until it is sent away.
+func successor(conn net.Conn) uint64 {
+	_, err := io.WriteString(conn, "POST /v1/replace HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: "+api.Protocol+"\r\n\r\n")
+	if err != nil {
+		return 0
+	}
+	if said, _ := io.Copy(io.Discard, conn); said == 0 {
+		return 0
+	}
+	return 1
+}
+
+// publish asks for ports.
+func publish(ports string) string {
+	body := `{"publish":["` + ports + `"]}`
 	return post("/v1/containers/victim/ports", "Content-Length: "+strconv.Itoa(len(body))) + body
 }
 

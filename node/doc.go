@@ -97,7 +97,11 @@
 //	borrow.go      addresses of other DHCP servers, for containers
 //	mishaps.go     panics that the nameserver and the DHCP servers outlive
 //	files.go       a container's files below the node directory
-//	server.go      the control socket, its routes and peer check
+//	control.go     the control socket, and who may connect to it
+//	server.go      its routes, how requests are read and answered
+//	turns.go       what one client's requests may cost the others
+//	pace.go        the time of a processor they have
+//	places.go      how many things of a kind a process may have at once
 //	handlers.go    containers' requests
 //	logs.go        what detached containers wrote
 //	names.go       names for containers that were given none

@@ -252,7 +252,7 @@ func (n *Node) tryStandStill() (resume func(), ok bool) {
 func (n *Node) isQuiet() bool {
 	for began := time.Now(); ; time.Sleep(time.Millisecond) {
 		n.mu.Lock()
-		busy, unsaid := n.isBusyLocked(), len(n.listener.slots) > n.watching
+		busy, unsaid := n.isBusyLocked(), n.listener.places.inUse() > n.watching
 		n.mu.Unlock()
 		if busy || !unsaid || time.Since(began) > sayWithin {
 			return !busy
@@ -274,9 +274,9 @@ func (n *Node) isBusyLocked() bool {
 
 // processes are those that have connections, but one.
 func (l *controlListener) processes(but int) []int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	list := slices.Sorted(maps.Keys(l.of))
+	l.places.mu.Lock()
+	defer l.places.mu.Unlock()
+	list := slices.Sorted(maps.Keys(l.places.of))
 	return slices.DeleteFunc(list, func(pid int) bool { return pid == but })
 }
 

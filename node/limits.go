@@ -29,18 +29,24 @@ func registryLimits() []packet.Limit {
 	}
 }
 
+// shareOfPlaces is what places gives a process.
+const shareOfPlaces = "one process a third of what is free: alone a quarter of all. The last eighth is for processes with fewer than two"
+
 func clientLimits() []packet.Limit {
 	most, size := packet.Most, packet.MostBytes
 	return []packet.Limit{
-		{What: "connections of clients", Most: fmt.Sprintf("%d, or a quarter of `ulimit -n`", maxConnections), Share: "one process a quarter of them", Beyond: "403 to a process that has its share; else they wait in the kernel until another ends"},
-		{What: "time of a processor for clients' requests", Most: fmt.Sprintf("one part of %d; %v at once", paceShare, paceBurst), Beyond: "they wait, as do new connections, which count for " + paceLeast.String()},
-		{What: "lists of all flows that are being answered", Most: most(maxLongAnswers, "at a time"), Beyond: "they wait, and after " + bodyWithin.String() + " it is 429"},
-		{What: "time for a client to take an answer", Most: answerWithin.String(), Beyond: "the connection is closed"},
+		{What: "connections of clients", Most: fmt.Sprintf("%d, or a quarter of `ulimit -n`", maxConnections), Share: shareOfPlaces, Beyond: "403 to a process that has its share; another one waits in the kernel until one ends"},
+		{What: "requests that go on: that wait, follow or trace", Most: "half of the connections", Share: shareOfPlaces, Beyond: "429"},
+		{What: "time of a processor for clients' requests", Most: fmt.Sprintf("one part of %d; %v at once", paceShare, paceBurst), Share: "processes take turns, a request or slice of an answer each",
+			Beyond: "they wait, as do new connections, which count for " + paceLeast.String()},
+		{What: "time of a processor for looking at who connects", Most: "half of one", Beyond: "they wait in the kernel"},
+		{What: "answers as long as a table, or ports that are published and taken back", Most: most(maxTables, "at a time"), Share: shareOfPlaces, Beyond: "they wait, and after " + bodyWithin.String() + " it is 429"},
+		{What: "time for a client to take an answer, or a piece of one that goes on", Most: answerWithin.String(), Beyond: "the connection is closed"},
 		{What: "peers of another user that are told why they are refused", Most: most(maxRefusals, "at a time"), Beyond: "they are cut off"},
 		{What: "bytes of a request's header", Most: size(maxHeader), Beyond: "431"},
 		{What: "bytes of the node's own log", Most: size(mostNodeLog) + ", and as many of the log before", Beyond: "the log before goes; under a service manager it is that one's"},
 		{What: "time for a request's header and body, each", Most: bodyWithin.String(), Beyond: "the connection is closed"},
-		{What: "clients that trace", Most: most(maxWatchers, "clients"), Beyond: "409"},
+		{What: "clients that trace", Most: most(maxWatchers, "clients"), Share: shareOfPlaces, Beyond: "429"},
 		{What: "batches of frames that a tracing client may be behind", Most: most(maxBatches, "batches"), Beyond: "they are counted as lost, and it is told how many"},
 	}
 }

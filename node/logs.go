@@ -38,9 +38,10 @@ func (n *Node) getLogs(w http.ResponseWriter, r *http.Request, c *container) (an
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	for goesOn := r.URL.Query().Get("follow") == "1"; ; {
-		if err := l.copy(w); err != nil || !goesOn {
+		if err := l.copy(&pieces{n, w, r}); err != nil || !goesOn {
 			return nil, nil //nolint:nilerr // the client has left, nobody hears the error
 		}
+		giveTime(w)
 		_ = http.NewResponseController(w).Flush()
 		select {
 		case <-r.Context().Done():
@@ -53,12 +54,32 @@ func (n *Node) getLogs(w http.ResponseWriter, r *http.Request, c *container) (an
 	}
 }
 
+// Pieces are an answer as it is written, piece by piece: each costs what a short request
+// does, and the client has answerWithin to read it.
+type pieces struct {
+	n *Node
+	w http.ResponseWriter
+	r *http.Request
+}
+
+func (p *pieces) Write(b []byte) (int, error) {
+	if !p.n.pace.begin(p.r.Context(), clientNumber(p.r)) {
+		return 0, p.r.Context().Err()
+	}
+	giveTime(p.w)
+	return p.w.Write(b)
+}
+
 // A logText is a log as one text: it is written to a file that is renamed to
 // .1 when it is full, over the .1 before it, and goes on in another.
 type logText struct {
 	path  string
 	files []*os.File // not yet read to the end, oldest first; the last is written to
+	piece []byte     // what is copied at once
 }
+
+// logPiece is how much of a log is written at once, which takes less than paceLeast.
+const logPiece = 128 << 10
 
 // look opens the files that follow the ones we have.
 func (l *logText) look() error {
@@ -89,8 +110,12 @@ func (l *logText) look() error {
 
 // copy writes all there is to w.
 func (l *logText) copy(w io.Writer) error {
+	if l.piece == nil {
+		l.piece = make([]byte, logPiece)
+	}
 	for {
-		if _, err := io.Copy(w, l.files[0]); err != nil || len(l.files) == 1 {
+		// Only io.Reader: a file writes itself in pieces of its own.
+		if _, err := io.CopyBuffer(w, struct{ io.Reader }{l.files[0]}, l.piece); err != nil || len(l.files) == 1 {
 			return err
 		}
 		_ = l.files[0].Close()

@@ -57,8 +57,8 @@ type Node struct {
 
 	lockedIn *lockin.Report // nil if it is not
 
-	longAnswers chan struct{} // a place for each; see inTurn
-	pace        *pace         // of clients' requests
+	pace                     *pace   // of clients' requests; see turns.go
+	goingOn, tables, tracers *places // of requests that go on, of tables that are told, of traces
 
 	mu         sync.Mutex // guards what follows
 	stays      bool
@@ -317,12 +317,14 @@ func newNode(conf Config, home *home) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the workers: %w", err)
 	}
+	_, connections, _ := share()
 	n := &Node{
 		conf: conf, home: home, started: time.Now(), loop: l, lanes: vswitch.NewLanes(l),
 		stays: conf.Stays, lastUse: time.Now(),
 		containers: make(map[string]*container), named: make(map[string]*container),
 		linked: make(map[string]map[*attachment]*container),
-		ports:  newPortBook(), longAnswers: make(chan struct{}, maxLongAnswers), pace: newPace(),
+		ports:  newPortBook(), pace: newPace(),
+		tables: newPlaces(maxTables), tracers: newPlaces(maxWatchers), goingOn: newPlaces(connections / 2),
 		down:   make(chan struct{}),
 		budget: readBudget(), handed: conf.takeover,
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"fairlead/loop"
 )
 
 // TestPace: what is taken at once goes on at once, what is taken beyond that is one part
@@ -20,9 +22,9 @@ func TestPace(t *testing.T) {
 			for range clients {
 				wg.Go(func() {
 					for range requests / clients {
-						p.begin(t.Context())
+						p.begin(t.Context(), 1)
 						time.Sleep(took)
-						p.end(took)
+						p.pay(t.Context(), 1, took-paceLeast)
 					}
 				})
 			}
@@ -49,17 +51,66 @@ func TestPace(t *testing.T) {
 			t.Errorf("after a rest what may be taken at once took %v", d)
 		}
 		time.Sleep(paceShare * paceBurst)
-		p.end(time.Hour) // somebody has watched for an hour
-		if d := p.debt(); d > 0 {
-			t.Errorf("who waited for long costs %v", d)
-		}
 		serve(2*burst, took)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		start := time.Now()
-		p.begin(ctx)
+		if p.begin(ctx, 1) {
+			t.Error("who has left has a turn")
+		}
 		if d := time.Since(start); d > 0 {
 			t.Errorf("who has left waits for %v", d)
 		}
+		if len(p.line) > 0 {
+			t.Errorf("nobody waits, and %+v do", p.line)
+		}
 	})
+}
+
+// TestPaceTurns: of who has many requests waiting, and of who owes much, another process
+// need not wait for more than what is under way.
+func TestPaceTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for range 255 {
+			wg.Go(func() {
+				for p.begin(ctx, 1) {
+					time.Sleep(paceMost)
+					p.pay(ctx, 1, paceMost)
+				}
+			})
+		}
+		wg.Go(func() { p.pay(ctx, 2, time.Hour) }) // what it has taken already
+		time.Sleep(time.Minute)
+		for range 100 {
+			start := time.Now()
+			p.begin(ctx, 3)
+			if d := time.Since(start); d > 3*paceMost*paceShare {
+				t.Errorf("a short request waited for %v beside others' long ones", d)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		cancel()
+		wg.Wait()
+		if len(p.line) > 0 {
+			t.Errorf("nobody waits, and %+v do", p.line)
+		}
+	})
+}
+
+// TestComputed: what computes is charged the time of its processor, what waits is not.
+func TestComputed(t *testing.T) {
+	var ran int64
+	took := compute(func() {
+		for began := loop.ThreadClock(); ran < int64(2*paceMost); ran = loop.ThreadClock() - began {
+		}
+	})
+	if took < time.Duration(ran) || took > time.Duration(ran)+paceMost {
+		t.Errorf("of %v are charged %v", time.Duration(ran), took)
+	}
+	if took := compute(func() { time.Sleep(2 * paceMost) }); took > paceMost {
+		t.Errorf("of sleep are charged %v", took)
+	}
 }

@@ -6,25 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
-	"os"
-	"sync"
-	"sync/atomic"
-	"syscall"
+	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"fairlead/node/api"
 	"fairlead/node/box"
 )
-
-// maxConnections bounds what clients hold open at once: each costs a
-// descriptor and a goroutine. Waiting and streaming clients hold theirs long.
-// Where descriptors are few, share says the bound.
-const maxConnections = 1024
 
 // A handler answers one route: what it returns is encoded, unless it has
 // written or taken the connection itself (then it returns nil and no error).
@@ -34,12 +23,12 @@ type handler func(w http.ResponseWriter, r *http.Request) (any, error)
 func (n *Node) handlers() map[string]handler {
 	return map[string]handler{
 		"GET /v1/version":      n.getVersion,
-		"GET /v1/openapi.json": n.getOpenAPI,
+		"GET /v1/openapi.json": n.inTurn(n.getOpenAPI),
 		"POST /v1/up":          n.postUp,
 		"POST /v1/down":        n.postDown,
 		"POST /v1/replace":     n.long(n.postReplace),
 
-		"GET /v1/containers":              n.getContainers,
+		"GET /v1/containers":              n.inTurn(n.getContainers),
 		"POST /v1/containers":             n.postContainers,
 		"GET /v1/containers/{id}":         n.one(n.inspect),
 		"DELETE /v1/containers/{id}":      n.one(n.remove),
@@ -51,9 +40,9 @@ func (n *Node) handlers() map[string]handler {
 		"GET /v1/containers/{id}/wait":    n.long(n.one(n.getWait)),
 		"GET /v1/containers/{id}/logs":    n.long(n.one(n.getLogs)),
 
-		"GET /v1/containers/{id}/ports":    n.one(n.getPorts),
-		"POST /v1/containers/{id}/ports":   n.one(n.postPorts),
-		"DELETE /v1/containers/{id}/ports": n.one(n.deletePorts),
+		"GET /v1/containers/{id}/ports":    n.inTurn(n.one(n.getPorts)),
+		"POST /v1/containers/{id}/ports":   n.inTurn(n.one(n.postPorts)),
+		"DELETE /v1/containers/{id}/ports": n.inTurn(n.one(n.deletePorts)),
 
 		"GET /v1/uplinks":           n.getUplinks,
 		"POST /v1/uplinks":          n.postUplinks,
@@ -63,7 +52,7 @@ func (n *Node) handlers() map[string]handler {
 
 		"POST /v1/listeners": n.postListeners,
 
-		"GET /v1/networks":                   n.getNetworks,
+		"GET /v1/networks":                   n.inTurn(n.getNetworks),
 		"POST /v1/networks":                  n.postNetworks,
 		"GET /v1/networks/{name}":            n.getNetwork,
 		"POST /v1/networks/{name}":           n.postNetwork,
@@ -73,25 +62,25 @@ func (n *Node) handlers() map[string]handler {
 		"POST /v1/networks/{name}/connect":    n.postConnect,
 		"POST /v1/networks/{name}/disconnect": n.postDisconnect,
 
-		"GET /v1/switches": n.getSwitches,
-		"GET /v1/macs":     n.getMACs,
+		"GET /v1/switches": n.inTurn(n.getSwitches),
+		"GET /v1/macs":     n.inTurn(n.getMACs),
 		"POST /v1/macs":    n.postMACs,
 		"DELETE /v1/macs":  n.deleteMACs,
-		"GET /v1/arp":      n.getARP,
+		"GET /v1/arp":      n.inTurn(n.getARP),
 		"POST /v1/arp":     n.postARP,
 		"DELETE /v1/arp":   n.deleteARP,
 
 		"DELETE /v1/macs/{mac}": n.deleteMAC,
 		"DELETE /v1/arp/{ip}":   n.deleteNeighbour,
-		"GET /v1/drops":         n.getDrops,
-		"GET /v1/leases":        n.getLeases,
-		"GET /v1/nat":           n.getNAT,
-		"GET /v1/flows":         n.inTurn(n.getFlows),
-		"GET /v1/rules":         n.getRules,
-		"GET /v1/routes":        n.getRoutes,
-		"GET /v1/names":         n.getNames,
+		"GET /v1/drops":         n.inTurn(n.getDrops),
+		"GET /v1/leases":        n.inTurn(n.getLeases),
+		"GET /v1/nat":           n.inTurn(n.getNAT),
+		"GET /v1/flows":         n.getFlows,
+		"GET /v1/rules":         n.inTurn(n.getRules),
+		"GET /v1/routes":        n.inTurn(n.getRoutes),
+		"GET /v1/names":         n.inTurn(n.getNames),
 		"GET /v1/trace":         n.long(n.getTrace),
-		"GET /v1/check":         n.getCheck,
+		"GET /v1/check":         n.inTurn(n.getCheck),
 
 		"GET /v1/rules/added":             n.getAddedRules,
 		"POST /v1/rules":                  n.postRules,
@@ -114,9 +103,13 @@ func (n *Node) newServer() *http.Server {
 	return &http.Server{
 		Handler: fatal(n.inPace(mux)),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			if c, ok := conn.(*controlConn); ok {
+				c.pace = n.pace
+			}
 			return context.WithValue(ctx, connKey{}, conn)
 		},
 		ReadHeaderTimeout: 10 * time.Second,
+		WriteTimeout:      answerWithin, // from the header on; see giveTime
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
@@ -141,7 +134,6 @@ func clientOf(r *http.Request) (pidfd int, err error) {
 // serve turns a handler into an http.Handler.
 func (n *Node) serve(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // that of the answer before
 		out, err := h(w, r)
 		switch {
 		case err != nil:
@@ -150,34 +142,6 @@ func (n *Node) serve(h handler) http.Handler {
 			answer(w, out)
 		}
 	})
-}
-
-// inPace has requests come no faster than they may, and counts them as use of the node.
-func (n *Node) inPace(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n.use(1)
-		defer n.use(-1)
-		n.pace.begin(r.Context())
-		began := time.Now()
-		h.ServeHTTP(w, r)
-		n.pace.end(time.Since(began))
-	})
-}
-
-// long marks a handler that goes on until somebody ends it: a node that is replaced
-// does not wait for it.
-func (n *Node) long(h handler) handler {
-	return func(w http.ResponseWriter, r *http.Request) (any, error) {
-		n.mu.Lock()
-		n.watching++
-		n.mu.Unlock()
-		defer func() {
-			n.mu.Lock()
-			n.watching--
-			n.mu.Unlock()
-		}()
-		return h(w, r)
-	}
 }
 
 // use counts a request in or out. While one runs, so that somebody watches or
@@ -198,9 +162,8 @@ func answerError(w http.ResponseWriter, err error) {
 	if errors.As(err, &s) {
 		status = s.status
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(api.Error{Message: err.Error()})
+	text, _ := json.Marshal(api.Error{Message: err.Error()}) // of a string it does not fail
+	answerText(w, status, text)
 }
 
 // maxHeader bounds the bytes of a request's header.
@@ -211,38 +174,32 @@ const maxHeader = 64 << 10
 const bodyWithin = 10 * time.Second
 
 // answerWithin is how long a client may take to read its answer, which the node
-// holds for him until then.
+// holds for him until then. Of one that goes on it is each piece.
 const answerWithin = time.Minute
 
-// maxLongAnswers bounds those of 100 MB that are made at the same time: all flows
-// there may be, as text.
-const maxLongAnswers = 2
-
-// inTurn has few requests be answered at a time. It is for answers that are as
-// long as a table is; a client that waits is not told to wait longer than others.
-func (n *Node) inTurn(h handler) handler {
-	return func(w http.ResponseWriter, r *http.Request) (any, error) {
-		ctx, cancel := context.WithTimeout(r.Context(), bodyWithin)
-		defer cancel()
-		select {
-		case n.longAnswers <- struct{}{}:
-		case <-ctx.Done():
-			return nil, fail(http.StatusTooManyRequests, "others are still being told what %s has; try again", r.URL.Path)
-		}
-		defer func() { <-n.longAnswers }()
-		out, err := h(w, r)
-		if err == nil {
-			answer(w, out)
-		}
-		return nil, err
-	}
+// giveTime gives a client answerWithin, from now on, to read what is written next.
+func giveTime(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerWithin)) // fails only for a connection that has none
 }
 
 // answer writes what a handler returned.
 func answer(w http.ResponseWriter, out any) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerWithin)) // fails only for a connection that has none
+	text, err := json.Marshal(out)
+	if err != nil {
+		answerError(w, err)
+		return
+	}
+	answerText(w, http.StatusOK, text)
+}
+
+// answerText writes an answer of which nothing more follows.
+func answerText(w http.ResponseWriter, status int, text []byte) {
+	giveTime(w)
+	text = append(text, '\n')
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(out) // fails only when the client has left
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(status)
+	_, _ = w.Write(text) // fails only when the client has left
 }
 
 // body decodes a request's body; unknown fields are refused by name.
@@ -297,6 +254,7 @@ func hijack(w http.ResponseWriter, r *http.Request) (*controlConn, error) {
 	if !ok {
 		return nil, errors.New("this connection cannot be upgraded")
 	}
+	settle(r) // from here on it waits, for descriptors and for others
 	conn, buffered, err := hijacker.Hijack()
 	if err != nil {
 		return nil, err
@@ -312,217 +270,4 @@ func hijack(w http.ResponseWriter, r *http.Request) (*controlConn, error) {
 		return nil, nil //nolint:nilerr // the client has left, nobody hears the error
 	}
 	return peer, nil
-}
-
-// controlSocket makes the control socket, which has no name yet. A node that has locked
-// itself in makes no unix socket any more, so it has this one from before.
-func controlSocket() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "control socket"), nil
-}
-
-// listen gives the control socket its name, for us alone. One that is there was left
-// behind by a node that is dead: we hold its lock. The file stays the caller's.
-func listen(socket *os.File, path string) (*controlListener, error) {
-	fd := int(socket.Fd())
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	old := syscall.Umask(0o177)
-	err := unix.Bind(fd, &unix.SockaddrUnix{Name: path})
-	syscall.Umask(old)
-	if err == nil {
-		err = unix.Listen(fd, math.MaxUint16) // or net.core.somaxconn
-	}
-	if err != nil {
-		return nil, fmt.Errorf("control socket %s: %w", path, err)
-	}
-	return listenerOf(socket)
-}
-
-// listenerOf is the control socket that a file is of, which stays the caller's.
-func listenerOf(file *os.File) (*controlListener, error) {
-	l, err := net.FileListener(file)
-	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	control, ok := l.(*net.UnixListener)
-	if !ok {
-		_ = l.Close()
-		return nil, errors.New("what was handed over as the control socket is none")
-	}
-	return newControlListener(control), nil
-}
-
-func newControlListener(l *net.UnixListener) *controlListener {
-	l.SetUnlinkOnClose(false) // by its path it may be another node's by then
-	_, connections, _ := share()
-	c := &controlListener{
-		UnixListener: l, slots: make(chan struct{}, connections), refusals: make(chan struct{}, maxRefusals),
-		arrivals: newPace(), each: max(2, connections/4), of: make(map[int]int),
-	}
-	return c
-}
-
-// A gate is open, or closed until somebody opens it.
-type gate struct {
-	reached, opened chan struct{}
-	reach           sync.Once
-}
-
-// newGate makes one that is closed, and that nobody stands at.
-func newGate() *gate { return &gate{reached: make(chan struct{}), opened: make(chan struct{})} }
-
-// pause has connections wait in the kernel's line until resume is called. reached says
-// that none is between the line and its slot.
-func (l *controlListener) pause() (resume func(), reached bool) {
-	g := newGate()
-	l.open.Store(g)
-	_ = l.SetDeadline(time.Unix(1, 0))
-	resume = sync.OnceFunc(func() {
-		_ = l.SetDeadline(time.Time{})
-		close(g.opened)
-	})
-	select {
-	case <-g.reached:
-		return resume, true
-	case <-time.After(100 * time.Millisecond): // it waits for a slot
-		return resume, false
-	}
-}
-
-// A controlListener accepts the connections of peers that may ask, and no more
-// than slots has room for at once; further ones wait in the kernel's backlog.
-type controlListener struct {
-	*net.UnixListener
-	slots, refusals chan struct{}
-	arrivals        *pace                // a connection costs the least a request does
-	open            atomic.Pointer[gate] // see pause; nil before the first time
-
-	// One process that leaks connections, or floods us with them, keeps nobody
-	// else out: of is how many each has, at most each, by its number.
-	each int
-	mu   sync.Mutex
-	of   map[int]int
-
-	// Of Accept alone.
-	warned time.Time // when a refusal was last logged
-	unsaid int       // refusals since then
-}
-
-// Accept refuses whoever is not the node's user in the node's user namespace
-// before he gets one of the slots: a container runs under our uid and may
-// reach the socket, so the uid alone says nothing.
-func (l *controlListener) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.AcceptUnix()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			g := l.open.Load()
-			g.reach.Do(func() { close(g.reached) })
-			<-g.opened
-			continue
-		} else if err != nil {
-			return nil, err
-		}
-		pid, err := peerOf(conn)
-		if err == nil {
-			err = l.count(pid)
-		}
-		if err != nil {
-			l.refuse(conn, err)
-			continue
-		}
-		l.slots <- struct{}{}
-		l.arrivals.begin(context.Background())
-		return &controlConn{UnixConn: conn, listener: l, pid: pid}, nil
-	}
-}
-
-func peerOf(conn *net.UnixConn) (pid int, refused error) {
-	err := onDescriptor(conn, func(fd int) { pid, refused = box.SamePeer(fd) })
-	return pid, errors.Join(err, refused)
-}
-
-// count takes a connection of a process into account, unless it has its share.
-func (l *controlListener) count(pid int) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.of[pid] >= l.each {
-		return fmt.Errorf("refused: process %d has %d connections, which is all one may have", pid, l.each)
-	}
-	l.of[pid]++
-	return nil
-}
-
-// leave gives the place of a connection back.
-func (l *controlListener) leave(pid int) {
-	l.mu.Lock()
-	if l.of[pid]--; l.of[pid] == 0 {
-		delete(l.of, pid)
-	}
-	l.mu.Unlock()
-	<-l.slots
-}
-
-// onDescriptor calls fn with the descriptor of a connection.
-func onDescriptor(conn *net.UnixConn, fn func(fd int)) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Control(func(fd uintptr) { fn(int(fd)) })
-}
-
-// maxRefusals bounds the peers that are told at the same time why they are
-// refused. Whoever comes beside them is cut off.
-const maxRefusals = 16
-
-// refuse sends a peer away, and logs it, but not more than once a second: a
-// container may knock ten thousand times in one.
-func (l *controlListener) refuse(conn *net.UnixConn, reason error) {
-	if now := time.Now(); now.Sub(l.warned) >= time.Second {
-		slog.Warn("refused a peer", "err", reason, "others_since_the_last", l.unsaid)
-		l.warned, l.unsaid = now, 0
-	} else {
-		l.unsaid++
-	}
-	select {
-	case l.refusals <- struct{}{}:
-		go func() {
-			answerRefused(conn, reason)
-			<-l.refusals
-		}()
-	default:
-		_ = conn.Close()
-	}
-}
-
-// answerRefused answers in HTTP, whatever was asked. It waits a second for the
-// request: to a peer that still writes, a socket that is closed is a broken
-// pipe, and it never reads the reason.
-func answerRefused(conn *net.UnixConn, reason error) {
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	if _, err := conn.Read(make([]byte, 4096)); err != nil {
-		return
-	}
-	text, _ := json.Marshal(api.Error{Message: reason.Error()})
-	fmt.Fprintf(conn, "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
-		len(text), text)
-}
-
-// A controlConn gives its slot back when it is closed.
-type controlConn struct {
-	*net.UnixConn
-	listener *controlListener
-	pid      int
-	once     sync.Once
-}
-
-func (c *controlConn) Close() error {
-	c.once.Do(func() { c.listener.leave(c.pid) })
-	return c.UnixConn.Close()
 }

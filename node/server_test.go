@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,8 +117,10 @@ func TestPeerOfAnotherUserNamespace(t *testing.T) {
 func TestConnectionsAreBounded(t *testing.T) {
 	lab.NoLeaks(t)
 	l, dial := listener(t)
-	l.each = cap(l.slots) + 1
-	accepted := make(chan net.Conn, cap(l.slots)+1)
+	for pid := range 3 {
+		l.places.take(-1 - pid) // others
+	}
+	accepted := make(chan net.Conn, 2)
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -129,26 +130,19 @@ func TestConnectionsAreBounded(t *testing.T) {
 			accepted <- conn
 		}
 	}()
-	var held []net.Conn
-	for range cap(l.slots) + 1 {
-		dial()
-	}
-	for range cap(l.slots) {
-		held = append(held, <-accepted)
-	}
+	dial()
+	dial()
+	first := <-accepted
 	select {
 	case <-accepted:
 		t.Error("one too many was accepted")
 	case <-time.After(50 * time.Millisecond):
 	}
-	_ = held[0].Close()
-	_ = held[0].Close() // gives back one place
-	held[0] = <-accepted
-	for _, c := range held {
-		_ = c.Close()
-	}
-	if len(l.of) != 0 || len(l.slots) != 0 {
-		t.Errorf("at the end %v and %d places are taken", l.of, len(l.slots))
+	_ = first.Close()
+	_ = first.Close() // gives back one place
+	_ = (<-accepted).Close()
+	if n := l.places.inUse(); n != 3 {
+		t.Errorf("at the end %d places are taken", n)
 	}
 }
 
@@ -157,13 +151,13 @@ func TestConnectionsAreBounded(t *testing.T) {
 func TestConnectionsOfOneProcess(t *testing.T) {
 	r := serve(t)
 	_, most, _ := share()
-	each := max(2, most/4)
+	each := (most + 3) / 4
 	var held []net.Conn
 	for range each {
 		held = append(held, r.connect(t))
 	}
 	code, text := askBy(r.connect(t), "GET /v1/version HTTP/1.1\r\nHost: node\r\n\r\n")
-	if want := fmt.Sprintf("refused: process %d has %d connections, which is all one may have", os.Getpid(), each); code != 403 || !strings.Contains(text, want) {
+	if want := fmt.Sprintf("refused: process %d has %d connections, which is all it may have", os.Getpid(), each); code != 403 || !strings.Contains(text, want) {
 		t.Errorf("%d %s, want 403 %s", code, text, want)
 	}
 	out, err := exec.Command("/proc/self/exe", "peer", r.Dir()).CombinedOutput()
@@ -189,7 +183,7 @@ func listener(t *testing.T) (*controlListener, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.slots = make(chan struct{}, 4)
+	l.places = newPlaces(4)
 	t.Cleanup(func() { _ = l.Close() })
 	return l, func() {
 		conn, err := net.Dial("unix", filepath.Join(dir, "s"))
@@ -197,37 +191,6 @@ func listener(t *testing.T) (*controlListener, func()) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = conn.Close() })
-	}
-}
-
-// TestLongAnswersInTurn: few answers as long as a table are made at a time. Who
-// does not read his is cut off, and meanwhile others wait and are told.
-func TestLongAnswersInTurn(t *testing.T) {
-	n := &Node{longAnswers: make(chan struct{}, 1)}
-	entered, leave := make(chan struct{}), make(chan struct{})
-	h := n.inTurn(func(http.ResponseWriter, *http.Request) (any, error) {
-		entered <- struct{}{}
-		<-leave
-		return done, nil
-	})
-	first := make(chan error, 1)
-	go func() {
-		_, err := h(httptest.NewRecorder(), httptest.NewRequest("GET", "/v1/flows", nil))
-		first <- err
-	}()
-	<-entered
-	gone, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := h(httptest.NewRecorder(), httptest.NewRequest("GET", "/v1/flows", nil).WithContext(gone)); err == nil || !strings.Contains(err.Error(), "try again") {
-		t.Errorf("the second: %v", err)
-	}
-	close(leave)
-	if err := <-first; err != nil {
-		t.Error(err)
-	}
-	go func() { <-entered }()
-	if _, err := h(httptest.NewRecorder(), httptest.NewRequest("GET", "/v1/flows", nil)); err != nil {
-		t.Errorf("once there is room: %v", err)
 	}
 }
 

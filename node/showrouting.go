@@ -1,9 +1,10 @@
 package node
 
 import (
-	"cmp"
+	"bytes"
+	"encoding/json"
+	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,23 +35,39 @@ type routed struct {
 
 	users map[packet.NetworkID]int // networks that use an uplink
 
-	rules    []nat.Rule
-	flows    []nat.FlowInfo // live ones; only asked for
-	mappings map[natPair]int
+	rules     []nat.Rule
+	uncounted map[natSum]traffic // what no rule counts; only asked for
+	mappings  map[natPair]int
+}
+
+// A natSum is what live flows are added up by that have no rule of their own.
+type natSum struct {
+	kind     packet.NATKind // NATNone or NATHairpin
+	from, to packet.NetworkID
+}
+
+// Traffic is how much flows have carried, both ways.
+type traffic struct {
+	flows, packets, bytes uint64
+}
+
+func (t traffic) plus(o traffic) traffic {
+	return traffic{t.flows + o.flows, t.packets + o.packets, t.bytes + o.bytes}
 }
 
 // A natPair is a network and an uplink of it.
 type natPair struct{ network, uplink packet.NetworkID }
 
 // slice is how many flows are looked at before others have a turn: some hundred
-// microseconds.
+// microseconds, and a millisecond to tell a client of them.
 const slice = 512
 
-// routing looks at the router, for each network. Flows are many, and the workers wait for whoever
-// looks at them when they make one: they are copied in slices, and put into
-// words afterwards.
-func (n *Node) routing(withFlows bool) (list []*routing) {
-	r := n.routed(withFlows)
+// routing looks at the router, for each network; at its flows only if they are to be counted.
+func (n *Node) routing(countFlows bool) (list []*routing) {
+	r := n.routed()
+	if countFlows {
+		r.uncounted = n.uncounted()
+	}
 	for _, l := range n.listLans() {
 		n.mu.Lock()
 		net := l.net
@@ -64,19 +81,44 @@ func (n *Node) routing(withFlows bool) (list []*routing) {
 	return list
 }
 
-func (n *Node) routed(withFlows bool) *routed {
+func (n *Node) routed() *routed {
 	r := &routed{seen: n.segments(), at: n.residents(), mappings: map[natPair]int{}, users: map[packet.NetworkID]int{}}
-	router := n.theRouter()
-	router.Flows(func(t *nat.Table) {
+	n.theRouter().Flows(func(t *nat.Table) {
 		t.Rules(func(x nat.Rule) bool { r.rules = append(r.rules, x); return true })
 		t.Mappings(func(m nat.MappingInfo) bool { r.mappings[natPair{m.Network, m.Uplink}]++; return true })
 	})
-	for next, more := uint32(0), withFlows; more; {
-		router.Flows(func(t *nat.Table) {
-			next, more = t.FlowsFrom(next, slice, func(f nat.FlowInfo) bool { r.flows = append(r.flows, f); return true })
-		})
-	}
 	return r
+}
+
+// uncounted adds up the flows that no rule counts.
+func (n *Node) uncounted() map[natSum]traffic {
+	sums := make(map[natSum]traffic)
+	n.eachSlice(func(flows []nat.FlowInfo) bool {
+		for i := range flows {
+			f := &flows[i]
+			if k := (natSum{f.Kind, f.From, f.To}); f.Kind == packet.NATNone || f.Kind == packet.NATHairpin {
+				sums[k] = sums[k].plus(traffic{1, f.Packets[0] + f.Packets[1], f.Bytes[0] + f.Bytes[1]})
+			}
+		}
+		return true
+	})
+	return sums
+}
+
+// eachSlice calls fn with all live flows, in the order of their numbers and slice by
+// slice, until it returns false: they are many, and whoever looks at them keeps workers
+// from making others. The memory is lent until fn returns.
+func (n *Node) eachSlice(fn func([]nat.FlowInfo) bool) {
+	router, flows := n.theRouter(), make([]nat.FlowInfo, 0, slice)
+	for next, more := uint32(0), true; more; {
+		flows = flows[:0]
+		router.Flows(func(t *nat.Table) {
+			next, more = t.FlowsFrom(next, slice, func(f nat.FlowInfo) bool { flows = append(flows, f); return true })
+		})
+		if !fn(flows) {
+			return
+		}
+	}
 }
 
 // container is the name of one, empty when it has gone.
@@ -153,38 +195,59 @@ func (r *routing) masquerade(u *network.Uplink) api.NATRule {
 
 // between counts the flows from the network to a segment that are not translated.
 func (r *routing) between(to packet.NetworkID, a api.NATRule) api.NATRule {
-	a.Kind = packet.NATNone.String()
-	for i := range r.flows {
-		if f := &r.flows[i]; f.Kind == packet.NATNone && f.From == r.net.Config().ID && f.To == to {
-			a.Flows++
-			a.Packets += f.Packets[0] + f.Packets[1]
-			a.Bytes += f.Bytes[0] + f.Bytes[1]
-		}
-	}
-	return a
+	return r.uncounted[natSum{packet.NATNone, r.net.Config().ID, to}].on(packet.NATNone, a)
 }
 
 // counted sums the flows of a kind that has no rule of its own.
 func (r *routing) counted(kind packet.NATKind, a api.NATRule) api.NATRule {
-	a.Kind = kind.String()
-	for i := range r.flows {
-		if f := &r.flows[i]; f.Kind == kind && f.From == r.net.Config().ID {
-			a.Flows++
-			a.Packets += f.Packets[0] + f.Packets[1]
-			a.Bytes += f.Bytes[0] + f.Bytes[1]
+	var all traffic
+	for k, t := range r.uncounted {
+		if k.kind == kind && k.from == r.net.Config().ID {
+			all = all.plus(t)
 		}
 	}
+	return all.on(kind, a)
+}
+
+// on is a with what flows of a kind have carried.
+func (t traffic) on(kind packet.NATKind, a api.NATRule) api.NATRule {
+	a.Kind, a.Flows, a.Packets, a.Bytes = kind.String(), t.flows, t.packets, t.bytes
 	return a
 }
 
-func (n *Node) getFlows(http.ResponseWriter, *http.Request) (any, error) {
-	r, now := n.routed(true), loop.Clock()
-	list := make([]api.Flow, 0, len(r.flows))
-	for i := range r.flows {
-		list = append(list, r.flow(&r.flows[i], now))
+// getFlows tells of a slice of the flows in each turn: all of them may be a gigabyte as text.
+func (n *Node) getFlows(w http.ResponseWriter, r *http.Request) (any, error) {
+	leave, err := n.awaitTable(r)
+	if err != nil {
+		return nil, err
 	}
-	slices.SortFunc(list, func(a, b api.Flow) int { return cmp.Compare(a.Number, b.Number) })
-	return list, nil
+	defer leave()
+	settle(r)
+	w.Header().Set("Content-Type", "application/json")
+	all, text, before, took := n.routed(), new(bytes.Buffer), "[", time.Duration(0)
+	n.eachSlice(func(flows []nat.FlowInfo) bool {
+		if !n.pace.pay(r.Context(), clientNumber(r), took) { // for the slice before
+			return false
+		}
+		took = compute(func() {
+			for i := range flows {
+				line, _ := json.Marshal(all.flow(&flows[i], loop.Clock())) // of words and numbers it does not fail
+				text.WriteString(before)
+				text.Write(line)
+				before = ",\n"
+			}
+		})
+		giveTime(w)
+		_, err = text.WriteTo(w)
+		return err == nil
+	})
+	end := "]\n"
+	if before == "[" {
+		end = "[]\n"
+	}
+	_, _ = io.WriteString(w, end) // fails only when the client has left
+	n.pay(r.Context(), w, r, took)
+	return nil, nil
 }
 
 func (r *routed) flow(f *nat.FlowInfo, now int64) api.Flow {

@@ -64,8 +64,8 @@ func TestHandOverMoreFields(t *testing.T) {
 // one whose request is being answered for as long as that takes.
 func TestStandStillBesideConnected(t *testing.T) {
 	h := newHandlers(t)
-	h.listener = &controlListener{slots: make(chan struct{}, 1)}
-	if h.listener.slots <- struct{}{}; !h.isQuiet() {
+	h.listener = &controlListener{places: newPlaces(1)}
+	if h.listener.places.take(1); !h.isQuiet() {
 		t.Error("beside one who says nothing")
 	}
 	go h.use(1)
@@ -150,8 +150,8 @@ func TestTakePlaceRefuses(t *testing.T) {
 	}
 }
 
-// Who has been let in and has no slot yet is waited for, and nobody is lost between.
-func TestPauseBetweenLineAndSlot(t *testing.T) {
+// Who has been let in and has no place yet is waited for, and nobody is lost between.
+func TestPauseBetweenLineAndPlace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := listenAt(path)
 	if err != nil {
@@ -172,30 +172,30 @@ func TestPauseBetweenLineAndSlot(t *testing.T) {
 		_ = l.Close()
 		<-accepted
 	}()
-	for range cap(l.slots) { // all are somebody's
-		l.slots <- struct{}{}
+	for pid := range l.places.most { // all are somebody's
+		l.places.take(-1 - pid)
 	}
 	if _, err := net.Dial("unix", path); err != nil {
 		t.Fatal(err)
 	}
 	lab.Eventually(t, 10*time.Second, func() error {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if len(l.of) == 0 {
+		l.places.mu.Lock()
+		defer l.places.mu.Unlock()
+		if l.places.freed == nil {
 			return errors.New("it has not been let in")
 		}
 		return nil
 	})
 	resume, reached := l.pause()
 	if reached {
-		t.Error("nobody is between the line and a slot")
+		t.Error("nobody is between the line and a place")
 	}
 	resume()
-	<-l.slots
+	l.places.leave(-1)
 	conn := <-accepted
 	resume, reached = l.pause()
 	if !reached {
-		t.Error("somebody is, who has his slot")
+		t.Error("somebody is, who has his place")
 	}
 	resume()
 	_ = conn.Close()

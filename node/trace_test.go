@@ -83,10 +83,7 @@ func TestTraceAfterTrace(t *testing.T) {
 	h := newHandlers(t)
 	web, db := h.join(t, "web"), h.join(t, "db")
 	for i := range 200 {
-		w, err := h.tracing.watch()
-		if err != nil {
-			t.Fatal(err)
-		}
+		w := h.tracing.watch()
 		web.send(t, packettest.ICMPEcho(web.Station, db.Station, 1, uint16(i), nil))
 		select {
 		case b := <-w.batches:
@@ -107,10 +104,7 @@ func TestTraceAfterTrace(t *testing.T) {
 // sees what happens on the new one.
 func TestTraceFollowsTheNetwork(t *testing.T) {
 	h := newHandlers(t)
-	w, err := h.tracing.watch()
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := h.tracing.watch()
 	defer h.tracing.leave(w)
 	if code, text := h.call("POST", "/v1/up", `{"bip":"10.0.0.1/24"}`); code != 200 {
 		t.Fatal(text)
@@ -127,26 +121,15 @@ func TestTraceFollowsTheNetwork(t *testing.T) {
 	}
 }
 
-// TestTraceWatchersAreBounded in number, and each in what it may owe.
+// TestTraceWatchersAreBounded in number.
 func TestTraceWatchersAreBounded(t *testing.T) {
 	h := newHandlers(t)
-	var all []*watcher
-	for range maxWatchers {
-		w, err := h.tracing.watch()
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, w)
+	for pid := range maxWatchers {
+		h.tracers.take(-1 - pid)
 	}
-	_, err := h.tracing.watch()
-	refused(t, err, "16 clients are tracing already, which is all this node serves")
-	for _, w := range all {
-		h.tracing.leave(w)
-	}
-	if w, err := h.tracing.watch(); err != nil {
-		t.Error(err)
-	} else {
-		h.tracing.leave(w)
+	code, text := h.call("GET", "/v1/trace", "")
+	if code != 429 || !strings.Contains(text, "has 0 traces, which is all it may have: 16 of 16 are taken") {
+		t.Errorf("%d %s", code, text)
 	}
 }
 

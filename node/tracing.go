@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -25,10 +26,12 @@ type tracing struct {
 }
 
 // Bounds: how many watch at once, and how many batches one may be behind. A
-// batch is a recorder's ring at most, which is 2.2 MB.
+// batch is a recorder's ring at most, which is 2.2 MB. A client is told of traceSlice
+// frames at once, which takes a millisecond.
 const (
 	maxWatchers = 16
 	maxBatches  = 7
+	traceSlice  = 64
 )
 
 // A watcher is one client's share: a bounded queue of batches; what does not
@@ -47,19 +50,16 @@ type batch struct {
 func newWatcher() *watcher { return &watcher{batches: make(chan batch, maxBatches)} }
 
 // watch has the switch record from now on.
-func (t *tracing) watch() (*watcher, error) {
+func (t *tracing) watch() *watcher {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.watchers) >= maxWatchers {
-		return nil, fail(http.StatusConflict, "%d clients are tracing already, which is all this node serves", maxWatchers)
-	}
 	if len(t.watchers) == 0 {
 		t.watchers = make(map[*watcher]bool)
 		t.begin()
 	}
 	w := newWatcher()
 	t.watchers[w] = true
-	return w, nil
+	return w
 }
 
 // begin and end set the recorder with mu held, so that the end of one trace
@@ -143,16 +143,18 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 		}
 		only = c.holder().number
 	}
-	w, err := n.tracing.watch()
+	leave, err := n.tracers.enter(r, "traces")
 	if err != nil {
 		return nil, err
 	}
+	defer leave()
+	w := n.tracing.watch()
 	defer n.tracing.leave(w)
 	rw.Header().Set("Content-Type", "application/x-ndjson")
 	rw.WriteHeader(http.StatusOK)
+	giveTime(rw)
 	flush := http.NewResponseController(rw).Flush
-	_ = flush() // the client knows now that recording has begun
-	lines := json.NewEncoder(rw)
+	_ = flush()     // the client knows now that recording has begun
 	var lost uint64 // not yet told
 	for {
 		select {
@@ -163,14 +165,14 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 		case b := <-w.batches:
 			lost += b.lost
 			names := n.names(b.seen)
-			for i := range b.records {
-				if only != 0 && !b.seen.concerns(&b.records[i], only) {
-					continue
-				}
-				line := b.seen.traceLine(&b.records[i], names)
-				line.Lost, lost = lost, 0
-				if lines.Encode(line) != nil {
-					return nil, nil
+			for some := range slices.Chunk(b.records, traceSlice) {
+				var text bytes.Buffer
+				took := compute(func() { lost = b.seen.tell(&text, some, only, names, lost) })
+				giveTime(rw)
+				_, err := rw.Write(text.Bytes())
+				// Whoever waits for a turn may miss a later batch.
+				if err != nil || !n.pace.pay(r.Context(), clientNumber(r), took) {
+					return nil, nil //nolint:nilerr // the client has left, nobody hears the error
 				}
 			}
 			if flush() != nil {
@@ -178,6 +180,21 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 			}
 		}
 	}
+}
+
+// tell writes a line for each record that is about a container, 0 is all, and with the
+// first of them how many were lost before. It returns how many are not told of yet.
+func (s *segments) tell(text *bytes.Buffer, records []trace.Record, only packet.ContainerID, names trace.Names, lost uint64) uint64 {
+	lines := json.NewEncoder(text)
+	for i := range records {
+		if only != 0 && !s.concerns(&records[i], only) {
+			continue
+		}
+		line := s.traceLine(&records[i], names)
+		line.Lost, lost = lost, 0
+		_ = lines.Encode(line) // into memory, and of words and numbers
+	}
+	return lost
 }
 
 // segments are the networks and the uplinks there are: what is traced and

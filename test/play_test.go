@@ -18,6 +18,7 @@ var parts = map[string]func(args []string) error{
 	"ask":       ask,
 	"assault":   assault,
 	"beat":      beat,
+	"besiege":   besiege,
 	"crowd":     crowd,
 	"datagrams": datagrams,
 	"deaf":      deaf,

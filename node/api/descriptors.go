@@ -18,7 +18,7 @@ const Protocol = "fairlead-fd"
 
 // Bounds of one message. Eight descriptors are more than any message needs.
 const (
-	maxMessage     = 256 << 10
+	MaxMessage     = 256 << 10
 	maxDescriptors = 8
 )
 
@@ -87,8 +87,8 @@ func receive(conn *net.UnixConn, decode func(line []byte) error) (fds []int, err
 		case flags&unix.MSG_CTRUNC != 0 || len(fds) > maxDescriptors:
 			return fds, fmt.Errorf("more than %d descriptors in one message", maxDescriptors)
 		}
-		if line = append(line, chunk[:n]...); len(line) > maxMessage {
-			return fds, fmt.Errorf("a message is longer than %d bytes", maxMessage)
+		if line = append(line, chunk[:n]...); len(line) > MaxMessage {
+			return fds, fmt.Errorf("a message is longer than %d bytes", MaxMessage)
 		}
 	}
 	return fds, decode(line)
@@ -97,7 +97,7 @@ func receive(conn *net.UnixConn, decode func(line []byte) error) (fds []int, err
 // Decode reads one JSON value strictly: a field nobody knows is refused by its
 // name rather than silently without effect, and so is what follows the value.
 func Decode(r io.Reader, v any) error {
-	bounded := &io.LimitedReader{R: r, N: maxMessage + 1}
+	bounded := &io.LimitedReader{R: r, N: MaxMessage + 1}
 	d := json.NewDecoder(bounded)
 	d.DisallowUnknownFields()
 	err := d.Decode(v)
@@ -111,7 +111,7 @@ func Decode(r io.Reader, v any) error {
 		err = fmt.Errorf("%w; `fairlead version` says whether the node is older than the program", err)
 	}
 	if bounded.N <= 0 {
-		err = fmt.Errorf("it is longer than %d bytes", maxMessage)
+		err = fmt.Errorf("it is longer than %d bytes", MaxMessage)
 	}
 	if err != nil {
 		return fmt.Errorf("malformed JSON: %w", err)

@@ -100,7 +100,7 @@ func TestMessage(t *testing.T) {
 // come.
 func TestLongMessage(t *testing.T) {
 	a, b := socketpair(t)
-	want := Exec{Command: []string{strings.Repeat("x", maxMessage-100)}}
+	want := Exec{Command: []string{strings.Repeat("x", MaxMessage-100)}}
 	sent := make(chan error, 1)
 	go func() { sent <- SendMessage(a, want, files(t, 2)) }()
 	var got Exec
@@ -159,8 +159,8 @@ func TestBadMessages(t *testing.T) {
 		{"too many descriptors", []string{`{"pid":5}` + "\n"}, many, nil, "more than 8 descriptors in one message"},
 		{"far too many descriptors", []string{`{"pid":5}` + "\n"}, append(append(many, many...), many...), nil, "more than 8 descriptors in one message"},
 		{"too many in two pieces", []string{`{"pid"`, ":5}\n"}, many[:5], many[:4], "more than 8 descriptors in one message"},
-		{"too long", []string{`{"descriptors":["` + strings.Repeat("x", maxMessage)}, fds, nil, "a message is longer than 262144 bytes"},
-		{"too long with an end", []string{strings.Repeat(" ", maxMessage) + "\n"}, fds, nil, "a message is longer than 262144 bytes"},
+		{"too long", []string{`{"descriptors":["` + strings.Repeat("x", MaxMessage)}, fds, nil, "a message is longer than 262144 bytes"},
+		{"too long with an end", []string{strings.Repeat(" ", MaxMessage) + "\n"}, fds, nil, "a message is longer than 262144 bytes"},
 		{"no JSON", []string{"PRI * HTTP/2.0\r\n"}, fds, nil, "malformed JSON: invalid character 'P' looking for beginning of value"},
 		{"empty line", []string{"\n"}, fds, nil, "malformed JSON: there is nothing"},
 		{"binary", []string{"\x16\x03\x01\x00\n"}, fds, nil, `malformed JSON: invalid character '\x16' looking for beginning of value`},
@@ -233,7 +233,7 @@ func TestSendFails(t *testing.T) {
 }
 
 func TestDecode(t *testing.T) {
-	long := `{"name":"` + strings.Repeat("x", maxMessage) + `"}`
+	long := `{"name":"` + strings.Repeat("x", MaxMessage) + `"}`
 	for _, c := range []struct{ text, want string }{
 		{`{"name":"web","command":["sh"]}`, ""},
 		{" {}\n\n ", ""},
@@ -247,7 +247,7 @@ func TestDecode(t *testing.T) {
 		{`{} {}`, "malformed JSON: something follows it"},
 		{`{}x`, "malformed JSON: something follows it"},
 		{long, "malformed JSON: it is longer than 262144 bytes"},
-		{"{}" + strings.Repeat(" ", maxMessage), "malformed JSON: it is longer than 262144 bytes"},
+		{"{}" + strings.Repeat(" ", MaxMessage), "malformed JSON: it is longer than 262144 bytes"},
 	} {
 		var r CreateRequest
 		err := Decode(strings.NewReader(c.text), &r)

@@ -1,0 +1,239 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fairlead/node/api"
+	"fairlead/node/box"
+)
+
+// maxConnections bounds what clients hold open at once: each costs a
+// descriptor and a goroutine. Where descriptors are few, share says the bound.
+const maxConnections = 1024
+
+// controlSocket makes the control socket, which has no name yet. A node that has locked
+// itself in makes no unix socket any more, so it has this one from before.
+func controlSocket() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "control socket"), nil
+}
+
+// listen gives the control socket its name, for us alone. One that is there was left
+// behind by a node that is dead: we hold its lock. The file stays the caller's.
+func listen(socket *os.File, path string) (*controlListener, error) {
+	fd := int(socket.Fd())
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	old := syscall.Umask(0o177)
+	err := unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	syscall.Umask(old)
+	if err == nil {
+		err = unix.Listen(fd, math.MaxUint16) // or net.core.somaxconn
+	}
+	if err != nil {
+		return nil, fmt.Errorf("control socket %s: %w", path, err)
+	}
+	return listenerOf(socket)
+}
+
+// listenerOf is the control socket that a file is of, which stays the caller's.
+func listenerOf(file *os.File) (*controlListener, error) {
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	control, ok := l.(*net.UnixListener)
+	if !ok {
+		_ = l.Close()
+		return nil, errors.New("what was handed over as the control socket is none")
+	}
+	return newControlListener(control), nil
+}
+
+func newControlListener(l *net.UnixListener) *controlListener {
+	l.SetUnlinkOnClose(false) // by its path it may be another node's by then
+	_, connections, _ := share()
+	return &controlListener{UnixListener: l, places: newPlaces(connections), refusals: make(chan struct{}, maxRefusals)}
+}
+
+// A gate is open, or closed until somebody opens it.
+type gate struct {
+	reached, opened chan struct{}
+	reach           sync.Once
+}
+
+// newGate makes one that is closed, and that nobody stands at.
+func newGate() *gate { return &gate{reached: make(chan struct{}), opened: make(chan struct{})} }
+
+// pause has connections wait in the kernel's line until resume is called. reached says
+// that none is between the line and its place.
+func (l *controlListener) pause() (resume func(), reached bool) {
+	g := newGate()
+	l.open.Store(g)
+	_ = l.SetDeadline(time.Unix(1, 0))
+	resume = sync.OnceFunc(func() {
+		_ = l.SetDeadline(time.Time{})
+		close(g.opened)
+	})
+	select {
+	case <-g.reached:
+		return resume, true
+	case <-time.After(100 * time.Millisecond): // it waits for a place
+		return resume, false
+	}
+}
+
+// A controlListener accepts the connections of peers that may ask, and no more
+// than there are places for at once; further ones wait in the kernel's backlog.
+type controlListener struct {
+	*net.UnixListener
+	places   *places // of connections
+	refusals chan struct{}
+	open     atomic.Pointer[gate] // see pause; nil before the first time
+
+	// Of Accept alone.
+	spent  time.Duration // on peers, since it rested
+	warned time.Time     // when a refusal was last logged
+	unsaid int           // refusals since then
+}
+
+// Accept refuses whoever is not the node's user in the node's user namespace
+// before he gets one of the places: a container runs under our uid and may
+// reach the socket, so the uid alone says nothing.
+func (l *controlListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.AcceptUnix()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			g := l.open.Load()
+			g.reach.Do(func() { close(g.reached) })
+			<-g.opened
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		began := time.Now()
+		pid, err := l.admit(conn)
+		if err != nil {
+			l.refuse(conn, err)
+		}
+		l.rest(time.Since(began))
+		if err == nil {
+			return &controlConn{UnixConn: conn, listener: l, pid: pid}, nil
+		}
+	}
+}
+
+// admit says who connected, who has one of the places then, or why he gets none.
+func (l *controlListener) admit(conn *net.UnixConn) (pid int, refused error) {
+	pid, refused = peerOf(conn)
+	if refused != nil || l.places.take(pid) {
+		return pid, refused
+	}
+	if have := l.places.had(pid); have >= fewPlaces {
+		return pid, fmt.Errorf("refused: process %d has %d connections, which is all it may have", pid, have)
+	}
+	return pid, l.places.await(context.Background(), pid) // all are taken
+}
+
+// rest has the looks at peers take half of a processor at most, however many knock. More
+// of a rest would keep those waiting who stand in the kernel's line behind them.
+func (l *controlListener) rest(took time.Duration) {
+	if l.spent += min(took, paceMost); l.spent >= time.Millisecond {
+		time.Sleep(l.spent)
+		l.spent = 0
+	}
+}
+
+func peerOf(conn *net.UnixConn) (pid int, refused error) {
+	err := onDescriptor(conn, func(fd int) { pid, refused = box.SamePeer(fd) })
+	return pid, errors.Join(err, refused)
+}
+
+// onDescriptor calls fn with the descriptor of a connection.
+func onDescriptor(conn *net.UnixConn, fn func(fd int)) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) { fn(int(fd)) })
+}
+
+// maxRefusals bounds the peers that are told at the same time why they are
+// refused. Whoever comes beside them is cut off.
+const maxRefusals = 16
+
+// refuse sends a peer away, and logs it, but not more than once a second: a
+// container may knock ten thousand times in one.
+func (l *controlListener) refuse(conn *net.UnixConn, reason error) {
+	if now := time.Now(); now.Sub(l.warned) >= time.Second {
+		slog.Warn("refused a peer", "err", reason, "others_since_the_last", l.unsaid)
+		l.warned, l.unsaid = now, 0
+	} else {
+		l.unsaid++
+	}
+	select {
+	case l.refusals <- struct{}{}:
+		go func() {
+			answerRefused(conn, reason)
+			<-l.refusals
+		}()
+	default:
+		_ = conn.Close()
+	}
+}
+
+// answerRefused answers in HTTP, whatever was asked. It waits a second for the
+// request: to a peer that still writes, a socket that is closed is a broken
+// pipe, and it never reads the reason.
+func answerRefused(conn *net.UnixConn, reason error) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	if _, err := conn.Read(make([]byte, 4096)); err != nil {
+		return
+	}
+	text, _ := json.Marshal(api.Error{Message: reason.Error()})
+	fmt.Fprintf(conn, "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		len(text), text)
+}
+
+// A controlConn gives its place back when it is closed.
+type controlConn struct {
+	*net.UnixConn
+	listener *controlListener
+	pid      int
+	closing  sync.Once
+
+	pace    *pace // nil is none
+	arrival sync.Once
+}
+
+// Read waits for the turn of a new connection, which costs clients what a short request
+// does. Here nobody else waits behind it.
+func (c *controlConn) Read(b []byte) (int, error) {
+	if c.pace != nil {
+		c.arrival.Do(func() { c.pace.begin(context.Background(), c.pid) })
+	}
+	return c.UnixConn.Read(b)
+}
+
+func (c *controlConn) Close() error {
+	c.closing.Do(func() { c.listener.places.leave(c.pid) })
+	return c.UnixConn.Close()
+}

@@ -1,0 +1,193 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"fairlead/node/api"
+	"fairlead/packet"
+	"fairlead/packet/packettest"
+	"fairlead/test/lab"
+)
+
+// as is a request of a process.
+func as(pid int, r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), connKey{}, &controlConn{pid: pid}))
+}
+
+// TestTablesInTurn: few answers as long as a table are made at a time. A process that
+// does not read its own waits for itself, and another one is told at once.
+func TestTablesInTurn(t *testing.T) {
+	n := &Node{tables: newPlaces(maxTables), pace: newPace()}
+	ask := func(h handler, ctx context.Context, pid int) error {
+		_, err := n.inTurn(h)(httptest.NewRecorder(), as(pid, httptest.NewRequest("GET", "/v1/macs", nil).WithContext(ctx)))
+		return err
+	}
+	entered, leave := make(chan struct{}), make(chan struct{})
+	slow := func(http.ResponseWriter, *http.Request) (any, error) {
+		entered <- struct{}{}
+		<-leave
+		return done, nil
+	}
+	quick := func(http.ResponseWriter, *http.Request) (any, error) { return done, nil }
+	told := make(chan error, maxTables)
+	const each = maxTables / 4
+	for range each {
+		go func() { told <- ask(slow, t.Context(), 1) }()
+		<-entered
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := ask(quick, gone, 1); err == nil || !strings.Contains(err.Error(), "try again") {
+		t.Errorf("one more of the same process: %v", err)
+	}
+	if err := ask(quick, t.Context(), 2); err != nil {
+		t.Errorf("another process: %v", err)
+	}
+	close(leave)
+	for range each {
+		if err := <-told; err != nil {
+			t.Error(err)
+		}
+	}
+	if n.tables.inUse() != 0 {
+		t.Errorf("at the end %d places are taken", n.tables.inUse())
+	}
+}
+
+// TestRequestsThatGoOn: one process that waits for much keeps no other from waiting, nor
+// itself from short requests.
+func TestRequestsThatGoOn(t *testing.T) {
+	h := newHandlers(t)
+	const pid = 4711
+	for h.goingOn.take(pid) {
+	}
+	wait := func(pid int) (int, string) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		w := httptest.NewRecorder()
+		h.serve(h.long(func(http.ResponseWriter, *http.Request) (any, error) { return done, nil })).
+			ServeHTTP(w, as(pid, httptest.NewRequest("GET", "/v1/containers/web/wait", nil).WithContext(ctx)))
+		return w.Code, w.Body.String()
+	}
+	if code, text := wait(pid); code != 429 || !strings.Contains(text, "process 4711 has ") || !strings.Contains(text, " requests that go on, which is all it may have") {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, text := wait(pid + 1); code != 200 {
+		t.Errorf("another process: %d %s", code, text)
+	}
+	if h.watching != 0 {
+		t.Errorf("%d go on", h.watching)
+	}
+}
+
+// pipes is a listener for connections in memory, whose time is that of a bubble.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	conn, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+func (p pipes) Close() error   { return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes", Net: "unix"} }
+
+// TestAnswersNobodyReads: whatever is answered, who does not read it is cut off.
+func TestAnswersNobodyReads(t *testing.T) {
+	h := newHandlers(t)
+	code, text := h.call("POST", "/v1/containers", `{"name":"web","command":["sh"],"network":"none","detached":true}`)
+	var c api.Created
+	if err := json.Unmarshal([]byte(text), &c); err != nil || code != 201 && code != 200 {
+		t.Fatalf("%d %s", code, text)
+	}
+	if err := os.WriteFile(c.Log, []byte("a line\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for what, request := range map[string]string{
+		"a table":      "GET /v1/macs HTTP/1.1\r\nHost: node\r\n\r\n",
+		"flows":        "GET /v1/flows HTTP/1.1\r\nHost: node\r\n\r\n",
+		"one thing":    "GET /v1/containers/web HTTP/1.1\r\nHost: node\r\n\r\n",
+		"an error":     "GET /v1/containers/nobody HTTP/1.1\r\nHost: node\r\n\r\n",
+		"no route":     "GET /v2 HTTP/1.1\r\nHost: node\r\n\r\n",
+		"a log":        "GET /v1/containers/web/logs HTTP/1.1\r\nHost: node\r\n\r\n",
+		"what follows": "GET /v1/containers/web/logs?follow=1 HTTP/1.1\r\nHost: node\r\n\r\n",
+		"a trace":      "GET /v1/trace HTTP/1.1\r\nHost: node\r\n\r\n",
+		"no HTTP":      "SSH-2.0\r\n\r\n",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h.pace = newPace() // by the clock of the bubble
+			server, l := h.newServer(), make(pipes, 1)
+			go func() { _ = server.Serve(l) }()
+			ours, theirs := net.Pipe()
+			l <- theirs
+			if _, err := io.WriteString(ours, request); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(answerWithin + time.Second)
+			if size, err := ours.Read(make([]byte, 4096)); !errors.Is(err, io.EOF) {
+				t.Errorf("%s: after %v there are still %d bytes (%v)", what, answerWithin, size, err)
+			}
+			close(l)
+			_ = server.Close()
+			_ = ours.Close()
+		})
+	}
+	h.pace = newPace()
+	if h.goingOn.inUse()+h.tables.inUse()+h.tracers.inUse() != 0 {
+		t.Error("somebody still has a place")
+	}
+}
+
+// TestFlowsInSlices: flows are told in slices and are one list, in the order of their
+// numbers, and what no rule counts is the sum of all slices.
+func TestFlowsInSlices(t *testing.T) {
+	h := newHandlers(t)
+	web := h.join(t, "web")
+	up := h.uplink(t, "up0")
+	gw := packettest.Station{MAC: h.lans[0].net.GatewayMAC(), IP: host.IP}
+	web.send(t, packettest.ARPRequest(web.Station, h.lans[0].net.Config().Gateway.Addr()))
+	web.settled(t, 1)
+	web.send(t, packettest.UDP(web.Station, gw, 1000, 53, nil))
+	receives(t, up.far, "question for the router", func(f *packet.Frame) bool {
+		return f.EtherType == packet.EtherTypeARP && packet.ARP(f.Packet()).TargetIP() == up.router.IP.As4()
+	})
+	up.send(t, packettest.ARPReply(up.router, up.us))
+	const many = 2*slice + 100
+	for i := range many - 1 {
+		web.send(t, packettest.UDP(web.Station, gw, uint16(2000+i), 53, nil))
+		if i%packet.BatchFrames == 0 { // no more than there is room for on the way
+			web.settled(t, uint64(i+3))
+		}
+	}
+	web.settled(t, many+1)
+	drained := packet.NewBatch()
+	lab.Eventually(t, 10*time.Second, func() error {
+		drained.Reset()
+		_, _ = up.far.ReadBatch(drained)
+		if flows := get[[]api.Flow](t, h, "/v1/flows"); len(flows) != many {
+			return fmt.Errorf("%d flows", len(flows))
+		}
+		return nil
+	})
+	last := uint32(0)
+	for _, f := range get[[]api.Flow](t, h, "/v1/flows") {
+		if f.Number <= last {
+			t.Fatalf("%d follows %d", f.Number, last)
+		}
+		last = f.Number
+	}
+}

@@ -28,6 +28,7 @@ type attack struct {
 	kind  string   // of an attacker's job
 	api   bool     // it is a client of the node's
 	in    bool     // and in a container, so that all it hears is no
+	more  float64  // bytes that the node may need beyond moreMemory
 	open  bool     // the network has guard=off
 	rules int      // of its own firewall
 	loop  bool     // it is two namespaces, bridged behind the switch's back
@@ -70,7 +71,7 @@ var attacks = []attack{
 		what: "two ports bridged behind the switch's back, and broadcasts into that, with guard=off"},
 	{name: "hostile-interface", kind: "interface", needs: []string{"ethtool"},
 		what: "its interface down and up, with other MTU, queue, offloads and route_localnet, again and again"},
-	{name: "hostile-client", kind: "client", api: true,
+	{name: "hostile-client", kind: "client", api: true, more: 64e6, // 256 connections, and traces that wait: 8 batches of 2.2 MB
 		what: "requests as fast as they are answered, and some malformed, without end, byte by byte, for all ports, to be replaced, and with answers that nobody reads"},
 	{name: "hostile-knock", kind: "client", api: true, in: true,
 		what: "from a container: the same, all of which is refused"},

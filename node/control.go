@@ -225,12 +225,18 @@ type controlConn struct {
 }
 
 // Read waits for the turn of a new connection, which costs clients what a short request
-// does. Here nobody else waits behind it.
+// does. Here nobody else waits behind it. Each read is paid for: a request may come byte
+// by byte.
 func (c *controlConn) Read(b []byte) (int, error) {
-	if c.pace != nil {
-		c.arrival.Do(func() { c.pace.begin(context.Background(), c.pid) })
+	if c.pace == nil {
+		return c.UnixConn.Read(b)
 	}
-	return c.UnixConn.Read(b)
+	c.arrival.Do(func() { c.pace.begin(context.Background(), c.pid) })
+	size, err := c.UnixConn.Read(b)
+	if size > 0 {
+		c.pace.pay(context.Background(), c.pid, paceRead)
+	}
+	return size, err
 }
 
 func (c *controlConn) Close() error {

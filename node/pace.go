@@ -25,6 +25,8 @@ const (
 	// answer take. Short ones that take longer than paceMost wait for something.
 	paceLeast = 200 * time.Microsecond
 	paceMost  = 10 * time.Millisecond
+	// What one read of a connection takes, with waking up for it.
+	paceRead = 10 * time.Microsecond
 )
 
 // A pace is what clients have taken, and who waits to take more. Any goroutine may use it.

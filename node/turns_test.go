@@ -191,3 +191,23 @@ func TestFlowsInSlices(t *testing.T) {
 		last = f.Number
 	}
 }
+
+// TestReadsArePaid: who sends a request byte by byte pays for each.
+func TestReadsArePaid(t *testing.T) {
+	ours, theirs := conns(t)
+	p := newPace()
+	p.pay(t.Context(), 1, paceBurst)
+	conn, began := &controlConn{UnixConn: ours, pid: 1, pace: p}, time.Now()
+	const bytes = 100
+	for range bytes {
+		if _, err := theirs.Write([]byte("G")); err != nil {
+			t.Fatal(err)
+		}
+		if size, err := conn.Read(make([]byte, 2)); size != 1 || err != nil {
+			t.Fatalf("%d bytes, %v", size, err)
+		}
+	}
+	if d := time.Since(began); d < bytes*paceRead*paceShare/2 {
+		t.Errorf("%d bytes took %v", bytes, d)
+	}
+}

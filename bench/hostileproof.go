@@ -30,6 +30,10 @@ func (b *battle) begin(l *lab) {
 	var err error
 	b.memory, err = resident(b.n.pid(l))
 	l.check(err, "ask for the node's memory")
+	if b.api {
+		_, err := b.attacker.do(job{Do: b.kind, Dev: b.dev, For: wholeBurst})
+		l.check(err, "attack")
+	}
 	const patience = 5 * time.Minute // of a machine that others use: alone it takes ten to forty seconds
 	for end := time.Now().Add(patience); b.moved[countRead] < b.first; {
 		if time.Now().After(end) {

@@ -109,9 +109,10 @@ type controlListener struct {
 	open     atomic.Pointer[gate] // see pause; nil before the first time
 
 	// Of Accept alone.
-	spent  time.Duration // on peers, since it rested
-	warned time.Time     // when a refusal was last logged
-	unsaid int           // refusals since then
+	stranger stranger
+	spent    time.Duration // on peers, since it rested
+	warned   time.Time     // when a refusal was last logged
+	unsaid   int           // refusals since then
 }
 
 // Accept refuses whoever is not the node's user in the node's user namespace
@@ -129,6 +130,12 @@ func (l *controlListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		began := time.Now()
+		if l.stranger.knows(conn) {
+			l.unsaid++
+			_ = conn.Close()
+			l.rest(time.Since(began))
+			continue
+		}
 		pid, err := l.admit(conn)
 		if err != nil {
 			l.refuse(conn, err)
@@ -140,11 +147,45 @@ func (l *controlListener) Accept() (net.Conn, error) {
 	}
 }
 
+// A stranger is a process that is refused for what it is. Who knocks more often than
+// strangeTimes within strangeFor is known by his number, and is neither looked at nor told
+// again: a look takes several times as long as all the rest.
+type stranger struct {
+	pid, times int
+	since      time.Time
+}
+
+const (
+	strangeFor   = 100 * time.Millisecond
+	strangeTimes = 16
+)
+
+// knows reports whether a connection is the stranger's, and he has been told often enough.
+func (s *stranger) knows(conn *net.UnixConn) bool {
+	return s.times >= strangeTimes && time.Since(s.since) < strangeFor && numberOf(conn) == s.pid
+}
+
+// refused notes who was.
+func (s *stranger) refused(conn *net.UnixConn) {
+	if pid := numberOf(conn); pid != s.pid || time.Since(s.since) >= strangeFor {
+		*s = stranger{pid: pid, since: time.Now()}
+	}
+	s.times++
+}
+
+func numberOf(conn *net.UnixConn) (pid int) {
+	_ = onDescriptor(conn, func(fd int) { pid = box.PeerNumber(fd) }) // 0 is nobody's
+	return pid
+}
+
 // admit says who connected, who has one of the places then, or why he gets none.
 func (l *controlListener) admit(conn *net.UnixConn) (pid int, refused error) {
-	pid, refused = peerOf(conn)
-	if refused != nil || l.places.take(pid) {
+	if pid, refused = peerOf(conn); refused != nil {
+		l.stranger.refused(conn)
 		return pid, refused
+	}
+	if l.places.take(pid) {
+		return pid, nil
 	}
 	if have := l.places.had(pid); have >= fewPlaces {
 		return pid, fmt.Errorf("refused: process %d has %d connections, which is all it may have", pid, have)

@@ -112,6 +112,33 @@ func TestPeerOfAnotherUserNamespace(t *testing.T) {
 	}
 }
 
+// TestStranger: who was refused for what he is and knocks again and again is cut off
+// without a look or a word, and looked at again after a while.
+func TestStranger(t *testing.T) {
+	lab.NoLeaks(t)
+	l, dial := listener(t)
+	l.stranger = stranger{pid: os.Getpid(), times: strangeTimes, since: time.Now()}
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			accepted <- conn
+		}
+	}()
+	heard, err := dial().Read(make([]byte, 1))
+	if heard > 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("he heard %d bytes and %v", heard, err)
+	}
+	lab.Eventually(t, 10*time.Second, func() error {
+		dial()
+		select {
+		case conn := <-accepted:
+			return conn.Close()
+		case <-time.After(10 * time.Millisecond):
+			return errors.New("he is not looked at again")
+		}
+	})
+}
+
 // TestConnectionsAreBounded: the last one there is room for is accepted, the next
 // once one of them has gone.
 func TestConnectionsAreBounded(t *testing.T) {
@@ -172,7 +199,7 @@ func TestConnectionsOfOneProcess(t *testing.T) {
 
 // listener is a control socket without a node, with room for four, and who
 // connects to it.
-func listener(t *testing.T) (*controlListener, func()) {
+func listener(t *testing.T) (*controlListener, func() net.Conn) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "l") // t.TempDir is too long for a socket
 	if err != nil {
@@ -185,12 +212,14 @@ func listener(t *testing.T) (*controlListener, func()) {
 	}
 	l.places = newPlaces(4)
 	t.Cleanup(func() { _ = l.Close() })
-	return l, func() {
+	return l, func() net.Conn {
+		t.Helper()
 		conn, err := net.Dial("unix", filepath.Join(dir, "s"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = conn.Close() })
+		return conn
 	}
 }
 

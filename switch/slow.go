@@ -26,6 +26,11 @@ const (
 // delivery it is asked if the last time was askAtLeast ago; of a short one it may be all,
 // the first time. So whoever has looked slow is a suspect for slowShare.of times as long
 // as nobody can tell of: meanwhile it is asked if the last time was askAfter ago.
+//
+// Nor is one such write by itself anybody's, unless it is a long one: in its time fall what
+// the kernel does for others (softirq), and what a hypervisor takes without telling. It
+// has whoever answers for it suspected, and the next is charged. Who is slow again as soon
+// as he is no suspect any more has one part of nine for nothing.
 type clocks struct {
 	wall   func() int64 // loop.Clock, in tests another
 	thread func() int64 // loop.ThreadClock
@@ -96,8 +101,9 @@ func (p *Port) judge(ln *lane, frames []*packet.Frame) {
 	if a == nil {
 		return
 	}
+	suspected := began < a.suspect
 	a.suspect = max(a.suspect, ln.clock+slowShare.of*min(took, askAtLeast))
-	if took -= ln.away(); took <= 2*fair {
+	if took -= ln.away(); took <= 2*fair || !suspected && took < askAtLeast {
 		return
 	}
 	if p.account(ln) == nil {

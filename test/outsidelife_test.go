@@ -136,7 +136,7 @@ func TestTalkGoesOnOutside(t *testing.T) {
 	o.start("a")
 	far := o.Router.FarHost
 	o.exec("a", "fairlead", "probe", "udp-echo", far+":7") // the first packet asks for the neighbour
-	heart := &heartbeat{o.background(append([]string{"exec", "-i", "a"}, play(t, "beat", far+":7")...)...)}
+	heart := &heartbeat{c: o.background(append([]string{"exec", "-i", "a"}, play(t, "beat", far+":7")...)...)}
 	for range 3 {
 		trace := o.background("trace", "--words")
 		o.uplinks(o.Router.Spec(), second.Spec("route=198.18.1.0/24"))

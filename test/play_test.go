@@ -147,7 +147,10 @@ func beat(args []string) error {
 }
 
 // A heartbeat is traffic between two containers that must not stop.
-type heartbeat struct{ c *client }
+type heartbeat struct {
+	c       *client
+	refused func() int // packets that the switch says it held back; nil is none
+}
 
 // beating starts containers of the given names and a heartbeat between them.
 func (n *node) beating(from, to string) *heartbeat {
@@ -158,10 +161,19 @@ func (n *node) beating(from, to string) *heartbeat {
 	addr := n.containers()[to].IP + ":7"
 	// The first packet asks for the neighbour, which is not what is measured.
 	n.exec(from, "fairlead", "probe", "udp-echo", addr)
-	return &heartbeat{n.background(append([]string{"exec", "-i", from}, play(n.t, "beat", addr)...)...)}
+	h := &heartbeat{c: n.background(append([]string{"exec", "-i", from}, play(n.t, "beat", addr)...)...)}
+	if raced(n.t, n.bin) { // which makes writing so dear, beside other tests, that a receiver may look slow
+		h.refused = func() (slow int) {
+			for _, name := range []string{from, to} {
+				slow += int(n.port(name).Counts.Failed["slow-receiver"])
+			}
+			return slow
+		}
+	}
+	return h
 }
 
-// stop ends the heartbeat, all of which must have come back.
+// stop ends the heartbeat, all of which must have come back, but for what was held back.
 func (h *heartbeat) stop() {
 	t := h.c.t
 	t.Helper()
@@ -176,7 +188,11 @@ func (h *heartbeat) stop() {
 		t.Fatalf("the heartbeat says %q: %v", line, err)
 	}
 	t.Logf("heartbeat: %d packets, longest pause %s", sent, gap)
-	if received != sent {
-		t.Errorf("the heartbeat lost %d of %d packets", sent-received, sent)
+	lost := sent - received
+	if h.refused != nil && lost > 0 {
+		lost -= min(lost, h.refused())
+	}
+	if lost != 0 {
+		t.Errorf("the heartbeat lost %d of %d packets", lost, sent)
 	}
 }

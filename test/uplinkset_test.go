@@ -70,7 +70,7 @@ func TestUplinkSetKeeps(t *testing.T) {
 	reached("to begin with")
 
 	o.exec("a", "fairlead", "probe", "udp-echo", far+":7") // the first packet asks for the neighbour
-	heart := &heartbeat{o.background(append([]string{"exec", "-i", "a"}, play(t, "beat", far+":7")...)...)}
+	heart := &heartbeat{c: o.background(append([]string{"exec", "-i", "a"}, play(t, "beat", far+":7")...)...)}
 	for want, specs := range map[string][]string{
 		"192.0.2.77 is in use by": {strings.Replace(have, o.Router.Uplink+"/", "192.0.2.77/", 1)},
 		"mtu=9000 is more than":   {have + ",mtu=9000"},

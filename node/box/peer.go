@@ -49,6 +49,17 @@ func samePeer(fd, uid int) (int, error) {
 	return int(cred.Pid), nil
 }
 
+// PeerNumber returns the number of the process that connected the unix socket fd, as the
+// kernel has it: another may have it by now. It is 0 for one of another pid namespace that
+// is not inside of ours.
+func PeerNumber(fd int) int {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return 0
+	}
+	return int(cred.Pid)
+}
+
 // Peer returns a pidfd of the process that connected the unix socket fd, the
 // caller's to close.
 func Peer(fd int) (int, error) {

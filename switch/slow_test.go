@@ -78,6 +78,27 @@ func TestSlowReceiverAlone(t *testing.T) {
 	})
 }
 
+// One write that took long, as when a hypervisor has stopped us in its midst, costs nobody
+// anything. A second one soon after does.
+func TestOneLongWrite(t *testing.T) {
+	r, sender, slow, a, b := slowRig(t)
+	frame := ping(sender.station, slow.station)
+	arrives := func(took time.Duration) bool {
+		slow.queue.slowly(took)
+		r.send(b, ping(b.station, a.station)) // who wants the worker, too
+		a.got(t)
+		r.send(sender, frame)
+		return len(slow.got(t)) == 1
+	}
+	const long = 50 * time.Millisecond
+	if !arrives(0) || !arrives(long) || !arrives(0) {
+		t.Error("one long write has cut its receiver off")
+	}
+	if !arrives(long) || arrives(0) {
+		t.Error("the second one was for nothing")
+	}
+}
+
 // However long one write takes, and whether it is one of many or of a flood, no more than
 // an eighth of the time goes into them while others are there. Those of more than a
 // moment are bounded also where others have something to say now and then only.

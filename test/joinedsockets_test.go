@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -58,18 +59,29 @@ func TestJoinedBySockets(t *testing.T) {
 	o.run("network", "rm", "shown")
 
 	trace := o.trace("--json")
-	arrives("traced", train, 1)
-	lab.Eventually(t, 10*time.Second, func() error {
-		lines := 0
+	uplinked := func(least int) (lines int) {
 		for _, l := range traceLines(t, trace) {
-			if l.Network != api.HostUplink {
+			if l.Network != api.HostUplink || l.Bytes < least {
 				continue
 			}
 			if lines++; l.Segments != 1 {
 				t.Fatalf("the trace has %d datagrams as one packet: %+v", l.Segments, l)
 			}
 		}
-		if lines != train {
+		return lines
+	}
+	lab.Eventually(t, 10*time.Second, func() error { // until it has begun at the uplink, too
+		if err := exchange(conn, make([]byte, 1), size, make([]byte, 1<<16)); err != nil {
+			t.Fatal(err)
+		}
+		if uplinked(0) == 0 {
+			return errors.New("the trace has nothing of the uplink")
+		}
+		return nil
+	})
+	arrives("traced", train, 1)
+	lab.Eventually(t, 10*time.Second, func() error {
+		if lines := uplinked(size); lines != train {
 			return fmt.Errorf("the trace has %d packets, want %d", lines, train)
 		}
 		return nil

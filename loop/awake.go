@@ -13,17 +13,18 @@ import (
 const Plain = false
 
 // A thread that sleeps comes back ten to twenty microseconds after what wakes it,
-// which is most of the time of a request and its answer. So who is mostly woken soon after falling
-// asleep, and for little work, stays awake for about that long. See
-// docs/decisions/spin.md.
+// which is most of the time of a request and its answer. So who is mostly woken
+// soon after falling asleep, and for little work, stays awake for about that long.
+// See docs/decisions/spin.md.
 const (
 	shortWait = int64(40 * time.Microsecond)
 	shortTurn = int64(60 * time.Microsecond) // a longer one had more to do than an answer
 	spinTime  = int64(50 * time.Microsecond)
 
 	// Points: a short wait brings one, a long one costs two, one awake in vain costs
-	// three more, and so does much that is moved at once (Bulk). There are twice as many as it takes, so that one that lasted a little
-	// longer among many that did not changes nothing.
+	// three more, and much that is moved at once (Bulk) two. There are twice as many as it
+	// takes, so that one that lasted a little longer among many that did not changes
+	// nothing.
 	spinAfter  = 8
 	mostPoints = 2 * spinAfter
 	longCosts  = 2

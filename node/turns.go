@@ -41,8 +41,9 @@ func settle(r *http.Request) {
 	}
 }
 
-// inPace has requests come no faster than they may, and counts them as use of the node. A process that has more of them
-// than that waits for its turns with the next one on the same connection.
+// inPace has requests come no faster than they may, and counts them as use of the node.
+// A process that has more of them than that waits for its turns with the next one on
+// the same connection.
 func (n *Node) inPace(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.use(1)
@@ -121,8 +122,8 @@ func (n *Node) awaitTable(r *http.Request) (leave func(), err error) {
 }
 
 // inTurn is for what is as long as a table is, the answer or the work, and waits for
-// nobody meanwhile. All of the work is paid for, be the client
-// there or not, and the place is kept until then.
+// nobody meanwhile. All of the work is paid for, be the client there or not, and the
+// place is kept until then.
 func (n *Node) inTurn(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) (any, error) {
 		leave, err := n.awaitTable(r)

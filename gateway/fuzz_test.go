@@ -15,7 +15,7 @@ import (
 
 // FuzzGateway: a frame that Parse and the guard let pass is decided on and
 // answered without a panic, the same way each time, and what is answered is a
-// well-formed frame to who asked.
+// well-formed frame to who asked, or a question who has the next hop.
 func FuzzGateway(f *testing.F) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	for range 50 {
@@ -54,11 +54,28 @@ func FuzzGateway(f *testing.F) {
 		if answer == nil {
 			return
 		}
+		if d.Originate == packet.OriginARPRequest {
+			checkQuestion(t, frame, answer)
+			return
+		}
 		a := checkAnswer(t, frame, answer)
 		if d.Originate == packet.OriginNetUnreachable {
 			checkICMP(t, packet.IPv4(a.Packet()).Payload())
 		}
 	})
+}
+
+// checkQuestion wants a whole ARP request for where a packet goes.
+func checkQuestion(t *testing.T, f *packet.Frame, question []byte) {
+	q := &packet.Frame{B: question}
+	if reason := packet.Parse(q); reason != packet.OK || q.EtherType != packet.EtherTypeARP {
+		t.Fatalf("no ARP request: %v\n% x", reason, question)
+	}
+	ether, arp := packet.Ethernet(q.Ether()), packet.ARP(q.Packet())
+	if ether.Src() != gw.MAC || ether.Dst() != packet.BroadcastMAC || arp.SenderMAC() != gw.MAC || arp.SenderIP() != gw.IP.As4() ||
+		arp.TargetIP() != packet.IPv4(f.Packet()).Dst() {
+		t.Errorf("%v asks %v who has %v: %v, %v", ether.Src(), ether.Dst(), arp.TargetIP(), arp.SenderMAC(), arp.SenderIP())
+	}
 }
 
 // checkServices wants questions passed on where the decision says so, and each

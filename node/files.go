@@ -123,8 +123,20 @@ func (n *Node) releaseFiles(c *container) {
 	}
 }
 
-// remove takes the files away.
-func (f *files) remove() { _ = os.RemoveAll(f.dir) }
+// remove takes the files away, whatever an init that only begins puts there
+// meanwhile: the file of its exit status, and its log.
+func (f *files) remove() {
+	const most = 4 // more than an init makes files
+	var err error
+	for range most {
+		if err = os.RemoveAll(f.dir); !errors.Is(err, unix.ENOTEMPTY) {
+			break
+		}
+	}
+	if err != nil {
+		slog.Error("files of a container that is gone are left", "path", f.dir, "err", err)
+	}
+}
 
 // followFilesLocked has the files of a container follow what has changed about its
 // networks and its neighbours. What somebody inside wrote into them stays.

@@ -3,7 +3,10 @@ package node
 import (
 	"errors"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,4 +70,29 @@ func TestFilesOnLease(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// An init that begins while its container goes may put a file there after the last
+// look: the directory goes all the same.
+func TestFilesOfWhoOnlyBegins(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 2000 {
+		f := files{dir: filepath.Join(dir, strconv.Itoa(i))}
+		for _, path := range []string{f.dir, filepath.Join(f.dir, "hosts")} {
+			if err := os.Mkdir(path, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var init sync.WaitGroup
+		init.Go(func() {
+			for _, err := os.Stat(filepath.Join(f.dir, "hosts")); err == nil; _, err = os.Stat(filepath.Join(f.dir, "hosts")) {
+			}
+			_ = os.WriteFile(filepath.Join(f.dir, exitFile), nil, 0o600)
+		})
+		f.remove()
+		init.Wait()
+		if _, err := os.Stat(f.dir); err == nil {
+			t.Fatalf("directory %d is left", i)
+		}
+	}
 }

@@ -118,7 +118,8 @@ func TestHostile_Unguarded(t *testing.T) {
 	})
 	n.start("late")
 	n.sh("late", "ip addr flush dev eth0; ip link set eth0 down address 02:00:00:00:00:07; ip link set eth0 up")
-	n.exec("late", "udhcpc", "-f", "-n", "-q", "-i", "eth0", "-s", dir+"/script", "-O", "mtu")
+	// It hears the flood too, which is broadcast, and asks again as often as it has to.
+	n.exec("late", "udhcpc", "-f", "-n", "-q", "-t", "20", "-T", "1", "-i", "eth0", "-s", dir+"/script", "-O", "mtu")
 	known = map[string]int{}
 	for _, l := range n.leases() {
 		known[l.Container]++

@@ -15,8 +15,8 @@ const (
 	// With processors that never sleep the bridge, which runs in the sender's own call,
 	// needs no wake-up and we need two. What was measured so is held, beside the bridge
 	// and beside a relay that has to be woken as often.
-	requestSpinBar   = 0.3
-	requestSpinRelay = 0.8
+	requestSpinBar   = 0.4
+	requestSpinRelay = 0.9
 )
 
 // bulkRate is the load beside which requests are measured, in bytes a second:

@@ -409,7 +409,8 @@ func FuzzGuard(f *testing.F) {
 
 // announced are the addresses whose neighbours' entries a frame of me's changes, by
 // the plain reading of RFC 826 and RFC 4861, and link-local addresses of the MACs
-// it names. Link-local addresses that are formed of no MAC are anybody's.
+// it names. Link-local addresses that are formed of no MAC are anybody's, and those
+// that are stand for the MAC's, whatever lies between fe80::/10 and the interface's part.
 func announced(f *packet.Frame) (list []netip.Addr) {
 	if f.EtherType == packet.EtherTypeARP {
 		b := f.Ether()[f.L3:]
@@ -428,8 +429,11 @@ func announced(f *packet.Frame) (list []netip.Addr) {
 		return nil
 	}
 	if b[0] >= 136 {
-		if a := netip.AddrFrom16([16]byte(b[8:24])); !a.IsLinkLocalUnicast() || bytes.Equal(b[19:21], []byte{0xff, 0xfe}) {
+		a := netip.AddrFrom16([16]byte(b[8:24]))
+		if mac, formed := packet.AddrFromNetip(a).FormedFrom(); !a.IsLinkLocalUnicast() {
 			list = append(list, a)
+		} else if formed {
+			list = append(list, mac.LinkLocal())
 		}
 	}
 	for b = b[options:]; len(b) > 0; b = b[8*int(b[1]):] {

@@ -193,6 +193,11 @@ func (r *results) steady(f *figure, streams int) {
 	case 4:
 		r.noMore(f, "retransmits for each gigabyte", (*figure).again, manyStreamAgain, "")
 	}
+	r.undropped(f)
+}
+
+// undropped is the bar that the containers' interfaces took every frame.
+func (r *results) undropped(f *figure) {
 	r.noMore(f, "frames its TAPs dropped", (*figure).dropped, 0, "")
 }
 

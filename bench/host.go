@@ -330,29 +330,35 @@ func (s *site) server(d direction, port int) netip.AddrPort {
 	return netip.AddrPortFrom(siteOutside.Addr(), uint16(port))
 }
 
-// carried is how many bytes the interfaces in the container's namespace have
-// received and sent: what did not cross one of them did not reach the container.
-// At the other end of them is the leader. Only rootlesskit comes by lo.
-func (s *site) carried() (n uint64, err error) {
+// A traffic is what the interfaces in a container's namespace have counted.
+type traffic struct {
+	bytes   uint64 // received and sent
+	dropped uint64 // frames that were to be sent, and for which a TAP had no room (tx_dropped)
+}
+
+// carried is what those of the site's container have: what did not cross one of
+// them did not reach the container. At the other end of them is the leader. Only
+// rootlesskit comes by lo.
+func (s *site) carried() (t traffic, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", s.inside))
 	if err != nil {
-		return 0, err
+		return t, err
 	}
 	for line := range strings.Lines(string(text)) {
 		name, counts, ok := strings.Cut(line, ":")
 		f := strings.Fields(counts)
-		if !ok || len(f) < 9 || strings.TrimSpace(name) == "lo" && s.enter == nil {
+		if !ok || len(f) < 12 || strings.TrimSpace(name) == "lo" && s.enter == nil {
 			continue // the heading, and what the container says to itself
 		}
-		for _, column := range []int{0, 8} {
-			bytes, err := strconv.ParseUint(f[column], 10, 64)
+		for column, sum := range map[int]*uint64{0: &t.bytes, 8: &t.bytes, 11: &t.dropped} {
+			n, err := strconv.ParseUint(f[column], 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("/proc/PID/net/dev: %w", err)
+				return t, fmt.Errorf("/proc/PID/net/dev: %w", err)
 			}
-			n += bytes
+			*sum += n
 		}
 	}
-	return n, nil
+	return t, nil
 }
 
 // spent is the time processors have spent on the leader, all its threads.
@@ -365,26 +371,28 @@ func (s *site) spent() spent {
 
 // across has something done, and proves by the interfaces in the container's
 // namespace that as many bytes of payload crossed as do says have arrived. It
-// returns what that took of the leader.
-func (s *site) across(do func() (payload float64, err error)) (took spent, err error) {
+// returns a sample without a value: what that took of the leader, and what those
+// interfaces dropped meanwhile.
+func (s *site) across(do func() (payload float64, err error)) (q sample, err error) {
 	before, err := s.carried()
 	if err != nil {
-		return took, err
+		return q, err
 	}
-	took = s.spent()
+	took := s.spent()
 	payload, err := do()
-	took = s.spent().minus(took)
+	q.spent = s.spent().minus(took)
 	if err != nil {
-		return took, err
+		return q, err
 	}
 	after, err := s.carried()
 	if err != nil {
-		return took, err
+		return q, err
 	}
-	if float64(after-before) < payload {
-		err = fmt.Errorf("%.0f bytes arrived and %d crossed the container's interface: the traffic went another way, and is not reported", payload, after-before)
+	q.Dropped = after.dropped - before.dropped
+	if crossed := after.bytes - before.bytes; float64(crossed) < payload {
+		err = fmt.Errorf("%.0f bytes arrived and %d crossed the container's interface: the traffic went another way, and is not reported", payload, crossed)
 	}
-	return took, err
+	return q, err
 }
 
 // resident is how much memory a process has, in bytes.

@@ -51,6 +51,7 @@ func hostLine(d direction, b badLine) *workload {
 		}
 		m.rounds(l, o)
 		r.atLeast(ours.figure, plain.figure, lineBar)
+		r.undropped(ours.figure)
 	}
 	return w
 }

@@ -14,9 +14,8 @@ import (
 
 // What fairlead has to reach beside its peers, by the plan's rule for bars.
 const (
-	hostBar  = 3.0 // times the best that makes packets of the usual MTU,
-	largeBar = 0.9 // and of the best of the others,
-	lineBar  = 0.9 // and of the same line without it
+	hostBar = 3.0 // times the best that makes packets of the usual MTU; of the others see peerBars,
+	lineBar = 0.9 // and of the same line without it
 )
 
 // hostGroup are the workloads of the default uplink: containers that reach the
@@ -68,10 +67,19 @@ func hostTCP(d direction, cc string, streams int) *workload {
 			return func(int) (sample, error) { return s.bulk(l, d, 1, streams) }
 		})
 		m.rounds(l, o)
-		m.bar(func(p *leader) bool { return p.mtu == 1500 }, "at MTU 1500", hostBar)
-		m.bar(func(p *leader) bool { return p.mtu != 1500 }, "at any other MTU", largeBar)
+		m.holdTCP(cc)
 	}
 	return w
+}
+
+// holdTCP are the bars of bulk TCP: beside the best peer of each kind, and that the
+// container's interface drops nothing.
+func (m *sites) holdTCP(cc string) {
+	m.bar(func(p *leader) bool { return p.mtu == 1500 }, "at MTU 1500", hostBar)
+	m.bar(func(p *leader) bool { return p.mtu != 1500 }, "at any other MTU", peerBars[cc])
+	if ours := m.ours(); ours != nil {
+		m.r.undropped(ours)
+	}
 }
 
 // serveIperf starts iperf3's server where connections of a direction end, and
@@ -100,7 +108,7 @@ func (s *site) bulk(l *lab, d direction, seconds, streams int) (q sample, err er
 		args = append(args, "-C", s.cc)
 	}
 	var report *iperfReport
-	took, err := s.across(func() (payload float64, err error) {
+	q, err = s.across(func() (payload float64, err error) {
 		if report, err = s.runIperf(l, d, args...); err != nil {
 			return 0, err
 		}
@@ -110,7 +118,8 @@ func (s *site) bulk(l *lab, d direction, seconds, streams int) (q sample, err er
 		return q, err
 	}
 	got := report.End.Received
-	return sample{Value: got.Rate / 1e9, Bytes: got.Bytes, Retransmits: report.End.Sent.Retransmits, spent: took}, nil
+	q.Value, q.Bytes, q.Retransmits = got.Rate/1e9, got.Bytes, report.End.Sent.Retransmits
+	return q, nil
 }
 
 // runIperf runs a client of iperf3.
@@ -202,9 +211,7 @@ func (w *workload) sites(l *lab, o *options, r *results, d direction, cc string,
 			continue
 		}
 		e.figure = r.figure(w, p.name)
-		if p.ours() {
-			e.figure.Note = e.note
-		}
+		e.figure.Note = e.note
 		m.list = append(m.list, e)
 	}
 	return m
@@ -294,14 +301,20 @@ func (m *sites) sortOut() {
 	}
 }
 
-// compare has fairlead's ratios to all others and returns its figure, if there is
-// one.
-func (m *sites) compare() (ours *figure) {
+// ours is fairlead's figure, if there is one.
+func (m *sites) ours() *figure {
 	for _, e := range m.list {
 		if e.ours() && len(e.figure.Samples) > 0 {
-			ours = e.figure
+			return e.figure
 		}
 	}
+	return nil
+}
+
+// compare has fairlead's ratios to all others and returns its figure, if there is
+// one.
+func (m *sites) compare() *figure {
+	ours := m.ours()
 	for _, e := range m.list {
 		if ours != nil && e.figure != ours && len(e.figure.Samples) > 0 {
 			ours.ratio(e.figure)

@@ -60,12 +60,13 @@ func hostUDP(d direction, size int) *workload {
 		m := w.ends(l, o, r, d, carriesDatagrams, func(l *lab, s *site, near, far *endProcess) func(int) (sample, error) {
 			f := &flooding{near: near, far: far, job: job{Do: "datagrams", To: s.server(d, sinkPort), For: trial, Datagrams: datagrams{Least: size, Most: size}}}
 			return func(int) (sample, error) {
-				var rate float64
-				took, err := s.across(func() (payload float64, err error) {
-					rate, payload, err = f.search()
-					return payload, err
+				var rate, bytes float64
+				q, err := s.across(func() (payload float64, err error) {
+					rate, bytes, err = f.search()
+					return bytes, err
 				})
-				return sample{Value: rate / 1e3, spent: took}, err
+				q.Value, q.Frames = rate/1e3, bytes/float64(size)
+				return q, err
 			}
 		})
 		m.rounds(l, o)
@@ -90,14 +91,15 @@ func hostUDPCost(d direction, size int) *workload {
 					return sample{}, errors.New("it is several processes, one for each port")
 				}
 				var arrived, sent outcome
-				took, err := s.across(func() (payload float64, err error) {
+				q, err := s.across(func() (payload float64, err error) {
 					arrived, sent, err = f.try(costRate)
 					return float64(arrived.Bytes), err
 				})
 				if err == nil && float64(arrived.Count) < (1-lossLimit)*float64(sent.Count) {
 					err = fmt.Errorf("of %d datagrams %d arrived", sent.Count, arrived.Count)
 				}
-				return sample{Value: took.CPU / float64(arrived.Count) * 1e6, spent: took, Frames: float64(arrived.Count)}, err
+				q.Value, q.Frames = q.CPU/float64(arrived.Count)*1e6, float64(arrived.Count)
+				return q, err
 			}
 		})
 		m.rounds(l, o)
@@ -193,11 +195,12 @@ func hostConnections(d direction) *workload {
 		m := w.ends(l, o, r, d, atUsualMTU, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
 			return func(int) (sample, error) {
 				var got outcome
-				took, err := s.across(func() (payload float64, err error) {
+				q, err := s.across(func() (payload float64, err error) {
 					got, err = near.do(job{Do: "once", To: s.server(d, oncePort), For: 700 * time.Millisecond})
 					return float64(2 * request * got.Count), err
 				})
-				return sample{Value: float64(got.Count) / got.Took.Seconds(), spent: took}, err
+				q.Value = float64(got.Count) / got.Took.Seconds()
+				return q, err
 			}
 		})
 		m.rounds(l, o)
@@ -215,11 +218,12 @@ func hostLatency(d direction) *workload {
 		m := w.ends(l, o, r, d, atUsualMTU, func(l *lab, s *site, near, _ *endProcess) func(int) (sample, error) {
 			return func(int) (sample, error) {
 				var got outcome
-				took, err := s.across(func() (payload float64, err error) {
+				q, err := s.across(func() (payload float64, err error) {
 					got, err = near.do(job{Do: "echo", To: s.server(d, echoTCPPort), For: 300 * time.Millisecond})
 					return float64(2 * request * got.Count), err
 				})
-				return sample{Value: micros(got.P50), spent: took}, err
+				q.Value = micros(got.P50)
+				return q, err
 			}
 		})
 		m.rounds(l, o)

@@ -109,7 +109,7 @@ func (r *results) markdownTable(b *strings.Builder, words []string) {
 		b.WriteString(" " + c.name + " |")
 	}
 	b.WriteString("\n| --- |" + strings.Repeat(" --- |", len(shown)) + "\n")
-	var notes []string
+	var remarks []string
 	for _, block := range blocks {
 		name := fmt.Sprintf("`%s`, %s", block[0].Workload, block[0].Unit)
 		for _, f := range block {
@@ -123,12 +123,12 @@ func (r *results) markdownTable(b *strings.Builder, words []string) {
 			}
 			b.WriteString("\n")
 			name = ""
-			if f.Note != "" {
-				notes = append(notes, fmt.Sprintf("- `%s`, %s: %s.\n", f.Workload, f.Path, f.Note))
-			}
+		}
+		for _, n := range notes(block) {
+			remarks = append(remarks, fmt.Sprintf("- `%s`, %s: %s.\n", block[0].Workload, n.paths, n.text))
 		}
 	}
-	if len(notes) > 0 {
-		b.WriteString("\n" + strings.Join(notes, ""))
+	if len(remarks) > 0 {
+		b.WriteString("\n" + strings.Join(remarks, ""))
 	}
 }

@@ -163,10 +163,8 @@ func (r *results) printIn(out io.Writer, width int) {
 		for _, f := range block {
 			line(func(c column) string { return c.cell(f) })
 		}
-		for _, f := range block {
-			if f.Note != "" {
-				wrap(out, "  ", f.Path+": "+f.Note, width)
-			}
+		for _, n := range notes(block) {
+			wrap(out, "  ", n.paths+": "+n.text, width)
 		}
 	}
 	if len(blocks) > 0 {
@@ -174,6 +172,24 @@ func (r *results) printIn(out io.Writer, width int) {
 		wrap(out, "", legend, width)
 	}
 	r.printRest(out, width)
+}
+
+// A remark is a note, and whom it is about.
+type remark struct{ paths, text string }
+
+// notes are those of a workload's figures, each once.
+func notes(block []*figure) (list []remark) {
+	for _, f := range block {
+		i := slices.IndexFunc(list, func(n remark) bool { return n.text == f.Note })
+		switch {
+		case f.Note == "":
+		case i >= 0:
+			list[i].paths += ", " + f.Path
+		default:
+			list = append(list, remark{f.Path, f.Note})
+		}
+	}
+	return list
 }
 
 // printRest writes what is not in the table.

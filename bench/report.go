@@ -40,7 +40,9 @@ func (r *results) columns() []column {
 		{"÷ kernel", 1, func(f *figure) string { return f.timesOf(r.besideKernel(f)) }},
 		{"÷ raw", 7, func(f *figure) string { return f.timesOf(r.find(f.Workload, "raw")) }},
 		{"÷ peer", 3, func(f *figure) string { return f.timesOf(r.besidePeer(f)) }},
+		{"offered %", 2, (*figure).offered},
 		{"retr/GB", 5, func(f *figure) string { return f.costs().retransmits }},
+		{"tx drop %", 6, (*figure).overrun},
 		{"CPU s/GB", 4, func(f *figure) string { return f.costs().perGB }},
 		{"CPU s/Mfr", 6, func(f *figure) string { return f.costs().perMillion }},
 		{"kernel %", 8, func(f *figure) string { return f.costs().kernel }},
@@ -50,7 +52,8 @@ func (r *results) columns() []column {
 
 // legend says what the columns are.
 const legend = "÷: how many times better, round by round, than the kernel's bridge, the raw relay and the best peer " +
-	"of the same run. retr: segments sent again. CPU: of the path's own process, for each gigabyte and each million frames; " +
+	"of the same run. offered %: what was sent, of what the path carries. retr: segments sent again. tx drop %: frames for which " +
+	"the containers' interfaces had no room. CPU: of the path's own process, for each gigabyte and each million frames; " +
 	"the kernel's work is no process's. kernel %: what of that was spent in the kernel. steal %: what the hypervisor took of all " +
 	"processors meanwhile; where that is more than 5, there is a ! behind the path."
 

@@ -24,6 +24,7 @@ type sample struct {
 	Value       float64 `json:"value"`
 	Retransmits int     `json:"retransmits"`
 	Dropped     uint64  `json:"tx_dropped,omitempty"` // by the containers' interfaces
+	Offered     float64 `json:"offered,omitempty"`    // part of what the path carries that was sent, where that is not as much as goes
 	Bytes       float64 `json:"bytes"`                // received at the far end
 	Frames      float64 `json:"frames,omitempty"`     // carried by the path
 	Stolen      float64 `json:"stolen,omitempty"`     // share of the processors' time the hypervisor took meanwhile
@@ -226,11 +227,12 @@ func (f *figure) ratio(other *figure) (q quantile, pairs int) {
 // beside lists how many times better the samples of f are than those of other of
 // the same rounds. Who carried nothing where other carried something is no times as
 // good: that is what starving looks like. Beside nothing there is no ratio, nor for
-// what cost nothing or took no time, because it was too little to be counted.
+// what cost nothing or took no time, because it was too little to be counted, nor of
+// what got lost of loads that are not the same.
 func (f *figure) beside(other *figure) (ratios []float64) {
 	for _, s := range f.Samples {
 		for _, o := range other.Samples {
-			if s.Round == o.Round && o.Value > 0 && (s.Value > 0 || !f.Less) {
+			if s.Round == o.Round && o.Value > 0 && (s.Value > 0 || !f.Less) && s.Offered == 0 && o.Offered == 0 {
 				ratios = append(ratios, f.better(s.Value, o.Value))
 			}
 		}

@@ -207,6 +207,24 @@ func TestS29_NotReplaced(t *testing.T) {
 	n.exec("c", "fairlead", "probe", "ping", "-c", "1", "172.17.0.1")
 }
 
+// Who waits for a container to end when another node takes the place of the one that was
+// asked is answered by that: `stop` still kills one that does not hear the first signal.
+func TestS29_ReplacedWhileStopping(t *testing.T) {
+	n := newNode(t)
+	n.start("deaf", "--", "sh", "-c", `trap "echo heard" TERM; echo ready; while :; do sleep 0.1; done`)
+	n.logSays("deaf", "ready")
+	stop := n.background("stop", "-t", "2", "deaf")
+	n.logSays("deaf", "heard")
+	n.run("up", "--replace")
+	n.restarted = true
+	if code := stop.wait(); code != 0 || stop.out.String() != "deaf\n" {
+		t.Errorf("stop: exit status %d, %q%s", code, stop.out.String(), stop.errors.String())
+	}
+	if list := n.run("ps", "-q"); list != "" {
+		t.Errorf("it runs: %s", list)
+	}
+}
+
 // The node that takes the place of another one has given up as much as that had,
 // whatever the command that asks for it would have.
 func TestS29_ReplacedAsLockedIn(t *testing.T) {

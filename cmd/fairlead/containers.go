@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/url"
 	"os"
 	"strconv"
@@ -116,17 +117,20 @@ func newStop() *cobra.Command {
 			}
 			return forEach(args, func(name string) error {
 				done := slow(cmd.ErrOrStderr(), fmt.Sprintf("waiting up to %d seconds for %s to end", timeout, name))
-				name, err := signalOne(cmd.Context(), name, "stop", request)
+				c, err := find(cmd.Context(), name)
+				if err == nil {
+					err = stop(cmd.Context(), client(), c.ID, request)
+				}
 				done()
 				if err == nil {
-					fmt.Fprintln(cmd.OutOrStdout(), name)
+					fmt.Fprintln(cmd.OutOrStdout(), strings.TrimPrefix(c.Name, "/"))
 				}
 				return err
 			})
 		},
 	}
 	f := cmd.Flags()
-	f.IntVarP(&timeout, "timeout", "t", 10, "`SECONDS` to wait before SIGKILL")
+	f.IntVarP(&timeout, "timeout", "t", stopWithin, "`SECONDS` to wait before SIGKILL")
 	f.StringVarP(&sig, "signal", "s", "", "`SIGNAL` to send first (default TERM)")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "time" { // what Docker called it before
@@ -147,9 +151,12 @@ func newKill() *cobra.Command {
 		Args: atLeast(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return forEach(args, func(name string) error {
-				name, err := signalOne(cmd.Context(), name, "kill", api.SignalRequest{Signal: sig})
+				c, err := find(cmd.Context(), name)
 				if err == nil {
-					fmt.Fprintln(cmd.OutOrStdout(), name)
+					err = client().Post(cmd.Context(), containerPath(c.ID, "kill"), api.SignalRequest{Signal: sig}, nil)
+				}
+				if err == nil { // whose id begins with "3" is better said than guessed
+					fmt.Fprintln(cmd.OutOrStdout(), strings.TrimPrefix(c.Name, "/"))
 				}
 				return err
 			})
@@ -172,14 +179,27 @@ func newRename() *cobra.Command {
 	}
 }
 
-// signalOne stops or kills a container and returns its name: whose id begins
-// with "3" is better said than guessed.
-func signalOne(ctx context.Context, ref, how string, request api.SignalRequest) (name string, err error) {
-	c, err := find(ctx, ref)
-	if err != nil {
-		return "", err
+// stopWithin is how many seconds a container has to end, unless somebody says it.
+const stopWithin = 10
+
+// stop ends a container and returns once it has ended. If another node takes the place of
+// the one that was asked, that one is asked for the rest of the time: nobody knows what
+// the first has done.
+func stop(ctx context.Context, c *api.Client, id string, request api.SignalRequest) error {
+	seconds := stopWithin
+	if request.Timeout != nil {
+		seconds = *request.Timeout
 	}
-	return strings.TrimPrefix(c.Name, "/"), client().Post(ctx, containerPath(c.ID, how), request, nil)
+	end := time.Now().Add(time.Duration(seconds) * time.Second)
+	err := c.Post(ctx, containerPath(id, "stop"), request, nil)
+	for errors.Is(err, api.ErrLeft) && time.Since(end) < stopWithin*time.Second {
+		left := max(0, int(math.Ceil(time.Until(end).Seconds())))
+		request.Timeout = &left
+		if err = c.Post(ctx, containerPath(id, "stop"), request, nil); isUnknown(err) {
+			return nil // it has ended in between
+		}
+	}
+	return err
 }
 
 // slow says what we are waiting for once that takes more than a second, to a

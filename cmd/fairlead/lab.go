@@ -330,9 +330,9 @@ func (l *labWork) links() (list []*api.UplinkSpec) {
 
 // end ends a container and waits until its name and its addresses are free.
 func (l *labWork) end(ctx context.Context, c *api.Client, change *labfile.Change) error {
-	done := slow(l.cmd.ErrOrStderr(), fmt.Sprintf("waiting up to 10 seconds for %s to end", change.Name))
+	done := slow(l.cmd.ErrOrStderr(), fmt.Sprintf("waiting up to %d seconds for %s to end", stopWithin, change.Name))
 	defer done()
-	err := c.Post(ctx, containerPath(change.ID, "stop"), api.SignalRequest{}, nil)
+	err := stop(ctx, c, change.ID, api.SignalRequest{})
 	if err != nil && !isGone(ctx, c, change.ID) {
 		return fmt.Errorf("%s: container %s: %w", short(l.cmd), change.Name, err)
 	}

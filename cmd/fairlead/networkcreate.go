@@ -283,7 +283,7 @@ func newNetworkRm() *cobra.Command {
 			return forEach(args, func(name string) error {
 				err := c.Delete(cmd.Context(), networkPath(name), nil)
 				switch {
-				case force && (isNoNode(err) || isUnknownNetwork(err)):
+				case force && (isNoNode(err) || isUnknown(err)):
 					return nil
 				case err == nil:
 					fmt.Fprintln(cmd.OutOrStdout(), name)
@@ -296,9 +296,9 @@ func newNetworkRm() *cobra.Command {
 	return cmd
 }
 
-// isUnknownNetwork reports whether the node has said that there is no such network,
+// isUnknown reports whether the node has said that there is no such thing,
 // of a request that is about one.
-func isUnknownNetwork(err error) bool {
+func isUnknown(err error) bool {
 	var said *api.Error
 	return errors.As(err, &said) && said.Status == http.StatusNotFound
 }

@@ -249,7 +249,9 @@ func boxInterface(link *api.Interface) (*box.Interface, error) {
 func awaitGone(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	_ = onlooker().Get(ctx, containerPath(id, "wait"), nil) // mostly it is gone already
+	for err := api.ErrLeft; errors.Is(err, api.ErrLeft); { // another node may take its place
+		err = onlooker().Get(ctx, containerPath(id, "wait"), nil) // mostly it is gone already
+	}
 }
 
 // giveBack tells the node that a reservation is not needed. It would find out

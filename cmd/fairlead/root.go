@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -271,9 +272,13 @@ func ensure(ctx context.Context) (*api.Client, error) {
 func greet(info *api.VersionInfo) error { return greeting(os.Stderr, info) }
 
 // greeting says when the node is of another version, and refuses one that speaks
-// another API.
+// another API. An earlier node cannot always take the place of a later one.
 func greeting(stderr io.Writer, info *api.VersionInfo) error {
-	text := fmt.Sprintf("client %s, node %s: `fairlead up --replace` has the node be of this version, and its containers go on", version, info.Version)
+	mend := "`fairlead up --replace` has the node be of this version, and its containers go on"
+	if isLater(info.Version, version) {
+		mend = "the node is the later one; install fairlead " + info.Version + " for the commands, too"
+	}
+	text := fmt.Sprintf("client %s, node %s: %s", version, info.Version, mend)
 	switch {
 	case info.API != api.Version:
 		return fmt.Errorf("%s; they speak API v%d and v%d", text, api.Version, info.API)
@@ -281,6 +286,20 @@ func greeting(stderr io.Writer, info *api.VersionInfo) error {
 		fmt.Fprintln(stderr, "fairlead: "+text)
 	}
 	return nil
+}
+
+// isLater compares versions by their three numbers, as in 0.12.1 and v0.9.2-3-gabcdef0. Of
+// others, as the name of a commit, nobody knows.
+func isLater(a, b string) bool {
+	numbers := func(v string) []int {
+		list := make([]int, 3)
+		if _, err := fmt.Sscanf(strings.TrimPrefix(v, "v"), "%d.%d.%d", &list[0], &list[1], &list[2]); err != nil {
+			return nil
+		}
+		return list
+	}
+	x, y := numbers(a), numbers(b)
+	return x != nil && y != nil && slices.Compare(x, y) > 0
 }
 
 // ensureLeft is client where nothing is left of a node before, and else ensure: its

@@ -70,6 +70,9 @@ func (s *soak) upIn(command ...string) {
 	}
 }
 
+// refusedReplace is how often a replacement has come to nothing, in the histogram.
+const refusedReplace = "replace the node: refused, and tried again"
+
 // replaceTheNode has another node take the place of the one that runs, in the midst
 // of traffic. Of that nothing is lost but what is just beginning or ending by the sockets
 // of the host. If it is refused, that one goes on. The clock of the other node is that of the host.
@@ -88,6 +91,9 @@ func (s *soak) replaceTheNode() bool {
 		err := s.tryReplace() // it may take too long on a busy machine
 		if err != nil && !strings.Contains(err.Error(), "goes on") {
 			s.t.Fatal(err)
+		}
+		if err != nil {
+			s.done[refusedReplace]++
 		}
 		return err
 	})

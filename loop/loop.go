@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -168,23 +169,35 @@ func (l *Loop) changeHeld(s *Source, change func()) bool {
 // when resume is called, as if no time had passed but for the clock. Until then
 // another Rest waits, and who called this one may wait for nothing that waits for a
 // worker, as Call, Grace and Close do: take no lock that is held meanwhile.
-func (l *Loop) Rest() (resume func()) {
+//
+// Whoever comes to rest first stands until the last one has come, which may be in a
+// write that takes minutes: the kernel runs the receiver's firewall in it. So there is
+// an end to that, after which all go on, and Rest returns an error.
+func (l *Loop) Rest(within time.Duration) (resume func(), err error) {
 	l.mustNotBeWorker("Rest")
 	l.rest.Lock() // of two, each would have some of the workers
-	var resting sync.WaitGroup
-	awake := make(chan struct{})
-	for _, w := range l.workers {
-		resting.Add(1)
-		w.Post(func() {
-			resting.Done()
-			<-awake
-		})
-	}
-	resting.Wait()
-	return sync.OnceFunc(func() {
+	var left atomic.Int32
+	left.Store(int32(len(l.workers)))
+	all, awake := make(chan struct{}), make(chan struct{})
+	resume = sync.OnceFunc(func() {
 		close(awake)
 		l.rest.Unlock()
 	})
+	for _, w := range l.workers {
+		w.Post(func() {
+			if left.Add(-1) == 0 {
+				close(all)
+			}
+			<-awake // open, for who comes late
+		})
+	}
+	select {
+	case <-all:
+		return resume, nil
+	case <-time.After(within):
+		resume()
+		return nil, fmt.Errorf("%d of %d workers have not come to rest within %v", left.Load(), len(l.workers), within)
+	}
 }
 
 // Close stops the workers after the turn they are in, waits until they and the

@@ -360,7 +360,11 @@ func TestRest(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for range 50 {
-				resume := l.Rest()
+				resume, err := l.Rest(time.Hour)
+				if err != nil {
+					t.Error(err)
+					return
+				}
 				before := look()
 				runtime.Gosched()
 				if after := look(); after != before {
@@ -376,4 +380,29 @@ func TestRest(t *testing.T) {
 		now := look()
 		return now[0] > last[0] && now[1] > last[1] && now[2] > last[2]
 	})
+}
+
+// A worker that is long in one thing has the others rest for no longer than they were
+// to, and rests the next time.
+func TestRestWithin(t *testing.T) {
+	l := newLoop(t, 2)
+	busy, let := make(chan struct{}), make(chan struct{})
+	l.Worker(0).Post(func() {
+		close(busy)
+		<-let
+	})
+	<-busy
+	if _, err := l.Rest(time.Millisecond); err == nil || err.Error() != "1 of 2 workers have not come to rest within 1ms" {
+		t.Errorf("one of two is busy: %v", err)
+	}
+	l.Worker(1).Call(func() {})
+	close(let)
+	resume, err := l.Rest(time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resume()
+	for i := range l.NumWorkers() {
+		l.Worker(i).Call(func() {})
+	}
 }

@@ -51,15 +51,17 @@ const (
 // Bounds of a handover, whatever the new node does. Requests that came before have to be
 // answered, and who has not said all of his has a moment; the new node may be silent for
 // so long where it has no work, and has so long to be what the old one is, with more for
-// each container. Traffic stands for what comes then: for stillWithin, and longer by what
-// the new node has taken meanwhile, about twice what that took (docs/restart.md). So who
-// hangs has it stand for a second, whatever there is to be taken.
+// each container and each published port's socket. Traffic stands for what comes then: for
+// stillWithin, in which our own workers have to come to rest, and longer by what the new
+// node has taken meanwhile, about twice what that took (docs/restart.md). So who hangs has
+// it stand for a second, whatever there is to be taken.
 const (
 	quietWithin    = 8 * time.Second
 	sayWithin      = 250 * time.Millisecond
 	ackWithin      = time.Second
 	workWithin     = 5 * time.Second
 	workEach       = 10 * time.Millisecond
+	workPort       = 50 * time.Microsecond
 	workMost       = 20 * time.Second
 	stillWithin    = time.Second
 	connectionEach = 50 * time.Microsecond
@@ -142,6 +144,7 @@ func (n *Node) handOver(conn *controlConn) error {
 	if err != nil {
 		return err
 	}
+	n.successorFD = next // it stays, if that comes to something
 	began := time.Now()
 	stood, err := n.handAll(conn)
 	if err != nil {
@@ -149,7 +152,6 @@ func (n *Node) handOver(conn *controlConn) error {
 		resume()
 		return err
 	}
-	n.successorFD, _ = unix.FcntlInt(uintptr(next), unix.F_DUPFD_CLOEXEC, 0)
 	n.replaced.Store(true)
 	n.goDown()
 	n.handing.Unlock()
@@ -169,7 +171,7 @@ const costsLess = 10
 
 // allows waits until the next one may try, if that is soon, or refuses it.
 func (s *setback) allows() error {
-	left := time.Until(s.at.Add(s.held + costsLess*s.stood))
+	left := s.left()
 	if left <= ackWithin {
 		time.Sleep(left)
 		return nil
@@ -178,11 +180,17 @@ func (s *setback) allows() error {
 		s.stood.Round(time.Millisecond), s.held.Round(time.Millisecond), left.Round(time.Second))
 }
 
+// left is how long it costs others nothing more.
+func (s *setback) left() time.Duration { return time.Until(s.at.Add(s.held + costsLess*s.stood)) }
+
 // passOn has the node that has taken our place end, if we were told to meanwhile.
 func (n *Node) passOn(ctx context.Context) {
 	slog.Info("another node has taken over")
-	if ctx.Err() != nil {
-		_ = unix.PidfdSendSignal(n.successorFD, unix.SIGTERM, nil, 0)
+	if ctx.Err() == nil {
+		return
+	}
+	if err := unix.PidfdSendSignal(n.successorFD, unix.SIGTERM, nil, 0); err != nil {
+		slog.Error("this node was told to end, and the one in its place has not heard it: `fairlead down` ends it", "err", err)
 	}
 }
 
@@ -284,15 +292,18 @@ func (l *controlListener) processes(but int) []int {
 // told that it may. Then nothing of ours moves any more. After an error workers go on,
 // which stood for so long.
 func (n *Node) handAll(conn *controlConn) (stood time.Duration, err error) {
-	work := min(n.handTimes.work+time.Duration(len(n.containers))*workEach, workMost)
+	work := min(n.handTimes.work+time.Duration(len(n.containers))*workEach+time.Duration(n.listening)*workPort, workMost)
 	s := &sender{conn: conn, program: n.conf.Version, ack: n.handTimes.ack, end: time.Now().Add(work)}
 	defer s.close()
 	n.handRegistryLocked(s)
 	if s.await(work); s.err != nil {
 		return 0, s.err
 	}
-	move := n.loop.Rest()
 	began := time.Now()
+	move, err := n.loop.Rest(n.handTimes.still)
+	if err != nil {
+		return time.Since(began), fmt.Errorf("traffic cannot be stopped: %w, probably in a write to a container whose firewall takes long; `fairlead show switch` says (slow) behind one", err)
+	}
 	s.end = began.Add(n.handTimes.still)
 	n.handFlows(s, n.handConnections(s))
 	s.await(s.ack)

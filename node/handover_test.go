@@ -178,6 +178,25 @@ func TestHandOverToSlow(t *testing.T) {
 	r.passes(t)
 }
 
+// A worker that is long in one thing, as in a write to a container whose firewall takes
+// long, has the others stand for no longer than everything else may.
+func TestHandOverBesideBusyWorker(t *testing.T) {
+	r := newReplaceable(t)
+	r.handTimes = handTimes{time.Hour, time.Hour, time.Millisecond}
+	busy, let := make(chan struct{}), make(chan struct{})
+	r.loop.Worker(0).Post(func() {
+		close(busy)
+		<-let
+	})
+	<-busy
+	_, failed := r.replace(t, 1000)
+	if err := <-failed; err == nil || !strings.HasPrefix(err.Error(), "traffic cannot be stopped: 1 of ") || r.failed.stood == 0 {
+		t.Errorf("%v, %+v", err, r.failed)
+	}
+	close(let)
+	r.passes(t)
+}
+
 // After one that has failed another one is refused, or waits if that is not for long, and
 // nobody notices.
 func TestHandOverRefusedForAWhile(t *testing.T) {

@@ -66,7 +66,7 @@ func serviceLimits() []packet.Limit {
 		{What: "bytes of state.json, and of leases.json", Most: size(maxState) + " and " + size(maxLeasesFile), Beyond: "the node does not start, and says which file"},
 		{What: "bytes of what a node writes down of a container, and of all that run", Most: size(maxRecord) + " and " + size(maxRunning), Share: "each container its own", Beyond: "the next node does not adopt the container, and says so"},
 		{What: "bytes of records that a node hands to another one, and descriptors with one message", Most: size(maxHanded) + ", and " + fmt.Sprint(handAtOnce), Beyond: "`up --replace` is refused, and the node that runs goes on"},
-		{What: "time for a node to become what another one is, in which frames pass and commands wait", Most: fmt.Sprintf("%v, and %v for each container, %v in all", workWithin, workEach, workMost), Beyond: "`up --replace` is refused, and the node that runs goes on"},
+		{What: "time for a node to become what another one is, in which frames pass and commands wait", Most: fmt.Sprintf("%v, and %v for each container and %v for each listening socket, %v in all", workWithin, workEach, workPort, workMost), Beyond: "`up --replace` is refused, and the node that runs goes on"},
 		{What: "time in which traffic stands still meanwhile", Most: fmt.Sprintf("%v, and for what was taken %v for each flow, %v for each connection by the sockets of this host", stillWithin, flowEach, connectionEach),
 			Beyond: fmt.Sprintf("likewise, and for %d times as long as traffic stood another one is refused", costsLess)},
 		{What: "listening sockets that `port` tells of, and bytes of the kernel's table that are read", Most: fmt.Sprintf("%d and %s", maxListeners, size(maxSocketTable)),

@@ -88,15 +88,16 @@ type Node struct {
 	budget budget
 	host   *box.HostWatch
 
-	home     *home
-	listener *controlListener
-	server   *http.Server
-	handed   *takeover  // while it begins in the place of another one, and may write nothing down; guarded by mu
-	handing  sync.Mutex // held while another one takes its place, and at the end; guards failed
-	failed   setback    // of the last that tried
-	replaced atomic.Bool
-	// successorFD is a pidfd of that one.
-	successorFD int
+	home        *home
+	listener    *controlListener
+	server      *http.Server
+	handed      *takeover  // while it begins in the place of another one, and may write nothing down; guarded by mu
+	handing     sync.Mutex // held while another one takes its place, and at the end; guards failed
+	failed      setback    // of the last that tried
+	checking    sync.Mutex // held while somebody looks at what does not move; guards unrested
+	unrested    setback    // of the last who could not
+	replaced    atomic.Bool
+	successorFD int // a pidfd of that one
 	handTimes   handTimes
 	down        chan struct{} // closed when the node is to end
 	downOnce    sync.Once

@@ -211,18 +211,30 @@ const checkAttempts = 20
 // the other: where they differ, no frame may move meanwhile.
 func (n *Node) getCheck(http.ResponseWriter, *http.Request) (any, error) {
 	check := api.Check{Violations: violations(n.segments(), n.theRouter())}
-	for i := 0; len(check.Violations) > 0 && i < checkAttempts; i++ {
+	var err error
+	for i := 0; len(check.Violations) > 0 && err == nil && i < checkAttempts; i++ {
 		time.Sleep(time.Duration(i) * time.Millisecond)
-		check.Violations = n.violationsAtRest()
+		check.Violations, err = n.violationsAtRest()
 	}
-	return check, nil
+	return check, err
 }
 
-// violationsAtRest looks while no frame moves.
-func (n *Node) violationsAtRest() []string {
+// violationsAtRest looks while no frame moves. Where a worker does not come to rest the
+// others have stood for nothing, and it is a while until they do so again.
+func (n *Node) violationsAtRest() ([]string, error) {
 	segments, router := n.segments(), n.theRouter() // before: n.mu may be held by who waits for a worker
-	defer n.loop.Rest()()
-	return violations(segments, router)
+	n.checking.Lock()
+	defer n.checking.Unlock()
+	if left := n.unrested.left(); left > 0 {
+		return nil, fail(http.StatusConflict, "the counters are read while traffic stands, which it has done in vain just now; try again in %v", left.Round(time.Millisecond))
+	}
+	resume, err := n.loop.Rest(n.handTimes.still)
+	if err != nil {
+		n.unrested = setback{stood: n.handTimes.still, at: time.Now()}
+		return nil, fail(http.StatusConflict, "the counters are read while traffic stands, and it cannot be stopped: %w; `fairlead show switch` says (slow) behind a container whose firewall takes long; try again", err)
+	}
+	defer resume()
+	return violations(segments, router), nil
 }
 
 func violations(segments *segments, router *network.Router) []string {

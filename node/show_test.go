@@ -149,7 +149,7 @@ func (e slowEnd) WriteBatch(frames []*packet.Frame) (int, error) {
 }
 
 // TestCheckInMidTurn: in the middle of a turn counters do not add up, and whoever asks
-// for the check does not see that.
+// for the check does not see that. Who has looked in vain lets traffic go on for a while.
 func TestCheckInMidTurn(t *testing.T) {
 	h := newHandlers(t)
 	web := h.join(t, "web")
@@ -167,8 +167,22 @@ func TestCheckInMidTurn(t *testing.T) {
 	if list := violations(h.segments(), h.theRouter()); len(list) == 0 {
 		t.Error("counters agree in the middle of a turn")
 	}
+	h.handTimes.still = time.Millisecond
+	_, err = h.violationsAtRest()
+	refused(t, err, "the counters are read while traffic stands, and it cannot be stopped: 1 of 1 workers have not come to rest within 1ms; `fairlead show switch` says (slow) behind a container whose firewall takes long; try again")
+	h.unrested.stood = time.Hour
+	if _, err = h.violationsAtRest(); err == nil || !strings.Contains(err.Error(), "in vain just now; try again in ") {
+		t.Errorf("a moment later: %v", err)
+	}
+	h.unrested, h.handTimes.still = setback{}, time.Hour
 	checked := make(chan []string)
-	go func() { checked <- h.violationsAtRest() }()
+	go func() {
+		list, err := h.violationsAtRest()
+		if err != nil {
+			t.Error(err)
+		}
+		checked <- list
+	}()
 	select {
 	case list := <-checked:
 		t.Errorf("looked in the middle of a turn: %v", list)

@@ -103,7 +103,7 @@ func (n *node) ask(path string, into any) error {
 // apart for good.
 func (n *node) audit() {
 	n.t.Helper()
-	lab.Eventually(n.t, 10*time.Second, func() error {
+	lab.Eventually(n.t, patience, func() error {
 		var check api.Check
 		if err := n.ask("/v1/check", &check); err != nil {
 			return err

@@ -17,14 +17,17 @@ import (
 	hosts "fairlead/test/lab"
 )
 
-// What attaching a port may cost on a node with a thousand.
+// What attaching a port may cost on a node with a thousand. Each is held to it but one
+// of twenty: that one shares the processors with whatever else runs on the machine and
+// its host. Beside the bar stands the worst of all.
 const (
 	attachBar = 2.0  // ms: the node's part of `run`
 	byPathBar = 25.0 // ms: `network connect NETWORK netns:PATH`, of which 16 are the kernel's for moving a TAP
 )
 
-// manyAttached is how many ports the node has in the end.
-const manyAttached = 1000
+// manyAttached is how many ports the node has when nobody watches forwarding any more.
+// Before that comes a hundred while nothing else happens, and behind it another.
+const manyAttached, aHundred = 1000, 100
 
 // attach measures what it takes to hang containers on a node until it has a
 // thousand, whether forwarding stands still meanwhile, and what memory they take.
@@ -34,37 +37,42 @@ const manyAttached = 1000
 // TAPs are real, and all in one namespace; the init is one process for all, which
 // has said in advance that its link is in order.
 func attach() *workload {
-	w := &workload{name: "scale-attach", unit: "ms", less: true, what: "the node's part of `run`, the last hundred of 1,000 ports; the first hundred beside them"}
+	w := &workload{name: "scale-attach", unit: "ms", less: true, what: "the node's part of `run` at 1,000 ports, a hundred more; the first hundred beside them, and those in between, which came while two others exchanged frames"}
 	part := func(name, unit, what string) *workload {
 		return &workload{name: w.name + "-" + name, unit: unit, less: true, what: what}
 	}
-	stall := part("stall", "ms", "longest pause of forwarding between two containers while the thousand come, beside the same time without")
+	stall := part("stall", "ms", "longest pause of forwarding between two containers while the thousand come, in each part of that time, beside the same time without")
 	byPath := part("path", "ms", "`fairlead network connect` by the path of a namespace, the whole command, at 1,000 ports; peers as long as they take to start for one")
 	memory := part("mem", "MB", "resident memory of the node at 1,000 ports")
-	w.takes = func(o *options) time.Duration { return 40*time.Second + time.Duration(3*o.Pairs*o.Seconds)*time.Second }
+	w.takes = func(o *options) time.Duration {
+		return 40*time.Second + time.Duration(3*o.Pairs*o.Seconds)*time.Second + o.takeAttachPeers()
+	}
 	w.measure = func(l *lab, o *options, r *results) {
 		n := startNode(l)
 		self, err := os.Executable()
 		l.check(err, "find this program")
 		echo := n.container(l, "echo", "exec "+self+" echo")
 		c := newCrowd(l, n)
-		first, last := r.figure(w, "fairlead-first"), r.figure(w, "fairlead")
+		first, between, last := r.figure(w, "fairlead-first"), r.figure(w, "fairlead-between"), r.figure(w, "fairlead")
+		c.attachMore(l, aHundred, first)
 		quiet, busy, bare := r.figure(stall, "quiet"), r.figure(stall, "attaching"), r.figure(stall, "raw")
 		relay, unwatched := layBare(l), map[*figure]int{}
 		const windows = 4
 		window := time.Duration(o.Seconds) * time.Second / windows
 		for round := range o.Pairs {
-			until := manyAttached * (round + 1) / o.Pairs
+			until := aHundred + (manyAttached-aHundred)*(round+1)/o.Pairs
 			worst := func(of *figure, prober prober, more func() (have int)) float64 {
-				pauses := slices.Max(prober(l, window, windows, func(int) {
+				pauses := prober(l, window, windows, func(int) {
 					for end := time.Now().Add(window); time.Now().Before(end) && more() < until; {
 					}
-				}))
+				})
 				for more() < until { // those for which there was no time
 					unwatched[of]++
 				}
-				of.add(sample{Round: round, Value: pauses})
-				return pauses
+				for i, p := range pauses {
+					of.add(sample{Round: round*windows + i, Value: p})
+				}
+				return slices.Max(pauses)
 			}
 			still := worst(quiet, n.prober(echo.IP), func() int { return until })
 			moving := worst(busy, n.prober(echo.IP), func() int { return c.attachUpTo(l, until) })
@@ -80,18 +88,18 @@ func attach() *workload {
 			b.Met, b.Open = false, true
 			b.Have += "; " + busy.Note
 		}
-		for i := range 100 {
-			first.add(sample{Round: i, Value: c.took[i]})
-			last.add(sample{Round: i, Value: c.took[len(c.took)-100+i]})
+		for i, took := range c.took[aHundred:] {
+			between.add(sample{Round: i, Value: took})
 		}
-		r.atMost(last, "median of the last hundred", (*figure).median, attachBar)
 		f := r.figure(memory, "fairlead")
 		bytes, err := resident(n.pid(l))
 		l.check(err, "ask for the node's memory")
 		f.add(sample{Value: bytes / 1e6})
+		c.attachMore(l, aHundred, last)
+		r.eachAtMost(last, attachBar)
 
 		f = r.figure(byPath, "fairlead")
-		for i := range 20 {
+		for i := range morePorts {
 			name := fmt.Sprintf("path%d", i)
 			run(l, "ip", "netns", "add", name)
 			l.Cleanup(func() { _ = exec.Command("ip", "netns", "delete", name).Run() })
@@ -101,13 +109,33 @@ func attach() *workload {
 		}
 		moved := r.figure(byPath, "raw")
 		moved.Note = "a TAP made in one namespace and moved into another, and nothing else"
-		for i := range 20 {
+		for i := range morePorts {
 			moved.add(sample{Round: i, Value: c.move(l, fmt.Sprintf("moved%d", i))})
 		}
-		r.atMost(f, "median", (*figure).median, byPathBar)
+		r.eachAtMost(f, byPathBar)
 		attachPeers(l, o, r, byPath)
 	}
 	return w
+}
+
+// How often ways to attach are measured, and what one takes at most.
+const (
+	morePorts, onePortMore = 20, 100 * time.Millisecond
+	leadTimes, leads       = 3, time.Second
+)
+
+// attachLeaders are the leaders that stand beside `network connect`.
+var attachLeaders = []string{"slirp-1500", "pasta-1500"}
+
+// takeAttachPeers is how long the peers take.
+func (o *options) takeAttachPeers() (d time.Duration) {
+	d = time.Duration(o.installedSwitches()) * (laying + morePorts*onePortMore)
+	for _, name := range attachLeaders {
+		if o.measuresLeader(leaderNamed(name)) {
+			d += leadTimes * leads
+		}
+	}
+	return d
 }
 
 // attachPeers measures how long a peer takes until one container is led outside,
@@ -119,7 +147,7 @@ func attachPeers(l *lab, o *options, r *results, w *workload) {
 	attrs.Name = "br0"
 	br := &netlink.Bridge{LinkAttrs: attrs}
 	l.check(h.Netlink.LinkAdd(br), "make a bridge")
-	for i := range 20 {
+	for i := range morePorts {
 		start := time.Now()
 		l.check(addPort(l, h, br, other, fmt.Sprintf("port%d", i)), "add a port to the bridge")
 		f.add(sample{Round: i, Value: milliseconds(time.Since(start))})
@@ -132,7 +160,7 @@ func attachPeers(l *lab, o *options, r *results, w *workload) {
 		once := &lab{ctx: l.ctx, name: l.name, attempted: true}
 		err := once.do(func() {
 			c := layCable(once, p)
-			for i := range 20 {
+			for i := range morePorts {
 				one := silentHost(once, fmt.Sprintf("%s-more%d", p.name, i))
 				start := time.Now()
 				c.more(once, one, fmt.Sprintf("more%d", i))
@@ -144,13 +172,13 @@ func attachPeers(l *lab, o *options, r *results, w *workload) {
 			r.notRun(w, p.name, err)
 		}
 	}
-	for _, name := range []string{"slirp-1500", "pasta-1500"} {
+	for _, name := range attachLeaders {
 		p := leaderNamed(name)
 		if !o.measuresLeader(p) {
 			continue
 		}
 		f := r.figure(w, name)
-		for i := range 3 {
+		for i := range leadTimes {
 			once := &lab{ctx: l.ctx, name: l.name, attempted: true}
 			err := once.do(func() {
 				bare := *p
@@ -207,6 +235,15 @@ func (c *attached) attachUpTo(l *lab, most int) int {
 		c.attach(l)
 	}
 	return len(c.took)
+}
+
+// attachMore hangs so many more on the node while nothing else happens, and notes how
+// long each took.
+func (c *attached) attachMore(l *lab, more int, f *figure) {
+	for i := range more {
+		c.attach(l)
+		f.add(sample{Round: i, Value: c.took[len(c.took)-1]})
+	}
 }
 
 // idleTAP makes a TAP on a host, up and silent, that goes with all of its group.

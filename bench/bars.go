@@ -86,7 +86,7 @@ func (r *results) wanted(which func(p *path) bool) bool {
 // open is a bar of which nobody can tell whether it is met, because something was
 // not measured. It says why, as far as that is known.
 func (r *results) open(w *workload, beside string, bound float64) {
-	why := "what is not installed is listed below"
+	why := "see what was not measured, and why"
 	for _, f := range r.NotRun {
 		if f.Workload == beside || f.Workload == r.run(w)+", "+beside {
 			why = f.Why
@@ -150,6 +150,29 @@ func (r *results) noMore(f *figure, what string, of func(*figure) float64, bound
 		Met:   len(f.Samples) > 0 && value <= bound,
 		Bound: bound, Value: value,
 	})
+}
+
+// eachAtMost is the bar that each sample but one of twenty stays below bound. Beside it
+// stands the worst.
+func (r *results) eachAtMost(f *figure, bound float64) {
+	r.atMost(f, fmt.Sprintf("%d of %d", nearly(len(f.Samples)), len(f.Samples)), (*figure).nearlyAll, bound)
+	r.Bars[len(r.Bars)-1].Have += fmt.Sprintf("; the worst %s %s", number(f.worst()), f.Unit)
+}
+
+// nearly is how many of n are all but one of twenty.
+func nearly(n int) int { return n - n/20 }
+
+// nearlyAll is what all samples but one of twenty stay below.
+func (f *figure) nearlyAll() float64 {
+	if len(f.Samples) == 0 {
+		return 0
+	}
+	var values []float64
+	for _, s := range f.Samples {
+		values = append(values, s.Value)
+	}
+	slices.Sort(values)
+	return values[nearly(len(values))-1]
 }
 
 // reason is why a limit is one.

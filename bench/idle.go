@@ -31,7 +31,9 @@ func idleNode() *workload {
 		}
 		return idleWatch
 	}
-	w.takes = func(o *options) time.Duration { return watch(o) + idleSettles + 5*time.Second }
+	w.takes = func(o *options) time.Duration {
+		return watch(o) + idleSettles + 5*time.Second + time.Duration(o.installedSwitches())*laying
+	}
 	w.measure = func(l *lab, o *options, r *results) {
 		n := startNode(l)
 		alone := []int{n.pid(l)}
@@ -69,6 +71,16 @@ func idleNode() *workload {
 		}
 	}
 	return w
+}
+
+// installedSwitches is how many switches of others are measured.
+func (o *options) installedSwitches() (n int) {
+	for _, p := range paths {
+		if len(p.programs) > 0 && o.measures(p) {
+			n++
+		}
+	}
+	return n
 }
 
 // An idler is who does nothing.
@@ -128,6 +140,7 @@ func anonymousMemory(pid int) (float64, error) {
 // nowhere what connects two containers.
 func nodeMemory() *workload {
 	w := &workload{name: "scale-memory", unit: "MB", less: true, what: "resident memory of what leads one container outside; the node's with none beside it, and what Open vSwitch and VDE take between two"}
+	w.takes = func(o *options) time.Duration { return usual + time.Duration(o.installedSwitches())*laying }
 	w.measure = func(l *lab, o *options, r *results) {
 		f := r.figure(w, "fairlead-empty")
 		bytes, err := resident(startNode(l).pid(l))

@@ -19,28 +19,37 @@ import (
 	"fairlead/node/api"
 )
 
-// stallBar is how much longer than on a quiet machine the others may have to
-// wait for a frame, in milliseconds, at the worst.
+// stallBar is how long the others may have to wait for a frame, in milliseconds, at the
+// worst.
 const stallBar = 2.0
 
-// restless is a machine that by itself has longer pauses than this, in milliseconds: one
-// of ours of a few would not be seen.
-const restless = 10.0
-
-// noLonger is the bar that the worst pause of all is no more than stallBar longer than
-// the worst in as much time in which nothing happened. A machine that does anything else
-// has pauses of its own, so no single round is judged by its neighbour; where those are
-// longer than restless the bar may be missed, but is not met.
+// noLonger is the bar that the worst pause of all is no longer than stallBar. A machine
+// has pauses of its own, which as much time shows in which nothing happened. Where those
+// are longer than the bar themselves, nobody can tell whether it is met: one of ours may
+// hide behind them. It is missed there when the worst is longer than theirs by the bar.
 func (r *results) noLonger(f, quiet *figure) {
 	if len(f.Samples) == 0 || len(quiet.Samples) == 0 {
 		return
 	}
-	r.atMost(f, fmt.Sprintf("worst pause of all, %.2f ms, less the worst when nothing happens, %.2f ms", f.worst(), quiet.worst()),
-		func(f *figure) float64 { return f.worst() - quiet.worst() }, stallBar)
-	if b := &r.Bars[len(r.Bars)-1]; b.Met && quiet.worst() > restless {
-		b.Met, b.Open = false, true // on such a machine nobody can tell
-		b.Have += "; the machine's own pauses are longer than that"
+	r.atMost(f, "worst pause of all", (*figure).worst, stallBar)
+	b := &r.Bars[len(r.Bars)-1]
+	b.Have += fmt.Sprintf("; %s are longer than the bar, and when nothing happens %s, the worst %s ms",
+		f.above(stallBar), quiet.above(stallBar), number(quiet.worst()))
+	if !b.Met && quiet.worst() > stallBar && f.worst() <= quiet.worst()+stallBar {
+		b.Open = true
+		b.Have += ": the machine's own hide any of ours"
 	}
+}
+
+// above says how many of the samples are longer than a bound.
+func (f *figure) above(bound float64) string {
+	n := 0
+	for _, s := range f.Samples {
+		if s.Value > bound {
+			n++
+		}
+	}
+	return fmt.Sprintf("%d of %d", n, len(f.Samples))
 }
 
 // stall measures how long forwarding between two containers stands still while

@@ -117,6 +117,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -331,9 +332,10 @@ func (o *options) measure(ctx context.Context, res *results) error {
 	for i, w := range ws {
 		progress("%s  %d of %d, about %s to go", w.name, i+1, len(ws), about(left))
 		l := &lab{ctx: ctx, name: w.name}
-		since := watchTheft()
+		since, start := watchTheft(), time.Now()
 		res.running = w.name
 		err := l.do(func() { w.measure(l, o, res) })
+		res.Took[w.name] = math.Round(time.Since(start).Seconds())
 		res.end(w, since.until(watchTheft()), err)
 		if file := cmp.Or(o.Resume, o.JSON); file != "" {
 			if err := res.writeJSON(file); err != nil {
@@ -355,12 +357,7 @@ func (o *options) publish(res *results) error {
 			return err
 		}
 	}
-	for _, name := range o.Fill {
-		if err := res.fillFile(name); err != nil {
-			return err
-		}
-	}
-	return nil
+	return res.fillFiles(o.Fill)
 }
 
 // about is a time as people say it who do not know exactly.

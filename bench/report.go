@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -213,21 +214,77 @@ func (r *results) printRest(out io.Writer, width int) {
 	for _, list := range []struct {
 		name     string
 		failures []failure
-	}{{"Peers not run", r.NotRun}, {"Not measured", r.Failures}} {
+	}{{"Paths not measured", r.NotRun}, {"Workloads not measured", r.Failures}} {
 		if len(list.failures) > 0 {
 			fmt.Fprintf(out, "\n%s:\n", list.name)
 		}
-		for _, f := range list.failures {
-			wrap(out, "  ", f.Workload+": "+f.Why, width)
+		for _, r := range gather(list.failures) {
+			wrap(out, "  ", r.what("")+": "+r.why, width)
 		}
 	}
+}
+
+// A reason is why a path was not measured on some workloads, on all it could be
+// measured on if there are none here, or why a workload was not measured at all.
+type reason struct {
+	name, why string
+	workloads []string
+}
+
+// gather tells each reason once, in the order in which they came.
+func gather(list []failure) (reasons []*reason) {
+	for _, f := range list {
+		workload, name, of := strings.Cut(f.Workload, ", ")
+		if !of {
+			name = workload
+		}
+		i := slices.IndexFunc(reasons, func(r *reason) bool { return r.name == name && r.why == f.Why })
+		if i < 0 {
+			i = len(reasons)
+			reasons = append(reasons, &reason{name: name, why: f.Why})
+		}
+		if of {
+			reasons[i].workloads = append(reasons[i].workloads, workload)
+		}
+	}
+	return reasons
+}
+
+// what names whom the reason is about, with quotes around each name.
+func (r *reason) what(quote string) string {
+	what := quote + r.name + quote
+	if len(r.workloads) > 0 {
+		what += " on " + quote + strings.Join(r.workloads, quote+", "+quote) + quote
+	}
+	return what
 }
 
 // heading says where and how it was measured.
 func (r *results) heading() string {
 	m := &r.Machine
-	return fmt.Sprintf("%s, %d CPUs, Linux %s, %s, as %s, load %s at the start, %s; commit %s; %d rounds of %d s",
-		m.CPU, m.CPUs, m.Kernel, m.Go, m.User, m.Load, m.Time.Format("2006-01-02 15:04 MST"), r.Commit, r.Pairs, r.Seconds)
+	return fmt.Sprintf("%s, %d CPUs, Linux %s, %s, as %s, load %s at the start, %s; commit %s; %d rounds of %d s%s",
+		m.CPU, m.CPUs, m.Kernel, m.Go, m.User, m.Load, m.Time.Format("2006-01-02 15:04 MST"), r.Commit, r.Pairs, r.Seconds, r.duration())
+}
+
+// duration says how long all workloads took, those apart that belong to no whole run.
+// Files of older versions do not know.
+func (r *results) duration() string {
+	var whole, asked time.Duration
+	for _, w := range workloads {
+		took := time.Duration(r.Took[w.name] * float64(time.Second))
+		if w.asked {
+			asked += took
+		} else {
+			whole += took
+		}
+	}
+	switch {
+	case whole > 0 && asked > 0:
+		return fmt.Sprintf("; it took %s, and %s for what is measured only when asked for", about(whole), about(asked))
+	case whole+asked > 0:
+		return "; it took " + about(whole+asked)
+	}
+	return ""
 }
 
 // blocks are the figures with samples, those of a workload together. With words

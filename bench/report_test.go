@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ func measuredResults() *results {
 	}
 	for _, w := range []*workload{
 		{name: "tcp-1-cubic", unit: "Gb/s", what: "TCP from one container to another, 1 stream, cubic"},
-		{name: "udp60-latency", unit: "µs", less: true, what: "time & again: <a>\"quoted\" 'text'"},
+		{name: "request-idle", unit: "µs", less: true, what: "time & again: <a>\"quoted\" 'text'"},
 	} {
 		for i, path := range []string{"fairlead", "raw", "kernel", "fairlead-wire", "textbook", "ovs", "a-path-with-a-long-name"} {
 			f := r.figure(w, path)
@@ -78,8 +79,8 @@ func TestTable(t *testing.T) {
 		"tcp-1-cubic, Gb/s: TCP from one container to another, 1 stream, cubic\n",
 		"  fairlead                  21.20  20.60–21.80      3.00   2.00    5.00      1.5     0.250       0.50\n",
 		"NOT MET  tcp-1-cubic: fairlead beside raw: 2.000, lower quartile 2.000, 7 pairs, want at least 3.00\n",
-		"Peers not run:\n  tcp-1-cubic, vde: there is no vde_switch; try: sudo apt-get install vde2\n",
-		"Not measured:\n  stall: no such program",
+		"Paths not measured:\n  vde on tcp-1-cubic: there is no vde_switch; try: sudo apt-get install vde2\n",
+		"Workloads not measured:\n  stall: no such program",
 		"commit 0123456789ab; 7 rounds of 2 s",
 	} {
 		if !strings.Contains(text, want) {
@@ -118,7 +119,7 @@ func TestNumber(t *testing.T) {
 func TestFill(t *testing.T) {
 	r := measuredResults()
 	const doc = "# Title\n<!-- bench: machine -->\nold\n<!-- /bench -->\ntext\n<!-- bench: table tcp- -->\n<!-- /bench -->\n<!-- bench: bars -->\n<!-- /bench -->\nend\n"
-	text := r.fill(doc)
+	text := filled(t, r, doc)
 	for _, want := range []string{
 		"# Title\n<!-- bench: machine -->\n\nA Processor", "commit 0123456789ab; 7 rounds of 2 s.\n\n<!-- /bench -->\ntext\n",
 		"| `tcp-1-cubic`, Gb/s | **fairlead** | **21.20** |", "|  | ovs |", "| tcp-1-cubic: fairlead beside raw | at least 3.00 |", "**not met** |\n\n<!-- /bench -->\nend\n",
@@ -127,21 +128,130 @@ func TestFill(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	if strings.Contains(text, "old") || strings.Contains(text, "udp60-latency`") {
+	if strings.Contains(text, "old") || strings.Contains(text, "request-idle`") {
 		t.Errorf("what was there before, or was not asked for, is in\n%s", text)
 	}
-	if none := r.fill("<!-- bench: table sctp -->\nold\n<!-- /bench -->"); none != "<!-- bench: table sctp -->\nold\n<!-- /bench -->" {
+	if none := filled(t, r, "<!-- bench: table sctp -->\nold\n<!-- /bench -->"); none != "<!-- bench: table sctp -->\nold\n<!-- /bench -->" {
 		t.Errorf("a place for what was not measured holds %q", none)
 	}
-	if again := r.fill(text); again != text {
+	if again := filled(t, r, text); again != text {
 		t.Errorf("filled again it is another:\n%s", again)
 	}
 	name := filepath.Join(t.TempDir(), "x.md")
 	if err := os.WriteFile(name, []byte("no place\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.fillFile(name); err == nil || !strings.Contains(err.Error(), "no place for figures") {
+	if err := r.fillFiles([]string{name}); err == nil || !strings.Contains(err.Error(), "no place for figures") {
 		t.Error(err)
+	}
+}
+
+func filled(t *testing.T, r *results, doc string) string {
+	t.Helper()
+	text, err := r.fill(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// A document tells of one run: what is filled is not left beside another run's figures,
+// nor taken away for less.
+func TestFillRefuses(t *testing.T) {
+	const empty = "<!-- bench: %s -->\n<!-- /bench -->\n"
+	whole, names := measuredResults(), func(part string) string { return strings.Replace(empty, "%s", part, 1) }
+	less := func(change func(r *results)) *results {
+		r := measuredResults()
+		change(r)
+		return r
+	}
+	unmeasured := func(r *results) {
+		r.Complete = []string{"tcp-1-cubic"}
+		r.Figures = slices.DeleteFunc(r.Figures, func(f *figure) bool { return f.Run != "tcp-1-cubic" })
+	}
+	barless := func(r *results) { r.Complete = []string{"request-idle"} }
+	selected := func(r *results) {
+		r.Paths = "fairlead,raw"
+		for _, f := range r.Figures {
+			if f.Path == "ovs" {
+				f.Samples = nil
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		place string
+		now   *results
+		want  string
+	}{
+		"the same":                    {"table tcp- request-", whole, ""},
+		"what it does not tell of":    {"table tcp-", less(unmeasured), ""},
+		"nothing of its workloads":    {"table request-", less(unmeasured), "it tells of request-idle, of which"},
+		"one of its workloads":        {"table tcp- request-", less(unmeasured), "it tells of request-idle, of which"},
+		"one of its bars":             {"bars", less(barless), "it tells of tcp-1-cubic, of which"},
+		"one of its columns":          {"across tcp-1-cubic request-idle", less(unmeasured), "it tells of request-idle, of which"},
+		"no column":                   {"across request-idle", less(unmeasured), "it tells of request-idle, of which"},
+		"a column that it had not":    {"across tcp-1-cubic none", less(unmeasured), ""},
+		"one of its rows":             {"table tcp-", less(selected), "it tells of ovs on tcp-1-cubic, of which"},
+		"one of its rows, in columns": {"across tcp-1-cubic", less(selected), "it tells of ovs on tcp-1-cubic, of which"},
+		"a row that cannot be had": {"table tcp-", less(func(r *results) {
+			selected(r)
+			r.NotRun = append(r.NotRun, failure{"tcp-1-cubic, ovs", "it does not start"})
+		}), ""},
+	} {
+		doc := filled(t, whole, names("machine")+names(c.place))
+		_, err := c.now.fill(doc)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+
+	// Of several documents none is written when one is refused.
+	dir := t.TempDir()
+	kept, refused := filepath.Join(dir, "kept.md"), filepath.Join(dir, "refused.md")
+	for name, text := range map[string]string{kept: names("machine"), refused: filled(t, whole, names("bars"))} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := less(barless).fillFiles([]string{kept, refused}); err == nil || !strings.Contains(err.Error(), refused+": it tells of") {
+		t.Errorf("it was filled: %v", err)
+	}
+	if text, err := os.ReadFile(kept); err != nil || string(text) != names("machine") {
+		t.Errorf("beside one that was refused another one was filled: %s (%v)", text, err)
+	}
+}
+
+// What was not measured is told with its reason, each once.
+func TestRest(t *testing.T) {
+	r := measuredResults()
+	r.NotRun = []failure{{"kernel-10000", "it needs root"}, {"a, ovs", "it does not start"}, {"b, ovs", "it does not start"}, {"b, vde", "it ended\nearly"}}
+	got := filled(t, r, "<!-- bench: rest -->\nold\n<!-- /bench -->")
+	for _, want := range []string{
+		"<!-- bench: rest -->\n\n- `kernel-10000`: it needs root.\n- `ovs` on `a`, `b`: it does not start.\n- `vde` on `b`: it ended early.\n",
+		"\n- `stall`: no such program, and",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if all := filled(t, &results{}, got); !strings.Contains(all, "Everything was measured that was to be.") {
+		t.Error(all)
+	}
+}
+
+// The heading says how long it took, and what no whole run has apart.
+func TestDuration(t *testing.T) {
+	for want, took := range map[string]map[string]float64{
+		"":                     nil,
+		"; it took 50 minutes": {"tcp-1-cubic": 2000, "stall": 1000},
+		"; it took 20 seconds": {"hostile-arp": 20},
+		"; it took 30 minutes, and 5 minutes for what is measured only when asked for": {"stall": 1800, "hostile-arp": 200, "hostile-dhcp": 100},
+	} {
+		r := measuredResults()
+		r.Took = took
+		if got := r.heading(); !strings.HasSuffix(got, "7 rounds of 2 s"+want) {
+			t.Errorf("%q, want %q at the end", got, want)
+		}
 	}
 }
 
@@ -153,8 +263,8 @@ func TestCharts(t *testing.T) {
 	}
 	for name, labels := range map[string][]string{
 		"tcp-1-cubic":                       {"fairlead", "raw", "kernel", "fairlead-wire", "textbook", "ovs", "a-path-with-a-long-name"},
-		"udp60-latency":                     {"fairlead", "raw", "kernel", "time & again: <a>\"quoted\" 'text'"},
-		"fairlead-beside-the-kernel-bridge": {"tcp-1-cubic", "udp60-latency"},
+		"request-idle":                      {"fairlead", "raw", "kernel", "time & again: <a>\"quoted\" 'text'"},
+		"fairlead-beside-the-kernel-bridge": {"tcp-1-cubic", "request-idle"},
 	} {
 		f, err := os.Open(filepath.Join(dir, name+".svg"))
 		if err != nil {
@@ -195,9 +305,9 @@ func TestCharts(t *testing.T) {
 // A table across workloads has a row for each path and a column for each workload.
 func TestAcross(t *testing.T) {
 	r := measuredResults()
-	got := r.fill("<!-- bench: across tcp-1-cubic udp60-latency none -->\nold\n<!-- /bench -->")
+	got := filled(t, r, "<!-- bench: across tcp-1-cubic request-idle none -->\nold\n<!-- /bench -->")
 	for _, want := range []string{
-		"| path | `tcp-1-cubic`, Gb/s | `udp60-latency`, µs | `none` |\n| --- | --- | --- | --- |\n",
+		"| path | `tcp-1-cubic`, Gb/s | `request-idle`, µs | `none` |\n| --- | --- | --- | --- |\n",
 		"\n| **fairlead** | **21.20** | **21.20** | **–** |\n", "\n| raw | 10.60 | 10.60 | – |\n",
 	} {
 		if !strings.Contains(got, want) {

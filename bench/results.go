@@ -77,19 +77,21 @@ type failure struct {
 // results are all that was measured. Complete are the workloads that were
 // measured to their end: what a run that resumes takes over (resume.go).
 type results struct {
-	Format   int       `json:"format"`
-	Machine  machine   `json:"machine"`
-	Commit   string    `json:"commit"`
-	Pairs    int       `json:"pairs"`
-	Few      int       `json:"few"` // where there is no bar
-	Seconds  int       `json:"seconds"`
-	Quick    bool      `json:"quick,omitempty"`
-	Paths    string    `json:"paths,omitempty"` // that were asked for
-	Complete []string  `json:"complete"`
-	Figures  []*figure `json:"figures"`
-	Bars     []bar     `json:"bars"`
-	Failures []failure `json:"failures,omitempty"`
-	NotRun   []failure `json:"not_run,omitempty"` // of peers
+	Format   int      `json:"format"`
+	Machine  machine  `json:"machine"`
+	Commit   string   `json:"commit"`
+	Pairs    int      `json:"pairs"`
+	Few      int      `json:"few"` // where there is no bar
+	Seconds  int      `json:"seconds"`
+	Quick    bool     `json:"quick,omitempty"`
+	Paths    string   `json:"paths,omitempty"` // that were asked for
+	Complete []string `json:"complete"`
+	// Took is how many seconds each workload took, also of a run that went on later.
+	Took     map[string]float64 `json:"took_seconds,omitempty"`
+	Figures  []*figure          `json:"figures"`
+	Bars     []bar              `json:"bars"`
+	Failures []failure          `json:"failures,omitempty"`
+	NotRun   []failure          `json:"not_run,omitempty"` // of peers
 
 	asked   *options // what is being measured, nil when nothing is
 	running string   // and which workload
@@ -98,7 +100,8 @@ type results struct {
 func newResults(o *options) *results {
 	return &results{
 		Format: formatVersion, Machine: thisMachine(), Commit: thisCommit(),
-		Pairs: o.Pairs, Few: o.Few, Seconds: o.Seconds, Quick: o.Quick, Paths: strings.Join(o.Paths, ","), asked: o,
+		Pairs: o.Pairs, Few: o.Few, Seconds: o.Seconds, Quick: o.Quick, Paths: strings.Join(o.Paths, ","),
+		Took: map[string]float64{}, asked: o,
 	}
 }
 

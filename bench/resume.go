@@ -114,6 +114,7 @@ func (r *results) resume(name string) error {
 	for _, f := range old.Failures { // what is measured again may do better
 		if !slices.ContainsFunc(r.asked.chosen(), func(w *workload) bool { return w.name == f.Workload }) {
 			r.Failures = append(r.Failures, f)
+			r.took(old, f.Workload)
 		}
 	}
 	return nil
@@ -164,6 +165,14 @@ func (r *results) take(old *results, run string) {
 		}
 	}
 	r.Complete = append(r.Complete, run)
+	r.took(old, run)
+}
+
+// took takes over how long one run took, which files of older versions do not say.
+func (r *results) took(old *results, run string) {
+	if seconds, known := old.Took[run]; known {
+		r.Took[run] = seconds
+	}
 }
 
 // has reports whether a workload has been measured to its end.

@@ -20,6 +20,7 @@ func TestResume(t *testing.T) {
 		f.add(sample{Round: 0, Value: 20, Bytes: 1e9, Retransmits: 3, Frames: 1e5, spent: spent{CPU: 0.5}})
 		old.atMost(f, "worst", (*figure).worst, 2)
 		old.notRun(w, "ovs", errors.New("it does not start"))
+		old.Took[name] = 10
 		old.end(w, 0, map[string]error{"tcp-4-cubic": errors.New("interrupted")}[name])
 	}
 	name := filepath.Join(t.TempDir(), "bench.json")
@@ -44,6 +45,9 @@ func TestResume(t *testing.T) {
 	}
 	if len(only.Failures) != 1 || only.Failures[0].Workload != "tcp-4-cubic" {
 		t.Errorf("of what failed and is not measured again there is %v", only.Failures)
+	}
+	if len(r.Took) != 2 || len(only.Took) != 3 {
+		t.Errorf("of what was taken over it is known how long it took: %v, and with what failed %v", r.Took, only.Took)
 	}
 	if r.Machine.Time != old.Machine.Time {
 		t.Error("it began anew")

@@ -181,16 +181,18 @@ func begin(ctx context.Context, conf Config) (n *Node, err error) {
 	if err == nil {
 		n, err = lockedNode(conf, home)
 	}
+	if err == nil {
+		if n.listener, err = listen(socket, api.Socket(conf.Dir)); err != nil {
+			n.release()
+		}
+	}
 	if err != nil {
 		home.leave(nodeLock)
 		return nil, err
 	}
+	// From here on nothing may fail: what is adopted is this node's, and goes with it.
 	n.adopt(back)
 	n.writeDown()
-	if n.listener, err = listen(socket, api.Socket(conf.Dir)); err != nil {
-		n.close()
-		return nil, err
-	}
 	return n, nil
 }
 
@@ -407,6 +409,17 @@ func newNode(conf Config, home *home) (*Node, error) {
 // close ends what newNode began, takes the node's files away and gives its
 // locks up: start.lock last, so that whoever waits for it finds nothing of us.
 func (n *Node) close() {
+	n.release()
+	files := []string{"control.sock", nodeLog, nodeLogBefore, nodeLogNext, "containers", runningFile, nodeLock}
+	if n.leaving != nil { // else it is somebody's who is just starting
+		files = append(files, startLock)
+	}
+	n.home.leave(files...)
+	_ = n.leaving.Close()
+}
+
+// release ends what newNode began.
+func (n *Node) release() {
 	n.host.Close()
 	n.dropInherited()
 	n.dns.close()
@@ -418,15 +431,6 @@ func (n *Node) close() {
 	if err := n.loop.Close(); err != nil {
 		slog.Error("close the workers", "err", err)
 	}
-	files := []string{"control.sock", nodeLog, nodeLogBefore, nodeLogNext, nodeLock}
-	if n.noted { // else what is there is not ours
-		files = append(files, "containers", runningFile)
-	}
-	if n.leaving != nil { // else it is somebody's who is just starting
-		files = append(files, startLock)
-	}
-	n.home.leave(files...)
-	_ = n.leaving.Close()
 }
 
 // endAll kills all containers and waits until they are gone.

@@ -261,3 +261,29 @@ func TestS29_ReplacedBesideIdle(t *testing.T) {
 	n.run("up", "--replace")
 	n.restarted = true
 }
+
+// The node is killed, and its socket cannot have its name again: the next node does not
+// begin, says why, and leaves containers and what is written down of them to one that does.
+func TestS29_NoSocket(t *testing.T) {
+	n := newNode(t)
+	id := n.start("c", "-p", "127.0.0.1:8080:80")
+	before := n.containers()
+	n.killNode()
+	socket := api.Socket(n.dir)
+	if err := errors.Join(os.Remove(socket), os.MkdirAll(filepath.Join(socket, "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	n.refuses("control socket", "ps")
+	for _, file := range []string{filepath.Join(socket, "x"), filepath.Join(n.dir, "running.json"), filepath.Join(n.dir, "containers", id, "record.json")} {
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("the node that did not begin took it away: %v", err)
+		}
+	}
+	if err := os.RemoveAll(socket); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := fmt.Sprintf("%+v", before), fmt.Sprintf("%+v", n.containers()); a != b {
+		t.Errorf("containers were\n%s\nand are\n%s", a, b)
+	}
+	n.exec("c", "fairlead", "probe", "ping", "-c", "1", "172.17.0.1")
+}

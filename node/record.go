@@ -164,7 +164,7 @@ func (n *Node) renoteLocked(c *container) {
 // readRecords reads the records of the containers there were, the oldest first.
 // What cannot be read is told in the log, and lost. One of a later version is not: it is
 // a container that this node cannot adopt, whose name and address others would get, and
-// whose files it would take away.
+// whose files it would take away. If the machine was started anew it is there no more.
 func (h *home) readRecords() (list []*record, err error) {
 	dir, err := h.Open("containers")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -177,6 +177,8 @@ func (h *home) readRecords() (list []*record, err error) {
 	if err != nil && len(names) == 0 {
 		return nil, nil //nolint:nilerr // io.EOF of an empty one
 	}
+	node, _ := h.readSome(runningFile, maxRunning)
+	mayRun := !isOfBefore(node)
 	for _, name := range names {
 		text, err := h.readSome(recordPath(name), maxRecord)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -189,7 +191,7 @@ func (h *home) readRecords() (list []*record, err error) {
 		if err == nil && r.ID != name {
 			err = fmt.Errorf("it is that of container %q", r.ID)
 		}
-		if errors.Is(err, errLater) {
+		if mayRun && errors.Is(err, errLater) {
 			return nil, fmt.Errorf("%s: %w", path.Join(h.Name(), recordPath(name)), err)
 		} else if err != nil {
 			slog.Error("a container of the node before is lost", "record", recordPath(name), "err", err)
@@ -328,12 +330,25 @@ type world struct {
 	Net  string `json:"net"`  // namespace, where its sockets are
 }
 
-func thisWorld() world {
+// isOfBefore reports whether what a node has left in runningFile was written before the
+// machine was started anew. It looks at the boot alone, which means the same in every version.
+func isOfBefore(text []byte) bool {
+	var r struct {
+		Boot string `json:"boot"`
+	}
+	return json.Unmarshal(text, &r) == nil && r.Boot != thisBoot()
+}
+
+func thisBoot() string {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // where /proc is hidden all are alike
+	return strings.TrimSpace(string(boot))
+}
+
+func thisWorld() world {
 	user, _ := os.Readlink("/proc/self/ns/user")
 	pid, _ := os.Readlink("/proc/self/ns/pid")
 	net, _ := os.Readlink("/proc/self/ns/net")
-	return world{strings.TrimSpace(string(boot)), user, pid, net}
+	return world{thisBoot(), user, pid, net}
 }
 
 // A savedWay is how far a network uses this host's sockets.
@@ -396,18 +411,18 @@ func (h *home) readRunning() (*running, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if isOfBefore(text) {
+		return nil, nil
+	}
 	if isLater(text) {
 		return nil, fmt.Errorf("%s: %w", path.Join(h.Name(), runningFile), errLater)
 	}
 	r := new(running)
-	here := thisWorld()
 	switch err := json.Unmarshal(text, r); {
 	case err != nil:
 		slog.Error("what the node before was set up to is lost", "file", runningFile, "err", err)
 		return nil, nil
-	case r.Boot != here.Boot:
-		return nil, nil
-	case r.world != here:
+	case r.world != thisWorld():
 		return nil, fmt.Errorf("the node in %s was one of another user, process or network namespace, and its containers wait for another there: start it there, or set FAIRLEAD_DIR to another directory here", h.Name())
 	}
 	return r, nil

@@ -88,7 +88,8 @@ func TestRecordIsRefused(t *testing.T) {
 	}
 }
 
-// One of a later version keeps a node from starting: else its container would be lost.
+// One of a later version keeps a node from starting, else its container would be lost;
+// but not once the machine was started anew, for then it is.
 func TestRecordOfLaterVersion(t *testing.T) {
 	lab.NoLeaks(t)
 	dir := shortDir(t)
@@ -103,6 +104,15 @@ func TestRecordOfLaterVersion(t *testing.T) {
 	refused(t, Serve(t.Context(), Config{Dir: dir}), file+": "+errLater.Error())
 	if _, err := os.Stat(file); err != nil {
 		t.Error(err)
+	}
+	left := running{Version: recordVersion + 1, world: thisWorld()}
+	left.Boot += "0"
+	if err := os.WriteFile(filepath.Join(dir, runningFile), encode(t, left), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, func(c *Config) { c.Dir = dir })
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the record is there after the machine was started anew: %v", err)
 	}
 }
 

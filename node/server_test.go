@@ -116,27 +116,30 @@ func TestPeerOfAnotherUserNamespace(t *testing.T) {
 // without a look or a word, and looked at again after a while.
 func TestStranger(t *testing.T) {
 	lab.NoLeaks(t)
-	l, dial := listener(t)
-	l.stranger = stranger{pid: os.Getpid(), times: strangeTimes, since: time.Now()}
-	accepted := make(chan net.Conn, 1)
-	go func() {
-		if conn, err := l.Accept(); err == nil {
-			accepted <- conn
+	for since, want := range map[time.Time]error{
+		time.Now().Add(time.Hour):   net.ErrClosed, // for as long as this test may take
+		time.Now().Add(-strangeFor): nil,
+	} {
+		l, dial := listener(t)
+		l.stranger = stranger{pid: os.Getpid(), times: strangeTimes, since: since}
+		accepted := make(chan error, 1)
+		go func() {
+			conn, err := l.Accept()
+			if err == nil {
+				err = conn.Close()
+			}
+			accepted <- err
+		}()
+		conn := dial()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		if heard, err := conn.Read(make([]byte, 1)); heard > 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("he heard %d bytes and %v", heard, err)
 		}
-	}()
-	heard, err := dial().Read(make([]byte, 1))
-	if heard > 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("he heard %d bytes and %v", heard, err)
+		_ = l.Close()
+		if err := <-accepted; !errors.Is(err, want) {
+			t.Errorf("since %v: accepting him says %v, want %v", since, err, want)
+		}
 	}
-	lab.Eventually(t, 10*time.Second, func() error {
-		dial()
-		select {
-		case conn := <-accepted:
-			return conn.Close()
-		case <-time.After(10 * time.Millisecond):
-			return errors.New("he is not looked at again")
-		}
-	})
 }
 
 // TestConnectionsAreBounded: the last one there is room for is accepted, the next

@@ -46,14 +46,20 @@ func TestS29_Thousand(t *testing.T) {
 			o.start(fmt.Sprint("out", i))
 		}
 		var before holdings
+		late := 0
 		for i := range kills {
 			outer := []*client{o.talkFromOutside(o.reach+":7", atOnce)}
 			for i := range leaving {
 				outer = append(outer, o.talk(fmt.Sprint("out", i), o.Router.FarHost+":7", atOnce))
 			}
 			time.Sleep(time.Duration(rng.IntN(50)) * time.Millisecond)
+			again := o.synsAgain("tap")
 			o.killNode()
 			o.revive()
+			o.talk("tap", o.Router.FarHost+":7", 1).stop()
+			if o.synsAgain("tap") > again {
+				late++
+			}
 			for _, c := range inside {
 				c.asks(all)
 			}
@@ -78,6 +84,9 @@ func TestS29_Thousand(t *testing.T) {
 			if list, _ := filepath.Glob(filepath.Join(o.dir, "containers", "*")); len(list) != 3+leaving {
 				t.Errorf("after %d kills there are files of %d containers", i+1, len(list))
 			}
+		}
+		if late > kills/2 { // after some the machine may have stood still
+			t.Errorf("after %d of %d kills a new connection out did not work from the beginning", late, kills)
 		}
 		if nodes := nodesIn(t, o.dir); len(nodes) != 1 {
 			t.Errorf("nodes: %v", nodes)

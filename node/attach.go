@@ -208,7 +208,7 @@ func (n *Node) undo(c, owner *container, channel *box.Channel) {
 		links, last := x.leaveLocked()
 		n.mu.Unlock()
 		for _, e := range links {
-			e.net.Detach(e.port)
+			n.detach(e, e.port)
 		}
 		if last && owner != c { // who has ended before, and left its address to the last
 			n.mu.Lock()
@@ -320,7 +320,7 @@ func (n *Node) lost(c *container, a *attachment, e *endpoint, p *vswitch.Port, e
 	n.settleLocked(c)
 	n.renoteLocked(c)
 	n.mu.Unlock()
-	e.net.Detach(p)
+	n.detach(e, p)
 	c.wiring.Lock()
 	defer c.wiring.Unlock()
 	if err := n.reroute(c, undoWithin); err != nil {

@@ -120,7 +120,7 @@ func (n *Node) wire(c *container, a *attachment, channel *box.Channel) error {
 		n.mu.Lock()
 		a.endpoint = nil
 		n.mu.Unlock()
-		e.net.Detach(e.port)
+		n.detach(e, e.port)
 	}
 	_ = box.RequestUnlink(channel, e.index, undoWithin)
 	return err
@@ -275,7 +275,7 @@ func (n *Node) takeOff(c *container, a *attachment, within time.Duration) (err e
 	e, channel := a.endpoint, c.channel
 	n.mu.Unlock()
 	if e != nil {
-		e.net.Detach(e.port)
+		n.detach(e, e.port)
 		if !c.isEnding(n) {
 			if err = box.RequestUnlink(channel, e.index, within); err != nil {
 				err = asked(c, err)

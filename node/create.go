@@ -326,10 +326,11 @@ func (n *Node) vacateAllLocked(c *container) {
 }
 
 // descriptorsLocked is how many descriptors there are for further containers and
-// links.
+// links. A worker that is in a write of minutes keeps those of all that end meanwhile.
 func (n *Node) descriptorsLocked() (left, limit int) {
 	most, _, limit := share()
-	return (most-len(n.containers))*containerDescriptors - n.further, limit
+	closing := max(0, int(n.closing.Load())-soonClosed)
+	return (most-len(n.containers))*containerDescriptors - n.further - closing, limit
 }
 
 // maxAttachments bounds the networks of a container: each is an interface, and

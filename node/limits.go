@@ -15,7 +15,7 @@ func registryLimits() []packet.Limit {
 	most := packet.Most
 	return []packet.Limit{
 		{What: "containers of a node", Most: fmt.Sprintf("%d, or a third of the descriptors (`ulimit -n`) that connections leave", maxContainers),
-			Beyond: "`run` is refused, with the command for more descriptors"},
+			Beyond: fmt.Sprintf("`run` is refused, with the command for more descriptors; more than %d descriptors of what is gone that wait to be closed count, too", soonClosed)},
 		{What: "networks of a container", Most: most(maxAttachments, "networks"), Beyond: "`run` or `network connect` is refused"},
 		{What: "uplinks of a node", Most: most(maxUplinks, "uplinks"), Beyond: "the uplink is refused"},
 		{What: "published ports, and exposed ones", Most: fmt.Sprintf("%d published ones", mostPublications), Share: most(maxPublications, "of each"), Beyond: "`run` or `publish` is refused"},

@@ -7,12 +7,14 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	mdns "github.com/miekg/dns"
 
 	"fairlead/dns"
 	"fairlead/loop"
 	"fairlead/node/api"
+	"fairlead/test/lab"
 )
 
 // settle has what depends on where c is follow.
@@ -198,4 +200,38 @@ func TestRegistryFollows(t *testing.T) {
 	if h.agrees(t); len(h.linked)+len(h.named)+h.further > 0 {
 		t.Errorf("left are %v, %v and %d", h.linked, h.named, h.further)
 	}
+}
+
+// TestDescriptorsThatWait: while a worker is in a long turn nothing is closed, and what
+// waits for that counts as if it were there.
+func TestDescriptorsThatWait(t *testing.T) {
+	lab.NoLeaks(t)
+	h := newHandlers(t)
+	left := func() int {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		left, _ := h.descriptorsLocked()
+		return left
+	}
+	const count = soonClosed + 8
+	before := left()
+	list := make([]*member, count)
+	for i := range list {
+		list[i] = h.join(t, fmt.Sprint("c", i))
+	}
+	release := make(chan struct{})
+	h.loop.Worker(0).Post(func() { <-release })
+	for _, m := range list {
+		h.end(m.container)
+	}
+	if now := left(); now != before-8 {
+		t.Errorf("%d descriptors are left, want %d", now, before-8)
+	}
+	close(release)
+	lab.Eventually(t, 10*time.Second, func() error {
+		if now := left(); now != before || h.closing.Load() != 0 {
+			return fmt.Errorf("%d descriptors are left, want %d; %d wait", now, before, h.closing.Load())
+		}
+		return nil
+	})
 }

@@ -85,8 +85,9 @@ type Node struct {
 
 	linking sync.Mutex // held before mu, while an uplink or the router comes or goes
 
-	budget budget
-	host   *box.HostWatch
+	budget  budget
+	closing atomic.Int64 // descriptors of what is gone, which wait to be closed
+	host    *box.HostWatch
 
 	home        *home
 	listener    *controlListener

@@ -46,10 +46,12 @@ const maxContainers = 16384
 
 // A container costs a TAP for its first network and one for each more, a pidfd
 // and a channel. ownDescriptors are what the
-// node needs besides: its workers, its files, and to look at who asks.
+// node needs besides: its workers, its files, and to look at who asks. So many as
+// soonClosed of them are for what is gone and not closed yet, mostly for a moment.
 const (
 	containerDescriptors = 3
 	ownDescriptors       = 64
+	soonClosed           = ownDescriptors / 2
 )
 
 // share divides the descriptors a process may have (ulimit -n) among containers
@@ -258,7 +260,7 @@ func (n *Node) end(c *container) {
 	n.mu.Unlock()
 
 	for _, e := range links {
-		e.net.Detach(e.port)
+		n.detach(e, e.port)
 	}
 	if c.watch != nil {
 		c.watch.Remove()
@@ -269,7 +271,11 @@ func (n *Node) end(c *container) {
 	}
 	if c.pidfd >= 0 {
 		_ = unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0) // it has ended, or is to
-		n.loop.Grace(func() { _ = unix.Close(c.pidfd) })
+		n.closing.Add(1)
+		n.loop.Grace(func() {
+			_ = unix.Close(c.pidfd)
+			n.closing.Add(-1)
+		})
 	}
 	n.releaseFiles(c)
 	if c.share != nil {
@@ -294,6 +300,12 @@ func (n *Node) end(c *container) {
 	n.mu.Unlock()
 	close(c.done)
 	slog.Info("container is gone", "container", c.name(), "id", c.id[:12], "exit", c.exit)
+}
+
+// detach takes a link off its network.
+func (n *Node) detach(e *endpoint, p *vswitch.Port) {
+	n.closing.Add(1)
+	e.net.Detach(p, func() { n.closing.Add(-1) })
 }
 
 // leaveLocked takes the container off the attachments it uses. When nobody else

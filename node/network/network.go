@@ -324,13 +324,16 @@ func (n *Network) Attach(e Endpoint) (*vswitch.Port, error) {
 }
 
 // Detach takes a port off the network, and ends the flows its container has there.
-// See vswitch.Switch.RemovePort. Of a container that is gone for good
-// Router.Forget takes the rest.
-func (n *Network) Detach(p *vswitch.Port) {
+// Its link is closed soon after, and closed called then; see vswitch.Switch.RemovePort.
+// Of a container that is gone for good Router.Forget takes the rest.
+func (n *Network) Detach(p *vswitch.Port, closed func()) {
 	flush := func() {
 		n.router.Flows(func(t *nat.Table) { t.FlushContainerOn(p.Config().Container, n.conf.ID) })
 	}
-	n.sw.RemovePort(p, flush) // a worker in mid-turn may begin one more
+	n.sw.RemovePort(p, func() {
+		flush() // a worker in mid-turn may have begun one more
+		closed()
+	})
 	flush()
 }
 

@@ -225,24 +225,19 @@ func (b *borrower) next(key borrowerKey, now int64) (due int64) {
 	return due
 }
 
-// createWithLeases makes a container, with the addresses that are asked for first.
-func (n *Node) createWithLeases(req api.CreateRequest) (*container, error) {
-	if (&container{req: req}).isPlug() {
-		return n.create(req)
+// borrowFor gets the addresses that a new container asks for, likewise.
+func (n *Node) borrowFor(req *api.CreateRequest) (giveBack func(), err error) {
+	if (&container{req: *req}).isPlug() {
+		return func() {}, nil
 	}
 	list, giveBack, err := n.borrowAll(req.Networks, req.Hostname)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		req.Networks = list
 	}
-	req.Networks = list
-	c, err := n.create(req)
-	if err != nil {
-		giveBack()
-	}
-	return c, err
+	return giveBack, err
 }
 
-// connectWithLease connects one, likewise.
+// connectWithLease connects one, with the address that is asked for first.
 func (n *Node) connectWithLease(ref string, req api.EndpointRequest) error {
 	list, giveBack, err := n.borrowAll([]api.EndpointRequest{req}, "")
 	if err != nil {

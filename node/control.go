@@ -254,33 +254,59 @@ func answerRefused(conn *net.UnixConn, reason error) {
 		len(text), text)
 }
 
-// A controlConn gives its place back when it is closed.
+// A controlConn gives its place back when it is closed and paid for. What it costs to have
+// it and to read from it goes on its bill, which a request pays with its own turn.
 type controlConn struct {
 	*net.UnixConn
 	listener *controlListener
 	pid      int
 	closing  sync.Once
 
-	pace    *pace // nil is none
-	arrival sync.Once
+	pace *pace        // nil is none
+	owed atomic.Int64 // to that, in nanoseconds
 }
 
-// Read waits for the turn of a new connection, which costs clients what a short request
-// does. Here nobody else waits behind it. Each read is paid for: a request may come byte
-// by byte.
-func (c *controlConn) Read(b []byte) (int, error) {
-	if c.pace == nil {
-		return c.UnixConn.Read(b)
+// inPace has a new connection owe what a short request does, and whatever comes by it.
+func (c *controlConn) inPace(p *pace) {
+	if c.pace = p; p != nil {
+		c.owed.Store(int64(paceLeast))
 	}
-	c.arrival.Do(func() { c.pace.begin(context.Background(), c.pid) })
+}
+
+// Read waits only for whoever says a request in pieces: nobody else waits behind it. Who
+// says all at once waits where the node knows of his request.
+func (c *controlConn) Read(b []byte) (int, error) {
 	size, err := c.UnixConn.Read(b)
-	if size > 0 {
-		c.pace.pay(context.Background(), c.pid, paceRead)
+	if c.pace != nil && size > 0 && c.owed.Add(int64(paceRead)) >= int64(oweMost) {
+		c.pay(context.Background(), c.pace, 0)
 	}
 	return size, err
 }
 
+// pay waits for a turn, which costs so much and what is owed. It returns false if nobody
+// waits for that any more.
+func (c *controlConn) pay(ctx context.Context, p *pace, cost time.Duration) bool {
+	owed := c.owed.Swap(0)
+	if !p.wait(ctx, c.pid, cost+time.Duration(owed)) {
+		c.owed.Add(owed)
+		return false
+	}
+	return true
+}
+
+// Close has who leaves without having asked for anything pay for having come, before
+// another one can come in his place.
 func (c *controlConn) Close() error {
-	c.closing.Do(func() { c.listener.places.leave(c.pid) })
-	return c.UnixConn.Close()
+	err := c.UnixConn.Close()
+	c.closing.Do(func() {
+		if c.owed.Load() < int64(paceLeast) {
+			c.listener.places.leave(c.pid)
+			return
+		}
+		go func() {
+			c.pay(context.Background(), c.pace, 0)
+			c.listener.places.leave(c.pid)
+		}()
+	})
+	return err
 }

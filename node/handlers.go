@@ -122,15 +122,39 @@ func (c *container) networkName() string {
 	return c.mode
 }
 
+// postContainers makes a container. Published ports may be more work than the longest
+// table, and as much again when they are taken back, which nobody need ask for: both are
+// paid for here.
 func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, error) {
 	var req api.CreateRequest
 	if err := body(w, r, &req); err != nil {
 		return nil, err
 	}
-	c, err := n.createWithLeases(req)
+	giveBack, err := n.borrowFor(&req)
 	if err != nil {
 		return nil, err
 	}
+	var c *container
+	defer func() {
+		if c == nil {
+			giveBack()
+		}
+	}()
+	create := func(_ http.ResponseWriter, r *http.Request) (created any, err error) {
+		if c, err = n.create(req); err != nil {
+			return nil, err
+		}
+		return n.greet(r, c)
+	}
+	if len(req.Publish) > 0 || req.PublishAll {
+		create = n.inTurns(2, create)
+	}
+	return create(w, r)
+}
+
+// greet tells a client of the container it has made, and looks whether it is still there
+// from now on.
+func (n *Node) greet(r *http.Request, c *container) (any, error) {
 	client, err := clientOf(r)
 	if err != nil { // it is gone already
 		n.end(c)

@@ -25,8 +25,10 @@ const (
 	// answer take. Short ones that take longer than paceMost wait for something.
 	paceLeast = 200 * time.Microsecond
 	paceMost  = 10 * time.Millisecond
-	// What one read of a connection takes, with waking up for it.
+	// What one read of a connection takes, with waking up for it, and how much one may owe
+	// before it waits for its turn in the midst of a request.
 	paceRead = 10 * time.Microsecond
+	oweMost  = 2 * paceLeast
 )
 
 // A pace is what clients have taken, and who waits to take more. Any goroutine may use it.

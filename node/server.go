@@ -101,10 +101,11 @@ func (n *Node) newServer() *http.Server {
 		answerError(w, fail(http.StatusNotFound, "no such request: %s %s; GET /v1/openapi.json lists them", r.Method, r.URL.Path))
 	})
 	return &http.Server{
-		Handler: fatal(n.inPace(mux)),
+		Handler:                      fatal(n.inPace(mux)),
+		DisableGeneralOptionsHandler: true, // nobody would pay for what it answers
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			if c, ok := conn.(*controlConn); ok {
-				c.pace = n.pace
+				c.inPace(n.pace)
 			}
 			return context.WithValue(ctx, connKey{}, conn)
 		},

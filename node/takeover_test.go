@@ -1,9 +1,12 @@
 package node
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,6 +80,58 @@ func TestStandStillBesideConnected(t *testing.T) {
 	})
 	if h.use(-1); !h.isQuiet() {
 		t.Error("when he has his answer")
+	}
+}
+
+// Somebody has said all of his request and waits for his turn: he is waited for, and his
+// connection is not taken for one that is kept for later, be it new or not.
+func TestStandStillBesideWaiting(t *testing.T) {
+	h := newHandlers(t)
+	path := filepath.Join(t.TempDir(), "s")
+	var err error
+	if h.listener, err = listenAt(path); err != nil {
+		t.Fatal(err)
+	}
+	h.server = h.newServer()
+	go func() { _ = h.server.Serve(h.listener) }()
+	defer h.server.Close()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	for range 2 {
+		h.server.SetKeepAlivesEnabled(true)
+		h.pace.mu.Lock()
+		h.pace.waking = true // nobody goes on until next is called
+		h.pace.mu.Unlock()
+		if _, err := io.WriteString(conn, "GET /v1/version HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		lab.Eventually(t, 10*time.Second, func() error {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			if h.requests == 0 {
+				return errors.New("the node knows nothing of his request")
+			}
+			return nil
+		})
+		h.server.SetKeepAlivesEnabled(false)
+		if resume, ok := h.tryStandStill(); ok {
+			resume()
+			t.Error("the node stands still, and somebody waits for his answer")
+		}
+		h.server.SetKeepAlivesEnabled(true) // which he had when he was let in
+		h.pace.next()
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("%s, %v", resp.Status, err)
+		}
+		_ = resp.Body.Close()
 	}
 }
 

@@ -19,14 +19,17 @@ import (
 // time. The longest are some megabytes; flows, which may be more, are told in slices.
 const maxTables = 16
 
-// clientNumber is the number of the process that asks, 0 where it does not come by the
-// control socket.
-func clientNumber(r *http.Request) int {
+// client is the connection that a request has come by, one of process 0 where that is not
+// the control socket's.
+func client(r *http.Request) *controlConn {
 	if conn, ok := r.Context().Value(connKey{}).(*controlConn); ok {
-		return conn.pid
+		return conn
 	}
-	return 0
+	return new(controlConn)
 }
+
+// clientNumber is the number of the process that asks.
+func clientNumber(r *http.Request) int { return client(r).pid }
 
 // A bill is what a request owes in the end: what it took, unless it has settled that.
 type bill struct{ settled bool }
@@ -41,14 +44,14 @@ func settle(r *http.Request) {
 	}
 }
 
-// inPace has requests come no faster than they may, and counts them as use of the node.
-// A process that has more of them than that waits for its turns with the next one on
-// the same connection.
+// inPace has requests come no faster than they may. They count as use of the node from
+// before they wait, so that a node is not replaced meanwhile. A process that has more of
+// them than that waits for its turns with the next one on the same connection.
 func (n *Node) inPace(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.use(1)
 		defer n.use(-1)
-		if !n.pace.begin(r.Context(), clientNumber(r)) {
+		if !client(r).pay(r.Context(), n.pace, paceLeast) {
 			answerError(w, fail(http.StatusServiceUnavailable, "you have hung up before it was your turn"))
 			return
 		}
@@ -124,7 +127,10 @@ func (n *Node) awaitTable(r *http.Request) (leave func(), err error) {
 // inTurn is for what is as long as a table is, the answer or the work, and waits for
 // nobody meanwhile. All of the work is paid for, be the client there or not, and the
 // place is kept until then.
-func (n *Node) inTurn(h handler) handler {
+func (n *Node) inTurn(h handler) handler { return n.inTurns(1, h) }
+
+// inTurns is inTurn for what is paid for several times.
+func (n *Node) inTurns(times time.Duration, h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) (any, error) {
 		leave, err := n.awaitTable(r)
 		if err != nil {
@@ -147,7 +153,7 @@ func (n *Node) inTurn(h handler) handler {
 		} else {
 			answerText(w, http.StatusOK, text)
 		}
-		n.pay(context.WithoutCancel(r.Context()), w, r, took)
+		n.pay(context.WithoutCancel(r.Context()), w, r, times*took)
 		return nil, nil
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,8 +23,11 @@ import (
 )
 
 // as is a request of a process.
-func as(pid int, r *http.Request) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), connKey{}, &controlConn{pid: pid}))
+func as(pid int, r *http.Request) *http.Request { return by(&controlConn{pid: pid}, r) }
+
+// by is one that has come by a connection.
+func by(conn *controlConn, r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), connKey{}, conn))
 }
 
 // TestTablesInTurn: few answers as long as a table are made at a time. A process that
@@ -192,22 +196,173 @@ func TestFlowsInSlices(t *testing.T) {
 	}
 }
 
-// TestReadsArePaid: who sends a request byte by byte pays for each.
+// inDebt has five processes owe more than they can ever pay, until the test ends.
+func inDebt(t *testing.T, p *pace) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for pid := range 5 {
+		wg.Go(func() { p.pay(ctx, 100+pid, time.Hour) })
+	}
+	time.Sleep(time.Minute)
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+}
+
+// round is how long each of them has one turn.
+const round = 5 * paceMost * paceShare
+
+// TestTurnsOfARequest: of each other process a client waits for one turn, for all it takes
+// to say a request: the connection, the header and the body.
+func TestTurnsOfARequest(t *testing.T) {
+	ours, theirs := conns(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := &Node{pace: newPace()}
+		inDebt(t, n.pace)
+		conn := &controlConn{UnixConn: ours, pid: 1}
+		conn.inPace(n.pace)
+		began := time.Now()
+		said := func(size int) {
+			if _, err := theirs.Write(make([]byte, size)); err != nil {
+				t.Error(err)
+			}
+			if _, err := io.ReadFull(conn, make([]byte, size)); err != nil {
+				t.Error(err)
+			}
+		}
+		said(200)
+		n.inPace(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			for range 25 { // reads of a body
+				said(8 << 10)
+			}
+		})).ServeHTTP(httptest.NewRecorder(), by(conn, httptest.NewRequest("POST", "/v1/containers", nil)))
+		if d := time.Since(began); d > round+paceMost*paceShare {
+			t.Errorf("it took %v, and one turn of each of the others is %v", d, round)
+		}
+		if conn.owed.Load() != int64(25*paceRead) {
+			t.Errorf("it owes %v", time.Duration(conn.owed.Load()))
+		}
+	})
+}
+
+// TestReadsArePaid: who sends a request byte by byte waits for his turns meanwhile.
 func TestReadsArePaid(t *testing.T) {
 	ours, theirs := conns(t)
-	p := newPace()
-	p.pay(t.Context(), 1, paceBurst)
-	conn, began := &controlConn{UnixConn: ours, pid: 1, pace: p}, time.Now()
-	const bytes = 100
-	for range bytes {
-		if _, err := theirs.Write([]byte("G")); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace()
+		inDebt(t, p)
+		conn, began := &controlConn{UnixConn: ours, pid: 1}, time.Now()
+		conn.inPace(p)
+		const bytes = 100
+		for range bytes {
+			if _, err := theirs.Write([]byte("G")); err != nil {
+				t.Fatal(err)
+			}
+			if size, err := conn.Read(make([]byte, 2)); size != 1 || err != nil {
+				t.Fatalf("%d bytes, %v", size, err)
+			}
 		}
-		if size, err := conn.Read(make([]byte, 2)); size != 1 || err != nil {
-			t.Fatalf("%d bytes, %v", size, err)
+		const turns = (paceLeast + bytes*paceRead) / oweMost
+		if d := time.Since(began); d < (turns-1)*round {
+			t.Errorf("%d bytes took %v, and %d turns take %v", bytes, d, turns, turns*round)
+		}
+	})
+}
+
+// TestLeavesUnasked: who connects and leaves pays for that before his place is another's,
+// whatever he has said, and who has hung up does not wait.
+func TestLeavesUnasked(t *testing.T) {
+	one, two := conns(t)
+	synctest.Test(t, func(t *testing.T) {
+		n, l := &Node{pace: newPace()}, &controlListener{places: newPlaces(16)}
+		inDebt(t, n.pace)
+		leaves := func(conn *controlConn) {
+			l.places.take(1)
+			began := time.Now()
+			if err := errors.Join(conn.Close(), conn.Close()); !errors.Is(err, net.ErrClosed) || time.Since(began) > 0 {
+				t.Errorf("to hang up took %v, %v", time.Since(began), err)
+			}
+			if l.places.inUse() != 1 {
+				t.Error("the place is free at once")
+			}
+			time.Sleep(2 * round)
+			if l.places.inUse() != 0 {
+				t.Error("the place is not given back")
+			}
+		}
+		silent := &controlConn{UnixConn: one, listener: l, pid: 1}
+		silent.inPace(n.pace)
+		leaves(silent)
+
+		impatient := &controlConn{UnixConn: two, listener: l, pid: 1}
+		impatient.inPace(n.pace)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		w := httptest.NewRecorder()
+		n.inPace(http.NotFoundHandler()).ServeHTTP(w, by(impatient, httptest.NewRequest("GET", "/v1/version", nil).WithContext(gone)))
+		if w.Code != http.StatusServiceUnavailable {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		leaves(impatient)
+	})
+}
+
+// TestPublishedPortsArePaid: a container with published ports pays for all of them, and
+// for their end, in its turn among tables; one without does not wait for those.
+func TestPublishedPortsArePaid(t *testing.T) {
+	h := newHandlersOut(t)
+	began := int64(time.Since(h.pace.start))
+	left := func() (left time.Duration) { // of what may be taken at once, as it began
+		const step = 10 * time.Microsecond
+		for rate := h.pace.rate; rate.Allows(began); left += step {
+			rate.Take(began, int(step.Microseconds()))
+		}
+		return left
+	}
+	h.pace.rate.Take(began, int(paceBurst.Microseconds()/2)) // or what is paid is there again meanwhile
+	before := left()
+	if code, text := h.call("POST", "/v1/containers", `{"name":"web","command":["sh"],"publish":["1-3000"]}`); code != http.StatusOK {
+		t.Fatalf("%d %s", code, text)
+	}
+	const sockets, least = 6000, time.Microsecond // for three system calls
+	if paid := before - left(); paid < 2*sockets*least {
+		t.Errorf("for 3000 ports are paid %v", paid)
+	}
+	if code, text := h.call("DELETE", "/v1/containers/web", ""); code != http.StatusOK {
+		t.Errorf("%d %s", code, text)
+	}
+	for h.tables.take(0) {
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	for _, c := range []struct {
+		code int
+		body string
+	}{
+		{http.StatusTooManyRequests, `{"command":["sh"],"publish":["80"]}`},
+		{http.StatusTooManyRequests, `{"command":["sh"],"expose":["80"],"publish_all":true}`},
+		{http.StatusOK, `{"command":["sh"],"expose":["80"]}`},
+	} {
+		w := httptest.NewRecorder()
+		h.serve(h.postContainers).ServeHTTP(w, by(h.conn, httptest.NewRequest("POST", "/v1/containers", strings.NewReader(c.body)).WithContext(soon)))
+		if w.Code != c.code {
+			t.Errorf("%s: %d %s", c.body, w.Code, w.Body)
 		}
 	}
-	if d := time.Since(began); d < bytes*paceRead*paceShare/2 {
-		t.Errorf("%d bytes took %v", bytes, d)
+}
+
+// TestOptionsArePaid: there is no request that net/http answers by itself.
+func TestOptionsArePaid(t *testing.T) {
+	h := newHandlers(t)
+	server, l := h.newServer(), make(pipes, 1)
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	defer close(l)
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	l <- theirs
+	if code, text := askBy(ours, "OPTIONS * HTTP/1.1\r\nHost: node\r\n\r\n"); code != http.StatusBadRequest {
+		t.Errorf("%d %s", code, text)
 	}
 }

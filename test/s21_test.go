@@ -108,6 +108,31 @@ func (n *node) ports(name string) (networks []string) {
 	return networks
 }
 
+// Who has a conversation by one network when the default route comes to lead by another
+// reaches the new gateway all the same: what still leaves with the old address is
+// refused, and the container asks for its neighbours by the new one.
+func TestS21_RouteMovesUnderTraffic(t *testing.T) {
+	o := newHostOutside(t)
+	o.serveUDP(o.Host, 7)
+	far := o.Router.FarHost + ":7"
+	o.run("network", "create", "lab")
+	o.start("c", "--network", "lab")
+	o.exec("c", "fairlead", "probe", "udp-echo", far)
+	old := o.background(append([]string{"exec", "-i", "c"}, play(t, "beat", far)...)...)
+	lab.Eventually(t, patience, func() error {
+		if in := o.port("c").Counts.Read; in < 100 {
+			return fmt.Errorf("%d frames", in)
+		}
+		return nil
+	})
+	o.run("network", "connect", "default", "c") // goes before lab by its name
+	lab.Eventually(t, patience, func() error {
+		return contains(o.run("show", "drops"), "spoofed-address")
+	})
+	o.exec("c", "fairlead", "probe", "udp-echo", far)
+	old.stop()
+}
+
 // Root inside takes away the interface its default route led by: the container
 // goes on by the other, and can be disconnected from where that was.
 func TestS21_InterfaceRemovedInside(t *testing.T) {

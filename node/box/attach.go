@@ -261,6 +261,7 @@ func bear(i *Interface, target int) (tap int, ready *Ready, err error) {
 	}
 	defer h.Close()
 	linkLocalAtOnce(i.Name, func(string, ...any) {}) // where it cannot, the address takes a second
+	askByOwnAddress(i.Name, func(string, ...any) {})
 	if i.Resolver.IsValid() && resolverTaken() {
 		i.Resolver = netip.Addr{}
 	}

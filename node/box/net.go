@@ -103,6 +103,7 @@ func (c *container) setupNetwork() error {
 	if c.spec.Network == NetworkOwn {
 		linkLocalAtOnce(c.spec.Interface.Name, c.warn)
 		ignoreRouters(c.spec.Interface.Name, c.warn)
+		askByOwnAddress(c.spec.Interface.Name, c.warn)
 	}
 	for name, value := range c.spec.Sysctls {
 		if err := setSysctl(name, value); err != nil {
@@ -144,6 +145,17 @@ func linkLocalAtOnce(name string, warn func(string, ...any)) {
 // only be a neighbour. --sysctl, which is set later, may ask for them.
 func ignoreRouters(name string, warn func(string, ...any)) {
 	clearIPv6(name, warn, "accept_ra", "accept_redirects")
+}
+
+// askByOwnAddress has an interface ask for neighbours by an address of its own. A kernel
+// would name the source of the first packet that waits (arp_solicit in net/ipv4/arp.c),
+// which of a connection from before the default route led here is another interface's.
+// The guard refuses that, and as long as such a connection tries nobody in the container
+// would find the gateway.
+func askByOwnAddress(name string, warn func(string, ...any)) {
+	if err := setSysctl("net/ipv4/conf/"+name+"/arp_announce", "2"); err != nil {
+		warn("%v", err)
+	}
 }
 
 // clearIPv6 sets IPv6 settings of an interface to 0.

@@ -102,6 +102,7 @@ func (c *container) link(i *Interface, session *Channel) (index int, err error) 
 	defer h.Close()
 	linkLocalAtOnce(i.Name, ready.warn)
 	ignoreRouters(i.Name, ready.warn)
+	askByOwnAddress(i.Name, ready.warn)
 	if err := setupInterface(h, i, ready.warn); err != nil {
 		return 0, err
 	}

@@ -109,10 +109,10 @@ type controlListener struct {
 	open     atomic.Pointer[gate] // see pause; nil before the first time
 
 	// Of Accept alone.
-	stranger stranger
-	spent    time.Duration // on peers, since it rested
-	warned   time.Time     // when a refusal was last logged
-	unsaid   int           // refusals since then
+	strangers strangers
+	spent     time.Duration // on peers, since it rested
+	warned    time.Time     // when a refusal was last logged
+	unsaid    int           // refusals since then
 }
 
 // Accept refuses whoever is not the node's user in the node's user namespace
@@ -130,7 +130,7 @@ func (l *controlListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		began := time.Now()
-		if l.stranger.knows(conn) {
+		if l.strangers.know(numberOf(conn)) {
 			l.unsaid++
 			_ = conn.Close()
 			l.rest(time.Since(began))
@@ -160,17 +160,25 @@ const (
 	strangeTimes = 16
 )
 
-// knows reports whether a connection is the stranger's, and he has been told often enough.
-func (s *stranger) knows(conn *net.UnixConn) bool {
-	return s.times >= strangeTimes && time.Since(s.since) < strangeFor && numberOf(conn) == s.pid
+// Strangers are those who were refused last, by the end of their numbers. Of two with the
+// same end the later one is known.
+type strangers [64]stranger
+
+func (s *strangers) of(pid int) *stranger { return &s[uint(pid)%uint(len(s))] }
+
+// know reports whether a process is a stranger who has been told often enough.
+func (s *strangers) know(pid int) bool {
+	who := s.of(pid)
+	return who.pid == pid && who.times >= strangeTimes && time.Since(who.since) < strangeFor
 }
 
 // refused notes who was.
-func (s *stranger) refused(conn *net.UnixConn) {
-	if pid := numberOf(conn); pid != s.pid || time.Since(s.since) >= strangeFor {
-		*s = stranger{pid: pid, since: time.Now()}
+func (s *strangers) refused(pid int) {
+	who := s.of(pid)
+	if who.pid != pid || time.Since(who.since) >= strangeFor {
+		*who = stranger{pid: pid, since: time.Now()}
 	}
-	s.times++
+	who.times++
 }
 
 func numberOf(conn *net.UnixConn) (pid int) {
@@ -181,7 +189,7 @@ func numberOf(conn *net.UnixConn) (pid int) {
 // admit says who connected, who has one of the places then, or why he gets none.
 func (l *controlListener) admit(conn *net.UnixConn) (pid int, refused error) {
 	if pid, refused = peerOf(conn); refused != nil {
-		l.stranger.refused(conn)
+		l.strangers.refused(numberOf(conn))
 		return pid, refused
 	}
 	if l.places.take(pid) {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -121,7 +122,7 @@ func TestStranger(t *testing.T) {
 		time.Now().Add(-strangeFor): nil,
 	} {
 		l, dial := listener(t)
-		l.stranger = stranger{pid: os.Getpid(), times: strangeTimes, since: since}
+		*l.strangers.of(os.Getpid()) = stranger{pid: os.Getpid(), times: strangeTimes, since: since}
 		accepted := make(chan error, 1)
 		go func() {
 			conn, err := l.Accept()
@@ -140,6 +141,30 @@ func TestStranger(t *testing.T) {
 			t.Errorf("since %v: accepting him says %v, want %v", since, err, want)
 		}
 	}
+}
+
+// TestStrangers: several who knock in turns are known, each until his time is over.
+func TestStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, many := new(strangers), len(strangers{})
+		for range strangeTimes {
+			for pid := range many {
+				if s.know(pid) {
+					t.Fatalf("%d is known too early", pid)
+				}
+				s.refused(pid)
+			}
+		}
+		for pid := range many {
+			if !s.know(pid) || s.know(pid+many) {
+				t.Errorf("%d is known: %v, %d: %v", pid, s.know(pid), pid+many, s.know(pid+many))
+			}
+		}
+		time.Sleep(strangeFor)
+		if s.know(1) {
+			t.Error("he is still known")
+		}
+	})
 }
 
 // TestConnectionsAreBounded: the last one there is room for is accepted, the next

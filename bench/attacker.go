@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"time"
 	"unsafe"
@@ -29,6 +30,7 @@ const voidDevice = "void0"
 type theatre struct {
 	Own, Victim, Gateway packettest.Station
 	Rules                int // of his own firewall
+	Processes            int // that he is
 }
 
 // startAttacker starts one where command has it started.
@@ -41,11 +43,8 @@ func startAttacker(l *lab, command func(name string, args ...string) *hosts.Cmd,
 // attacker does what a hostile root of a container does: floods of frames on an
 // interface, connections, changes of an interface.
 func attacker(args []string) error {
-	var t theatre
-	if len(args) != 1 {
-		return errors.New("it is started by bench only")
-	}
-	if err := json.Unmarshal([]byte(args[0]), &t); err != nil {
+	t, err := readTheatre(args)
+	if err != nil {
 		return err
 	}
 	void, err := link.CreateTAP(link.TAPConfig{Name: voidDevice})
@@ -66,6 +65,21 @@ func attacker(args []string) error {
 	if err != nil {
 		return err
 	}
+	if t.Processes > 1 {
+		return gang(t.Processes, args[0])
+	}
+	return t.attack()
+}
+
+func readTheatre(args []string) (t theatre, err error) {
+	if len(args) != 1 {
+		return t, errors.New("it is started by bench only")
+	}
+	return t, json.Unmarshal([]byte(args[0]), &t)
+}
+
+// attack does one job after another.
+func (t *theatre) attack() error {
 	sent := uint64(0) // so that no two frames of all floods are the same
 	return endRole(func(j job) (outcome, error) {
 		switch j.Do {
@@ -87,6 +101,66 @@ func attacker(args []string) error {
 		o, err := floodFrames(j, frames, func(b []byte, i uint64) { change(b, sent+i) })
 		sent += o.Count
 		return o, err
+	})
+}
+
+// accomplice is one of a gang.
+func accomplice(args []string) error {
+	t, err := readTheatre(args)
+	if err != nil {
+		return err
+	}
+	return t.attack()
+}
+
+// gang has so many processes do each job together, on one processor: as much of the
+// machine as one of them takes that does it alone.
+func gang(size int, theatre string) error {
+	runtime.LockOSThread() // whose processors they inherit
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return err
+	}
+	for i := 0; one.Count() == 0; i++ {
+		if all.IsSet(i) {
+			one.Set(i)
+		}
+	}
+	self, err := os.Executable()
+	if err == nil {
+		err = unix.SchedSetaffinity(0, &one)
+	}
+	if err != nil {
+		return err
+	}
+	var members []*endProcess
+	for range size {
+		cmd := exec.Command(self, "accomplice", theatre)
+		cmd.Stderr = os.Stderr
+		in, err := cmd.StdinPipe() // it ends when we do
+		if err != nil {
+			return err
+		}
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			return err
+		}
+		members = append(members, &endProcess{in: json.NewEncoder(in), out: json.NewDecoder(out)})
+	}
+	return endRole(func(j job) (all outcome, err error) {
+		for _, m := range members {
+			err = errors.Join(err, m.begin(j))
+		}
+		for _, m := range members {
+			o, failed := m.end()
+			all.Count += o.Count
+			all.Took = max(all.Took, o.Took)
+			err = errors.Join(err, failed)
+		}
+		return all, err
 	})
 }
 

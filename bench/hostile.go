@@ -28,6 +28,7 @@ type attack struct {
 	kind  string   // of an attacker's job
 	api   bool     // it is a client of the node's
 	in    bool     // and in a container, so that all it hears is no
+	many  int      // processes, if it is more than one
 	more  float64  // bytes that the node may need beyond moreMemory
 	open  bool     // the network has guard=off
 	rules int      // of its own firewall
@@ -75,6 +76,10 @@ var attacks = []attack{
 		what: "requests as fast as they are answered, and some malformed, without end, byte by byte, for all ports, to be replaced, and with answers that nobody reads"},
 	{name: "hostile-knock", kind: "client", api: true, in: true,
 		what: "from a container: the same, all of which is refused"},
+	{name: "hostile-clients", kind: "client", api: true, many: 16, more: 256e6, // all connections there are
+		what: "from 16 processes: requests as hostile-client has them"},
+	{name: "hostile-knocks", kind: "client", api: true, in: true, many: 16,
+		what: "from 16 processes of a container: the same, all of which is refused"},
 	{name: "write-time-5000", kind: "ask", rules: 5000, moves: []string{countWritten, "slow-receiver"}, needs: []string{"nft"},
 		what: "it asks for connections, and each packet to it passes 5,000 firewall rules of its own"},
 	{name: "write-time-20000", kind: "ask", rules: 20_000, moves: []string{countWritten, "slow-receiver"}, needs: []string{"nft"},
@@ -210,7 +215,7 @@ func layBattle(l *lab, a attack) *battle {
 	default:
 		own = b.n.container(l, "attacker", "")
 	}
-	b.attacker = startAttacker(l, here, theatre{Own: whois(l, own), Victim: whois(l, b.victim), Gateway: gatewayStation(), Rules: a.rules})
+	b.attacker = startAttacker(l, here, theatre{Own: whois(l, own), Victim: whois(l, b.victim), Gateway: gatewayStation(), Rules: a.rules, Processes: a.many})
 	b.far = startFar(l, in("victim"), datagrams{})
 	b.near = startEnd(l, in("other"), "near")
 	return b

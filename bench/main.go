@@ -137,7 +137,7 @@ type options flags.Options
 
 // roles are what this program does when it started itself, by the first
 // argument.
-var roles = map[string]func(args []string) error{"path": carry, "prober": probe, "echo": echo, "near": near, "far": far, "spin": spin, "attacker": attacker}
+var roles = map[string]func(args []string) error{"path": carry, "prober": probe, "echo": echo, "near": near, "far": far, "spin": spin, "attacker": attacker, "accomplice": accomplice}
 
 // Exit statuses.
 const (

@@ -447,3 +447,49 @@ func withID(b []byte) []byte {
 	packet.IPv4(payload(b)).SetID(0x4321)
 	return resum(b)
 }
+
+// TestTrainsCount: a flow and its rule count the packets of a train, and their bytes,
+// as of packets that come one by one.
+func TestTrainsCount(t *testing.T) {
+	const size, n = 100, 5 // the last one is shorter
+	payload := make([]byte, size*(n-1)+1)
+	segment := packettest.Segment{SrcPort: 4000, DstPort: 80, Flags: packet.TCPAck}
+	syn := packettest.Segment{SrcPort: 4000, DstPort: 80, Flags: packet.TCPSyn}
+	for name, c := range map[string]struct {
+		first  []byte // of the flow
+		packet func(payload []byte) []byte
+	}{
+		"UDP": {
+			packettest.UDP(alice, server, 4000, 7000, nil),
+			func(b []byte) []byte { return packettest.UDP(alice, server, 4000, 7000, b) },
+		},
+		"TCP": {
+			packettest.TCP(alice, server, syn, nil),
+			func(b []byte) []byte { return packettest.TCP(alice, server, segment, b) },
+		},
+	} {
+		var counted [2][2]uint64
+		for i, train := range []bool{false, true} {
+			r := newNATRig(t, nat.Config{})
+			r.router.flows.Masquerade(natNetwork, natUplink)
+			r.mustInside(1, c.first)
+			if train {
+				r.mustInside(1, packettest.GSO(c.packet(payload), size))
+			}
+			for b := payload; len(b) > 0 && !train; b = b[min(size, len(b)):] {
+				r.mustInside(1, c.packet(b[:min(size, len(b))]))
+			}
+			for f := range r.router.flows.Flows {
+				counted[i] = [2]uint64{f.Packets[0], f.Bytes[0]}
+			}
+			for rule := range r.router.flows.Rules {
+				if got := [2]uint64{rule.Packets, rule.Bytes}; got != counted[i] {
+					t.Errorf("%s: the rule has counted %v, the flow %v", name, got, counted[i])
+				}
+			}
+		}
+		if counted[0] != counted[1] || counted[0][0] != 1+n {
+			t.Errorf("%s: one by one it is %v packets and bytes, as a train %v", name, counted[0], counted[1])
+		}
+	}
+}

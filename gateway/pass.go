@@ -100,11 +100,13 @@ func (r *Router) apply(f *packet.Frame, d *packet.Decision, out packet.Out) {
 	}
 }
 
-// saw counts a packet of a flow.
+// saw counts a packet of a flow, of a train each as it is on a wire.
 func (r *Router) saw(f *packet.Frame, d *packet.Decision) {
 	if d.NAT.Flow != 0 && !d.NAT.Quoted {
 		f.Flow = d.NAT.Flow
-		r.flows.Seen(nat.FlowOf(d.NAT.Flow, d.NAT.Reply), f.Time, f.Len()-int(f.L3), tcpFlags(f))
+		packets := f.Segments()
+		bytes := f.Len() + f.TrainHeaders() - packets*int(f.L3)
+		r.flows.Seen(nat.FlowOf(d.NAT.Flow, d.NAT.Reply), f.Time, packets, bytes, tcpFlags(f))
 	}
 }
 

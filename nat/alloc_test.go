@@ -33,7 +33,7 @@ func TestReleaseZeroAllocations(t *testing.T) {
 		if reason != packet.OK {
 			t.Fatal(reason)
 		}
-		r.Seen(f, r.now, 100, packet.TCPSyn)
+		r.Seen(f, r.now, 1, 100, packet.TCPSyn)
 	}
 	port := uint16(0)
 	for name, run := range map[string]func(){
@@ -46,7 +46,7 @@ func TestReleaseZeroAllocations(t *testing.T) {
 				if !ok || r.Translation(f).After.SrcPort != 40000 {
 					t.Fatal("not found")
 				}
-				r.Seen(f, r.now, 1500, packet.TCPAck)
+				r.Seen(f, r.now, 1, 1500, packet.TCPAck)
 			}
 		},
 		"masquerade": func() { begin(r.PlanOut(net1, alice, tcp(aliceAddr, port, world, 80), lan, ours)) },

@@ -174,7 +174,7 @@ func BenchmarkFind(b *testing.B) {
 				questions[i] = packetKey{k, net1}
 				if x>>63 == 0 {
 					f, _ := table.Find(net1, &k, 1000*second, 0)
-					table.Seen(FlowOf(f.Number(), true), 1000*second, 0, 0)
+					table.Seen(FlowOf(f.Number(), true), 1000*second, 1, 0, 0)
 					questions[i] = packetKey{table.Translation(f).After.Reverse(), lan}
 				}
 			}
@@ -199,7 +199,7 @@ func BenchmarkFind(b *testing.B) {
 						missed++
 					}
 					tr := table.Translation(f)
-					table.Seen(f, 1000*second, int(tr.After.SrcPort), 0)
+					table.Seen(f, 1000*second, 1, int(tr.After.SrcPort), 0)
 				}
 			})
 			if missed > 0 {
@@ -248,7 +248,7 @@ func BenchmarkIdle(b *testing.B) {
 		b.StopTimer()
 		now += second
 		for _, f := range refs {
-			table.Seen(f, now, 0, 0)
+			table.Seen(f, now, 1, 0, 0)
 		}
 		b.StartTimer()
 		for table.Expire(now, 4096) {

@@ -47,8 +47,8 @@ func TestBudget(t *testing.T) {
 		r.Expire(r.now, 100)
 	}
 	closing := r.find(net1, key(3), packet.TCPAck)
-	r.Seen(closing, r.now, 60, packet.TCPFin|packet.TCPAck)
-	r.Seen(Flow{closing.ref, true}, r.now, 60, packet.TCPFin|packet.TCPAck)
+	r.Seen(closing, r.now, 1, 60, packet.TCPFin|packet.TCPAck)
+	r.Seen(Flow{closing.ref, true}, r.now, 1, 60, packet.TCPFin|packet.TCPAck)
 	r.out(alice, key(6))
 	there(0, 4, 5, 6)
 	if s := r.Stats(); s.Evicted != 3 || s.Flows != 4 {
@@ -78,8 +78,8 @@ func TestTableFull(t *testing.T) {
 
 // talk has both sides of a UDP flow show that they mean it, after its first packet.
 func (r *rig) talk(f Flow) {
-	r.Seen(Flow{f.ref, true}, r.now, 100, 0)
-	r.Seen(f, r.now, 100, 0)
+	r.Seen(Flow{f.ref, true}, r.now, 1, 100, 0)
+	r.Seen(f, r.now, 1, 100, 0)
 }
 
 // TestHostileAtItsBudget: a container that opens whatever it can leaves the
@@ -87,7 +87,7 @@ func (r *rig) talk(f Flow) {
 func TestHostileAtItsBudget(t *testing.T) {
 	r := newRig(t, Config{Flows: 4000, PerContainer: 1000})
 	for n := range uint16(500) {
-		r.Seen(Flow{r.out(bob, udp(bobAddr, 10000+n, world, 7000)).ref, true}, r.now, 100, 0)
+		r.Seen(Flow{r.out(bob, udp(bobAddr, 10000+n, world, 7000)).ref, true}, r.now, 1, 100, 0)
 	}
 	opened, refused := 0, 0
 	for n := range 20_000 {
@@ -100,7 +100,7 @@ func TestHostileAtItsBudget(t *testing.T) {
 		switch reason {
 		case packet.OK:
 			opened++
-			if r.Seen(f, r.now, 100, 0); n%2 == 0 {
+			if r.Seen(f, r.now, 1, 100, 0); n%2 == 0 {
 				r.talk(f) // with an accomplice
 			}
 		case packet.FlowBudget:

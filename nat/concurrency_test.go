@@ -54,7 +54,7 @@ func TestReadersAndWriter(t *testing.T) {
 						t.Errorf("%+v for %v on %d", tr, k, scope)
 						return
 					}
-					r.Seen(f, now, 100, 0)
+					r.Seen(f, now, 1, 100, 0)
 				}
 				turns[w].Add(1)
 				runtime.Gosched()

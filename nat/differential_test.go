@@ -311,9 +311,9 @@ func (d *differential) find(k modelKey, flags uint8) bool {
 		d.t.Errorf("Translation\n got %+v\nwant %+v", got, w)
 	}
 	d.hit("found, reply %v", f.Reply())
-	bytes := d.rand.IntN(1500)
-	d.table.Seen(f, d.now, bytes, flags)
-	d.model.seen(want, dir, d.now, bytes, flags)
+	packets, bytes := 1+d.rand.IntN(2)*d.rand.IntN(64), d.rand.IntN(1500)
+	d.table.Seen(f, d.now, packets, bytes, flags)
+	d.model.seen(want, dir, d.now, packets, bytes, flags)
 	return true
 }
 
@@ -398,8 +398,8 @@ func (d *differential) commit(plan Plan, flags uint8) {
 	if made.kind == packet.NATPublish && !made.inward {
 		d.hit("from a published port")
 	}
-	d.table.Seen(f, d.now, 100, flags)
-	m.seen(made, 0, d.now, 100, flags)
+	d.table.Seen(f, d.now, 1, 100, flags)
+	m.seen(made, 0, d.now, 1, 100, flags)
 }
 
 // evicted finds out which flows had to go for a new one.

@@ -29,7 +29,7 @@ func TestChurn(t *testing.T) {
 					f, reason = r.Commit(p, r.now)
 				}
 				if reason == packet.OK && way == "resets" {
-					r.Seen(f, r.now, 60, packet.TCPRst)
+					r.Seen(f, r.now, 1, 60, packet.TCPRst)
 				}
 				if reason != packet.OK && reason != packet.FlowBudget {
 					t.Fatalf("%s: refused as %v after %d", way, reason, begun)
@@ -74,9 +74,9 @@ func TestForgedQuestions(t *testing.T) {
 		client := of(proto, udp(world, 5000, oursToo, 5353))
 		for n := range 5000 {
 			f := r.in(of(proto, udp(packet.AddrFrom4([4]byte{203, 0, byte(n >> 8), byte(n)}), 5000, oursToo, 5353)))
-			r.Seen(Flow{f.ref, true}, r.now, 100, 0)
+			r.Seen(Flow{f.ref, true}, r.now, 1, 100, 0)
 			for range asks - 1 {
-				r.Seen(f, r.now, 100, 0)
+				r.Seen(f, r.now, 1, 100, 0)
 			}
 			if r.now += second / 200; n%200 == 0 {
 				r.Expire(r.now, 4096)

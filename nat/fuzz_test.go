@@ -42,7 +42,7 @@ func FuzzFlowTable(f *testing.F) {
 			if got, ok := table.Find(tr.Out, new(tr.After.Reverse()), now, 0); !ok || got.Number() != flow.Number() || got.Reply() == flow.Reply() {
 				t.Fatalf("the answers of %+v are not found", tr)
 			}
-			table.Seen(flow, now, 1, uint8(now))
+			table.Seen(flow, now, 1, 1, uint8(now))
 			table.Expect(&batch, tr.In, &tr.Before)
 		}
 		for len(b) >= 2 {

@@ -44,7 +44,7 @@ func TestSaveAndRestore(t *testing.T) {
 			outPort = p.After.SrcPort
 		}
 		for _, reply := range []bool{false, true} {
-			old.Seen(FlowOf(f.Number(), reply), now, 60, packet.TCPAck)
+			old.Seen(FlowOf(f.Number(), reply), now, 1, 60, packet.TCPAck)
 		}
 	}
 	var saved []Saved

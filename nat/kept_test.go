@@ -39,11 +39,11 @@ func TestKeptConnectionsHaveNoTimeout(t *testing.T) {
 	r.establish(established)
 	half := r.out(alice, tcp(aliceAddr, 4002, world, 80))
 	r.establish(half)
-	r.Seen(half, r.now, 60, packet.TCPAck|packet.TCPFin)
+	r.Seen(half, r.now, 1, 60, packet.TCPAck|packet.TCPFin)
 	closed := r.out(alice, tcp(aliceAddr, 4003, world, 80))
 	r.establish(closed)
-	r.Seen(closed, r.now, 60, packet.TCPAck|packet.TCPFin)
-	r.Seen(Flow{closed.ref, true}, r.now, 60, packet.TCPAck|packet.TCPFin)
+	r.Seen(closed, r.now, 1, 60, packet.TCPAck|packet.TCPFin)
+	r.Seen(Flow{closed.ref, true}, r.now, 1, 60, packet.TCPAck|packet.TCPFin)
 	datagrams := r.out(alice, udp(aliceAddr, 4000, world, 7000))
 
 	r.expireAll(100 * 24 * time.Hour)
@@ -135,8 +135,8 @@ func TestKeptFlowHearsLateReset(t *testing.T) {
 	r, told := newKeptRig(t, Config{})
 	k := tcp(aliceAddr, 4000, world, 80)
 	f := r.out(alice, k)
-	r.Seen(Flow{f.ref, true}, r.now, 60, packet.TCPSyn|packet.TCPAck)
-	r.Seen(f, r.now, 40, packet.TCPRst)
+	r.Seen(Flow{f.ref, true}, r.now, 1, 60, packet.TCPSyn|packet.TCPAck)
+	r.Seen(f, r.now, 1, 40, packet.TCPRst)
 	if have := r.find(net1, k, packet.TCPSyn); have != f || len(told.list) != 0 {
 		t.Errorf("a SYN behind a reset finds %v, want %v; told of %v", have, f, told.list)
 	}

@@ -70,13 +70,13 @@ func (m *model) find(k modelKey, now int64, flags uint8) (*modelFlow, int) {
 	return f, 1
 }
 
-func (m *model) seen(f *modelFlow, dir int, now int64, bytes int, flags uint8) {
+func (m *model) seen(f *modelFlow, dir int, now int64, packets, bytes int, flags uint8) {
 	f.last = max(f.last, now/granule*granule)
 	f.heard[dir] = true
-	f.packets[dir]++
+	f.packets[dir] += uint64(packets)
 	f.bytes[dir] += uint64(bytes)
 	if r := m.rule(f.rule); r != nil {
-		r.Packets++
+		r.Packets += uint64(packets)
 		r.Bytes += uint64(bytes)
 	}
 	if f.keys[0].tuple.Proto == packet.ProtoTCP {

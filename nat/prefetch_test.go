@@ -73,7 +73,7 @@ func BenchmarkBatch(b *testing.B) {
 							b.Fatal("not found")
 						}
 						tr := table.Translation(f)
-						table.Seen(f, now, int(tr.After.SrcPort), 0)
+						table.Seen(f, now, 1, int(tr.After.SrcPort), 0)
 					}
 				}
 			})

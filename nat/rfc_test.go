@@ -53,7 +53,7 @@ func (c *caller) tryFrom(n packet.NetworkID, id packet.ContainerID, k packet.Tup
 			return packet.Tuple{}, reason
 		}
 	}
-	c.nat.Seen(f, c.now, 100, flags)
+	c.nat.Seen(f, c.now, 1, 100, flags)
 	return c.nat.Translation(f).After, packet.OK
 }
 
@@ -82,7 +82,7 @@ func (c *caller) back(k packet.Tuple, flags uint8) (packet.Tuple, packet.Reason)
 			return packet.Tuple{}, reason
 		}
 	}
-	c.nat.Seen(f, c.now, 100, flags)
+	c.nat.Seen(f, c.now, 1, 100, flags)
 	return c.nat.Translation(f).After, packet.OK
 }
 

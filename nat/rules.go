@@ -87,10 +87,10 @@ func (r *rules) init() {
 
 func (r *rules) at(number uint32) *rule { return (*r.all.Load())[number] }
 
-// count adds a packet to a rule's counters. Any worker.
-func (r *rules) count(number uint32, bytes int) {
+// count adds packets to a rule's counters. Any worker.
+func (r *rules) count(number uint32, packets, bytes int) {
 	rule := r.at(number)
-	rule.packets.Add(1)
+	rule.packets.Add(uint64(packets))
 	rule.bytes.Add(uint64(bytes))
 }
 

@@ -24,7 +24,7 @@ func filled(r *rig, begin func(n int) (Plan, packet.Reason)) (n int, reason pack
 		if p.Before.Proto == packet.ProtoTCP {
 			r.establish(f)
 		} else {
-			r.Seen(f, r.now, 100, 0)
+			r.Seen(f, r.now, 1, 100, 0)
 			r.talk(f)
 		}
 	}

@@ -183,15 +183,16 @@ func (t *Table) Translation(f Flow) packet.Translation {
 	}
 }
 
-// Seen takes in that a packet of the flow passed: its half of the record learns
-// the time, the TCP flags and one packet of so many bytes, and so does the rule.
-func (t *Table) Seen(f Flow, now int64, bytes int, tcpFlags uint8) {
+// Seen takes in that packets of the flow passed, several if they came as one train:
+// its half of the record learns the time, the TCP flags, how many they were and how
+// many bytes they had together, and so does the rule.
+func (t *Table) Seen(f Flow, now int64, packets, bytes int, tcpFlags uint8) {
 	b := t.body(f.ref)
 	dir := f.dir()
-	b.packets[dir].Add(1)
+	b.packets[dir].Add(uint64(packets))
 	b.bytes[dir].Add(uint64(bytes))
 	if b.rule != 0 {
-		t.rules.count(b.rule, bytes)
+		t.rules.count(b.rule, packets, bytes)
 	}
 	word := &b.seen[dir]
 	for {

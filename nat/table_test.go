@@ -78,14 +78,14 @@ func (r *rig) commit(p Plan, reason packet.Reason) Flow {
 func (r *rig) out(c packet.ContainerID, k packet.Tuple) Flow {
 	r.t.Helper()
 	f := r.commit(r.PlanOut(net1, c, k, lan, ours))
-	r.Seen(f, r.now, 100, packet.TCPSyn)
+	r.Seen(f, r.now, 1, 100, packet.TCPSyn)
 	return f
 }
 
 func (r *rig) in(k packet.Tuple) Flow {
 	r.t.Helper()
 	f := r.commit(r.PlanIn(lan, k))
-	r.Seen(f, r.now, 100, packet.TCPSyn)
+	r.Seen(f, r.now, 1, 100, packet.TCPSyn)
 	return f
 }
 
@@ -109,8 +109,8 @@ func (r *rig) publish(rule Rule) Rule {
 
 // establish has both sides of a TCP connection agree.
 func (r *rig) establish(f Flow) {
-	r.Seen(Flow{f.ref, true}, r.now, 60, packet.TCPSyn|packet.TCPAck)
-	r.Seen(f, r.now, 60, packet.TCPAck)
+	r.Seen(Flow{f.ref, true}, r.now, 1, 60, packet.TCPSyn|packet.TCPAck)
+	r.Seen(f, r.now, 1, 60, packet.TCPAck)
 }
 
 // check compares a translation.
@@ -299,8 +299,8 @@ func TestSameClientTwice(t *testing.T) {
 	}
 
 	// When the first is over it does not count.
-	r.Seen(first, r.now, 60, packet.TCPFin|packet.TCPAck)
-	r.Seen(Flow{first.ref, true}, r.now, 60, packet.TCPFin|packet.TCPAck)
+	r.Seen(first, r.now, 1, 60, packet.TCPFin|packet.TCPAck)
+	r.Seen(Flow{first.ref, true}, r.now, 1, 60, packet.TCPFin|packet.TCPAck)
 	r.end(r.find(lan, tcp(world, 5000, ours, 8080), packet.TCPAck).ref)
 	third := r.Translation(r.in(tcp(world, 5000, ours, 8080)))
 	if third.After.SrcPort != 5000 || r.Stats().Flows != 1 {

@@ -13,14 +13,15 @@ const headRoom = packet.VNetLen + packet.EthernetLen
 const tcpHeaders = headRoom + packet.IPv4MinLen + packet.TCPMinLen
 
 // An ipv4 says what the header of a frame has. Its tuple is from outside to the
-// router: Src is who speaks.
+// router: Src is who speaks. DF is never set: no socket tells whether the packet had
+// it, and whoever were told that a packet was too large is not there to hear it. So
+// each packet has an identification of its own, those of a train as well.
 type ipv4 struct {
 	tuple  packet.Tuple
 	length int // of the transport header and payload
 	tos    uint8
 	ttl    uint8
 	id     uint16
-	df     bool
 }
 
 // headers writes the virtio-net header (saying nothing), the Ethernet and the
@@ -37,7 +38,7 @@ func headers(buf []byte, h *ipv4) (transport []byte) {
 	ip.SetTOS(h.tos)
 	ip.SetTotalLen(packet.IPv4MinLen + h.length)
 	ip.SetID(h.id)
-	ip.SetFragment(h.df, false, 0)
+	ip.SetFragment(false, false, 0)
 	ip.SetTTL(h.ttl)
 	ip.SetProto(h.tuple.Proto)
 	ip.SetChecksum(0)

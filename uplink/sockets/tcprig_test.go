@@ -205,11 +205,14 @@ type seg struct {
 func tcpFrame(k packet.Tuple, x seg) []byte {
 	head := packet.TCPMinLen + len(x.options)
 	buf := make([]byte, headRoom+packet.IPv4MinLen+head+len(x.payload))
-	h := ipv4{tuple: k, length: head + len(x.payload), ttl: 63, df: true}
+	h := ipv4{tuple: k, length: head + len(x.payload), ttl: 63}
 	if x.ttl != 0 {
 		h.ttl = x.ttl
 	}
 	t := packet.TCP(headers(buf, &h))
+	ip := packet.IPv4(buf[headRoom:])
+	ip.SetFragment(true, false, 0)
+	ip.UpdateChecksum()
 	t.SetSrcPort(k.SrcPort)
 	t.SetDstPort(k.DstPort)
 	t.SetSeq(x.seq)

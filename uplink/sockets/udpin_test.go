@@ -14,6 +14,7 @@ type said struct {
 	by       uint16
 	data     []byte
 	ttl, tos uint8
+	id       uint16 // set where it arrives
 }
 
 // cutFrame is what a frame stands for, datagram by datagram.
@@ -37,14 +38,17 @@ func cutFrame(t testing.TB, f *packet.Frame) (list []said) {
 		if packet.Sum(u, packet.PseudoSum4(ip.Src(), ip.Dst(), packet.ProtoUDP, len(u))) != 0xffff {
 			t.Fatal("a piece has a wrong checksum")
 		}
-		list = append(list, said{one.SrcPort, bytes.Clone(u.Payload()), ip.TTL(), ip.TOS()})
+		if ip.DontFragment() {
+			t.Fatal("a piece has DF")
+		}
+		list = append(list, said{one.SrcPort, bytes.Clone(u.Payload()), ip.TTL(), ip.TOS(), ip.ID()})
 	}
 }
 
 // TestUDPJoined: what peers send one by one and as trains comes in the order it
-// was sent, each datagram once and with its header, however many make one frame
-// and however little of it is read at once; and each by itself when it is read while
-// none may go together.
+// was sent, each datagram once, with its header and an identification of its own,
+// however many make one frame and however little of it is read at once; and each by
+// itself when it is read while none may go together.
 func TestUDPJoined(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	frames, datagrams := 0, 0
@@ -75,14 +79,15 @@ func TestUDPJoined(t *testing.T) {
 				data = pattern(rng.IntN(256), size*(1+rng.IntN(4))+rng.IntN(size))
 				p.sendTrain(to, data, size)
 				for ; len(data) > size; data = data[size:] {
-					want = append(want, said{p.at.Port(), data[:size], ttl, tos})
+					want = append(want, said{by: p.at.Port(), data: data[:size], ttl: ttl, tos: tos})
 				}
 			} else {
 				p.send(to, data)
 			}
-			want = append(want, said{p.at.Port(), data, ttl, tos})
+			want = append(want, said{by: p.at.Port(), data: data, ttl: ttl, tos: tos})
 			queued += len(data) + 2000
 		}
+		last := uint16(0)
 		for got := 0; got < len(want); {
 			joins = !changing || rng.IntN(2) == 0
 			x.batch.Reset()
@@ -106,7 +111,10 @@ func TestUDPJoined(t *testing.T) {
 					if w := want[got]; s.by != w.by || s.ttl != w.ttl || s.tos != w.tos || !bytes.Equal(s.data, w.data) {
 						t.Fatalf("datagram %d of %d: %d bytes of %d with TTL %d, want %d of %d with %d", got, len(want), len(s.data), s.by, s.ttl, len(w.data), w.by, w.ttl)
 					}
-					got++
+					if got++; got > 1 && s.id != last+1 {
+						t.Fatalf("datagram %d has the identification %d behind %d", got, s.id, last)
+					}
+					last = s.id
 				}
 			}
 			if len(x.batch.Frames) == 0 && got < len(want) {

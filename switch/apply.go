@@ -29,6 +29,7 @@ type lane struct {
 	turn       *Port  // whose turn it is; nil where it is nobody's
 	deliveries recent // to ports, see account
 	flooding   int64  // what of this turn went into the copies of floods
+	bulk       func() // the worker's, for a turn that moved much
 	clocks
 
 	answers    []packet.Frame // originated or cut in this batch
@@ -55,7 +56,7 @@ type staged struct {
 
 func newLane(lanes *Lanes, id int) *lane {
 	return &lane{
-		lanes: lanes, id: id,
+		lanes: lanes, id: id, bulk: lanes.loop.Worker(id).Bulk,
 		batch:   packet.NewBatch(),
 		staged:  make([]staged, 0, maxStaged),
 		out:     make([]*packet.Frame, 0, maxStaged),

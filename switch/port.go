@@ -141,7 +141,7 @@ func (p *Port) Ready(now int64, events uint32) (again bool) {
 	p.ln.turn = nil
 	p.wasted(now, began, events, read.frames, before)
 	if read.bytes > bulk {
-		p.worker.Bulk()
+		p.ln.bulk()
 	}
 	p.n.read.Add(uint64(read.frames))
 	p.n.readBytes.Add(uint64(read.bytes))

@@ -53,7 +53,7 @@ test: build ## run all tests in a world of their own (PKG=./switch: only those; 
 	@test/deps.sh || echo 'Going on without them.'
 	@test/run.sh $(PKG)
 
-plain: build ## run all scenarios by programs that neither join nor doze nor stay awake
+plain: build ## run all scenarios, and more, by programs without what makes them fast
 	@test/deps.sh || echo 'Going on without them.'
 	@PLAIN=yes test/run.sh ./test
 

@@ -12,6 +12,21 @@ import (
 // Plain is set in programs built with the tag plain.
 const Plain = false
 
+// Slept reports whether the worker waited before this turn: then everything that
+// is ready became so while it did. It is told by the clock, so a call that returned
+// at once may count as a wait when the machine is busy. On the worker only.
+func (w *Worker) Slept() bool { return w.slept }
+
+// callWoken calls those that were woken in this turn: they need not wait for another
+// look at epoll.
+func (w *Worker) callWoken() {
+	if !w.inbox.empty() {
+		w.slept = false
+		w.takeInbox()
+		w.callReady()
+	}
+}
+
 // A thread that sleeps comes back ten to twenty microseconds after what wakes it,
 // which is most of the time of a request and its answer. So who is mostly woken
 // soon after falling asleep, and for little work, stays awake for about that long.

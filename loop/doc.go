@@ -31,7 +31,7 @@
 // because a thread that goes to sleep and comes back ten thousand times a second
 // keeps the runtime's monitor busy with taking its processor away; of that, one
 // that answers again and again is awake for the first 50 µs (awake.go). With the
-// build tag plain it does neither. Every other call goes around the scheduler, so
+// build tag plain it does neither, nor step 5. Every other call goes around the scheduler, so
 // that a busy worker never loses its processor. The price: workers that are busy without a pause
 // take a processor each from the rest of the program, which then gets its turn
 // by preemption only, every 10 ms. Set GOMAXPROCS to the number of workers plus
@@ -43,7 +43,7 @@
 //
 //	loop.go    Loop: start, grace periods, end
 //	worker.go  Worker: the turn, posted calls, statistics
-//	awake.go   what a worker does before it sleeps; plain.go, without
+//	awake.go   what has a worker answer sooner; plain.go, without
 //	source.go  Source: descriptors and notifications, generations
 //	timer.go   Timer
 //	inbox.go   the queue others put their calls into

@@ -79,11 +79,6 @@ func (w *Worker) ID() int { return w.id }
 // On the worker only.
 func (w *Worker) Now() int64 { return w.now }
 
-// Slept reports whether the worker waited before this turn: then everything that
-// is ready became so while it did. It is told by the clock, so a call that returned
-// at once may count as a wait when the machine is busy. On the worker only.
-func (w *Worker) Slept() bool { return w.slept }
-
 // shortestSleep is longer than epoll_pwait takes when something is ready, and
 // shorter than a thread needs to go to sleep and come back.
 const shortestSleep = int64(2 * time.Microsecond)
@@ -198,11 +193,7 @@ func (w *Worker) turn() {
 	w.takeInbox()
 	w.timers.fire(w.now)
 	w.callReady()
-	if !w.inbox.empty() { // whom those woke need not wait for another look at epoll
-		w.slept = false
-		w.takeInbox()
-		w.callReady()
-	}
+	w.callWoken()
 }
 
 // wait asks epoll what is ready, sleeping only if there is nothing left to do,

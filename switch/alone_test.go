@@ -98,7 +98,7 @@ func TestFramesComeAlone(t *testing.T) {
 		send(far, back)
 		receive(near)
 	}
-	if n := a.reads.Load() + b.reads.Load(); n > rounds*3 { // of 2 frames each; 4 if each was looked behind
+	if n := a.reads.Load() + b.reads.Load(); n > rounds*3 && !loop.Plain { // of 2 frames each; 4 if each was looked behind
 		t.Errorf("%d frames were read by %d calls", 2*rounds, n)
 	}
 	for range 50 {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fairlead/link"
+	"fairlead/loop"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/policy"
@@ -67,9 +68,12 @@ func TestSwitchAgainstModel(t *testing.T) {
 	for _, what := range missing {
 		t.Error(what)
 	}
-	joined, not := w.sw.Totals(), unjoined.sw.Totals()
-	if t.Logf("%d frames were joined", joined.Joined); joined.Joined < 100 || not.Joined > 0 {
-		t.Errorf("%d frames were joined, and %d where none may", joined.Joined, not.Joined)
+	joined, not := w.sw.Totals().Joined, unjoined.sw.Totals().Joined
+	if loop.Plain {
+		joined, not = 0, not+joined
+	}
+	if t.Logf("%d frames were joined", joined); joined < 100 && !loop.Plain || not > 0 {
+		t.Errorf("%d frames were joined, and %d where none may", joined, not)
 	}
 }
 

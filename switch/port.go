@@ -206,7 +206,7 @@ func (s *Switch) run(p *Port, now int64, read *intake) {
 	ports, recorder := s.ports.Load(), s.recorder.Load()
 	frames := p.ln.batch.Frames
 	p.ln.joins = s.joins()
-	if s.gateway != nil {
+	if s.gateway != nil && !loop.Plain {
 		s.gateway.Prefetch(frames)
 	}
 	for i := range frames {

@@ -1,11 +1,8 @@
 package vswitch
 
 import (
-	"bytes"
-	"slices"
 	"testing"
 
-	"fairlead/link"
 	"fairlead/packet"
 	"fairlead/packet/packettest"
 	"fairlead/policy"
@@ -18,52 +15,6 @@ func inVLANs(t *testing.T, words string) func(*PortConfig) {
 		t.Fatal(err)
 	}
 	return func(c *PortConfig) { c.VLANs = v }
-}
-
-// Datagrams of one flow's addresses and ports that are of two VLANs do not become one
-// train on a trunk, and those of one VLAN do, with its tag.
-func TestVLANsAreNotJoined(t *testing.T) {
-	r := newRig(t)
-	from, to := r.add(2, inVLANs(t, "trunk=10,20")), r.add(3, inVLANs(t, "trunk=10,20"))
-	r.sw.SetJoin(true)
-	to.queue.takes = link.OffloadAll
-	for _, vlan := range []uint16{10, 20} {
-		r.send(to, packettest.Tagged(packettest.ARPRequest(to.station, from.IP), vlan))
-		from.got(t)
-	}
-	var list [][]byte
-	for i := range 20 {
-		list = append(list, packettest.Tagged(datagramOf(from.station, to.station, 9, i, 60), uint16(10+10*(i%2))))
-	}
-	r.send(from, list...)
-	var vlans []uint16
-	for _, b := range to.got(t) {
-		f := packet.Frame{B: b}
-		if packet.Parse(&f) != packet.OK {
-			t.Fatal("malformed")
-		}
-		vlans = append(vlans, f.VID())
-		for _, p := range packetsOf(&f, make([]byte, packet.MaxFrame)) {
-			if !slices.ContainsFunc(list, func(sent []byte) bool { return bytes.Equal(sent[packet.VNetLen:][:18], p[packet.VNetLen:][:18]) }) {
-				t.Errorf("a packet nobody sent: % x", p[:40])
-			}
-		}
-	}
-	// A frame of another VLAN ends the flow's train, so that it stays in order.
-	if c := to.port.Counts(); c.Written != 20 || c.Joined > 18 || !slices.Contains(vlans, 10) || !slices.Contains(vlans, 20) {
-		t.Errorf("%d written, %d joined: %v", c.Written, c.Joined, vlans)
-	}
-	// A turn that lost its processor may end between two of them.
-	for tries := 0; ; tries++ {
-		r.send(from, list[0], list[2], list[4], list[6])
-		got := to.got(t)
-		if len(got) == 1 && to.port.Counts().Joined >= 3 {
-			return
-		}
-		if tries == 100 {
-			t.Fatalf("four of one VLAN came as %d frames", len(got))
-		}
-	}
 }
 
 // A frame with two tags does not get into the inner one's VLAN by losing the outer.

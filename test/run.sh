@@ -7,9 +7,9 @@
 # makes sense without the detector only; each benchmark once; and a moment of
 # fuzzing per parser. No test measures the machine, so several run side by side.
 #
-# With PLAIN=yes, from make plain, it is the scenarios and package loop alone, by
-# programs whose workers neither doze nor stay awake and that join no packets (build
-# tag plain), and without the race detector.
+# With PLAIN=yes, from make plain, it is the scenarios, and the packages whose code
+# differs then, built without what makes them fast (tag plain, see loop/plain.go), and
+# without the race detector.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -100,7 +100,7 @@ all() {
 	rest=$(grep -vx fairlead/test <<<"$packages" || true)
 	[ ! -x .cache/scenarios ] || (cd test && printf 'scenario %s\n' *_test.go)
 	if [ "${PLAIN:-}" = yes ]; then
-		echo plain fairlead/loop
+		printf 'plain fairlead/%s\n' switch gateway loop # of gateway it is who calls it
 		return
 	fi
 	[ -z "$rest" ] || sed 's/^/raced /' <<<"$rest"

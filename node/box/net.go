@@ -147,13 +147,13 @@ func ignoreRouters(name string, warn func(string, ...any)) {
 	clearIPv6(name, warn, "accept_ra", "accept_redirects")
 }
 
-// askByOwnAddress has an interface ask for neighbours by an address of its own. A kernel
-// would name the source of the first packet that waits (arp_solicit in net/ipv4/arp.c),
-// which of a connection from before the default route led here is another interface's.
-// The guard refuses that, and as long as such a connection tries nobody in the container
-// would find the gateway.
+// askByOwnAddress has an interface ask for neighbours by an address of its network. A
+// kernel would name the source of the first packet that waits (arp_solicit in
+// net/ipv4/arp.c), which of a connection from before the default route led here is
+// another interface's. The guard refuses that, and as long as such a connection tries
+// nobody in the container would find the gateway.
 func askByOwnAddress(name string, warn func(string, ...any)) {
-	if err := setSysctl("net/ipv4/conf/"+name+"/arp_announce", "2"); err != nil {
+	if err := setSysctl("net/ipv4/conf/"+name+"/arp_announce", "1"); err != nil {
 		warn("%v", err)
 	}
 }

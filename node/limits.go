@@ -47,7 +47,7 @@ func clientLimits() []packet.Limit {
 		{What: "bytes of the node's own log", Most: size(mostNodeLog) + ", and as many of the log before", Beyond: "the log before goes; under a service manager it is that one's"},
 		{What: "time for a request's header and body, each", Most: bodyWithin.String(), Beyond: "the connection is closed"},
 		{What: "clients that trace", Most: most(maxWatchers, "clients"), Share: shareOfPlaces, Beyond: "429"},
-		{What: "batches of frames that a tracing client may be behind", Most: most(maxBatches, "batches"), Beyond: "they are counted as lost, and it is told how many"},
+		{What: "frames that a tracing client may be behind", Most: most(maxBehind, "frames"), Beyond: "they are counted as lost, and it is told how many"},
 	}
 }
 

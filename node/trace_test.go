@@ -86,9 +86,9 @@ func TestTraceAfterTrace(t *testing.T) {
 		w := h.tracing.watch()
 		web.send(t, packettest.ICMPEcho(web.Station, db.Station, 1, uint16(i), nil))
 		select {
-		case b := <-w.batches:
-			if len(b.records) == 0 {
-				t.Fatal("an empty batch")
+		case <-w.came:
+			if all := w.take(); len(all) != 1 || len(all[0].records) == 0 {
+				t.Fatalf("%d batches, or an empty one", len(all))
 			}
 		case <-time.After(2 * time.Second):
 			t.Fatalf("watcher %d was told nothing", i)
@@ -112,7 +112,8 @@ func TestTraceFollowsTheNetwork(t *testing.T) {
 	web := h.join(t, "web")
 	web.send(t, packettest.ARPRequest(web.Station, web.IP))
 	select {
-	case b := <-w.batches:
+	case <-w.came:
+		b := w.take()[0]
 		if line := b.seen.traceLine(&b.records[0], h.names(b.seen)); line.In != "web" {
 			t.Errorf("%+v", line)
 		}
@@ -133,30 +134,36 @@ func TestTraceWatchersAreBounded(t *testing.T) {
 	}
 }
 
+// However little at a time the workers have to tell, what counts is how many frames that are.
 func TestSlowWatcherIsToldItsLosses(t *testing.T) {
-	w := newWatcher()
-	want, sent := uint64(0), 0
-	for i := range cap(w.batches) + 3 {
+	w, one := newWatcher(), make([]trace.Record, 1)
+	for range maxBehind {
+		w.offer(batch{records: one})
+	}
+	for range 3 {
 		w.offer(batch{records: make([]trace.Record, 2), lost: 1})
-		if i >= cap(w.batches) {
-			want += 3
-		}
-		sent++
 	}
-	for range cap(w.batches) {
-		if b := <-w.batches; b.lost != 1 {
-			t.Errorf("%d lost before a batch that had room", b.lost)
-		}
+	all := w.take()
+	if len(all) != 1 || len(all[0].records) != maxBehind || all[0].lost != 0 {
+		t.Fatalf("%d batches, the first of %d frames after %d lost", len(all), len(all[0].records), all[0].lost)
 	}
-	w.offer(batch{records: make([]trace.Record, 1)})
-	if b := <-w.batches; b.lost != want {
-		t.Errorf("told of %d lost, want %d", b.lost, want)
+	if w.offer(batch{records: one}); w.take() != nil {
+		t.Error("there is room before he was told")
 	}
-	w.offer(batch{records: make([]trace.Record, 1)})
-	if b := <-w.batches; b.lost != 0 {
-		t.Errorf("told again of %d lost", b.lost)
+	w.told(maxBehind)
+	w.offer(batch{records: one})
+	w.offer(batch{records: one})
+	if all := w.take(); len(all) != 1 || all[0].lost != 10 || len(all[0].records) != 2 {
+		t.Errorf("told of %+v, want 10 lost", all)
 	}
-	if most := cap(w.batches) * 4096 * int(unsafe.Sizeof(trace.Record{})); most > 16<<20 {
+	other := new(segments)
+	w.offer(batch{records: one})
+	w.offer(batch{seen: other, records: one, lost: 2})
+	w.offer(batch{seen: other, records: one, lost: 3})
+	if all := w.take(); len(all) != 3 || all[0].lost != 0 || all[1].lost != 2 || all[2].lost != 3 {
+		t.Errorf("not told where something was lost: %+v", all)
+	}
+	if most := maxBehind * 5 / 4 * int(unsafe.Sizeof(trace.Record{})); most > 16<<20 {
 		t.Errorf("a client that does not read costs up to %d bytes", most)
 	}
 }

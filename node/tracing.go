@@ -25,29 +25,34 @@ type tracing struct {
 	end      func() // stops recording, once nobody watches
 }
 
-// Bounds: how many watch at once, and how many batches one may be behind. A
-// batch is a recorder's ring at most, which is 2.2 MB. A client is told of traceSlice
-// frames at once, which takes a millisecond.
+// Bounds: how many watch at once, and how many frames one may be behind, which are
+// 16 MB at most, with room to grow. A client is told of traceSlice frames at once, which takes a
+// millisecond.
 const (
 	maxWatchers = 16
-	maxBatches  = 7
+	maxBehind   = 20_000
 	traceSlice  = 64
 )
 
-// A watcher is one client's share: a bounded queue of batches; what does not
-// fit is counted as lost.
+// A watcher is one client's share: what he has not been told of yet. What does not fit
+// is counted as lost.
 type watcher struct {
-	batches chan batch
-	lost    uint64 // guarded by tracing.mu
+	came chan struct{} // holds one token while there is something to take
+
+	mu      sync.Mutex
+	batches []batch // each has frames
+	behind  int     // frames in them, and in those he is being told of
+	lost    uint64  // after those
 }
 
+// A batch are frames in a row of the same networks and uplinks.
 type batch struct {
 	seen    *segments
 	records []trace.Record
-	lost    uint64
+	lost    uint64 // before them
 }
 
-func newWatcher() *watcher { return &watcher{batches: make(chan batch, maxBatches)} }
+func newWatcher() *watcher { return &watcher{came: make(chan struct{}, 1)} }
 
 // watch has the switch record from now on.
 func (t *tracing) watch() *watcher {
@@ -116,15 +121,44 @@ func (t *tracing) run(seen *segments, r *trace.Recorder, stop <-chan struct{}) {
 	}
 }
 
-// offer never waits for a client.
+// offer never waits for a client. The records stay the caller's.
 func (w *watcher) offer(b batch) {
-	b.lost += w.lost
-	select {
-	case w.batches <- b:
-		w.lost = 0
-	default:
-		w.lost = b.lost + uint64(len(b.records))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lost += b.lost
+	if len(b.records) == 0 {
+		return
 	}
+	if w.behind+len(b.records) > maxBehind {
+		w.lost += uint64(len(b.records))
+		return
+	}
+	last := len(w.batches) - 1
+	if last < 0 || w.batches[last].seen != b.seen || w.lost > 0 {
+		w.batches, w.lost = append(w.batches, batch{seen: b.seen, lost: w.lost}), 0
+		last++
+	}
+	w.batches[last].records = append(w.batches[last].records, b.records...)
+	w.behind += len(b.records)
+	select {
+	case w.came <- struct{}{}:
+	default: // the last token has not been taken yet
+	}
+}
+
+// take returns what there is to tell; told says of how many frames that was done.
+func (w *watcher) take() []batch {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := w.batches
+	w.batches = nil
+	return all
+}
+
+func (w *watcher) told(frames int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.behind -= frames
 }
 
 // getTrace streams decisions as JSON lines until the client leaves.
@@ -162,7 +196,9 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 			return nil, nil
 		case <-n.down:
 			return nil, nil
-		case b := <-w.batches:
+		case <-w.came:
+		}
+		for _, b := range w.take() {
 			lost += b.lost
 			names := n.names(b.seen)
 			for some := range slices.Chunk(b.records, traceSlice) {
@@ -170,14 +206,15 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 				took := compute(func() { lost = b.seen.tell(&text, some, only, names, lost) })
 				giveTime(rw)
 				_, err := rw.Write(text.Bytes())
-				// Whoever waits for a turn may miss a later batch.
+				// Whoever waits for a turn may miss what comes later.
 				if err != nil || !n.pace.pay(r.Context(), clientNumber(r), took) {
 					return nil, nil //nolint:nilerr // the client has left, nobody hears the error
 				}
+				w.told(len(some))
 			}
-			if flush() != nil {
-				return nil, nil
-			}
+		}
+		if flush() != nil {
+			return nil, nil
 		}
 	}
 }

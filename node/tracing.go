@@ -25,12 +25,12 @@ type tracing struct {
 	end      func() // stops recording, once nobody watches
 }
 
-// Bounds: how many watch at once, and how many frames one may be behind, which are
-// 16 MB at most, with room to grow. A client is told of traceSlice frames at once, which takes a
-// millisecond.
+// Bounds: how many watch at once, and how many frames one may be behind: two of a
+// recorder's rings, which are 5 MB. A client is told of traceSlice frames at once, which
+// takes a millisecond.
 const (
 	maxWatchers = 16
-	maxBehind   = 20_000
+	maxBehind   = 8192
 	traceSlice  = 64
 )
 
@@ -45,7 +45,7 @@ type watcher struct {
 	lost    uint64  // after those
 }
 
-// A batch are frames in a row of the same networks and uplinks.
+// A batch is what was recorded between two looks of run.
 type batch struct {
 	seen    *segments
 	records []trace.Record
@@ -121,24 +121,17 @@ func (t *tracing) run(seen *segments, r *trace.Recorder, stop <-chan struct{}) {
 	}
 }
 
-// offer never waits for a client. The records stay the caller's.
+// offer never waits for a client. The records stay as they are: all who watch have the
+// same ones.
 func (w *watcher) offer(b batch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.lost += b.lost
-	if len(b.records) == 0 {
+	b.lost += w.lost
+	if len(b.records) == 0 || w.behind+len(b.records) > maxBehind {
+		w.lost = b.lost + uint64(len(b.records))
 		return
 	}
-	if w.behind+len(b.records) > maxBehind {
-		w.lost += uint64(len(b.records))
-		return
-	}
-	last := len(w.batches) - 1
-	if last < 0 || w.batches[last].seen != b.seen || w.lost > 0 {
-		w.batches, w.lost = append(w.batches, batch{seen: b.seen, lost: w.lost}), 0
-		last++
-	}
-	w.batches[last].records = append(w.batches[last].records, b.records...)
+	w.batches, w.lost = append(w.batches, b), 0
 	w.behind += len(b.records)
 	select {
 	case w.came <- struct{}{}:

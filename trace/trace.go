@@ -9,6 +9,7 @@
 package trace
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -154,6 +155,7 @@ func (t *Recorder) Take(dst []Record) (records []Record, lost uint64) {
 	t.ring, t.read = t.read, t.ring
 	lost, t.lost = t.lost, 0
 	t.mu.Unlock()
+	dst = slices.Grow(dst, q.n)
 	for ; q.n > 0; q.n-- {
 		dst = append(dst, q.records[q.first])
 		q.first = (q.first + 1) % ringLen

@@ -506,7 +506,7 @@ func wantWriteOf(t *testing.T, q linktest.Queue, b []byte, want error) {
 func poll(fd int, timeout time.Duration) int16 {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for deadline := time.Now().Add(timeout); ; {
-		if _, err := unix.Poll(fds, int(time.Until(deadline).Milliseconds())); !errors.Is(err, unix.EINTR) {
+		if _, err := unix.Poll(fds, int(max(0, time.Until(deadline).Milliseconds()))); !errors.Is(err, unix.EINTR) {
 			return fds[0].Revents
 		}
 	}

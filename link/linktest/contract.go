@@ -377,7 +377,7 @@ func readiness(q Queue) func(timeout time.Duration) bool {
 		return func(timeout time.Duration) bool {
 			fds := []unix.PollFd{{Fd: int32(q.Fd()), Events: unix.POLLIN}}
 			for deadline := time.Now().Add(timeout); ; {
-				n, err := unix.Poll(fds, int(time.Until(deadline).Milliseconds()))
+				n, err := unix.Poll(fds, int(max(0, time.Until(deadline).Milliseconds())))
 				if !errors.Is(err, unix.EINTR) {
 					return n > 0
 				}

@@ -344,7 +344,7 @@ func hear(t *testing.T, q *link.Packet, within time.Duration) (frames [][]byte) 
 	t.Helper()
 	batch := packet.NewBatch()
 	for deadline := time.Now().Add(within); time.Now().Before(deadline); {
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(q.Fd()), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds()))
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(q.Fd()), Events: unix.POLLIN}}, int(max(0, time.Until(deadline).Milliseconds())))
 		if _, err := q.ReadBatch(batch); err != nil {
 			t.Fatal(err)
 		}

@@ -163,7 +163,7 @@ var masks = []struct {
 	{regexp.MustCompile(`(?m)\b(yes|no)\s+[0-9]+\.[0-9]{2}$`), "$1 AGE"}, // brctl showmacs
 	{regexp.MustCompile(`(?m)\b[0-9]+ s$`), "AGE"},
 	{regexp.MustCompile(`\bin network namespace [0-9]+ of pid [0-9]+`), "in network namespace N of pid P"},
-	{regexp.MustCompile(`\b(in|out)( +)[0-9]+ frames, .*`), "$1 N frames"},
+	{regexp.MustCompile(`\b(in|out)( +)[0-9]+ frames?( of [0-9]+ segments)?, .*`), "$1 N frames"},
 	{regexp.MustCompile(`\(([0-9a-f]{12})\)`), "(SHORTID)"},
 	{regexp.MustCompile(`\b(REACHABLE|STALE|DELAY|PROBE)\b`), "STATE"},
 	{regexp.MustCompile(`:[3-6][0-9]{4}\b`), ":PORT"},

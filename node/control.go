@@ -130,13 +130,14 @@ func (l *controlListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		began := time.Now()
-		if l.strangers.know(numberOf(conn)) {
+		number := numberOf(conn)
+		if l.strangers.know(number) {
 			l.unsaid++
 			_ = conn.Close()
 			l.rest(time.Since(began))
 			continue
 		}
-		pid, err := l.admit(conn)
+		pid, err := l.admit(conn, number)
 		if err != nil {
 			l.refuse(conn, err)
 		}
@@ -186,10 +187,11 @@ func numberOf(conn *net.UnixConn) (pid int) {
 	return pid
 }
 
-// admit says who connected, who has one of the places then, or why he gets none.
-func (l *controlListener) admit(conn *net.UnixConn) (pid int, refused error) {
+// admit says who connected, who has one of the places then, or why he gets none. A
+// stranger is remembered by his number.
+func (l *controlListener) admit(conn *net.UnixConn, number int) (pid int, refused error) {
 	if pid, refused = peerOf(conn); refused != nil {
-		l.strangers.refused(numberOf(conn))
+		l.strangers.refused(number)
 		return pid, refused
 	}
 	if l.places.take(pid) {

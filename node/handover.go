@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"net/http"
 	"os"
@@ -282,10 +281,7 @@ func (n *Node) isBusyLocked() bool {
 
 // processes are those that have connections, but one.
 func (l *controlListener) processes(but int) []int {
-	l.places.mu.Lock()
-	defer l.places.mu.Unlock()
-	list := slices.Sorted(maps.Keys(l.places.of))
-	return slices.DeleteFunc(list, func(pid int) bool { return pid == but })
+	return slices.DeleteFunc(l.places.processes(), func(pid int) bool { return pid == but })
 }
 
 // handAll sends everything, and returns once the new node has said that it works and is

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -84,6 +86,13 @@ func (p *places) had(pid int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.of[pid]
+}
+
+// processes are those that have some, in the order of their numbers.
+func (p *places) processes() []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Sorted(maps.Keys(p.of))
 }
 
 // inUse is how many all have.

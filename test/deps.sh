@@ -10,7 +10,7 @@ present() {
 	local pkg=$1 program
 	shift
 	if [ $# = 0 ]; then
-		dpkg-query -W -f '${Status}' "$pkg" 2>/dev/null | grep -q 'ok installed'
+		[[ $(dpkg-query -W -f '${Status}' "$pkg" 2>/dev/null) == *'ok installed' ]]
 		return
 	fi
 	for program; do

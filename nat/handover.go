@@ -35,8 +35,9 @@ type Saved struct {
 }
 
 // Save yields the flows whose time is not up, of those that end with a socket only those
-// that go with it, as Restore takes them. Only the owner of the table calls it, while no worker runs.
-func (t *Table) Save(now int64, goes func(number uint32) bool, yield func(*Saved)) {
+// that go with it, as Restore takes them, until yield returns false. Only the owner of the
+// table calls it, while no worker runs.
+func (t *Table) Save(now int64, goes func(number uint32) bool, yield func(*Saved) bool) {
 	for f := range t.Flows {
 		b := t.body(f.Number)
 		if b.is(kept) && !goes(f.Number) {
@@ -58,7 +59,9 @@ func (t *Table) Save(now int64, goes func(number uint32) bool, yield func(*Saved
 			word := b.seen[dir].Load()
 			s.Age[dir], s.Bits[dir] = max(0, now-since(word)), word&(stateBits-1)
 		}
-		yield(&s)
+		if !yield(&s) {
+			return
+		}
 	}
 }
 

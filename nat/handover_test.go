@@ -48,9 +48,13 @@ func TestSaveAndRestore(t *testing.T) {
 		}
 	}
 	var saved []Saved
-	old.Save(now+minute, nil, func(s *Saved) { saved = append(saved, *s) })
+	old.Save(now+minute, nil, func(s *Saved) bool { saved = append(saved, *s); return true })
 	if len(saved) != 2 {
 		t.Fatalf("%d flows are saved", len(saved))
+	}
+	yielded := 0
+	if old.Save(now+minute, nil, func(*Saved) bool { yielded++; return false }); yielded != 1 {
+		t.Errorf("%d flows are saved where one was wanted", yielded)
 	}
 	other := map[packet.NetworkID]packet.NetworkID{0: 0, network: 2, uplink: 4098}
 	const begun = 10e9 // of the other clock

@@ -39,7 +39,7 @@ func (n *Node) handConnections(s *sender) []sockets.Moving {
 }
 
 // handFlows sends the flows there are, and of those by this host's sockets those that
-// are handed over. No worker runs.
+// are handed over. No worker runs, so after an error it looks at no more of them.
 func (n *Node) handFlows(s *sender, connections []sockets.Moving) {
 	goes := make(map[uint32]bool, len(connections))
 	for _, c := range connections {
@@ -53,11 +53,12 @@ func (n *Node) handFlows(s *sender, connections []sockets.Moving) {
 		lot, count = lot[:4], 0
 	}
 	n.router.Flows(func(t *nat.Table) {
-		t.Save(loop.Clock(), func(number uint32) bool { return goes[number] }, func(f *nat.Saved) {
+		t.Save(loop.Clock(), func(number uint32) bool { return goes[number] }, func(f *nat.Saved) bool {
 			lot, _ = binary.Append(lot, binary.LittleEndian, f) // it has a fixed size
 			if count++; count == flowsAtOnce {
 				send()
 			}
+			return s.err == nil
 		})
 	})
 	if count > 0 {

@@ -167,6 +167,15 @@ func TestHandOverToSilent(t *testing.T) {
 	}
 }
 
+// A node that was told to go down, by a client who has his answer, hands nothing over.
+func TestHandOverAfterDown(t *testing.T) {
+	r := newReplaceable(t)
+	r.goDown()
+	_, failed := r.replace(t, 1000)
+	refused(t, <-failed, errLeaving.Error())
+	r.passes(t)
+}
+
 // The registry's part has its bound, too, in which nobody is wired.
 func TestHandOverToSlow(t *testing.T) {
 	r := newReplaceable(t)
@@ -263,4 +272,16 @@ func TestHandFlowsGivesUpSlow(t *testing.T) {
 		t.Error("all of them were taken")
 	}
 	_ = theirs.Close()
+}
+
+// When the new node has gone, the flows behind those it was sent are not looked at.
+func TestHandFlowsStops(t *testing.T) {
+	old := withFlows(t, 3*flowsAtOnce)
+	ours, theirs := conns(t)
+	_ = ours.Close()
+	end := time.Now().Add(time.Hour)
+	s := &sender{conn: &controlConn{UnixConn: theirs}, ack: time.Hour, end: end}
+	if old.handFlows(s, nil); s.err == nil || s.end != end.Add(flowsAtOnce*flowEach) {
+		t.Errorf("%v, and %v for flows", s.err, s.end.Sub(end))
+	}
 }

@@ -166,25 +166,29 @@ func (l *Loop) changeHeld(s *Source, change func()) bool {
 }
 
 // Rest has all workers rest between two turns, and returns when they do. They go on
-// when resume is called, as if no time had passed but for the clock. Until then
+// when resume is called, as if no time had passed but for the clock, and resume returns
+// for how long the one who came first has stood. Until then
 // another Rest waits, and who called this one may wait for nothing that waits for a
 // worker, as Call, Grace and Close do: take no lock that is held meanwhile.
 //
 // Whoever comes to rest first stands until the last one has come, which may be in a
 // write that takes minutes: the kernel runs the receiver's firewall in it. So there is
 // an end to that, after which all go on, and Rest returns an error.
-func (l *Loop) Rest(within time.Duration) (resume func(), err error) {
+func (l *Loop) Rest(within time.Duration) (resume func() (stood time.Duration), err error) {
 	l.mustNotBeWorker("Rest")
 	l.rest.Lock() // of two, each would have some of the workers
 	var left atomic.Int32
 	left.Store(int32(len(l.workers)))
+	var first atomic.Int64 // by Clock
 	all, awake := make(chan struct{}), make(chan struct{})
-	resume = sync.OnceFunc(func() {
+	resume = sync.OnceValue(func() time.Duration {
 		close(awake)
 		l.rest.Unlock()
+		return time.Duration(Clock() - first.Load())
 	})
 	for _, w := range l.workers {
 		w.Post(func() {
+			first.CompareAndSwap(0, Clock())
 			if left.Add(-1) == 0 {
 				close(all)
 			}

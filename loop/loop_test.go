@@ -397,11 +397,16 @@ func TestRestWithin(t *testing.T) {
 	}
 	l.Worker(1).Call(func() {})
 	close(let)
+	began := loop.Clock()
 	resume, err := l.Rest(time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	resume()
+	rested := loop.Clock()
+	least := loop.Clock() - rested
+	if stood := int64(resume()); stood < least || stood > loop.Clock()-began {
+		t.Errorf("they have stood for %d ns, at least for %d", stood, least)
+	}
 	for i := range l.NumWorkers() {
 		l.Worker(i).Call(func() {})
 	}

@@ -143,6 +143,10 @@ func (n *Node) handOver(conn *controlConn) error {
 	if err != nil {
 		return err
 	}
+	if n.isLeaving() { // from here on nobody can tell us to; a signal is passed on
+		resume()
+		return errLeaving
+	}
 	n.successorFD = next // it stays, if that comes to something
 	began := time.Now()
 	stood, err := n.handAll(conn)
@@ -157,9 +161,10 @@ func (n *Node) handOver(conn *controlConn) error {
 	select {} // nothing of ours moves any more; Serve returns, and the process ends
 }
 
-// A setback is what a replacement that came to nothing has cost everybody else: for how
-// long nothing could be changed, and for how long of that traffic stood. Whoever tries
-// again and again may cost them one part of costsLess of the time.
+// A setback is what a replacement that came to nothing, or a look at what does not move,
+// has cost everybody else: for how long nothing could be changed, and for how long of that
+// traffic stood. Whoever tries again and again may cost them one part of costsLess of the
+// time.
 type setback struct {
 	held, stood time.Duration
 	at          time.Time
@@ -170,19 +175,25 @@ const costsLess = 10
 
 // allows waits until the next one may try, if that is soon, or refuses it.
 func (s *setback) allows() error {
-	left := s.left()
-	if left <= ackWithin {
-		time.Sleep(left)
+	left := s.await()
+	if left <= 0 {
 		return nil
 	}
 	return fmt.Errorf("the last replacement has failed, traffic stood still for %v and commands for %v meanwhile; try again in %v",
 		s.stood.Round(time.Millisecond), s.held.Round(time.Millisecond), left.Round(time.Second))
 }
 
-// left is how long it costs others nothing more.
-func (s *setback) left() time.Duration { return time.Until(s.at.Add(s.held + costsLess*s.stood)) }
+// await waits until the next one may try, if that is soon, or returns how long it is yet.
+func (s *setback) await() (left time.Duration) {
+	left = time.Until(s.at.Add(s.held + costsLess*s.stood))
+	if left > ackWithin {
+		return left
+	}
+	time.Sleep(left)
+	return 0
+}
 
-// passOn has the node that has taken our place end, if we were told to meanwhile.
+// passOn has the node that has taken our place end, if a signal told us to meanwhile.
 func (n *Node) passOn(ctx context.Context) {
 	slog.Info("another node has taken over")
 	if ctx.Err() == nil {

@@ -95,8 +95,8 @@ type Node struct {
 	handed      *takeover  // while it begins in the place of another one, and may write nothing down; guarded by mu
 	handing     sync.Mutex // held while another one takes its place, and at the end; guards failed
 	failed      setback    // of the last that tried
-	checking    sync.Mutex // held while somebody looks at what does not move; guards unrested
-	unrested    setback    // of the last who could not
+	checking    sync.Mutex // held while somebody looks at what does not move; guards checked
+	checked     setback    // what the last of them has cost
 	replaced    atomic.Bool
 	successorFD int // a pidfd of that one
 	handTimes   handTimes

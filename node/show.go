@@ -219,21 +219,22 @@ func (n *Node) getCheck(http.ResponseWriter, *http.Request) (any, error) {
 	return check, err
 }
 
-// violationsAtRest looks while no frame moves. Where a worker does not come to rest the
-// others have stood for nothing, and it is a while until they do so again.
+// violationsAtRest looks while no frame moves. A worker may come to rest late, or not at
+// all, for which the others stand: then it is a while until they do so again.
 func (n *Node) violationsAtRest() ([]string, error) {
 	segments, router := n.segments(), n.theRouter() // before: n.mu may be held by who waits for a worker
 	n.checking.Lock()
 	defer n.checking.Unlock()
-	if left := n.unrested.left(); left > 0 {
-		return nil, fail(http.StatusConflict, "the counters are read while traffic stands, which it has done in vain just now; try again in %v", left.Round(time.Millisecond))
+	if left := n.checked.await(); left > 0 {
+		return nil, fail(http.StatusConflict, "the counters are read while traffic stands, which it has done for %v just now; try again in %v",
+			n.checked.stood.Round(time.Millisecond), left.Round(time.Millisecond))
 	}
 	resume, err := n.loop.Rest(n.handTimes.still)
 	if err != nil {
-		n.unrested = setback{stood: n.handTimes.still, at: time.Now()}
+		n.checked = setback{stood: n.handTimes.still, at: time.Now()}
 		return nil, fail(http.StatusConflict, "the counters are read while traffic stands, and it cannot be stopped: %w; `fairlead show switch` says (slow) behind a container whose firewall takes long; try again", err)
 	}
-	defer resume()
+	defer func() { n.checked = setback{stood: resume(), at: time.Now()} }()
 	return violations(segments, router), nil
 }
 

@@ -96,7 +96,7 @@ type Port struct {
 	loopFrom atomic.Uint32 // the PortID what came back had left by
 	blockFor time.Duration // how long it was blocked last; guarded by loopGuard.mu
 
-	slowUntil atomic.Int64 // it is sent nothing until this time, for people; see cutOff
+	slowUntil atomic.Int64 // some worker sends it nothing until this time, for people; see cutOff
 
 	// Of the home worker only:
 

@@ -131,14 +131,19 @@ const longWrite = int64(time.Second)
 
 // cutOff notes until when the port is sent nothing after a delivery that took long.
 func (p *Port) cutOff(ln *lane, until, took int64) {
-	p.slowUntil.Store(until)
+	for { // each worker has found out by itself, and the longest time counts
+		had := p.slowUntil.Load()
+		if had >= until || p.slowUntil.CompareAndSwap(had, until) {
+			break
+		}
+	}
 	if fn := p.sw.conf.SlowFound; fn != nil && took > longWrite {
 		fn(Slow{Port: p, Took: time.Duration(took), For: time.Duration(until - ln.clock)})
 	}
 }
 
-// SentNothing is how long a port will be sent nothing, because a delivery to it took
-// long; zero is not at all.
+// SentNothing is how long a port will be sent nothing by one worker at least, because a
+// delivery to it took long; zero is not at all.
 func (p *Port) SentNothing(now int64) time.Duration {
 	return max(0, time.Duration(p.slowUntil.Load()-now))
 }

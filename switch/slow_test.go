@@ -174,6 +174,18 @@ func TestLongWritesNowAndThen(t *testing.T) {
 	}
 }
 
+// Each worker has its own account of a receiver. What is told is for how long any of them
+// sends it nothing, whoever was the last to find out.
+func TestSlowToSeveralWorkers(t *testing.T) {
+	r, _, slow, _, _ := slowRig(t)
+	for _, left := range []time.Duration{time.Second, 8 * time.Minute, 2 * time.Second} {
+		r.on(func() { slow.port.cutOff(slow.port.ln, r.now+int64(left), 0) })
+	}
+	if left := slow.port.SentNothing(r.now); left != 8*time.Minute {
+		t.Errorf("it is sent nothing for %v", left)
+	}
+}
+
 // Who sends what takes its receiver long pays for that: what others send to the same
 // one gets there.
 func TestWhoCausesPays(t *testing.T) {

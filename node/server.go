@@ -47,20 +47,20 @@ func (n *Node) handlers() map[string]handler {
 		"GET /v1/uplinks":           n.getUplinks,
 		"POST /v1/uplinks":          n.postUplinks,
 		"POST /v1/uplinks/check":    n.postUplinksCheck,
-		"POST /v1/uplinks/host":     n.postHost,
-		"DELETE /v1/uplinks/{name}": n.deleteUplink,
+		"POST /v1/uplinks/host":     n.movesPorts(n.postHost),
+		"DELETE /v1/uplinks/{name}": n.movesPorts(n.deleteUplink),
 
 		"POST /v1/listeners": n.postListeners,
 
 		"GET /v1/networks":                   n.inTurn(n.getNetworks),
 		"POST /v1/networks":                  n.postNetworks,
 		"GET /v1/networks/{name}":            n.getNetwork,
-		"POST /v1/networks/{name}":           n.postNetwork,
+		"POST /v1/networks/{name}":           n.movesPorts(n.postNetwork),
 		"POST /v1/networks/{name}/host-link": n.postHostLink, "DELETE /v1/networks/{name}/host-link": n.deleteHostLink,
 		"DELETE /v1/networks/{name}": n.deleteNetwork,
 
-		"POST /v1/networks/{name}/connect":    n.postConnect,
-		"POST /v1/networks/{name}/disconnect": n.postDisconnect,
+		"POST /v1/networks/{name}/connect":    n.movesPorts(n.postConnect),
+		"POST /v1/networks/{name}/disconnect": n.movesPorts(n.postDisconnect),
 
 		"GET /v1/switches": n.inTurn(n.getSwitches),
 		"GET /v1/macs":     n.inTurn(n.getMACs),

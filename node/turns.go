@@ -64,12 +64,13 @@ func (n *Node) inPace(h http.Handler) http.Handler {
 }
 
 // pay waits until the process that asked has paid what its request took, without the
-// client waiting for its answer any longer.
+// client waiting for its answer any longer. The end of the answer has left us by then,
+// while the request still counts as one that runs.
 func (n *Node) pay(ctx context.Context, w http.ResponseWriter, r *http.Request, took time.Duration) {
+	_ = http.NewResponseController(w).Flush() // fails only when the client has left
 	if took <= paceLeast {
 		return
 	}
-	_ = http.NewResponseController(w).Flush() // fails only when the client has left
 	defer n.goesOn()()
 	n.pace.pay(ctx, clientNumber(r), took-paceLeast)
 }
@@ -155,6 +156,26 @@ func (n *Node) inTurns(times time.Duration, h handler) handler {
 		}
 		n.pay(context.WithoutCancel(r.Context()), w, r, times*took)
 		return nil, nil
+	}
+}
+
+// manyPorts is how many published ports, of two sockets each, are opened or closed in about
+// the time that short requests pay for.
+const manyPorts = 500
+
+// movesPorts is for what may open all published ports that are there, or close them: where
+// they are many that is as much work as making them, and paid for as that is. It may wait
+// for containers' inits, and keeps its place meanwhile.
+func (n *Node) movesPorts(h handler) handler {
+	long := n.inTurns(2, h)
+	return func(w http.ResponseWriter, r *http.Request) (any, error) {
+		n.mu.Lock()
+		many := n.ports.count > manyPorts
+		n.mu.Unlock()
+		if many {
+			return long(w, r)
+		}
+		return h(w, r)
 	}
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -308,8 +309,43 @@ func TestLeavesUnasked(t *testing.T) {
 	})
 }
 
+// TestAnsweredWhileItRuns: a request runs until all of its answer has been taken, but for what
+// ends it. So a node is not replaced before that.
+func TestAnsweredWhileItRuns(t *testing.T) {
+	h := newHandlers(t)
+	server, l := h.newServer(), make(pipes, 1)
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	defer close(l)
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	l <- theirs
+	for _, path := range []string{"/v1/version", "/v1/flows", "/v1/macs"} {
+		if _, err := io.WriteString(ours, "GET "+path+" HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewReaderSize(ours, 16) // of the pipe, which has room for nothing
+		if _, err := in.Peek(1); err != nil {
+			t.Fatal(err)
+		}
+		h.Node.mu.Lock()
+		if h.requests != 1 {
+			t.Errorf("GET %s: %d requests run while the answer is read", path, h.requests)
+		}
+		h.Node.mu.Unlock()
+		resp, err := http.ReadResponse(in, nil)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+		}
+		if err != nil {
+			t.Errorf("GET %s: %v", path, err)
+		}
+	}
+}
+
 // TestPublishedPortsArePaid: a container with published ports pays for all of them, and
-// for their end, in its turn among tables; one without does not wait for those.
+// for their end, in its turn among tables; one without does not wait for those. Likewise
+// who has them closed and opened again.
 func TestPublishedPortsArePaid(t *testing.T) {
 	h := newHandlersOut(t)
 	began := int64(time.Since(h.pace.start))
@@ -328,6 +364,15 @@ func TestPublishedPortsArePaid(t *testing.T) {
 	const sockets, least = 6000, time.Microsecond // for three system calls
 	if paid := before - left(); paid < 2*sockets*least {
 		t.Errorf("for 3000 ports are paid %v", paid)
+	}
+	before = left()
+	for _, method := range []string{"DELETE", "POST"} {
+		if code, text := h.call(method, "/v1/uplinks/host", ""); code != http.StatusOK {
+			t.Errorf("%s: %d %s", method, code, text)
+		}
+	}
+	if paid := before - left(); paid < 2*2*sockets*least {
+		t.Errorf("to close and open 3000 ports are paid %v", paid)
 	}
 	if code, text := h.call("DELETE", "/v1/containers/web", ""); code != http.StatusOK {
 		t.Errorf("%d %s", code, text)
@@ -349,6 +394,9 @@ func TestPublishedPortsArePaid(t *testing.T) {
 		if w.Code != c.code {
 			t.Errorf("%s: %d %s", c.body, w.Code, w.Body)
 		}
+	}
+	if code, text := h.call("DELETE", "/v1/uplinks/host", ""); code != http.StatusOK { // it moves nothing any more
+		t.Errorf("%d %s", code, text)
 	}
 }
 

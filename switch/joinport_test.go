@@ -242,6 +242,8 @@ func TestLanesJoin(t *testing.T) {
 		joins("another one that has been with "+name, !conf.Hub)
 		other.Close()
 		joins("when it is gone", true)
+		other.SetRecorder(trace.NewRecorder())
+		joins("when it is gone, and traced", true)
 	}
 	r.sw.SetJoin(false)
 	joins("told not to", false)

@@ -3,7 +3,6 @@ package vswitch
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,9 +50,9 @@ type Lanes struct {
 	loop  *loop.Loop
 	lanes []*lane
 	holds holdQueue
-	joins atomic.Bool // all switches do; see Joins
+	apart atomic.Int32 // switches that join nothing now; see Joins
 
-	mu       sync.Mutex                // serialises the replacing of switches, and what settles joins
+	mu       sync.Mutex                // serialises the replacing of switches, and what settles apart
 	switches atomic.Pointer[[]*Switch] // by the low bits of their NetworkID
 }
 
@@ -93,24 +92,38 @@ func (ls *Lanes) set(n packet.NetworkID, s *Switch) {
 	old := *ls.switches.Load()
 	list := make([]*Switch, max(len(old), int(n)+1))
 	copy(list, old)
+	was := list[n]
 	list[n] = s
 	ls.switches.Store(&list)
-	ls.settleLocked()
+	ls.settleLocked(was)
+	ls.settleLocked(s)
 }
 
 // Joins reports whether all switches join frames now (Switch.SetJoin). It is for who
 // reads what is for any of them. Any goroutine may ask.
-func (ls *Lanes) Joins() bool { return ls.joins.Load() }
+func (ls *Lanes) Joins() bool { return ls.apart.Load() == 0 }
 
-// settle has Joins say what is so now, after a switch was told something.
-func (ls *Lanes) settle() {
+// settle has Joins say what is so now, after a switch was told something. It takes no
+// longer where there are more switches: a recorder is told to each of thousands.
+func (ls *Lanes) settle(s *Switch) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	ls.settleLocked()
+	ls.settleLocked(s)
 }
 
-func (ls *Lanes) settleLocked() {
-	ls.joins.Store(!slices.ContainsFunc(*ls.switches.Load(), func(s *Switch) bool { return s != nil && !s.joins() }))
+// settleLocked counts a switch, nil is none, unless it has been taken out.
+func (ls *Lanes) settleLocked(s *Switch) {
+	if s == nil {
+		return
+	}
+	apart := !s.joins() && ls.network(s.conf.ID) == s
+	switch {
+	case apart && !s.apart:
+		ls.apart.Add(1)
+	case s.apart && !apart:
+		ls.apart.Add(-1)
+	}
+	s.apart = apart
 }
 
 // Grace calls fn once every worker has passed a whole turn since.
@@ -146,6 +159,7 @@ type Switch struct {
 	due    int64       // when it fires; 0 is never
 	closed atomic.Bool
 	join   atomic.Bool // small frames of a flow may be joined
+	apart  bool        // counted in lanes.apart; lanes.mu guards it
 
 	changing sync.Mutex // serialises AddPort and RemovePort; held before mu
 
@@ -336,7 +350,7 @@ func (s *Switch) SetAdmit(a *policy.Admit) {
 // programs built with the tag plain.
 func (s *Switch) SetJoin(on bool) {
 	s.join.Store(on)
-	s.lanes.settle()
+	s.lanes.settle(s)
 }
 
 // joins reports whether frames of this switch, read or to be written, may be joined
@@ -509,7 +523,7 @@ func (s *Switch) retiredLocked() Counts {
 // SetRecorder starts (or with nil stops) recording of decisions.
 func (s *Switch) SetRecorder(r *trace.Recorder) {
 	s.recorder.Store(r)
-	s.lanes.settle()
+	s.lanes.settle(s)
 }
 
 // record writes down one decision: what came in, what was decided and where

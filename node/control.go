@@ -274,6 +274,7 @@ type controlConn struct {
 
 	pace *pace        // nil is none
 	owed atomic.Int64 // to that, in nanoseconds
+	body atomic.Bool  // what comes is not of a header: who asks for it pays for what is made of it
 }
 
 // inPace has a new connection owe what a short request does, and whatever comes by it.
@@ -286,11 +287,36 @@ func (c *controlConn) inPace(p *pace) {
 // Read waits only for whoever says a request in pieces: nobody else waits behind it. Who
 // says all at once waits where the node knows of his request.
 func (c *controlConn) Read(b []byte) (int, error) {
+	c.payPieces()
 	size, err := c.UnixConn.Read(b)
-	if c.pace != nil && size > 0 && c.owed.Add(int64(paceRead)) >= int64(oweMost) {
+	each := paceByte
+	if c.body.Load() {
+		each = 0
+	}
+	c.hasRead(size, each)
+	return size, err
+}
+
+// ReadMsgUnix is Read of a message with descriptors.
+func (c *controlConn) ReadMsgUnix(b, oob []byte) (size, oobn, flags int, addr *net.UnixAddr, err error) {
+	c.payPieces()
+	size, oobn, flags, addr, err = c.UnixConn.ReadMsgUnix(b, oob)
+	c.hasRead(size, paceByte)
+	return size, oobn, flags, addr, err
+}
+
+// payPieces waits for a turn before one more piece is read, where those before owe much.
+func (c *controlConn) payPieces() {
+	if c.owed.Load() >= int64(oweMost) {
 		c.pay(context.Background(), c.pace, 0)
 	}
-	return size, err
+}
+
+// hasRead puts a piece on the bill.
+func (c *controlConn) hasRead(size int, each time.Duration) {
+	if c.pace != nil && size > 0 {
+		c.owed.Add(int64(paceRead + time.Duration(size)*each))
+	}
 }
 
 // pay waits for a turn, which costs so much and what is owed. It returns false if nobody

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -29,10 +30,13 @@ func (n *Node) getLogs(w http.ResponseWriter, r *http.Request, c *container) (an
 	defer n.releaseFiles(c)
 	l := logText{path: c.files.log}
 	defer l.close()
-	err := l.look()
-	if err == nil {
-		err = l.seekTail(tail)
-	}
+	var err error
+	took := compute(func() {
+		if err = l.look(); err == nil {
+			err = l.seekTail(tail)
+		}
+	})
+	n.pace.pay(context.WithoutCancel(r.Context()), clientNumber(r), took-paceLeast)
 	if err != nil {
 		return nil, fmt.Errorf("log of container %s: %w", c.name(), err)
 	}

@@ -25,10 +25,13 @@ const (
 	// answer take. Short ones that take longer than paceMost wait for something.
 	paceLeast = 200 * time.Microsecond
 	paceMost  = 10 * time.Millisecond
-	// What one read of a connection takes, with waking up for it, and how much one may owe
-	// before it waits for its turn in the midst of a request.
+	// What one read of a connection takes, with waking up for it, and each byte of a header
+	// or message, which are taken apart before anybody looks at a clock. Of a header with
+	// lines as short as they can be it is that much.
 	paceRead = 10 * time.Microsecond
-	oweMost  = 2 * paceLeast
+	paceByte = 50 * time.Nanosecond
+	// How much a connection may owe before it waits for its turn in the midst of a request.
+	oweMost = 2 * paceLeast
 )
 
 // A pace is what clients have taken, and who waits to take more. Any goroutine may use it.

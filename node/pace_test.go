@@ -2,12 +2,16 @@ package node
 
 import (
 	"context"
+	"io"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"fairlead/loop"
+	"fairlead/node/api"
 )
 
 // TestPace: what is taken at once goes on at once, what is taken beyond that is one part
@@ -98,6 +102,77 @@ func TestPaceTurns(t *testing.T) {
 			t.Errorf("nobody waits, and %+v do", p.line)
 		}
 	})
+}
+
+// meter has so much of a processor be taken at once, so that nothing of what is paid comes
+// back meanwhile, and returns what says how much was paid since.
+func meter(p *pace, first time.Duration) (paid func() time.Duration) {
+	at := int64(time.Since(p.start))
+	taken := func() int64 {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		rate := p.rate
+		rate.Take(at, int(paceBurst.Microseconds())) // a debt can be read
+		return rate.Until(at)
+	}
+	p.mu.Lock()
+	p.rate.Take(at, int(first.Microseconds()))
+	p.mu.Unlock()
+	before := taken()
+	return func() time.Duration { return time.Duration(taken()-before) / paceShare }
+}
+
+// TestHeadersArePaid by the byte, and bodies by whoever asks for them.
+func TestHeadersArePaid(t *testing.T) {
+	ours, theirs := conns(t)
+	conn := &controlConn{UnixConn: ours, pid: 1}
+	conn.inPace(newPace())
+	paid := meter(conn.pace, paceBurst/2)
+	reads := func() (cost time.Duration) {
+		before := paid() + time.Duration(conn.owed.Load())
+		for range 16 {
+			if _, err := theirs.Write(make([]byte, 4<<10)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(conn, make([]byte, 4<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return paid() + time.Duration(conn.owed.Load()) - before
+	}
+	if cost := reads(); cost < maxHeader*paceByte {
+		t.Errorf("a long header costs %v", cost)
+	}
+	conn.body.Store(true)
+	if cost := reads(); cost > 16*2*paceRead {
+		t.Errorf("a body costs %v", cost)
+	}
+}
+
+// TestMessagesArePaid: a message that comes by an upgraded connection is on its bill.
+func TestMessagesArePaid(t *testing.T) {
+	h := newHandlers(t)
+	server, l := h.newServer(), make(pipes, 1)
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	defer close(l)
+	ours, theirs := conns(t)
+	conn := &controlConn{UnixConn: theirs, listener: &controlListener{places: newPlaces(16)}, pid: 1}
+	conn.listener.places.take(conn.pid)
+	l <- conn
+	if code, text := askBy(ours, "POST /v1/listeners HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: "+api.Protocol+"\r\n\r\n"); code != http.StatusSwitchingProtocols {
+		t.Fatalf("%d %s", code, text)
+	}
+	message, answer := api.Done{Error: strings.Repeat("x", 1000)}, api.Done{}
+	if err := api.SendMessage(ours, message, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.ReceiveMessage(ours, &answer); err != nil || answer.Error == "" {
+		t.Fatalf("%v, %+v", err, answer)
+	}
+	if owed := time.Duration(conn.owed.Load()); owed < paceRead+1000*paceByte {
+		t.Errorf("a message of 1000 bytes costs %v", owed)
+	}
 }
 
 // TestComputed: what computes is charged the time of its processor, what waits is not.

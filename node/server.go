@@ -233,7 +233,7 @@ func upgrade(w http.ResponseWriter, r *http.Request, message any, fn func(fds []
 		return nil, err
 	}
 	defer peer.Close()
-	fds, err := api.ReceiveMessage(peer.UnixConn, message)
+	fds, err := api.ReceiveMessage(peer, message)
 	if err == nil {
 		err = fn(fds)
 	}

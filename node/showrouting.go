@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -28,10 +29,17 @@ type routing struct {
 	*routed
 }
 
-// routed is what is the same for all networks.
-type routed struct {
+// A census is who is where, at one moment.
+type census struct {
 	seen *segments
 	at   residents
+}
+
+func (n *Node) census() census { return census{n.segments(), n.residents()} }
+
+// routed is what is the same for all networks.
+type routed struct {
+	census
 
 	users map[packet.NetworkID]int // networks that use an uplink
 
@@ -82,7 +90,7 @@ func (n *Node) routing(countFlows bool) (list []*routing) {
 }
 
 func (n *Node) routed() *routed {
-	r := &routed{seen: n.segments(), at: n.residents(), mappings: map[natPair]int{}, users: map[packet.NetworkID]int{}}
+	r := &routed{census: n.census(), mappings: map[natPair]int{}, users: map[packet.NetworkID]int{}}
 	n.theRouter().Flows(func(t *nat.Table) {
 		t.Rules(func(x nat.Rule) bool { r.rules = append(r.rules, x); return true })
 		t.Mappings(func(m nat.MappingInfo) bool { r.mappings[natPair{m.Network, m.Uplink}]++; return true })
@@ -93,37 +101,33 @@ func (n *Node) routed() *routed {
 // uncounted adds up the flows that no rule counts.
 func (n *Node) uncounted() map[natSum]traffic {
 	sums := make(map[natSum]traffic)
-	n.eachSlice(func(flows []nat.FlowInfo) bool {
+	router, flows := n.theRouter(), make([]nat.FlowInfo, 0, slice)
+	for next, more := uint32(0), true; more; {
+		flows, next, more = flowsFrom(router, next, flows)
 		for i := range flows {
 			f := &flows[i]
 			if k := (natSum{f.Kind, f.From, f.To}); f.Kind == packet.NATNone || f.Kind == packet.NATHairpin {
 				sums[k] = sums[k].plus(traffic{1, f.Packets[0] + f.Packets[1], f.Bytes[0] + f.Bytes[1]})
 			}
 		}
-		return true
-	})
+	}
 	return sums
 }
 
-// eachSlice calls fn with all live flows, in the order of their numbers and slice by
-// slice, until it returns false: they are many, and whoever looks at them keeps workers
-// from making others. The memory is lent until fn returns.
-func (n *Node) eachSlice(fn func([]nat.FlowInfo) bool) {
-	router, flows := n.theRouter(), make([]nat.FlowInfo, 0, slice)
-	for next, more := uint32(0), true; more; {
-		flows = flows[:0]
-		router.Flows(func(t *nat.Table) {
-			next, more = t.FlowsFrom(next, slice, func(f nat.FlowInfo) bool { flows = append(flows, f); return true })
-		})
-		if !fn(flows) {
-			return
-		}
-	}
+// flowsFrom looks at one slice of the live flows, in the order of their numbers: they are
+// many, and whoever looks at them keeps workers from making others. It puts them where
+// others were, and returns where the next slice begins, if there is any.
+func flowsFrom(router *network.Router, from uint32, flows []nat.FlowInfo) (_ []nat.FlowInfo, next uint32, more bool) {
+	flows = flows[:0]
+	router.Flows(func(t *nat.Table) {
+		next, more = t.FlowsFrom(from, slice, func(f nat.FlowInfo) bool { flows = append(flows, f); return true })
+	})
+	return flows, next, more
 }
 
 // container is the name of one, empty when it has gone.
-func (r *routed) container(c packet.ContainerID) string {
-	if c := r.at[c]; c != nil {
+func (who *census) container(c packet.ContainerID) string {
+	if c := who.at[c]; c != nil {
 		return c.name()
 	}
 	return ""
@@ -215,7 +219,8 @@ func (t traffic) on(kind packet.NATKind, a api.NATRule) api.NATRule {
 	return a
 }
 
-// getFlows tells of a slice of the flows in each turn: all of them may be a gigabyte as text.
+// getFlows tells of a slice of the flows in each turn: all of them may be a gigabyte as
+// text. What was done before the client has hung up is paid for all the same.
 func (n *Node) getFlows(w http.ResponseWriter, r *http.Request) (any, error) {
 	leave, err := n.awaitTable(r)
 	if err != nil {
@@ -224,40 +229,43 @@ func (n *Node) getFlows(w http.ResponseWriter, r *http.Request) (any, error) {
 	defer leave()
 	settle(r)
 	w.Header().Set("Content-Type", "application/json")
-	all, text, before, took := n.routed(), new(bytes.Buffer), "[", time.Duration(0)
-	n.eachSlice(func(flows []nat.FlowInfo) bool {
-		if !n.pace.pay(r.Context(), clientNumber(r), took) { // for the slice before
-			return false
-		}
-		took = compute(func() {
+	var who census
+	owed := compute(func() { who = n.census() })
+	router, flows := n.theRouter(), make([]nat.FlowInfo, 0, slice)
+	text, before := new(bytes.Buffer), "["
+	for next, more := uint32(0), true; ; {
+		owed += compute(func() {
+			flows, next, more = flowsFrom(router, next, flows)
 			for i := range flows {
-				line, _ := json.Marshal(all.flow(&flows[i], loop.Clock())) // of words and numbers it does not fail
+				line, _ := json.Marshal(who.flow(&flows[i], loop.Clock())) // of words and numbers it does not fail
 				text.WriteString(before)
 				text.Write(line)
 				before = ",\n"
 			}
 		})
 		giveTime(w)
-		_, err = text.WriteTo(w)
-		return err == nil
-	})
+		if _, err = text.WriteTo(w); err != nil || !more || !n.pace.pay(r.Context(), clientNumber(r), owed) {
+			break
+		}
+		owed = 0
+	}
 	end := "]\n"
 	if before == "[" {
 		end = "[]\n"
 	}
 	_, _ = io.WriteString(w, end) // fails only when the client has left
-	n.pay(r.Context(), w, r, took)
+	n.pay(context.WithoutCancel(r.Context()), w, r, owed)
 	return nil, nil
 }
 
-func (r *routed) flow(f *nat.FlowInfo, now int64) api.Flow {
+func (who *census) flow(f *nat.FlowInfo, now int64) api.Flow {
 	inside, outside := f.From, f.To
 	if f.Inward {
 		inside, outside = outside, inside
 	}
 	a := api.Flow{
 		Number: f.Number, Proto: protoWord(f.Forward.Proto), State: f.State, TTL: max(0, time.Duration(f.Expires-now).Seconds()),
-		Kind: f.Kind.String(), Hidden: f.Hidden.String(), Rule: int(f.Rule), Network: r.seen.name(inside), Container: r.container(f.Container),
+		Kind: f.Kind.String(), Hidden: f.Hidden.String(), Rule: int(f.Rule), Network: who.seen.name(inside), Container: who.container(f.Container),
 		Unreplied: f.Unreplied, Assured: f.Assured,
 		Original: flowHalf(f.Forward, f.Packets[0], f.Bytes[0]), Reply: flowHalf(f.Reply, f.Packets[1], f.Bytes[1]),
 	}
@@ -265,9 +273,9 @@ func (r *routed) flow(f *nat.FlowInfo, now int64) api.Flow {
 		a.TTL = 0
 	}
 	if outside != inside {
-		a.Uplink = r.seen.name(outside)
+		a.Uplink = who.seen.name(outside)
 	}
-	for _, u := range r.seen.uplinks {
+	for _, u := range who.seen.uplinks {
 		if s := u.Sockets(); s != nil && u.Network() == outside {
 			if at := s.Local(f.Number); at.IsValid() {
 				a.Socket = at.String()

@@ -122,6 +122,75 @@ func TestTraceFollowsTheNetwork(t *testing.T) {
 	}
 }
 
+// TestTraceLosesNothing: what was recorded before the network changed is told with what
+// comes after.
+func TestTraceLosesNothing(t *testing.T) {
+	h := newHandlers(t)
+	web := h.join(t, "web")
+	w := h.tracing.watch()
+	defer h.tracing.leave(w)
+	const frames = 3 * packet.BatchFrames
+	for range frames {
+		web.send(t, packettest.ARPRequest(web.Station, web.IP))
+		h.tracing.follow()
+	}
+	lab.Eventually(t, 10*time.Second, func() error {
+		if w.mu.Lock(); w.behind < frames {
+			defer w.mu.Unlock()
+			return fmt.Errorf("%d of %d frames are told", w.behind, frames)
+		}
+		w.mu.Unlock()
+		return nil
+	})
+}
+
+// TestTracesArePaid: who traces pays for the beginning and the end, and for the names in
+// what it is told, however many containers there are and however little is told at a time.
+func TestTracesArePaid(t *testing.T) {
+	h := newHandlers(t)
+	traces := func(flushed func(hangUp func())) {
+		t.Helper()
+		ctx, hangUp := context.WithCancel(t.Context())
+		w, r := &listened{ResponseRecorder: httptest.NewRecorder(), flushed: func() { flushed(hangUp) }}, httptest.NewRequest("GET", "/v1/trace", nil).WithContext(ctx)
+		h.pace = newPace()
+		paid := meter(h.pace, paceBurst/2)
+		took := compute(func() { _, _ = h.getTrace(w, by(h.conn, r)) })
+		if paid := paid(); paid < took/4 {
+			t.Errorf("%v are paid of %v", paid, took)
+		}
+	}
+	traces(func(hangUp func()) { hangUp() })
+
+	const many = 2000
+	fake := make([]string, many)
+	h.mu.Lock()
+	for i := range fake {
+		fake[i] = fmt.Sprint("fake", i)
+		h.containers[fake[i]] = &container{number: packet.ContainerID(1000 + i)}
+	}
+	h.mu.Unlock()
+	batches := 1000
+	traces(func(hangUp func()) {
+		if batches == 0 {
+			hangUp()
+			return
+		}
+		seen := h.segments()
+		h.tracing.mu.Lock()
+		defer h.tracing.mu.Unlock()
+		for w := range h.tracing.watchers {
+			for ; batches > 0; batches-- {
+				w.offer(batch{seen: seen, records: make([]trace.Record, 1)})
+			}
+		}
+	})
+	h.mu.Lock()
+	for _, id := range fake {
+		delete(h.containers, id)
+	}
+	h.mu.Unlock()
+}
+
 // TestTraceWatchersAreBounded in number.
 func TestTraceWatchersAreBounded(t *testing.T) {
 	h := newHandlers(t)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -22,7 +23,9 @@ type tracing struct {
 	node     *Node
 	mu       sync.Mutex
 	watchers map[*watcher]bool
-	end      func() // stops recording, once nobody watches
+	recorder *trace.Recorder // nil while nobody watches
+	seen     *segments       // record into it
+	stop     chan struct{}   // closed once nobody watches
 }
 
 // Bounds: how many watch at once, and how many frames one may be behind: two of a
@@ -60,34 +63,36 @@ func (t *tracing) watch() *watcher {
 	defer t.mu.Unlock()
 	if len(t.watchers) == 0 {
 		t.watchers = make(map[*watcher]bool)
-		t.begin()
+		t.beginLocked()
 	}
 	w := newWatcher()
 	t.watchers[w] = true
 	return w
 }
 
-// begin and end set the recorder with mu held, so that the end of one trace
+// beginLocked and endLocked set the recorder with mu held, so that the end of one trace
 // cannot take the recorder of the next one away.
-func (t *tracing) begin() {
-	r, stop := trace.NewRecorder(), make(chan struct{})
-	seen := t.node.segments()
-	seen.record(r)
-	t.end = func() {
-		seen.record(nil)
-		close(stop)
-	}
-	go t.run(seen, r, stop)
+func (t *tracing) beginLocked() {
+	t.recorder, t.stop, t.seen = trace.NewRecorder(), make(chan struct{}), t.node.segments()
+	t.seen.record(t.recorder)
+	go t.run(t.recorder, t.stop)
+}
+
+func (t *tracing) endLocked() {
+	t.seen.record(nil)
+	close(t.stop)
+	t.recorder, t.seen = nil, nil
 }
 
 // follow goes on with the network and the uplinks there are now, if anybody
-// watches.
+// watches. What was recorded before is told with those there were.
 func (t *tracing) follow() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.watchers) > 0 {
-		t.end()
-		t.begin()
+	if t.recorder != nil {
+		t.passOnLocked()
+		t.seen = t.node.segments()
+		t.seen.record(t.recorder)
 	}
 }
 
@@ -96,28 +101,31 @@ func (t *tracing) leave(w *watcher) {
 	defer t.mu.Unlock()
 	delete(t.watchers, w)
 	if len(t.watchers) == 0 {
-		t.end()
+		t.endLocked()
 	}
 }
 
 // run passes records on to the watchers until the last one has left.
-func (t *tracing) run(seen *segments, r *trace.Recorder, stop <-chan struct{}) {
+func (t *tracing) run(r *trace.Recorder, stop <-chan struct{}) {
 	for {
 		select {
 		case <-stop:
 			return
 		case <-r.Wake():
 		}
-		records, lost := r.Take(nil)
 		t.mu.Lock()
-		select {
-		case <-stop: // who watches now has another recorder
-		default:
-			for w := range t.watchers {
-				w.offer(batch{seen, records, lost})
-			}
+		if t.recorder == r { // else who watches now has another one
+			t.passOnLocked()
 		}
 		t.mu.Unlock()
+	}
+}
+
+// passOnLocked never waits for a client.
+func (t *tracing) passOnLocked() {
+	records, lost := t.recorder.Take(nil)
+	for w := range t.watchers {
+		w.offer(batch{t.seen, records, lost})
 	}
 }
 
@@ -175,14 +183,18 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	defer leave()
-	w := n.tracing.watch()
-	defer n.tracing.leave(w)
+	var w *watcher
+	owed := compute(func() { w = n.tracing.watch() })
+	defer func() {
+		owed += compute(func() { n.tracing.leave(w) })
+		n.pace.pay(context.WithoutCancel(r.Context()), clientNumber(r), owed)
+	}()
 	rw.Header().Set("Content-Type", "application/x-ndjson")
 	rw.WriteHeader(http.StatusOK)
 	giveTime(rw)
 	flush := http.NewResponseController(rw).Flush
-	_ = flush()     // the client knows now that recording has begun
-	var lost uint64 // not yet told
+	_ = flush() // the client knows now that recording has begun
+	t := telling{n: n, only: only}
 	for {
 		select {
 		case <-r.Context().Done():
@@ -191,18 +203,19 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 			return nil, nil
 		case <-w.came:
 		}
+		t.seen = nil // names may be others' by now
 		for _, b := range w.take() {
-			lost += b.lost
-			names := n.names(b.seen)
+			t.lost += b.lost
 			for some := range slices.Chunk(b.records, traceSlice) {
 				var text bytes.Buffer
-				took := compute(func() { lost = b.seen.tell(&text, some, only, names, lost) })
+				owed += compute(func() { t.tell(&text, b.seen, some) })
 				giveTime(rw)
 				_, err := rw.Write(text.Bytes())
 				// Whoever waits for a turn may miss what comes later.
-				if err != nil || !n.pace.pay(r.Context(), clientNumber(r), took) {
+				if err != nil || !n.pace.pay(r.Context(), clientNumber(r), owed) {
 					return nil, nil //nolint:nilerr // the client has left, nobody hears the error
 				}
+				owed = 0
 				w.told(len(some))
 			}
 		}
@@ -212,19 +225,31 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 	}
 }
 
-// tell writes a line for each record that is about a container, 0 is all, and with the
-// first of them how many were lost before. It returns how many are not told of yet.
-func (s *segments) tell(text *bytes.Buffer, records []trace.Record, only packet.ContainerID, names trace.Names, lost uint64) uint64 {
+// A telling is what one client is being told.
+type telling struct {
+	n    *Node
+	only packet.ContainerID // 0 is all
+	lost uint64             // frames, not yet told of
+
+	seen  *segments // whose names are known; nil is none
+	names trace.Names
+}
+
+// tell writes a line for each record that is about the container, and with the first of
+// them how many were lost before.
+func (t *telling) tell(text *bytes.Buffer, seen *segments, records []trace.Record) {
+	if t.seen != seen {
+		t.seen, t.names = seen, t.n.names(seen)
+	}
 	lines := json.NewEncoder(text)
 	for i := range records {
-		if only != 0 && !s.concerns(&records[i], only) {
+		if t.only != 0 && !seen.concerns(&records[i], t.only) {
 			continue
 		}
-		line := s.traceLine(&records[i], names)
-		line.Lost, lost = lost, 0
+		line := seen.traceLine(&records[i], t.names)
+		line.Lost, t.lost = t.lost, 0
 		_ = lines.Encode(line) // into memory, and of words and numbers
 	}
-	return lost
 }
 
 // segments are the networks and the uplinks there are: what is traced and
@@ -302,7 +327,7 @@ func (s *segments) concerns(r *trace.Record, c packet.ContainerID) bool {
 		r.Decision.NAT.Container == c
 }
 
-// names gives what is in a batch of records its names, as they are now.
+// names gives what is in records its names, as they are now.
 func (n *Node) names(s *segments) trace.Names {
 	at, routes := n.residents(), make(map[packet.NetworkID][]gateway.Route, len(s.nets))
 	for _, net := range s.nets {

@@ -51,10 +51,13 @@ func (n *Node) inPace(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.use(1)
 		defer n.use(-1)
-		if !client(r).pay(r.Context(), n.pace, paceLeast) {
+		c := client(r)
+		if !c.pay(r.Context(), n.pace, paceLeast) {
 			answerError(w, fail(http.StatusServiceUnavailable, "you have hung up before it was your turn"))
 			return
 		}
+		c.body.Store(true)
+		defer c.body.Store(false)
 		b, began := new(bill), time.Now()
 		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), billKey{}, b)))
 		if !b.settled {

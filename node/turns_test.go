@@ -195,6 +195,33 @@ func TestFlowsInSlices(t *testing.T) {
 		}
 		last = f.Number
 	}
+
+	ctx, hangUp := context.WithCancel(t.Context())
+	w, r := &listened{ResponseRecorder: httptest.NewRecorder(), wrote: hangUp}, httptest.NewRequest("GET", "/v1/flows", nil).WithContext(ctx)
+	paid := meter(h.pace, paceBurst+5*time.Millisecond)
+	took := compute(func() { _, _ = h.getFlows(w, by(h.conn, r)) })
+	if paid := paid(); paid < (took-paceLeast)/2 {
+		t.Errorf("who hangs up pays %v of %v", paid, took)
+	}
+}
+
+// listened is an answer of which the test hears as it is written and flushed.
+type listened struct {
+	*httptest.ResponseRecorder
+	wrote, flushed func() // nil is nothing
+}
+
+func (l *listened) Write(b []byte) (int, error) {
+	if l.wrote != nil {
+		l.wrote()
+	}
+	return l.ResponseRecorder.Write(b)
+}
+
+func (l *listened) Flush() {
+	if l.flushed != nil {
+		l.flushed()
+	}
 }
 
 // inDebt has five processes owe more than they can ever pay, until the test ends.
@@ -256,11 +283,17 @@ func TestReadsArePaid(t *testing.T) {
 		conn, began := &controlConn{UnixConn: ours, pid: 1}, time.Now()
 		conn.inPace(p)
 		const bytes = 100
-		for range bytes {
+		for i := range bytes {
 			if _, err := theirs.Write([]byte("G")); err != nil {
 				t.Fatal(err)
 			}
-			if size, err := conn.Read(make([]byte, 2)); size != 1 || err != nil {
+			size, err := 0, error(nil)
+			if b := make([]byte, 2); i%2 == 0 {
+				size, err = conn.Read(b)
+			} else { // of a message
+				size, _, _, _, err = conn.ReadMsgUnix(b, nil)
+			}
+			if size != 1 || err != nil {
 				t.Fatalf("%d bytes, %v", size, err)
 			}
 		}

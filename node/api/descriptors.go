@@ -42,18 +42,23 @@ func SendMessage(conn *net.UnixConn, msg any, fds []int) error {
 	return err
 }
 
+// A Source is what messages are read from: a *net.UnixConn, or what counts the reads of one.
+type Source interface {
+	ReadMsgUnix(b, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error)
+}
+
 // ReceiveMessage reads one line of JSON into msg, strictly as Decode does, and returns
 // the descriptors that came along, close-on-exec and the caller's. After an error there
 // are none. They are plain numbers: an os.File would put a non-blocking one into the
 // runtime's poller, and workers have an epoll of their own.
-func ReceiveMessage(conn *net.UnixConn, msg any) (fds []int, err error) {
+func ReceiveMessage(conn Source, msg any) (fds []int, err error) {
 	return receive(conn, func(line []byte) error { return Decode(bytes.NewReader(line), msg) })
 }
 
 // ReceiveNews is ReceiveMessage for what another version may say: fields nobody knows
 // are passed over. After an error msg has what could be read all the same, so that who
 // finds a version in it need not call malformed what is only later.
-func ReceiveNews(conn *net.UnixConn, msg any) (fds []int, err error) {
+func ReceiveNews(conn Source, msg any) (fds []int, err error) {
 	return receive(conn, func(line []byte) error {
 		if err := json.Unmarshal(line, msg); err != nil {
 			return fmt.Errorf("malformed JSON: %w", err)
@@ -63,7 +68,7 @@ func ReceiveNews(conn *net.UnixConn, msg any) (fds []int, err error) {
 }
 
 // receive reads one line, and has decode read what it says.
-func receive(conn *net.UnixConn, decode func(line []byte) error) (fds []int, err error) {
+func receive(conn Source, decode func(line []byte) error) (fds []int, err error) {
 	defer func() {
 		if err != nil {
 			CloseAll(fds)

@@ -2,7 +2,6 @@ package node
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -254,7 +253,7 @@ func (n *Node) getFlows(w http.ResponseWriter, r *http.Request) (any, error) {
 		end = "[]\n"
 	}
 	_, _ = io.WriteString(w, end) // fails only when the client has left
-	n.pay(context.WithoutCancel(r.Context()), w, r, owed)
+	n.pay(w, r, owed)
 	return nil, nil
 }
 

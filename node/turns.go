@@ -61,21 +61,21 @@ func (n *Node) inPace(h http.Handler) http.Handler {
 		b, began := new(bill), time.Now()
 		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), billKey{}, b)))
 		if !b.settled {
-			n.pay(r.Context(), w, r, min(time.Since(began), paceMost))
+			n.pay(w, r, min(time.Since(began), paceMost))
 		}
 	})
 }
 
-// pay waits until the process that asked has paid what its request took, without the
-// client waiting for its answer any longer. The end of the answer has left us by then,
-// while the request still counts as one that runs.
-func (n *Node) pay(ctx context.Context, w http.ResponseWriter, r *http.Request, took time.Duration) {
+// pay waits until the process that asked has paid what its request took, be the client
+// there or not, without it waiting for its answer any longer. The end of the answer has
+// left us by then, while the request still counts as one that runs.
+func (n *Node) pay(w http.ResponseWriter, r *http.Request, took time.Duration) {
 	_ = http.NewResponseController(w).Flush() // fails only when the client has left
 	if took <= paceLeast {
 		return
 	}
 	defer n.goesOn()()
-	n.pace.pay(ctx, clientNumber(r), took-paceLeast)
+	n.pace.pay(context.WithoutCancel(r.Context()), clientNumber(r), took-paceLeast)
 }
 
 // long marks a handler that goes on until somebody ends it.
@@ -157,7 +157,7 @@ func (n *Node) inTurns(times time.Duration, h handler) handler {
 		} else {
 			answerText(w, http.StatusOK, text)
 		}
-		n.pay(context.WithoutCancel(r.Context()), w, r, times*took)
+		n.pay(w, r, times*took)
 		return nil, nil
 	}
 }

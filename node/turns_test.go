@@ -274,6 +274,23 @@ func TestTurnsOfARequest(t *testing.T) {
 	})
 }
 
+// TestHangsUp: what was done for who hangs up before he is charged is paid for.
+func TestHangsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &Node{pace: newPace()}
+		inDebt(t, n.pace)
+		ctx, hangUp := context.WithCancel(t.Context())
+		began := time.Now()
+		n.inPace(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			time.Sleep(paceMost)
+			hangUp()
+		})).ServeHTTP(httptest.NewRecorder(), as(1, httptest.NewRequest("POST", "/v1/containers", nil).WithContext(ctx)))
+		if d := time.Since(began); d < 2*round {
+			t.Errorf("it was paid for within %v, and two turns take %v", d, 2*round)
+		}
+	})
+}
+
 // TestReadsArePaid: who sends a request byte by byte waits for his turns meanwhile.
 func TestReadsArePaid(t *testing.T) {
 	ours, theirs := conns(t)

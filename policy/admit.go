@@ -107,15 +107,15 @@ func (r *AdmitRule) fits(f *packet.Frame, answer bool) bool {
 	return f.Proto == r.Proto && r.Ports.has(f.DstPort)
 }
 
-// Count counts a packet that rule let pass, or that r refused. worker is who
-// calls.
-func (a *Admit) Count(rule uint32, r packet.Reason, worker, bytes int) {
+// Count counts packets that rule let pass, or that r refused: those of a train are
+// many. worker is who calls.
+func (a *Admit) Count(rule uint32, r packet.Reason, worker, packets, bytes int) {
 	switch {
 	case r == packet.ICC:
-		a.refused.Count(worker, bytes)
+		a.refused.Count(worker, packets, bytes)
 	case rule != 0:
 		if h := a.hits[rule]; h != nil {
-			h.Count(worker, bytes)
+			h.Count(worker, packets, bytes)
 		}
 	}
 }

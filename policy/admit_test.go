@@ -175,11 +175,11 @@ func TestAdmitCounts(t *testing.T) {
 	again := one
 	again.Ports = Ports{5, 9}
 	a := NewAdmit([]AdmitRule{one, again}, refused)
-	a.Count(1, packet.KnownMAC, 0, 100)
-	a.Count(1, packet.KnownMAC, 1, 50)
-	a.Count(0, packet.KnownMAC, 0, 9)
-	a.Count(0, packet.ICC, 1, 60)
-	a.Count(8, packet.KnownMAC, 1, 60) // of a snapshot that is gone
+	a.Count(1, packet.KnownMAC, 0, 1, 100)
+	a.Count(1, packet.KnownMAC, 1, 1, 50)
+	a.Count(0, packet.KnownMAC, 0, 1, 9)
+	a.Count(0, packet.ICC, 1, 1, 60)
+	a.Count(8, packet.KnownMAC, 1, 1, 60) // of a snapshot that is gone
 	for _, c := range []struct {
 		hits           *Hits
 		packets, bytes uint64
@@ -198,7 +198,7 @@ func TestAdmitAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		for _, f := range frames {
 			rule, r := a.Check(f, cWeb, cDB)
-			a.Count(rule, r, 0, f.Len())
+			a.Count(rule, r, 0, 1, f.Len())
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

@@ -15,10 +15,10 @@ type hits struct {
 // NewHits returns counters at zero.
 func NewHits(workers int) *Hits { return &Hits{make([]hits, workers)} }
 
-// Count counts a packet. worker is who calls.
-func (h *Hits) Count(worker, bytes int) {
+// Count counts packets that have so many bytes together. worker is who calls.
+func (h *Hits) Count(worker, packets, bytes int) {
 	w := &h.workers[worker]
-	w.packets.Store(w.packets.Load() + 1)
+	w.packets.Store(w.packets.Load() + uint64(packets))
 	w.bytes.Store(w.bytes.Load() + uint64(bytes))
 }
 

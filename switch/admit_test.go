@@ -92,3 +92,23 @@ func TestAdmitOfAHub(t *testing.T) {
 		t.Errorf("%v, routed %v", d.Verdict, d.Routed)
 	}
 }
+
+// Packets of a train count one by one, as those of flows do, with all their headers.
+func TestAdmitCountsTrains(t *testing.T) {
+	r := newRig(t)
+	a, b := r.add(2), r.add(3)
+	opened := policy.NewHits(1)
+	r.sw.SetAdmit(policy.NewAdmit([]policy.AdmitRule{{
+		Number: 7, From: a.port.Config().Container, To: b.port.Config().Container, Proto: packet.ProtoUDP, Ports: policy.Ports{First: 53, Last: 53}, Hits: opened,
+	}}, policy.NewHits(1)))
+	const size, n, headers = 300, 4, 14 + 20 + 8
+	train := packettest.GSO(packettest.UDP(a.station, b.station, 5000, 53, make([]byte, size*n)), size)
+	for i, way := range []string{"flooded", "direct"} {
+		r.send(a, train)
+		want := uint64(i + 1)
+		if packets, bytes := opened.Sum(); packets != want*n || bytes != want*n*(headers+size) {
+			t.Errorf("%s: %d packets of %d bytes together", way, packets, bytes)
+		}
+		r.known(a, b)
+	}
+}

@@ -117,7 +117,7 @@ func (s *Switch) apply(ln *lane, in *Port, ports *portTable, f *packet.Frame, d 
 		s.sign(ln, in, d.VLAN, f.Time)
 	}
 	if ports.admit != nil {
-		ports.admit.Count(d.Admitted, d.Reason, ln.id, f.Len())
+		ports.admit.Count(d.Admitted, d.Reason, ln.id, f.Segments(), f.Len()+f.TrainHeaders())
 	}
 	if d.Routed && d.Verdict != packet.Drop {
 		ln.emit(in, f, d)
@@ -195,7 +195,7 @@ func (ln *lane) flood(in *Port, ports *portTable, f *packet.Frame, vlan uint16) 
 		}
 		rule, r := ports.admits(f, vlan, in, to)
 		if ports.admit != nil {
-			ports.admit.Count(rule, r, ln.id, f.Len())
+			ports.admit.Count(rule, r, ln.id, f.Segments(), f.Len()+f.TrainHeaders())
 		}
 		if r != packet.OK {
 			continue

@@ -22,7 +22,7 @@ import (
 // its host. Beside the bar stands the worst of all.
 const (
 	attachBar = 2.0  // ms: the node's part of `run`
-	byPathBar = 25.0 // ms: `network connect NETWORK netns:PATH`, of which 16 are the kernel's for moving a TAP
+	byPathBar = 25.0 // ms: `network connect NETWORK netns:PATH`, of which 15 are the kernel's for moving a TAP
 )
 
 // manyAttached is how many ports the node has when nobody watches forwarding any more.
@@ -41,7 +41,7 @@ func attach() *workload {
 	part := func(name, unit, what string) *workload {
 		return &workload{name: w.name + "-" + name, unit: unit, less: true, what: what}
 	}
-	stall := part("stall", "ms", "longest pause of forwarding between two containers while the thousand come, in each part of that time, beside the same time without")
+	stall := part("stall", "ms", "longest pause of forwarding between two containers while nine hundred come, in each part of that time, beside the same time without")
 	byPath := part("path", "ms", "`fairlead network connect` by the path of a namespace, the whole command, at 1,000 ports; peers as long as they take to start for one")
 	memory := part("mem", "MB", "resident memory of the node at 1,000 ports")
 	w.takes = func(o *options) time.Duration {
@@ -62,11 +62,13 @@ func attach() *workload {
 		for round := range o.Pairs {
 			until := aHundred + (manyAttached-aHundred)*(round+1)/o.Pairs
 			worst := func(of *figure, prober prober, more func() (have int)) float64 {
+				have := 0
 				pauses := prober(l, window, windows, func(int) {
-					for end := time.Now().Add(window); time.Now().Before(end) && more() < until; {
+					for end := time.Now().Add(window); time.Now().Before(end) && have < until; {
+						have = more()
 					}
 				})
-				for more() < until { // those for which there was no time
+				for ; have < until; have = more() { // those for which there was no time
 					unwatched[of]++
 				}
 				for i, p := range pauses {

@@ -28,7 +28,7 @@ const (
 // command, which its init has to notice, or its init itself. The time includes
 // that of asking the node, some 2 ms.
 func gone() *workload {
-	w := &workload{name: "gone", unit: "ms", what: "kill -9 of a container until its port, MAC and ARP entry are gone"}
+	w := &workload{name: "gone", unit: "ms", less: true, what: "kill -9 of a container until its port, MAC and ARP entry are gone"}
 	w.measure = func(l *lab, _ *options, r *results) {
 		n := startNode(l)
 		for _, victim := range []string{"command", "init"} {

@@ -73,12 +73,19 @@ func hostTCP(d direction, cc string, streams int) *workload {
 }
 
 // holdTCP are the bars of bulk TCP: beside the best peer of each kind, and that the
-// container's interface drops nothing.
+// container's interface drops nothing. They are open where the machine's sockets had
+// another congestion control.
 func (m *sites) holdTCP(cc string) {
+	before := len(m.r.Bars)
 	m.bar(func(p *leader) bool { return p.mtu == 1500 }, "at MTU 1500", hostBar)
 	m.bar(func(p *leader) bool { return p.mtu != 1500 }, "at any other MTU", peerBars[cc])
 	if ours := m.ours(); ours != nil {
 		m.r.undropped(ours)
+		for i := before; i < len(m.r.Bars) && ours.Note != ""; i++ {
+			b := &m.r.Bars[i]
+			b.Met, b.Open = false, b.Open || b.Met
+			b.Have += "; " + ours.Note
+		}
 	}
 }
 

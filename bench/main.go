@@ -34,9 +34,10 @@
 // empty.
 //
 // Open vSwitch and VDE are Debian's, with their defaults, which is what their
-// counters and CPU times are of. They have links as they make them: veth pairs by
-// packet sockets, and TAPs without virtio-net headers. Of those only the best is
-// measured as often as we are: it alone bounds us.
+// CPU times are of. They have links as they make them: veth pairs by packet sockets,
+// whose ends on its side count for Open vSwitch, and TAPs without virtio-net headers.
+// Of those only the best is measured as often as we are, but for requests: it alone
+// bounds us.
 //
 // # The host's sockets
 //
@@ -85,6 +86,7 @@
 //	parts.go      workloads with several figures, and what all with ends have in common
 //	death.go      workload: how fast the dead are gone
 //	stall.go      workload: whom that delays
+//	hostileclient.go  workloads: the same beside hostile clients of the node's API
 //	hostile.go    workloads: what two containers keep beside a hostile third
 //	hostileproof.go  that it was hostile, and got no more than its share
 //	attacker.go   what that does

@@ -74,6 +74,7 @@ func natPaths(d direction) []*path {
 		{name: "fairlead", every: 1, quick: true, what: "node/network with a TAP outside as its uplink", lay: d.fairlead(tap)},
 		{name: "switching", every: 1, quick: true, what: "fairlead without NAT: two TAPs on one network", lay: process("fairlead", tap, tap)},
 		{name: "kernel", every: 1, quick: true, what: "bridge, two veth pairs, masquerade and dnat of nftables", lay: d.kernel, programs: []string{"nft"}},
+		{name: "kernel-10000", every: seldom, brief: true, what: "the same with net.core.netdev_max_backlog=10000", lay: d.kernel, programs: []string{"nft"}, possible: mayLengthen, during: lengthen},
 		{name: "raw", every: seldom, brief: true, what: "raw between two containers, without NAT: what only reads and writes", lay: process("raw", tap, tap)},
 		{name: "socket", every: seldom, brief: true, what: "fairlead with a packet socket on a veth pair as its uplink", lay: d.fairlead(socket)},
 	}

@@ -96,7 +96,11 @@ func requestTime(load load) *workload {
 			if load.spinners && parts[i].name == w.name+"-p50" {
 				r.hold(parts[i], figures, "raw", requestSpinRelay)
 			}
+			before := len(r.Bars)
 			r.holdPeers(parts[i], figures, peerBar)
+			if len(r.Bars) > before {
+				r.underLoad("fairlead", beside["fairlead"])
+			}
 		}
 		for path, f := range all[0] {
 			f.Note = tooLittle(beside[path])

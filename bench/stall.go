@@ -61,7 +61,7 @@ func (f *figure) above(bound float64) string {
 // the dead whoever connected them, on processors that would forward otherwise;
 // how much is seen from the deaths of containers that hang on no switch.
 func stall() *workload {
-	w := &workload{name: "stall", unit: "ms", what: "longest pause of forwarding between two containers while twenty others die"}
+	w := &workload{name: "stall", unit: "ms", less: true, what: "longest pause of forwarding between two containers while twenty others die"}
 	w.takes = func(o *options) time.Duration {
 		return time.Duration(o.Pairs) * time.Duration(3*o.Seconds+2) * time.Second
 	}

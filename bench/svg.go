@@ -121,6 +121,9 @@ func (r *results) charts() (list []*chart) {
 				all.Bars = append(all.Bars, b)
 			}
 		}
+		if len(c.Bars) == 0 { // of a workload whose figures are not comparable
+			continue
+		}
 		c.layOut()
 		list = append(list, c)
 	}

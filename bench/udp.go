@@ -195,8 +195,11 @@ func (f *figure) overrun() string {
 		frames += s.Frames
 	}
 	dropped := f.dropped()
-	if dropped == 0 || frames == 0 {
+	switch {
+	case dropped == 0:
 		return "–"
+	case frames == 0: // by the host's sockets frames are not counted
+		return fmt.Sprintf("%.0f frames", dropped)
 	}
 	return fmt.Sprintf("%.2g", 100*dropped/(dropped+frames))
 }

@@ -109,10 +109,10 @@ type controlListener struct {
 	open     atomic.Pointer[gate] // see pause; nil before the first time
 
 	// Of Accept alone.
-	strangers strangers
-	spent     time.Duration // on peers, since it rested
-	warned    time.Time     // when a refusal was last logged
-	unsaid    int           // refusals since then
+	knockers knockers
+	spent    time.Duration // on peers, since it rested
+	warned   time.Time     // when a refusal was last logged
+	unsaid   int           // refusals since then
 }
 
 // Accept refuses whoever is not the node's user in the node's user namespace
@@ -131,7 +131,7 @@ func (l *controlListener) Accept() (net.Conn, error) {
 		}
 		began := time.Now()
 		number := numberOf(conn)
-		if l.strangers.know(number) {
+		if l.knockers.know(number) {
 			l.unsaid++
 			_ = conn.Close()
 			l.rest(time.Since(began))
@@ -148,36 +148,38 @@ func (l *controlListener) Accept() (net.Conn, error) {
 	}
 }
 
-// A stranger is a process that is refused for what it is. Who knocks more often than
-// strangeTimes within strangeFor is known by his number, and is neither looked at nor told
-// again: a look takes several times as long as all the rest.
-type stranger struct {
+// A knocker is a process that is refused, for what it is or because it has its share of
+// the connections. Who knocks more often than knockTimes within knockFor is known by his
+// number, and is neither looked at nor told again: that takes several times as long as all
+// the rest.
+type knocker struct {
 	pid, times int
 	since      time.Time
 }
 
 const (
-	strangeFor   = 100 * time.Millisecond
-	strangeTimes = 16
+	knockFor   = 100 * time.Millisecond
+	knockTimes = 16
 )
 
-// Strangers are those who were refused last, by the end of their numbers. Of two with the
+// Knockers are those who were refused last, by the end of their numbers. Of two with the
 // same end the later one is known.
-type strangers [64]stranger
+type knockers [64]knocker
 
-func (s *strangers) of(pid int) *stranger { return &s[uint(pid)%uint(len(s))] }
+func (k *knockers) of(pid int) *knocker { return &k[uint(pid)%uint(len(k))] }
 
-// know reports whether a process is a stranger who has been told often enough.
-func (s *strangers) know(pid int) bool {
-	who := s.of(pid)
-	return who.pid == pid && who.times >= strangeTimes && time.Since(who.since) < strangeFor
+// know reports whether a process has been refused often enough. Nobody knows 0: it is the
+// number of all who have none here.
+func (k *knockers) know(pid int) bool {
+	who := k.of(pid)
+	return pid != 0 && who.pid == pid && who.times >= knockTimes && time.Since(who.since) < knockFor
 }
 
 // refused notes who was.
-func (s *strangers) refused(pid int) {
-	who := s.of(pid)
-	if who.pid != pid || time.Since(who.since) >= strangeFor {
-		*who = stranger{pid: pid, since: time.Now()}
+func (k *knockers) refused(pid int) {
+	who := k.of(pid)
+	if who.pid != pid || time.Since(who.since) >= knockFor {
+		*who = knocker{pid: pid, since: time.Now()}
 	}
 	who.times++
 }
@@ -187,27 +189,35 @@ func numberOf(conn *net.UnixConn) (pid int) {
 	return pid
 }
 
-// admit says who connected, who has one of the places then, or why he gets none. A
-// stranger is remembered by his number.
+// admit says who connected, who has one of the places then, or why he gets none. Who is
+// refused is remembered by his number.
 func (l *controlListener) admit(conn *net.UnixConn, number int) (pid int, refused error) {
-	if pid, refused = peerOf(conn); refused != nil {
-		l.strangers.refused(number)
-		return pid, refused
+	if pid, refused = peerOf(conn); refused == nil {
+		if l.places.take(pid) {
+			return pid, nil
+		}
+		have := l.places.had(pid)
+		if have < fewPlaces {
+			return pid, l.places.await(context.Background(), pid) // all are taken
+		}
+		refused = fmt.Errorf("refused: process %d has %d connections, which is all it may have", pid, have)
 	}
-	if l.places.take(pid) {
-		return pid, nil
-	}
-	if have := l.places.had(pid); have >= fewPlaces {
-		return pid, fmt.Errorf("refused: process %d has %d connections, which is all it may have", pid, have)
-	}
-	return pid, l.places.await(context.Background(), pid) // all are taken
+	l.knockers.refused(number)
+	return pid, refused
 }
 
-// rest has the looks at peers take half of a processor at most, however many knock. More
-// of a rest would keep those waiting who stand in the kernel's line behind them.
+// What looking at who connects may take: one part of lookShare of a processor, however
+// many knock. More of a rest would keep those waiting who stand in the kernel's line behind
+// them. To tell one why he is refused counts for tellCost.
+const (
+	lookShare = 4
+	tellCost  = 100 * time.Microsecond
+)
+
+// rest has looking at peers keep to that.
 func (l *controlListener) rest(took time.Duration) {
 	if l.spent += min(took, paceMost); l.spent >= time.Millisecond {
-		time.Sleep(l.spent)
+		time.Sleep((lookShare - 1) * l.spent)
 		l.spent = 0
 	}
 }
@@ -241,6 +251,7 @@ func (l *controlListener) refuse(conn *net.UnixConn, reason error) {
 	}
 	select {
 	case l.refusals <- struct{}{}:
+		l.spent += tellCost
 		go func() {
 			answerRefused(conn, reason)
 			<-l.refusals

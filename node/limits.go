@@ -39,7 +39,7 @@ func clientLimits() []packet.Limit {
 		{What: "requests that go on: that wait, follow or trace", Most: "half of the connections", Share: shareOfPlaces, Beyond: "429"},
 		{What: "time of a processor for clients' requests", Most: fmt.Sprintf("one part of %d; %v at once", paceShare, paceBurst), Share: "processes take turns, a request or slice of an answer each",
 			Beyond: "they wait, as do new connections, which count for " + paceLeast.String()},
-		{What: "time of a processor for looking at who connects", Most: "half of one", Beyond: "they wait in the kernel"},
+		{What: "time of a processor for looking at who connects", Most: fmt.Sprintf("one part of %d", lookShare), Beyond: "they wait in the kernel"},
 		{What: "answers as long as a table, or ports that are published and taken back", Most: most(maxTables, "at a time"), Share: shareOfPlaces, Beyond: "they wait, and after " + bodyWithin.String() + " it is 429"},
 		{What: "time for a client to take an answer, or a piece of one that goes on", Most: answerWithin.String(), Beyond: "the connection is closed"},
 		{What: "peers of another user that are told why they are refused", Most: most(maxRefusals, "at a time"), Beyond: "they are cut off"},

@@ -113,16 +113,16 @@ func TestPeerOfAnotherUserNamespace(t *testing.T) {
 	}
 }
 
-// TestStranger: who was refused for what he is and knocks again and again is cut off
+// TestKnocker: who was refused for what he is and knocks again and again is cut off
 // without a look or a word, and looked at again after a while.
-func TestStranger(t *testing.T) {
+func TestKnocker(t *testing.T) {
 	lab.NoLeaks(t)
 	for since, want := range map[time.Time]error{
-		time.Now().Add(time.Hour):   net.ErrClosed, // for as long as this test may take
-		time.Now().Add(-strangeFor): nil,
+		time.Now().Add(time.Hour): net.ErrClosed, // for as long as this test may take
+		time.Now().Add(-knockFor): nil,
 	} {
 		l, dial := listener(t)
-		*l.strangers.of(os.Getpid()) = stranger{pid: os.Getpid(), times: strangeTimes, since: since}
+		*l.knockers.of(os.Getpid()) = knocker{pid: os.Getpid(), times: knockTimes, since: since}
 		accepted := make(chan error, 1)
 		go func() {
 			conn, err := l.Accept()
@@ -143,24 +143,58 @@ func TestStranger(t *testing.T) {
 	}
 }
 
-// TestStrangers: several who knock in turns are known, each until his time is over.
-func TestStrangers(t *testing.T) {
+// TestKnockerAtHome: who has all connections he may have and asks for more is told so, and
+// is cut off as any other when he goes on.
+func TestKnockerAtHome(t *testing.T) {
+	lab.NoLeaks(t)
+	l, dial := listener(t)
+	l.places = newPlaces(64)
+	me := os.Getpid()
+	for l.places.take(me) {
+	}
+	*l.knockers.of(me) = knocker{pid: me, times: knockTimes - 1, since: time.Now().Add(time.Hour)}
+	accepted := make(chan error, 1)
+	go func() {
+		_, err := l.Accept()
+		accepted <- err
+	}()
+	for _, told := range []bool{true, false} {
+		conn := dial()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n") // he may have been cut off
+		if heard, _ := io.ReadAll(conn); strings.Contains(string(heard), "which is all it may have") != told || !told && len(heard) > 0 {
+			t.Errorf("he heard %q", heard)
+		}
+	}
+	_ = l.Close()
+	if err := <-accepted; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accepting him says %v", err)
+	}
+}
+
+// TestKnockers: several who knock in turns are known, each until his time is over.
+func TestKnockers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, many := new(strangers), len(strangers{})
-		for range strangeTimes {
+		s, many := new(knockers), len(knockers{})
+		for range knockTimes {
 			for pid := range many {
+				pid++
 				if s.know(pid) {
 					t.Fatalf("%d is known too early", pid)
 				}
 				s.refused(pid)
 			}
 		}
-		for pid := range many {
-			if !s.know(pid) || s.know(pid+many) {
+		s.refused(0)
+		if *s.of(0) = (knocker{times: knockTimes, since: time.Now()}); s.know(0) {
+			t.Error("nobody is known")
+		}
+		for pid := range many - 1 {
+			if pid++; !s.know(pid) || s.know(pid+many) {
 				t.Errorf("%d is known: %v, %d: %v", pid, s.know(pid), pid+many, s.know(pid+many))
 			}
 		}
-		time.Sleep(strangeFor)
+		time.Sleep(knockFor)
 		if s.know(1) {
 			t.Error("he is still known")
 		}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"fairlead/gateway"
 	"fairlead/node/api"
@@ -105,6 +106,10 @@ func (t *tracing) leave(w *watcher) {
 	}
 }
 
+// traceEvery is how long records are collected before they are passed on. A worker that
+// had somebody wake for each frame would carry half as many.
+const traceEvery = time.Millisecond
+
 // run passes records on to the watchers until the last one has left.
 func (t *tracing) run(r *trace.Recorder, stop <-chan struct{}) {
 	for {
@@ -113,6 +118,7 @@ func (t *tracing) run(r *trace.Recorder, stop <-chan struct{}) {
 			return
 		case <-r.Wake():
 		}
+		time.Sleep(traceEvery)
 		t.mu.Lock()
 		if t.recorder == r { // else who watches now has another one
 			t.passOnLocked()

@@ -67,7 +67,7 @@ func (b *battle) note(l *lab, did outcome, before map[string]uint64) {
 // counted is what has been counted at the attacker's ports so far.
 func (b *battle) counted(l *lab) map[string]uint64 {
 	var switches []api.Switch
-	l.check(b.n.get(l, "/v1/switches", &switches), "ask for the ports")
+	b.ask(l, "/v1/switches", &switches)
 	counted := map[string]uint64{}
 	for _, s := range switches {
 		for _, p := range s.Ports {
@@ -87,14 +87,24 @@ func (b *battle) counted(l *lab) map[string]uint64 {
 	return counted
 }
 
+// ask asks the node for a table. Who has attacked its API goes on paying for that, and
+// others wait for their places meanwhile.
+func (b *battle) ask(l *lab, path string, table any) {
+	err := b.n.get(l, path, table)
+	for end := time.Now().Add(time.Minute); err != nil && l.ctx.Err() == nil && time.Now().Before(end); {
+		err = b.n.get(l, path, table)
+	}
+	l.check(err, "ask for %s", path)
+}
+
 // filled is how many entries the attacker has in the node's tables.
 func (b *battle) filled(l *lab) map[string]uint64 {
 	var macTable []api.MAC
 	var arpTable []api.Neighbour
 	var leased []api.Lease
-	l.check(b.n.get(l, "/v1/macs", &macTable), "ask for the MAC table")
-	l.check(b.n.get(l, "/v1/arp", &arpTable), "ask for the ARP table")
-	l.check(b.n.get(l, "/v1/leases", &leased), "ask for the leases")
+	b.ask(l, "/v1/macs", &macTable)
+	b.ask(l, "/v1/arp", &arpTable)
+	b.ask(l, "/v1/leases", &leased)
 	his := func(container string) bool { return slices.Contains(b.names, container) }
 	return map[string]uint64{
 		haveMACs:       count(macTable, func(m api.MAC) bool { return his(m.Container) }),

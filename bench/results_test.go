@@ -219,7 +219,7 @@ func TestLimits(t *testing.T) {
 		}
 	}
 	r.atLeast(f, kernel, 1.5)
-	if have := r.Bars[0].Have; !strings.Contains(have, "raw-trains, which only reads and writes, has 0.90") {
+	if have := r.Bars[0].Have; !strings.Contains(have, "raw-trains, which joins datagrams of one length and judges nothing, has 0.90") {
 		t.Errorf("beside the bar stands %q", have)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -441,8 +442,17 @@ func (n *Node) macFreeLocked(l *lan, mac packet.MAC) error {
 	return nil
 }
 
-func newID() string {
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails
-	return hex.EncodeToString(b[:])
+func newID() string { return idOf(rand.Reader) }
+
+// idOf makes an ID whose first twelve digits are the container's host name, unless it is
+// given another: a name of decimal digits alone resolvers take for an address
+// (__nss_hostname_digits_dots in glibc's nss/digits_dots.c).
+func idOf(random io.Reader) string {
+	for {
+		var b [32]byte
+		_, _ = io.ReadFull(random, b[:]) // crypto/rand.Reader never fails
+		if id := hex.EncodeToString(b[:]); strings.ContainsAny(id[:12], "abcdef") {
+			return id
+		}
+	}
 }

@@ -92,6 +92,7 @@ func (b *battle) counted(l *lab) map[string]uint64 {
 func (b *battle) ask(l *lab, path string, table any) {
 	err := b.n.get(l, path, table)
 	for end := time.Now().Add(time.Minute); err != nil && l.ctx.Err() == nil && time.Now().Before(end); {
+		time.Sleep(100 * time.Millisecond)
 		err = b.n.get(l, path, table)
 	}
 	l.check(err, "ask for %s", path)

@@ -134,14 +134,18 @@ func (l *controlListener) Accept() (net.Conn, error) {
 		if l.knockers.know(number) {
 			l.unsaid++
 			_ = conn.Close()
-			l.rest(time.Since(began))
+			l.rest(acceptCost + time.Since(began))
 			continue
 		}
 		pid, err := l.admit(conn, number)
+		took := time.Since(began)
+		if errors.Is(err, errAllTaken) {
+			err = l.places.await(context.Background(), pid)
+		}
 		if err != nil {
 			l.refuse(conn, err)
 		}
-		l.rest(time.Since(began))
+		l.rest(acceptCost + took)
 		if err == nil {
 			return &controlConn{UnixConn: conn, listener: l, pid: pid}, nil
 		}
@@ -189,6 +193,9 @@ func numberOf(conn *net.UnixConn) (pid int) {
 	return pid
 }
 
+// errAllTaken is for who has to wait for a place.
+var errAllTaken = errors.New("all connections are taken")
+
 // admit says who connected, who has one of the places then, or why he gets none. Who is
 // refused is remembered by his number.
 func (l *controlListener) admit(conn *net.UnixConn, number int) (pid int, refused error) {
@@ -198,7 +205,7 @@ func (l *controlListener) admit(conn *net.UnixConn, number int) (pid int, refuse
 		}
 		have := l.places.had(pid)
 		if have < fewPlaces {
-			return pid, l.places.await(context.Background(), pid) // all are taken
+			return pid, errAllTaken
 		}
 		refused = fmt.Errorf("refused: process %d has %d connections, which is all it may have", pid, have)
 	}
@@ -208,10 +215,11 @@ func (l *controlListener) admit(conn *net.UnixConn, number int) (pid int, refuse
 
 // What looking at who connects may take: one part of lookShare of a processor, however
 // many knock. More of a rest would keep those waiting who stand in the kernel's line behind
-// them. To tell one why he is refused counts for tellCost.
+// them. To accept one counts for acceptCost, and to tell him why he is refused for tellCost.
 const (
-	lookShare = 4
-	tellCost  = 100 * time.Microsecond
+	lookShare  = 4
+	acceptCost = 10 * time.Microsecond
+	tellCost   = 100 * time.Microsecond
 )
 
 // rest has looking at peers keep to that.

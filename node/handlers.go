@@ -147,7 +147,7 @@ func (n *Node) postContainers(w http.ResponseWriter, r *http.Request) (any, erro
 		return n.greet(r, c)
 	}
 	if len(req.Publish) > 0 || req.PublishAll {
-		create = n.inTurns(2, create)
+		create = n.inTurns(n.moves, 2, create)
 	}
 	return create(w, r)
 }

@@ -121,7 +121,7 @@ func (n *Node) postReplace(w http.ResponseWriter, r *http.Request) (any, error) 
 func (n *Node) handOver(conn *controlConn) error {
 	_ = conn.SetDeadline(time.Now().Add(n.handTimes.ack))
 	var hello api.Replace
-	fds, err := api.ReceiveNews(conn.UnixConn, &hello)
+	fds, err := api.ReceiveNews(conn, &hello)
 	api.CloseAll(fds)
 	if err != nil {
 		return err
@@ -185,12 +185,16 @@ func (s *setback) allows() error {
 
 // await waits until the next one may try, if that is soon, or returns how long it is yet.
 func (s *setback) await() (left time.Duration) {
-	left = time.Until(s.at.Add(s.held + costsLess*s.stood))
-	if left > ackWithin {
+	if left = s.left(); left > ackWithin {
 		return left
 	}
 	time.Sleep(left)
 	return 0
+}
+
+// left is how long it is until the next one may try.
+func (s *setback) left() time.Duration {
+	return time.Until(s.at.Add(s.held + costsLess*s.stood))
 }
 
 // passOn has the node that has taken our place end, if a signal told us to meanwhile.
@@ -227,6 +231,9 @@ func (n *Node) standStill(next int) (resume func(), err error) {
 				resume()
 				n.server.SetKeepAlivesEnabled(true)
 			}, nil
+		}
+		if n.isLeaving() {
+			return nil, errLeaving
 		}
 	}
 	return nil, fmt.Errorf("it has been busy for %v: containers are being made or end, or a client does not say all of his request or does not take his answer (others who are connected are the processes %v); try again",

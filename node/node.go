@@ -57,8 +57,10 @@ type Node struct {
 
 	lockedIn *lockin.Report // nil if it is not
 
-	pace                     *pace   // of clients' requests; see turns.go
-	goingOn, tables, tracers *places // of requests that go on, of tables that are told, of traces
+	pace *pace // of clients' requests; see turns.go
+	// Of requests that go on, of tables that are told, of published ports that are opened
+	// and closed, of traces.
+	goingOn, tables, moves, tracers *places
 
 	mu         sync.Mutex // guards what follows
 	stays      bool
@@ -328,7 +330,7 @@ func newNode(conf Config, home *home) (*Node, error) {
 		containers: make(map[string]*container), named: make(map[string]*container),
 		linked: make(map[string]map[*attachment]*container),
 		ports:  newPortBook(), pace: newPace(),
-		tables: newPlaces(maxTables), tracers: newPlaces(maxWatchers), goingOn: newPlaces(connections / 2),
+		tables: newPlaces(maxTables), moves: newPlaces(maxMoves), tracers: newPlaces(maxWatchers), goingOn: newPlaces(connections / 2),
 		down:   make(chan struct{}),
 		budget: readBudget(), handed: conf.takeover,
 	}

@@ -41,8 +41,8 @@ func (n *Node) handlers() map[string]handler {
 		"GET /v1/containers/{id}/logs":    n.long(n.one(n.getLogs)),
 
 		"GET /v1/containers/{id}/ports":    n.inTurn(n.one(n.getPorts)),
-		"POST /v1/containers/{id}/ports":   n.inTurn(n.one(n.postPorts)),
-		"DELETE /v1/containers/{id}/ports": n.inTurn(n.one(n.deletePorts)),
+		"POST /v1/containers/{id}/ports":   n.inTurns(n.moves, 1, n.one(n.postPorts)),
+		"DELETE /v1/containers/{id}/ports": n.inTurns(n.moves, 1, n.one(n.deletePorts)),
 
 		"GET /v1/uplinks":           n.getUplinks,
 		"POST /v1/uplinks":          n.postUplinks,

@@ -170,16 +170,16 @@ func TestCheckInMidTurn(t *testing.T) {
 		t.Error("counters agree in the middle of a turn")
 	}
 	h.handTimes.still = time.Millisecond
-	_, err = h.violationsAtRest()
+	_, err = h.violationsAtRest(false)
 	refused(t, err, "the counters are read while traffic stands, and it cannot be stopped: 1 of 1 workers have not come to rest within 1ms; `fairlead show switch` says (slow) behind a container whose firewall takes long; try again")
 	h.checked.stood = time.Hour
-	if _, err = h.violationsAtRest(); err == nil || !strings.Contains(err.Error(), "traffic stands, which it has done for 1h0m0s just now; try again in ") {
+	if _, err = h.violationsAtRest(false); err == nil || !strings.Contains(err.Error(), "traffic stands, which it has done for 1h0m0s just now; try again in ") {
 		t.Errorf("a moment later: %v", err)
 	}
 	h.checked, h.handTimes.still = setback{}, time.Hour
 	checked := make(chan []string)
 	go func() {
-		list, err := h.violationsAtRest()
+		list, err := h.violationsAtRest(false)
 		if err != nil {
 			t.Error(err)
 		}

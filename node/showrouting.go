@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -221,7 +222,7 @@ func (t traffic) on(kind packet.NATKind, a api.NATRule) api.NATRule {
 // getFlows tells of a slice of the flows in each turn: all of them may be a gigabyte as
 // text. What was done before the client has hung up is paid for all the same.
 func (n *Node) getFlows(w http.ResponseWriter, r *http.Request) (any, error) {
-	leave, err := n.awaitTable(r)
+	leave, err := n.awaitPlace(n.tables, r)
 	if err != nil {
 		return nil, err
 	}
@@ -243,17 +244,18 @@ func (n *Node) getFlows(w http.ResponseWriter, r *http.Request) (any, error) {
 			}
 		})
 		giveTime(w)
-		if _, err = text.WriteTo(w); err != nil || !more || !n.pace.pay(r.Context(), clientNumber(r), owed) {
+		_, err = text.WriteTo(w)
+		n.pace.pay(context.WithoutCancel(r.Context()), clientNumber(r), owed)
+		if owed = 0; err != nil || !more || r.Context().Err() != nil {
 			break
 		}
-		owed = 0
 	}
 	end := "]\n"
 	if before == "[" {
 		end = "[]\n"
 	}
 	_, _ = io.WriteString(w, end) // fails only when the client has left
-	n.pay(w, r, owed)
+	n.pay(w, r, owed)             // nothing, but it takes until the answer has left us
 	return nil, nil
 }
 

@@ -19,6 +19,10 @@ import (
 // time. The longest are some megabytes; flows, which may be more, are told in slices.
 const maxTables = 16
 
+// maxMoves bounds the changes of published ports, which may be as much work, and may wait
+// for containers.
+const maxMoves = 16
+
 // client is the connection that a request has come by, one of process 0 where that is not
 // the control socket's.
 func client(r *http.Request) *controlConn {
@@ -113,30 +117,30 @@ func (p *places) enter(r *http.Request, what string) (leave func(), err error) {
 	return func() { p.leave(pid) }, nil
 }
 
-// awaitTable takes one of the places for what is as long as a table.
-func (n *Node) awaitTable(r *http.Request) (leave func(), err error) {
+// awaitPlace takes one of the places for what is as long as a table.
+func (n *Node) awaitPlace(p *places, r *http.Request) (leave func(), err error) {
 	ctx, cancel := context.WithTimeout(r.Context(), bodyWithin)
 	defer cancel()
 	pid := clientNumber(r)
-	if n.tables.take(pid) {
-		return func() { n.tables.leave(pid) }, nil
+	if p.take(pid) {
+		return func() { p.leave(pid) }, nil
 	}
-	if n.tables.await(ctx, pid) != nil {
-		return nil, fail(http.StatusTooManyRequests, "others are still being told what %s has, or process %d has asked too often; try again", r.URL.Path, pid)
+	if p.await(ctx, pid) != nil {
+		return nil, fail(http.StatusTooManyRequests, "others who ask for as much as %s are still in turn, or process %d has asked too often; try again", r.URL.Path, pid)
 	}
 	n.pace.begin(r.Context(), pid) // its turn was long ago
-	return func() { n.tables.leave(pid) }, nil
+	return func() { p.leave(pid) }, nil
 }
 
 // inTurn is for what is as long as a table is, the answer or the work, and waits for
 // nobody meanwhile. All of the work is paid for, be the client there or not, and the
 // place is kept until then.
-func (n *Node) inTurn(h handler) handler { return n.inTurns(1, h) }
+func (n *Node) inTurn(h handler) handler { return n.inTurns(n.tables, 1, h) }
 
-// inTurns is inTurn for what is paid for several times.
-func (n *Node) inTurns(times time.Duration, h handler) handler {
+// inTurns is inTurn for what is paid for several times, and has other places.
+func (n *Node) inTurns(p *places, times time.Duration, h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) (any, error) {
-		leave, err := n.awaitTable(r)
+		leave, err := n.awaitPlace(p, r)
 		if err != nil {
 			return nil, err
 		}
@@ -170,7 +174,7 @@ const manyPorts = 500
 // they are many that is as much work as making them, and paid for as that is. It may wait
 // for containers' inits, and keeps its place meanwhile.
 func (n *Node) movesPorts(h handler) handler {
-	long := n.inTurns(2, h)
+	long := n.inTurns(n.moves, 2, h)
 	return func(w http.ResponseWriter, r *http.Request) (any, error) {
 		n.mu.Lock()
 		many := n.ports.count > manyPorts

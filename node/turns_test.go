@@ -394,7 +394,7 @@ func TestAnsweredWhileItRuns(t *testing.T) {
 }
 
 // TestPublishedPortsArePaid: a container with published ports pays for all of them, and
-// for their end, in its turn among tables; one without does not wait for those. Likewise
+// for their end, in its turn among such; one without does not wait for those. Likewise
 // who has them closed and opened again.
 func TestPublishedPortsArePaid(t *testing.T) {
 	h := newHandlersOut(t)
@@ -427,7 +427,7 @@ func TestPublishedPortsArePaid(t *testing.T) {
 	if code, text := h.call("DELETE", "/v1/containers/web", ""); code != http.StatusOK {
 		t.Errorf("%d %s", code, text)
 	}
-	for h.tables.take(0) {
+	for h.moves.take(0) {
 	}
 	soon, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()

@@ -278,7 +278,7 @@ func await(ctx context.Context, within time.Duration, c *api.Client, dir string,
 		}
 		select {
 		case <-p.ended:
-			return fmt.Errorf("the node ended as soon as it was started%s", lastWords(dir))
+			return fmt.Errorf("the node ended as soon as it was started (%v)%s", p.state, lastWords(dir))
 		case <-ctx.Done():
 			return fmt.Errorf("the node does not answer after %v (%w); see %s", within, err, filepath.Join(dir, nodeLog))
 		case <-time.After(wait):

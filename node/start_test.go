@@ -103,7 +103,7 @@ func TestEnsureSaysWhyANodeDoesNotStart(t *testing.T) {
 	}
 	defer lock.Close()
 	_, err = Ensure(context.Background(), dir, "test")
-	refused(t, err, "the node ended as soon as it was started: a node is running in "+dir+
+	refused(t, err, "the node ended as soon as it was started (exit status 1): a node is running in "+dir+
 		" already; stop it with `fairlead down`, or set FAIRLEAD_DIR for another")
 	_, err = Ensure(context.Background(), "here", "test")
 	refused(t, err, `node directory "here" is not an absolute path; set FAIRLEAD_DIR to one`)

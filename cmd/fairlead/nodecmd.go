@@ -162,7 +162,7 @@ func upHere(ctx context.Context, stderr io.Writer, request api.UpRequest, ways *
 	}
 	stop := context.AfterFunc(ctx, func() { _ = process.Signal(syscall.SIGTERM) })
 	defer stop()
-	if err = setUp(ctx, stderr, client(), request, ways, opened); err == nil {
+	if err = setUp(ctx, stderr, onlooker(), request, ways, opened); err == nil { // of this node or of none
 		err = notifyReady()
 	}
 	if err != nil {
@@ -172,12 +172,12 @@ func upHere(ctx context.Context, stderr io.Writer, request api.UpRequest, ways *
 	switch {
 	case ctx.Err() != nil && end.Success():
 		return nil // whatever was not done yet
+	case !end.Exited(): // which is why it left without an answer
+		return fmt.Errorf("up: the node has ended: %v", end)
 	case err != nil:
 		return err
-	case end.Exited() && !end.Success():
-		return exitStatus(end.ExitCode()) // it has said why
 	case !end.Success():
-		return fmt.Errorf("up: the node has ended: %v", end)
+		return exitStatus(end.ExitCode()) // it has said why
 	}
 	return nil
 }

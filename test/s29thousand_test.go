@@ -34,6 +34,10 @@ func TestS29_Thousand(t *testing.T) {
 		rng := newRNG(t)
 		parrot := play(t, "parrot", ":7")
 		o.says(o.Host.Serve(t, parrot[0], parrot[1:]...), "listening")
+		// A SYN with the port of a connection that was lost would be answered as a part of
+		// that (RFC 5961 section 4), and be sent again: what is new goes elsewhere.
+		others := play(t, "parrot", ":8")
+		o.says(o.Host.Serve(t, others[0], others[1:]...), "listening")
 		o.start("server", append([]string{"-p", "7:7", "--"}, parrot...)...)
 		o.logSays("server", "listening")
 		o.start("tap")
@@ -56,7 +60,7 @@ func TestS29_Thousand(t *testing.T) {
 			again := o.synsAgain("tap")
 			o.killNode()
 			o.revive()
-			o.talk("tap", o.Router.FarHost+":7", 1).stop()
+			o.talk("tap", o.Router.FarHost+":8", 1).stop()
 			if o.synsAgain("tap") > again {
 				late++
 			}

@@ -86,9 +86,8 @@ func attach() *workload {
 			busy.Note = fmt.Sprintf("%d of the ports came when nobody watched, because there was no time", n)
 		}
 		r.noLonger(busy, quiet)
-		if b := &r.Bars[len(r.Bars)-1]; unwatched[busy] > 0 && b.Met {
-			b.Met, b.Open = false, true
-			b.Have += "; " + busy.Note
+		if unwatched[busy] > 0 {
+			r.Bars[len(r.Bars)-1].doubt(busy.Note)
 		}
 		for i, took := range c.took[aHundred:] {
 			between.add(sample{Round: i, Value: took})

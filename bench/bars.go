@@ -73,8 +73,12 @@ func (r *results) besides(absent []string) {
 	if len(absent) == 0 {
 		return
 	}
-	b := &r.Bars[len(r.Bars)-1]
-	b.Have += "; not measured: " + strings.Join(absent, ", ")
+	r.Bars[len(r.Bars)-1].doubt("not measured: " + strings.Join(absent, ", "))
+}
+
+// doubt says why nobody can tell that a bar is met which seems to be.
+func (b *bar) doubt(why string) {
+	b.Have += "; " + why
 	b.Open, b.Met = b.Open || b.Met, false
 }
 

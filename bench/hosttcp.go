@@ -82,9 +82,7 @@ func (m *sites) holdTCP(cc string) {
 	if ours := m.ours(); ours != nil {
 		m.r.undropped(ours)
 		for i := before; i < len(m.r.Bars) && ours.Note != ""; i++ {
-			b := &m.r.Bars[i]
-			b.Met, b.Open = false, b.Open || b.Met
-			b.Have += "; " + ours.Note
+			m.r.Bars[i].doubt(ours.Note)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +35,7 @@ func (n *Node) getLogs(w http.ResponseWriter, r *http.Request, c *container) (an
 			err = l.seekTail(tail)
 		}
 	})
-	n.pace.pay(context.WithoutCancel(r.Context()), clientNumber(r), took-paceLeast)
+	n.charge(r, took-paceLeast)
 	if err != nil {
 		return nil, fmt.Errorf("log of container %s: %w", c.name(), err)
 	}

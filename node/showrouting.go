@@ -2,7 +2,6 @@ package node
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -245,7 +244,7 @@ func (n *Node) getFlows(w http.ResponseWriter, r *http.Request) (any, error) {
 		})
 		giveTime(w)
 		_, err = text.WriteTo(w)
-		n.pace.pay(context.WithoutCancel(r.Context()), clientNumber(r), owed)
+		n.charge(r, owed)
 		if owed = 0; err != nil || !more || r.Context().Err() != nil {
 			break
 		}

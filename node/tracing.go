@@ -2,7 +2,6 @@ package node
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -193,7 +192,7 @@ func (n *Node) getTrace(rw http.ResponseWriter, r *http.Request) (any, error) {
 	owed := compute(func() { w = n.tracing.watch() })
 	defer func() {
 		owed += compute(func() { n.tracing.leave(w) })
-		n.pace.pay(context.WithoutCancel(r.Context()), clientNumber(r), owed)
+		n.charge(r, owed)
 	}()
 	rw.Header().Set("Content-Type", "application/x-ndjson")
 	rw.WriteHeader(http.StatusOK)

@@ -79,7 +79,12 @@ func (n *Node) pay(w http.ResponseWriter, r *http.Request, took time.Duration) {
 		return
 	}
 	defer n.goesOn()()
-	n.pace.pay(context.WithoutCancel(r.Context()), clientNumber(r), took-paceLeast)
+	n.charge(r, took-paceLeast)
+}
+
+// charge has the process that asks pay, whether it still waits for the answer or not.
+func (n *Node) charge(r *http.Request, took time.Duration) {
+	n.pace.pay(context.WithoutCancel(r.Context()), clientNumber(r), took)
 }
 
 // long marks a handler that goes on until somebody ends it.

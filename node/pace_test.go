@@ -152,14 +152,10 @@ func TestHeadersArePaid(t *testing.T) {
 // TestMessagesArePaid: a message that comes by an upgraded connection is on its bill.
 func TestMessagesArePaid(t *testing.T) {
 	h := newHandlers(t)
-	server, l := h.newServer(), make(pipes, 1)
-	go func() { _ = server.Serve(l) }()
-	defer server.Close()
-	defer close(l)
 	ours, theirs := conns(t)
 	conn := &controlConn{UnixConn: theirs, listener: &controlListener{places: newPlaces(16)}, pid: 1}
 	conn.listener.places.take(conn.pid)
-	l <- conn
+	h.served(t, conn)
 	if code, text := askBy(ours, "POST /v1/listeners HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: "+api.Protocol+"\r\n\r\n"); code != http.StatusSwitchingProtocols {
 		t.Fatalf("%d %s", code, text)
 	}

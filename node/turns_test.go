@@ -111,6 +111,19 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes", Net: "unix"} }
 
+// served serves connections until the test ends.
+func (h *handlers) served(t *testing.T, conns ...net.Conn) {
+	server, l := h.newServer(), make(pipes, len(conns))
+	for _, conn := range conns {
+		l <- conn
+	}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() {
+		close(l)
+		_ = server.Close()
+	})
+}
+
 // TestAnswersNobodyReads: whatever is answered, who does not read it is cut off.
 func TestAnswersNobodyReads(t *testing.T) {
 	h := newHandlers(t)
@@ -135,10 +148,8 @@ func TestAnswersNobodyReads(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			h.pace = newPace() // by the clock of the bubble
-			server, l := h.newServer(), make(pipes, 1)
-			go func() { _ = server.Serve(l) }()
 			ours, theirs := net.Pipe()
-			l <- theirs
+			h.served(t, theirs)
 			if _, err := io.WriteString(ours, request); err != nil {
 				t.Error(err)
 			}
@@ -146,8 +157,6 @@ func TestAnswersNobodyReads(t *testing.T) {
 			if size, err := ours.Read(make([]byte, 4096)); !errors.Is(err, io.EOF) {
 				t.Errorf("%s: after %v there are still %d bytes (%v)", what, answerWithin, size, err)
 			}
-			close(l)
-			_ = server.Close()
 			_ = ours.Close()
 		})
 	}
@@ -363,13 +372,9 @@ func TestLeavesUnasked(t *testing.T) {
 // ends it. So a node is not replaced before that.
 func TestAnsweredWhileItRuns(t *testing.T) {
 	h := newHandlers(t)
-	server, l := h.newServer(), make(pipes, 1)
-	go func() { _ = server.Serve(l) }()
-	defer server.Close()
-	defer close(l)
 	ours, theirs := net.Pipe()
 	defer ours.Close()
-	l <- theirs
+	h.served(t, theirs)
 	for _, path := range []string{"/v1/version", "/v1/flows", "/v1/macs"} {
 		if _, err := io.WriteString(ours, "GET "+path+" HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
 			t.Fatal(err)
@@ -453,13 +458,9 @@ func TestPublishedPortsArePaid(t *testing.T) {
 // TestOptionsArePaid: there is no request that net/http answers by itself.
 func TestOptionsArePaid(t *testing.T) {
 	h := newHandlers(t)
-	server, l := h.newServer(), make(pipes, 1)
-	go func() { _ = server.Serve(l) }()
-	defer server.Close()
-	defer close(l)
 	ours, theirs := net.Pipe()
 	defer ours.Close()
-	l <- theirs
+	h.served(t, theirs)
 	if code, text := askBy(ours, "OPTIONS * HTTP/1.1\r\nHost: node\r\n\r\n"); code != http.StatusBadRequest {
 		t.Errorf("%d %s", code, text)
 	}

@@ -37,7 +37,7 @@ func TestS08_OneHop(t *testing.T) {
 	n.start("a")
 	n.start("b")
 	for _, method := range []string{"-U", "-I", "-T"} {
-		out := n.exec("a", "traceroute", method, "-n", "-q", "1", "-w", "5", "172.17.0.3")
+		out, _ := n.traceroute("a", method, "-n", "-q", "1", "-w", "5", "172.17.0.3")
 		if hops := regexp.MustCompile(`(?m)^ *\d+ +(\S+)`).FindAllStringSubmatch(out, -1); len(hops) != 1 || hops[0][1] != "172.17.0.3" {
 			t.Errorf("traceroute %s, want one hop:\n%s", method, out)
 		}

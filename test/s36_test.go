@@ -44,7 +44,8 @@ func TestS36_OneToOne(t *testing.T) {
 		t.Error(err)
 	}
 	// The hops are seen from both ends.
-	if have := hops(o.Host.Run(t, "traceroute", "-n", "-w", probeWait, "-I", own)); strings.Join(have, " ") != o.Router.Far+" "+o.Router.Uplink+" "+own {
+	route, _ := traceroute(func(command ...string) string { return o.Host.Run(t, command[0], command[1:]...) }, "-n", "-w", probeWait, "-I", own)
+	if have := hops(route); strings.Join(have, " ") != o.Router.Far+" "+o.Router.Uplink+" "+own {
 		t.Errorf("the hops to %s are %v", own, have)
 	}
 	// From inside, a sibling reaches it by that address, and it itself.

@@ -51,7 +51,7 @@ lab routers: 7 of 7 `
 		if err := contains(n.exec(name, "ping", "-c", "2", "-i", "0.2", "-W", "5", to), "ttl=62", "2 received"); err != nil {
 			t.Errorf("%s: %v", from, err)
 		}
-		out := n.exec(name, "traceroute", "-n", "-q", "1", "-N", "1", "-w", probeWait, to)
+		out, _ := n.traceroute(name, "-n", "-q", "1", "-N", "1", "-w", probeWait, to)
 		var hops []string
 		for _, line := range strings.Split(strings.TrimSpace(out), "\n")[1:] {
 			hops = append(hops, strings.Fields(line)[1])

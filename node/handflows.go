@@ -1,8 +1,10 @@
 package node
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -67,7 +69,7 @@ func (n *Node) handFlows(s *sender, connections []sockets.Moving) {
 	send() // the last one is empty
 }
 
-// readFlows reads them.
+// readFlows reads them, or why there are no more.
 func readFlows(from io.Reader, each func(f *nat.Saved)) error {
 	lot := make([]byte, flowsAtOnce*flowBytes)
 	for {
@@ -79,6 +81,11 @@ func readFlows(from io.Reader, each func(f *nat.Saved)) error {
 		case count == 0:
 			return nil
 		case count > flowsAtOnce:
+			var m api.Handed // the old node goes on; no lot is as large as what a message begins with
+			rest := io.MultiReader(bytes.NewReader(lot[:4]), io.LimitReader(from, 4096))
+			if err := json.NewDecoder(rest).Decode(&m); err == nil && m.Error != "" {
+				return fmt.Errorf("the node that runs: %s", m.Error)
+			}
 			return fmt.Errorf("read flows: %d in one lot, %d are the most", count, flowsAtOnce)
 		}
 		rest := lot[:int(count)*flowBytes]

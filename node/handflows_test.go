@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"testing"
 	"time"
@@ -64,6 +65,19 @@ func TestHandFlowsHasTime(t *testing.T) {
 	}
 }
 
+// A node that goes on after all says why, also amid its flows.
+func TestHandFlowsEnd(t *testing.T) {
+	ours, theirs := conns(t)
+	s := &sender{conn: &controlConn{UnixConn: theirs}, ack: ackWithin, end: time.Now().Add(workMost)}
+	lot := make([]byte, 4+flowBytes)
+	lot[0] = 1
+	s.write(lot)
+	if err := errors.Join(s.err, api.SendMessage(theirs, api.Handed{Error: "the new node takes nothing"}, nil)); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, readFlows(ours, func(*nat.Saved) {}), "the node that runs: the new node takes nothing")
+}
+
 // BenchmarkHandFlows is for how long all stands still for the sake of a hundred thousand
 // flows.
 func BenchmarkHandFlows(b *testing.B) {
@@ -98,6 +112,7 @@ func FuzzReadFlows(f *testing.F) {
 	f.Add(append(lot(saved, saved), 0, 0, 0, 0))
 	f.Add(lot(saved))
 	f.Add([]byte{255, 255, 255, 255})
+	f.Add([]byte(`{"error":"no"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		from := bytes.NewReader(b)
 		var flows []nat.Saved

@@ -382,6 +382,7 @@ func TestS29_NotFromInside(t *testing.T) {
 	n.killNode()
 	fmt.Fprintln(inside.in)
 	inside.says("status 125")
+	inside.wait() // what it says to standard error comes by another way
 	if text := inside.errors.String(); !strings.Contains(text, "another user, process or network namespace") {
 		t.Errorf("it says %q", text)
 	}

@@ -22,7 +22,11 @@ import (
 // started.
 func (o *outside) replace() {
 	o.t.Helper()
-	if err := o.tryReplace(); err != nil {
+	err := o.tryReplace()
+	if err != nil && strings.Contains(err.Error(), "i/o timeout") { // nothing has changed, and it may try again
+		o.t.Log(err)
+		lab.Eventually(o.t, patience, o.tryReplace)
+	} else if err != nil {
 		o.t.Fatal(err)
 	}
 }

@@ -76,7 +76,7 @@ func (r *results) besides(absent []string) {
 	r.Bars[len(r.Bars)-1].doubt("not measured: " + strings.Join(absent, ", "))
 }
 
-// doubt says why nobody can tell that a bar is met which seems to be.
+// doubt says why nobody can tell whether a bar is met; one that is missed stays so.
 func (b *bar) doubt(why string) {
 	b.Have += "; " + why
 	b.Open, b.Met = b.Open || b.Met, false

@@ -61,7 +61,7 @@ type bar struct {
 	Want  string  `json:"want"`
 	Have  string  `json:"have"`
 	Met   bool    `json:"met"`
-	Open  bool    `json:"open,omitempty"` // too few pairs to tell
+	Open  bool    `json:"open,omitempty"` // nobody can tell, and Have says why
 	Bound float64 `json:"bound"`
 	Value float64 `json:"value"`
 	Run   string  `json:"run"`

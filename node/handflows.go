@@ -1,10 +1,8 @@
 package node
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -81,10 +79,8 @@ func readFlows(from io.Reader, each func(f *nat.Saved)) error {
 		case count == 0:
 			return nil
 		case count > flowsAtOnce:
-			var m api.Handed // the old node goes on; no lot is as large as what a message begins with
-			rest := io.MultiReader(bytes.NewReader(lot[:4]), io.LimitReader(from, 4096))
-			if err := json.NewDecoder(rest).Decode(&m); err == nil && m.Error != "" {
-				return fmt.Errorf("the node that runs: %s", m.Error)
+			if err := whyItGoesOn(lot[:4], from); err != nil { // no lot is as large as what a message begins with
+				return err
 			}
 			return fmt.Errorf("read flows: %d in one lot, %d are the most", count, flowsAtOnce)
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"fairlead/nat"
 	"fairlead/node/api"
 	"fairlead/packet"
+	"fairlead/uplink/sockets"
 )
 
 // uplinkBefore is that of the flows that withFlows makes.
@@ -72,10 +74,28 @@ func TestHandFlowsEnd(t *testing.T) {
 	lot := make([]byte, 4+flowBytes)
 	lot[0] = 1
 	s.write(lot)
-	if err := errors.Join(s.err, api.SendMessage(theirs, api.Handed{Error: "the new node takes nothing"}, nil)); err != nil {
-		t.Fatal(err)
+	says := func() {
+		if err := errors.Join(s.err, api.SendMessage(theirs, api.Handed{Error: "the new node takes nothing"}, nil)); err != nil {
+			t.Fatal(err)
+		}
 	}
+	says()
+	_ = theirs.CloseWrite()
 	refused(t, readFlows(ours, func(*nat.Saved) {}), "the node that runs: the new node takes nothing")
+
+	for _, before := range []string{"", "[", `[{"flow":1},{"fl`} { // of a text, of which the length is known
+		for _, size := range []int{4, 1000} {
+			ours, theirs = conns(t)
+			if _, err := io.WriteString(theirs, before); err != nil {
+				t.Fatal(err)
+			}
+			says()
+			_ = theirs.CloseWrite()
+			taking := &takeover{conn: ours, text: len(before) + size}
+			err := taking.described(func(text []byte) error { return json.Unmarshal(text, new([]sockets.Moving)) })
+			refused(t, err, "the node that runs: the new node takes nothing")
+		}
+	}
 }
 
 // BenchmarkHandFlows is for how long all stands still for the sake of a hundred thousand

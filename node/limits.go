@@ -43,7 +43,7 @@ func clientLimits() []packet.Limit {
 		{What: "changes that open or close published ports", Most: most(maxMoves, "at a time"), Share: shareOfPlaces, Beyond: "they wait, and after " + bodyWithin.String() + " it is 429"},
 		{What: "answers as long as a table", Most: most(maxTables, "at a time"), Share: shareOfPlaces, Beyond: "they wait, and after " + bodyWithin.String() + " it is 429"},
 		{What: "time for a client to take an answer, or a piece of one that goes on", Most: answerWithin.String(), Beyond: "the connection is closed"},
-		{What: "who asks for more than is theirs, or is another user, and is told so", Most: most(maxRefusals, "at a time"), Beyond: "they are cut off"},
+		{What: "who may not ask, or asks for more than is theirs, and is told so", Most: most(maxRefusals, "at a time"), Beyond: "they are cut off"},
 		{What: "bytes of a request's header", Most: size(maxHeader), Beyond: "431"},
 		{What: "bytes of the node's own log", Most: size(mostNodeLog) + ", and as many of the log before", Beyond: "the log before goes; under a service manager it is that one's"},
 		{What: "time for a request's header and body, each", Most: bodyWithin.String(), Beyond: "the connection is closed"},

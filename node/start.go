@@ -80,7 +80,7 @@ func start(ctx context.Context, c *api.Client, dir string) error {
 	if err != nil {
 		return err
 	}
-	return await(ctx, startWithin, c, dir, p, func(*api.VersionInfo) bool { return true })
+	return await(ctx, startWithin, c, p, func(*api.VersionInfo) bool { return true })
 }
 
 // StartHere starts a node in dir that logs where we do, and waits until it answers. It
@@ -107,7 +107,7 @@ func StartHere(ctx context.Context, dir string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := await(ctx, startWithin, c, dir, p, func(*api.VersionInfo) bool { return true }); err != nil {
+	if err := await(ctx, startWithin, c, p, func(*api.VersionInfo) bool { return true }); err != nil {
 		_ = p.Signal(syscall.SIGTERM)
 		<-p.ended
 		return nil, err
@@ -123,7 +123,7 @@ func Replace(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return await(ctx, replaceWithin, api.NewClient(dir), dir, p, func(info *api.VersionInfo) bool { return info.Pid == p.Pid })
+	return await(ctx, replaceWithin, api.NewClient(dir), p, func(info *api.VersionInfo) bool { return info.Pid == p.Pid })
 }
 
 // lockStart makes the node directory and takes start.lock, waiting for whoever
@@ -223,7 +223,11 @@ func spawn(dir string, more ...string) (*Process, error) {
 		return nil, fmt.Errorf("start a node: %w", err)
 	}
 	defer log.Close()
-	return launch(log, &syscall.SysProcAttr{Setsid: true}, append([]string{"--dir", dir}, more...)...)
+	p, err := launch(log, &syscall.SysProcAttr{Setsid: true}, append([]string{"--dir", dir}, more...)...)
+	if err == nil {
+		p.log = log.Name()
+	}
+	return p, err
 }
 
 // A Process is a node that we have started.
@@ -231,6 +235,7 @@ type Process struct {
 	*os.Process
 	ended chan struct{} // closed when it has
 	state *os.ProcessState
+	log   string // where it writes, unless that is where we do
 }
 
 // Wait waits for its end.
@@ -268,7 +273,7 @@ func launch(log *os.File, how *syscall.SysProcAttr, args ...string) (*Process, e
 }
 
 // await waits until the node answers that is the right one, for so long.
-func await(ctx context.Context, within time.Duration, c *api.Client, dir string, p *Process, right func(*api.VersionInfo) bool) error {
+func await(ctx context.Context, within time.Duration, c *api.Client, p *Process, right func(*api.VersionInfo) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
@@ -278,17 +283,17 @@ func await(ctx context.Context, within time.Duration, c *api.Client, dir string,
 		}
 		select {
 		case <-p.ended:
-			return fmt.Errorf("the node ended as soon as it was started (%v)%s", p.state, lastWords(dir))
+			return fmt.Errorf("the node ended as soon as it was started (%v)%s", p.state, lastWords(p.log))
 		case <-ctx.Done():
-			return fmt.Errorf("the node does not answer after %v (%w); see %s", within, err, filepath.Join(dir, nodeLog))
+			return fmt.Errorf("the node does not answer after %v (%w); see %s", within, err, cmp.Or(p.log, "what it has said"))
 		case <-time.After(wait):
 		}
 	}
 }
 
-// lastWords is the end of the node's log, for an error message.
-func lastWords(dir string) string {
-	b, err := os.ReadFile(filepath.Join(dir, nodeLog))
+// lastWords is the end of a node's log, if it has one, for an error message.
+func lastWords(log string) string {
+	b, err := os.ReadFile(log)
 	lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
 	if err != nil || len(b) == 0 {
 		return ""

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -147,14 +149,32 @@ func (t *takeover) receive(version string) error {
 // described reads what descriptors alone do not say.
 func (t *takeover) described(parse func(text []byte) error) error {
 	text := make([]byte, t.text)
-	_, err := io.ReadFull(t.conn, text)
+	n, err := io.ReadFull(t.conn, text)
 	if err == nil {
 		err = parse(text)
 	}
-	if err != nil {
-		return fmt.Errorf("read what was handed over: %w", err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if n < len(text) || errors.As(err, new(*json.SyntaxError)) { // else it waits for what we say
+		if err := whyItGoesOn(text[:n], t.conn); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("read what was handed over: %w", err)
+}
+
+// whyItGoesOn is why the old node goes on, if it says so behind what was read, or amid that,
+// where it has handed something over before, and closes the connection. If it says nothing
+// of the kind that is nil.
+func whyItGoesOn(read []byte, from io.Reader) error {
+	rest, _ := io.ReadAll(io.LimitReader(from, 4096)) // what there is
+	read = append(slices.Clip(read), rest...)
+	var m api.Handed
+	if i := bytes.LastIndex(read, []byte(`{"error":`)); i < 0 || json.Unmarshal(read[i:], &m) != nil {
+		return nil
+	}
+	return fmt.Errorf("the node that runs: %s", m.Error)
 }
 
 // read takes that of all but connections.

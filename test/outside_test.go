@@ -197,19 +197,19 @@ func greeted(t *testing.T, page, address string) {
 // that took.
 func (n *node) traceroute(name string, args ...string) (out string, took time.Duration) {
 	n.t.Helper()
-	return traceroute(func(command ...string) string { return n.exec(name, command...) }, args...)
+	return traceBy(func(command ...string) string { return n.exec(name, command...) }, args...)
 }
 
-// traceroute is the same of whatever runs a command. A raw socket's error is queued before
+// traceBy is the same of whatever runs a command. A raw socket's error is queued before
 // the socket is marked with it (raw_err in net/ipv4/raw.c). Who takes it in between is told
 // ever after that there is one, and traceroute asks for that until its time is over and
-// reads no answer. Then it computes for seconds, which is when it has to do it again.
-func traceroute(run func(command ...string) string, args ...string) (out string, took time.Duration) {
+// reads no answer. Then it computes all the time, and has to do it again.
+func traceBy(run func(command ...string) string, args ...string) (out string, took time.Duration) {
 	for deaf, tries := true, 0; deaf && tries < 5; tries++ {
 		start := time.Now()
 		out = run(timed(append([]string{"traceroute"}, args...)...)...)
 		took = time.Since(start)
-		out, deaf = computed(out)
+		out, deaf = withoutTimes(out)
 	}
 	return out, took
 }
@@ -217,20 +217,20 @@ func traceroute(run func(command ...string) string, args ...string) (out string,
 // timed is a command whose output ends with what processors spent on it, as times(1)
 // of a shell has it.
 func timed(command ...string) []string {
-	return append([]string{"sh", "-c", `"$@"; status=$?; times; exit $status`, "sh"}, command...)
+	return append([]string{"env", "LC_ALL=C", "sh", "-c", `"$@"; status=$?; times; exit $status`, "sh"}, command...)
 }
 
-// computed takes that away, and reports whether it was more than a second.
-func computed(out string) (rest string, long bool) {
-	rest = times.ReplaceAllString(out, "")
-	return rest, !briefly.MatchString(out)
+// withoutTimes takes that away, and reports whether it was more than moments.
+func withoutTimes(out string) (rest string, long bool) {
+	rest = shellTimes.ReplaceAllString(out, "")
+	return rest, !moments.MatchString(out)
 }
 
-// times is what times(1) prints, of the shell and of its children; briefly if those took
-// less than a second.
+// shellTimes is what times(1) prints, of the shell and of its children; moments if those
+// took less than two tenths of a second, in user mode and in the kernel.
 var (
-	times   = regexp.MustCompile(`(\d+m[\d.]+s \d+m[\d.]+s\n){2}\z`)
-	briefly = regexp.MustCompile(`\n0m0\.\d+s 0m0\.\d+s\n\z`)
+	shellTimes = regexp.MustCompile(`(\d+m[\d.]+s \d+m[\d.]+s\n){2}\z`)
+	moments    = regexp.MustCompile(`\n0m0\.[01]\d*s 0m0\.[01]\d*s\n\z`)
 )
 
 // hop is a line of traceroute -n and of mtr -rn.

@@ -23,11 +23,16 @@ import (
 func (o *outside) replace() {
 	o.t.Helper()
 	err := o.tryReplace()
-	if err != nil && strings.Contains(err.Error(), "i/o timeout") { // nothing has changed, and it may try again
-		o.t.Log(err)
-		lab.Eventually(o.t, patience, o.tryReplace)
-	} else if err != nil {
-		o.t.Fatal(err)
+	for tries := 1; err != nil; err = o.tryReplace() {
+		switch text := err.Error(); {
+		case strings.Contains(text, "the last replacement has failed"): // it says in how many seconds it may try
+			time.Sleep(time.Second)
+		case tries < 3 && (strings.Contains(text, "i/o timeout") || strings.Contains(text, "traffic cannot be stopped")):
+			tries++ // the machine is busy, and nothing has changed
+			o.t.Log(err)
+		default:
+			o.t.Fatal(err)
+		}
 	}
 }
 

@@ -44,7 +44,7 @@ func TestS36_OneToOne(t *testing.T) {
 		t.Error(err)
 	}
 	// The hops are seen from both ends.
-	route, _ := traceroute(func(command ...string) string { return o.Host.Run(t, command[0], command[1:]...) }, "-n", "-w", probeWait, "-I", own)
+	route, _ := traceBy(func(command ...string) string { return o.Host.Run(t, command[0], command[1:]...) }, "-n", "-w", probeWait, "-I", own)
 	if have := hops(route); strings.Join(have, " ") != o.Router.Far+" "+o.Router.Uplink+" "+own {
 		t.Errorf("the hops to %s are %v", own, have)
 	}

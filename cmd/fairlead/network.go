@@ -229,7 +229,7 @@ func (o *connectOptions) connectForeign(cmd *cobra.Command, target string, in bo
 	}
 	err = o.hang(ctx, c, cmd.ErrOrStderr(), &created, in, a)
 	if err != nil {
-		giveBack(c, created.ID)
+		giveBack(created.ID)
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), created.Name)

@@ -43,7 +43,7 @@ func (o *connectOptions) connectPlug(cmd *cobra.Command, target string) error {
 		return err
 	}
 	if err := plug(ctx, c, &created, target); err != nil {
-		giveBack(c, created.ID)
+		giveBack(created.ID)
 		return err
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), created.Name)

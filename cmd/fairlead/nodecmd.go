@@ -162,7 +162,7 @@ func upHere(ctx context.Context, stderr io.Writer, request api.UpRequest, ways *
 	}
 	stop := context.AfterFunc(ctx, func() { _ = process.Signal(syscall.SIGTERM) })
 	defer stop()
-	if err = setUp(ctx, stderr, onlooker(), request, ways, opened); err == nil { // of this node or of none
+	if err = setUp(ctx, stderr, onlooker(), request, ways, opened); err == nil { // which starts no other
 		err = notifyReady()
 	}
 	if err != nil {
@@ -172,14 +172,14 @@ func upHere(ctx context.Context, stderr io.Writer, request api.UpRequest, ways *
 	switch {
 	case ctx.Err() != nil && end.Success():
 		return nil // whatever was not done yet
-	case !end.Exited(): // which is why it left without an answer
-		return fmt.Errorf("up: the node has ended: %v", end)
-	case err != nil:
+	case err != nil && !errors.Is(err, api.ErrLeft) && !errors.Is(err, api.ErrNoNode):
 		return err
+	case !end.Exited():
+		return fmt.Errorf("up: the node has ended: %v", end)
 	case !end.Success():
 		return exitStatus(end.ExitCode()) // it has said why
 	}
-	return nil
+	return err
 }
 
 // setUp has a node that answers be what `up` says.

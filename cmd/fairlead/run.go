@@ -108,7 +108,7 @@ func (o *runOptions) begin(ctx context.Context, cmd *cobra.Command, term *termin
 	}
 	b, err = o.start(ctx, client, &created, term)
 	if err != nil {
-		giveBack(client, created.ID)
+		giveBack(created.ID)
 		return nil, "", err
 	}
 	if created.Nowhere {
@@ -256,8 +256,8 @@ func awaitGone(id string) {
 
 // giveBack tells the node that a reservation is not needed. It would find out
 // by itself, only later.
-func giveBack(c *api.Client, id string) {
+func giveBack(id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	_ = c.Delete(ctx, containerPath(id), nil)
+	_ = onlooker().Delete(ctx, containerPath(id), nil)
 }

@@ -44,7 +44,7 @@ func TestRates(t *testing.T) {
 				n.run(append([]string{"update"}, c.set...)...)
 			}
 			refused, before, begin := n.port("server").Counts.Failed["rate-limit"], c.bytes(), time.Now()
-			n.exec("client", append([]string{"iperf3", "-c", "172.17.0.2", "-t", "1"}, c.options...)...)
+			n.iperf3("client", append([]string{"-c", "172.17.0.2", "-t", "1"}, c.options...)...)
 			bytes, took := c.bytes()-before, time.Since(begin)
 			t.Logf("%d bytes in %v", bytes, took)
 			most := uint64(took.Seconds()*float64(c.rate)) + rateBurst

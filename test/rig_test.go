@@ -159,6 +159,21 @@ func (n *node) run(args ...string) string {
 	return r.stdout
 }
 
+// iperf3 has a container be a client of iperf3. A server that is not yet done with the
+// client before sends it away.
+func (n *node) iperf3(name string, args ...string) string {
+	n.t.Helper()
+	command := append([]string{"exec", name, "iperf3"}, args...)
+	r := n.try(command...)
+	for end := time.Now().Add(patience); strings.Contains(r.stdout+r.stderr, "the server is busy") && time.Now().Before(end); r = n.try(command...) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if r.code != 0 {
+		n.t.Fatal(r)
+	}
+	return r.stdout
+}
+
 // refuses calls fairlead, which must fail with exit status 125 and this text.
 func (n *node) refuses(text string, args ...string) {
 	n.t.Helper()

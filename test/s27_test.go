@@ -36,9 +36,9 @@ func iperfs(t *testing.T, o *outside) {
 	s := o.Host.Serve(t, "iperf3", "-s", "--forceflush")
 	o.says(s, "Server listening")
 	o.start("a")
-	o.exec("a", "iperf3", "-c", o.Router.FarHost, "-n", "20M", "-P", "4")
-	o.exec("a", "iperf3", "-c", o.Router.FarHost, "-n", "20M", "-R")
-	o.exec("a", "iperf3", "-c", o.Router.FarHost, "-u", "-b", "100M", "-n", "2M")
+	o.iperf3("a", "-c", o.Router.FarHost, "-n", "20M", "-P", "4")
+	o.iperf3("a", "-c", o.Router.FarHost, "-n", "20M", "-R")
+	o.iperf3("a", "-c", o.Router.FarHost, "-u", "-b", "100M", "-n", "2M")
 }
 
 // Datagrams of all sizes, in fragments where they are large, come back as they

@@ -74,7 +74,7 @@ func TestS32_BothEndsCountTheSame(t *testing.T) {
 	}
 
 	const traffic = 32 << 20
-	n.exec("client", "iperf3", "-c", "172.17.0.2", "-n", fmt.Sprint(traffic))
+	n.iperf3("client", "-c", "172.17.0.2", "-n", fmt.Sprint(traffic))
 	bulk := check("TCP")
 	in, out := sub(bulk["client"], pinged["client"]), sub(bulk["server"], pinged["server"])
 	// iperf3 stops counting at its socket, and what is still in there at the end
@@ -95,14 +95,14 @@ func TestS32_BothEndsCountTheSame(t *testing.T) {
 		return contains(n.run("show", "switch", "-v"), fmt.Sprintf("in       %d frames of %d segments, ", p.Read, p.ReadSegments))
 	})
 
-	n.exec("client", "iperf3", "-c", "172.17.0.2", "-n", "8M", "-R")
-	n.exec("client", "iperf3", "-c", "172.17.0.2", "-u", "-b", "0", "-n", "8M")
+	n.iperf3("client", "-c", "172.17.0.2", "-n", "8M", "-R")
+	n.iperf3("client", "-c", "172.17.0.2", "-u", "-b", "0", "-n", "8M")
 	check("TCP the other way, and UDP")
 
 	// A textbook wire gets every segment by itself, with headers of its own:
 	// 66 bytes of Ethernet, IPv4, and TCP with timestamps.
-	n.exec("client", "iperf3", "-c", "172.17.0.3", "-n", fmt.Sprint(traffic/4))
-	n.exec("client", "iperf3", "-c", "172.17.0.3", "-n", fmt.Sprint(traffic/4), "-R")
+	n.iperf3("client", "-c", "172.17.0.3", "-n", fmt.Sprint(traffic/4))
+	n.iperf3("client", "-c", "172.17.0.3", "-n", fmt.Sprint(traffic/4), "-R")
 	plain := check("TCP over a textbook wire")["wire"]
 	if plain.Read != plain.ReadSegments || plain.Written == plain.WrittenSegments {
 		t.Errorf("a textbook wire sent %d frames of %d segments and got %d of %d",
@@ -118,8 +118,8 @@ func TestS32_BothEndsCountTheSame(t *testing.T) {
 	})
 
 	// A veth pair carries large frames both ways.
-	n.exec("client", "iperf3", "-c", "172.17.0.4", "-n", fmt.Sprint(traffic/4))
-	n.exec("client", "iperf3", "-c", "172.17.0.4", "-n", fmt.Sprint(traffic/4), "-R")
+	n.iperf3("client", "-c", "172.17.0.4", "-n", fmt.Sprint(traffic/4))
+	n.iperf3("client", "-c", "172.17.0.4", "-n", fmt.Sprint(traffic/4), "-R")
 	pair := check("TCP over a veth pair")["veth"]
 	if pair.Read > pair.ReadSegments/4 || pair.Written > pair.WrittenSegments/4 {
 		t.Errorf("a veth pair sent %d frames of %d segments and got %d of %d: large frames do not cross whole",

@@ -182,7 +182,12 @@ func TestConnectionsWithoutEnd(t *testing.T) {
 	}
 	hoarder.in.Close()
 	hoarder.wait()
-	o.exec("greedy", "curl", "-sS", "--max-time", "5", "http://"+o.Router.FarHost+"/")
+	lab.Eventually(t, patience, func() error { // once the node has seen that they are closed
+		if r := o.try("exec", "greedy", "curl", "-sS", "--max-time", "5", "http://"+o.Router.FarHost+"/"); r.code != 0 {
+			return fmt.Errorf("%v", r)
+		}
+		return nil
+	})
 	o.run("stop", "-t", "0", "greedy")
 	o.gone("greedy")
 	o.noConnections()

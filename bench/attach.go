@@ -87,7 +87,7 @@ func attach() *workload {
 		}
 		r.noLonger(busy, quiet)
 		if unwatched[busy] > 0 {
-			r.Bars[len(r.Bars)-1].doubt(busy.Note)
+			r.last().doubt(busy.Note)
 		}
 		for i, took := range c.took[aHundred:] {
 			between.add(sample{Round: i, Value: took})

@@ -73,8 +73,11 @@ func (r *results) besides(absent []string) {
 	if len(absent) == 0 {
 		return
 	}
-	r.Bars[len(r.Bars)-1].doubt("not measured: " + strings.Join(absent, ", "))
+	r.last().doubt("not measured: " + strings.Join(absent, ", "))
 }
+
+// last is the bar that came last.
+func (r *results) last() *bar { return &r.Bars[len(r.Bars)-1] }
 
 // doubt says why nobody can tell whether a bar is met; one that is missed stays so.
 func (b *bar) doubt(why string) {
@@ -129,7 +132,7 @@ func (r *results) alike(many, few *figure) {
 		return
 	}
 	if ratios := many.beside(few); len(ratios) > 0 {
-		b := &r.Bars[len(r.Bars)-1]
+		b := r.last()
 		b.Have += fmt.Sprintf("; %s, %s, has %.2f of %s", many.Path, many.reason(), quantiles(ratios).Median, few.Path)
 	}
 }
@@ -160,7 +163,7 @@ func (r *results) noMore(f *figure, what string, of func(*figure) float64, bound
 // stands the worst.
 func (r *results) eachAtMost(f *figure, bound float64) {
 	r.atMost(f, fmt.Sprintf("%d of %d", nearly(len(f.Samples)), len(f.Samples)), (*figure).nearlyAll, bound)
-	r.Bars[len(r.Bars)-1].Have += fmt.Sprintf("; the worst %s %s", number(f.worst()), f.Unit)
+	r.last().Have += fmt.Sprintf("; the worst %s %s", number(f.worst()), f.Unit)
 }
 
 // nearly is how many of n are all but one of twenty.
@@ -209,7 +212,7 @@ func (r *results) cheaper(f, other *figure, what string, cost func(s sample) flo
 		return c
 	}
 	r.atLeast(costs(f), costs(other), 1)
-	b := &r.Bars[len(r.Bars)-1]
+	b := r.last()
 	b.Name += ", how many times less " + what
 }
 

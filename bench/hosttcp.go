@@ -341,7 +341,7 @@ func (m *sites) bar(class func(p *leader) bool, what string, bound float64) {
 	case ours == nil:
 	case best != nil:
 		m.r.atLeast(ours, best, bound)
-		m.r.Bars[len(m.r.Bars)-1].Name += ", the best peer " + what
+		m.r.last().Name += ", the best peer " + what
 		m.r.besides(m.absent(class))
 	case len(m.absent(class)) > 0:
 		m.r.open(m.w, "the best peer "+what, bound)

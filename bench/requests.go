@@ -129,7 +129,7 @@ func (r *results) underLoad(name string, rates []float64) {
 	if little == "" {
 		return
 	}
-	b := &r.Bars[len(r.Bars)-1]
+	b := r.last()
 	b.Have += "; of " + name + ": " + little
 	b.Met, b.Open = false, b.Open || name != "fairlead"
 }

@@ -32,7 +32,7 @@ func (r *results) noLonger(f, quiet *figure) {
 		return
 	}
 	r.atMost(f, "worst pause of all", (*figure).worst, stallBar)
-	b := &r.Bars[len(r.Bars)-1]
+	b := r.last()
 	b.Have += fmt.Sprintf("; %s are longer than the bar, and when nothing happens %s, the worst %s ms",
 		f.above(stallBar), quiet.above(stallBar), number(quiet.worst()))
 	if !b.Met && quiet.worst() > stallBar && f.worst() <= quiet.worst()+stallBar {

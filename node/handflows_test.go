@@ -70,27 +70,21 @@ func TestHandFlowsHasTime(t *testing.T) {
 // A node that goes on after all says why, also amid its flows.
 func TestHandFlowsEnd(t *testing.T) {
 	ours, theirs := conns(t)
-	s := &sender{conn: &controlConn{UnixConn: theirs}, ack: ackWithin, end: time.Now().Add(workMost)}
-	lot := make([]byte, 4+flowBytes)
-	lot[0] = 1
-	s.write(lot)
-	says := func() {
-		if err := errors.Join(s.err, api.SendMessage(theirs, api.Handed{Error: "the new node takes nothing"}, nil)); err != nil {
+	ends := func(before []byte) {
+		_, err := theirs.Write(before)
+		if err = errors.Join(err, api.SendMessage(theirs, api.Handed{Error: "the new node takes nothing"}, nil), theirs.CloseWrite()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	says()
-	_ = theirs.CloseWrite()
+	lot := make([]byte, 4+flowBytes)
+	lot[0] = 1
+	ends(lot)
 	refused(t, readFlows(ours, func(*nat.Saved) {}), "the node that runs: the new node takes nothing")
 
 	for _, before := range []string{"", "[", `[{"flow":1},{"fl`} { // of a text, of which the length is known
 		for _, size := range []int{4, 1000} {
 			ours, theirs = conns(t)
-			if _, err := io.WriteString(theirs, before); err != nil {
-				t.Fatal(err)
-			}
-			says()
-			_ = theirs.CloseWrite()
+			ends([]byte(before))
 			taking := &takeover{conn: ours, text: len(before) + size}
 			err := taking.described(func(text []byte) error { return json.Unmarshal(text, new([]sockets.Moving)) })
 			refused(t, err, "the node that runs: the new node takes nothing")

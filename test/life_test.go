@@ -236,7 +236,6 @@ func TestUpForegroundKilled(t *testing.T) {
 	n.run("down", "--all")
 	n.left()
 
-	const ended = "fairlead: up: the node has ended: signal: killed"
 	for round := range 10 { // the first one when it has been told to stay, the others as soon as it answers
 		up = n.background("up", "--foreground")
 		var info api.VersionInfo
@@ -250,7 +249,7 @@ func TestUpForegroundKilled(t *testing.T) {
 		kill(t, info.Pid, syscall.SIGKILL)
 		code, text := up.wait(), up.errors.String()
 		early := round > 0 && strings.Contains(text, "fairlead: the node ended as soon as it was started (signal: killed)\n")
-		if code != 125 || !early && !strings.Contains(text, ended) {
+		if code != 125 || !early && !strings.Contains(text, "fairlead: up: the node has ended: signal: killed") {
 			t.Fatalf("status %d\n%s", code, text)
 		}
 		if err := n.ask("/v1/version", &info); !errors.Is(err, api.ErrNoNode) {
